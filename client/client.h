@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_CLIENT_CLIENT_H
+#define DROPPABLE_CLIENT_CLIENT_H
+
+/*
+ * What the library's modules share. Locks, in the order in which they are taken:
+ *
+ *   drp.regions_lock  phases of regions, and whether the watcher may hand them over
+ *   drp.request_lock  drp.link and the ids that the daemon knows regions by; held for a whole request
+ *   fork lock         lists, descriptors and half-made mappings; the fork handler takes it: held for moments only
+ *
+ * No lock is held while the memory of a region is touched: such an access may wait for the daemon.
+ */
+
+#include "channel.h"
+#include "pin.h"
+#include "wire.h"
+
+#include <droppable/droppable.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define DRP_CLOCK_BYTES 4096 /* of the clock page's mapping */
+
+#define REQUEST_TIMEOUT_MS 10000
+#define REQUEST_TIMEOUT_LONG_MS 30000 /* drop, populate */
+
+/* A connection to a daemon. One thread at a time. */
+struct link {
+    int socket; /* non-blocking; -1: closed */
+    int pidfd;  /* of the daemon's process; -1: cannot be had */
+    int stop;   /* readable: give up waiting; -1: nothing to wait for. Not owned */
+    uint32_t serial;
+    struct drp_wire_hello_reply hello;
+    struct channel_packet packet; /* the last reply with its descriptors, so that a forked child can close them */
+};
+
+enum region_phase {
+    REGION_MAKING,    /* drp_region_new() is at it */
+    REGION_LIVE,      /* the caller has it; the watcher hands it over to a new daemon */
+    REGION_ENDING,    /* drp_region_free() is at it */
+    REGION_INHERITED, /* of the parent, in a forked child: plain memory for good */
+};
+
+struct drp_region {
+    struct pins pins; /* first: drp_pin() reads nothing else */
+    struct drp *context;
+    struct drp_region *next;
+    enum region_phase phase;
+    void *address; /* NULL: not mapped; so the others */
+    void *state;
+    void *pin;
+    size_t size;
+    int data_fd;
+    int state_fd;
+    int pin_fd;
+    uint64_t object_offset;
+    uint64_t chunk_base;
+    uint64_t chunk_total;
+    uint64_t granted;
+    uint8_t priority;
+    bool known;          /* the daemon at drp.link has it under id; under request_lock */
+    _Atomic uint64_t id; /* changes when a new daemon takes the region */
+    _Atomic uint32_t interception;
+    _Atomic bool connected;
+};
+
+struct drp {
+    struct drp *next; /* fork lock */
+    char *socket_path;
+    char name[sizeof(((struct drp_wire_hello *)0)->name)];
+    pthread_mutex_t regions_lock;
+    pthread_mutex_t request_lock;
+    struct link link;       /* request_lock */
+    struct link fresh;      /* the watcher's, until it is published as link */
+    _Atomic bool connected; /* link is up; written under request_lock */
+    bool inherited;         /* a forked child that has not connected yet; request_lock */
+    uint64_t epoch;         /* counts connections; written under both locks */
+    struct drp_clock_page *clock;
+    struct drp_region *regions; /* regions_lock and fork lock to write, either to read */
+    int stop;                   /* eventfd: readable once the watcher shall end */
+    int notify;                 /* inotify, while the daemon is away; -1 otherwise */
+    pthread_t watcher;
+    bool watching; /* watcher is a thread to be joined */
+    _Atomic uint64_t reconnects;
+    _Atomic uint32_t interception; /* enum drp_interception of the session */
+    _Atomic int interception_error;
+};
+
+/* ---- error.c ---- */
+
+/* Sets the text for drp_detail(). Returns error, for `return error_detail(-EINVAL, ...)`. */
+int error_detail(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* ---- request.c ---- */
+
+void link_init(struct link *link);
+/* Closes what is open. Takes the fork lock. */
+void link_close(struct link *link);
+/* The same for the child's side of fork(), and for who holds the fork lock. */
+void link_close_locked(struct link *link);
+/*
+ * Connects to the socket at path and says hello. The clock page and a lent /dev/userfaultfd are in link->packet
+ * afterwards. On failure the link is closed.
+ */
+int link_open(struct link *link, const char *path, const char *name);
+/*
+ * Sends a request, of which type and content are set, and waits for its reply, which is in link->packet then and has
+ * been checked. The request's descriptors stay the caller's, those of the reply belong to link->packet until the next
+ * request. 0; the errno of the daemon's error; -ENOTCONN: connection lost; -ETIMEDOUT; -ECANCELED: link->stop; -EPROTO.
+ */
+int link_call(struct link *link, void *request, size_t size, const int *fds, size_t n_fds, int timeout_ms);
+/* The two halves of link_call(), for who has to do something between them. */
+int link_send(struct link *link, void *request, size_t size, const int *fds, size_t n_fds, int timeout_ms);
+int link_wait(struct link *link, uint16_t type, int timeout_ms);
+
+/* ---- context.c ---- */
+
+/*
+ * Copies a caller's struct of size from (its struct_size) into ours of size known, zeros where it is shorter. -EINVAL:
+ * shorter than minimum, or not zero beyond what we know.
+ */
+int context_copy_struct(void *to, size_t known, size_t minimum, const void *from, const char *name);
+/* A context without connection and watcher, in the fork handler's list. */
+int context_new(struct drp **ret, const struct drp_config *config);
+/* Ends one without regions and watcher. */
+void context_free(struct drp *d);
+/* Connects link to the first socket that answers: config's, or those of the search order. Sets d->socket_path. */
+int context_connect(struct drp *d, const struct drp_config *config);
+/* After link_open(): maps its clock page, hands a userfaultfd over. Changes nothing of the region list. */
+int context_settle(struct drp *d, struct link *link);
+/*
+ * Takes request_lock and sees to it that d->link is connected; a forked child connects here for the first time. 0:
+ * locked; -ENOTCONN and others: not locked.
+ */
+int context_lock(struct drp *d);
+void context_unlock(struct drp *d);
+
+/* ---- region.c ---- */
+
+/* Unmaps and frees a region; tell: sends DESTROY before, if the daemon knows it. 0, or why it could not be told. */
+int region_end(struct drp_region *r, bool tell);
+/*
+ * Hands a live region over to the new daemon at link. On failure the region is as before, or (if the daemon has it but
+ * could not map it) known to it and never dropped. regions_lock held.
+ */
+int region_adopt(struct drp_region *r, struct link *link);
+
+/* ---- watcher.c ---- */
+
+/* Starts the helper thread of a connected context. */
+int watcher_start(struct drp *d);
+/* Ends it. Fine if there is none. */
+void watcher_stop(struct drp *d);
+
+/* ---- fork.c ---- */
+
+void fork_lock(void);
+void fork_unlock(void);
+/* Registers the handlers, once per process. */
+int fork_init(void);
+void fork_add(struct drp *d);
+void fork_remove(struct drp *d);
+
+#endif

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * fork(): the child must share neither memory nor connection with its parent, and must find zeros where droppable
+ * memory was.
+ *
+ * Shared mappings cannot be wiped on fork (MADV_WIPEONFORK is refused), so regions and their pages are DONTFORK: the
+ * child has holes there, and its handler maps anonymous zeros at the same addresses. The fork lock covers each mapping
+ * from its mmap(2) to its madvise(2) and each descriptor from its making to its entry in a struct: the prepare handler
+ * takes it, so that a child never inherits a shared mapping, and the child handler finds every descriptor. A copy of a
+ * userfaultfd that stayed open in a child would keep the parent's faults waiting for a dead daemon.
+ *
+ * In the child a context has no connection and no thread; its first request makes new ones. Regions of the parent
+ * stay plain zeroed memory, on which all of pin.c works. Pins that the parent held are not the child's: taking one of
+ * them back is -EINVAL there.
+ *
+ * Generations that the parent noted must not compare equal in the child, whose memory reads zeros. Nothing is ever
+ * dropped in the child, so all its generations are one constant: the zeros of the new state page plus pins.bias. The
+ * bias is odd, which no settled generation is, and in the upper half, so that sums over a range do not meet those of
+ * even ones either. The child's mappings are private, so MADV_WIPEONFORK does for its own children what the handler did
+ * for it, and the bias moves to the next odd number.
+ *
+ * Children made without the handlers (_Fork(), clone(2)) have holes in these places until they exec.
+ */
+
+#include "client.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define FORK_BIAS UINT32_C(0x80000001)
+
+/* Linux 4.17; older kernels take the address for a hint. */
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static struct drp *contexts;
+static int init_error;
+
+void fork_lock(void) {
+    pthread_mutex_lock(&lock);
+}
+
+void fork_unlock(void) {
+    pthread_mutex_unlock(&lock);
+}
+
+static bool map_zeros(void *address, size_t size, int protection) {
+    void *p = mmap(address, size, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+
+    if (p == address) {
+        madvise(p, size, MADV_WIPEONFORK);
+        madvise(p, size, MADV_DONTDUMP);
+        return true;
+    }
+    if (p != MAP_FAILED)
+        munmap(p, size);
+    return false;
+}
+
+static void close_fd(int *fd) {
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+/* A region that another thread was making or ending in the parent is completed as far as it had come; nobody has it. */
+static void child_region(struct drp_region *r) {
+    bool complete = true;
+
+    close_fd(&r->data_fd);
+    close_fd(&r->state_fd);
+    close_fd(&r->pin_fd);
+    if (r->phase != REGION_INHERITED) {
+        if (r->address)
+            complete &= map_zeros(r->address, r->size, PROT_READ | PROT_WRITE);
+        if (r->state)
+            complete &= map_zeros(r->state, drp_state_bytes(r->chunk_total), PROT_READ);
+        if (r->pin)
+            complete &= map_zeros(r->pin, drp_pin_bytes(r->chunk_total), PROT_READ | PROT_WRITE);
+    }
+    r->pins.bias = r->pins.bias ? r->pins.bias + 2 : FORK_BIAS;
+    if (!complete)
+        r->pins.size = 0; /* nothing of it can be used: every range is outside of it */
+    r->phase = REGION_INHERITED;
+    r->known = false;
+    atomic_store(&r->connected, false);
+    atomic_store(&r->interception, DRP_INTERCEPTION_NONE);
+    atomic_store(&r->pins.gone, true);
+}
+
+static void child_context(struct drp *d) {
+    link_close_locked(&d->link);
+    link_close_locked(&d->fresh);
+    close_fd(&d->stop);
+    close_fd(&d->notify);
+    d->link.stop = -1;
+    d->fresh.stop = -1;
+    d->regions_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    d->request_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    d->watching = false;
+    d->epoch++;
+    atomic_store(&d->connected, false);
+    atomic_store(&d->interception, DRP_INTERCEPTION_NONE);
+    atomic_store(&d->reconnects, 0);
+    if (d->clock && !d->inherited)
+        map_zeros(d->clock, DRP_CLOCK_BYTES, PROT_READ);
+    d->inherited = true;
+    for (struct drp_region *r = d->regions; r; r = r->next)
+        child_region(r);
+}
+
+static void child(void) {
+    int saved = errno;
+
+    for (struct drp *d = contexts; d; d = d->next)
+        child_context(d);
+    errno = saved;
+    fork_unlock();
+}
+
+static void init(void) {
+    init_error = -pthread_atfork(fork_lock, fork_unlock, child);
+}
+
+int fork_init(void) {
+    pthread_once(&once, init);
+    return init_error < 0 ? error_detail(init_error, "no memory for the fork handlers") : 0;
+}
+
+void fork_add(struct drp *d) {
+    fork_lock();
+    d->next = contexts;
+    contexts = d;
+    fork_unlock();
+}
+
+void fork_remove(struct drp *d) {
+    fork_lock();
+    for (struct drp **p = &contexts; *p; p = &(*p)->next)
+        if (*p == d) {
+            *p = d->next;
+            break;
+        }
+    fork_unlock();
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_CLIENT_PIN_H
+#define DROPPABLE_CLIENT_PIN_H
+
+/* The client's half of the pin protocol, on mapped pages only: no socket, no lock. See pages.h for the protocol. */
+
+#include "pages.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/*
+ * One mapping's pages. All pointers belong to the owner of this struct and stay valid while it is used; what is mapped
+ * behind generations may be replaced in place by a new daemon's page.
+ */
+struct pins {
+    _Atomic uint32_t *generations;  /* of the region's first chunk; the mapping is read-only */
+    struct drp_pin_cell *cells;     /* of the region's first chunk */
+    struct drp_state_header *state; /* the mapping is read-only */
+    struct drp_pin_header *header;
+    struct drp_clock_page *clock; /* the mapping is read-only */
+    size_t size;                  /* of the region in bytes, a multiple of the chunk */
+    uint32_t chunk_shift;
+    uint32_t bias; /* added to every generation that is reported: 0, or what sets a forked child's apart */
+    /*
+     * The process that writes the generations has ended, so that nothing can be punched any more: an odd generation
+     * is settled and lost, and reported as the next even one.
+     */
+    _Atomic bool gone;
+};
+
+/* As the drp_* functions of the same names in droppable.h. */
+int pins_pin(struct pins *p, size_t offset, size_t length, uint64_t *ret_generation);
+int pins_unpin(struct pins *p, size_t offset, size_t length);
+uint64_t pins_generation(const struct pins *p, size_t offset, size_t length);
+ssize_t pins_copy_generations(const struct pins *p, size_t offset, size_t length, uint32_t *ret);
+int pins_lost(const struct pins *p, size_t offset, size_t length, const uint32_t *generations, size_t *ret_offset,
+              size_t *ret_length);
+int pins_read_begin(const struct pins *p, size_t offset, size_t length, uint64_t *ret_generation);
+bool pins_read_retry(const struct pins *p, size_t offset, size_t length, uint64_t generation);
+
+#endif

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * What this system can do, found by trying: an mmap(2) for the kernel's own droppable memory, a connection for the
+ * service. Keeps nothing: the connection, its userfaultfd included, is closed before the call returns.
+ */
+
+#include "client.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* Linux 6.11. */
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 0x08
+#endif
+
+#define ENOTSUPP_KERNEL 524 /* the kernel's own, which must not reach programs and does */
+
+static int probe_native(void) {
+    void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_DROPPABLE | MAP_ANONYMOUS, -1, 0);
+
+    if (p != MAP_FAILED) {
+        munmap(p, 4096);
+        return 0;
+    }
+    return errno == EINVAL || errno == ENOTSUPP_KERNEL ? -EOPNOTSUPP : -errno;
+}
+
+static void probe_daemon(struct drp *d, const struct drp_config *config, struct drp_probe *probe) {
+    int r = context_connect(d, config);
+
+    if (d->socket_path)
+        snprintf(probe->daemon_socket, sizeof(probe->daemon_socket), "%s", d->socket_path);
+    if (r == 0)
+        r = context_settle(d, &d->link);
+    probe->daemon_error = r;
+    probe->daemon = r == 0;
+    if (r < 0)
+        return;
+    probe->daemon_regions = d->link.hello.region_options;
+    probe->daemon_interception = (enum drp_interception)atomic_load(&d->interception);
+    probe->interception_error = atomic_load(&d->interception_error);
+}
+
+int drp_get_probe(const struct drp_config *config, struct drp_probe *ret) {
+    struct drp_probe probe = {0};
+    struct drp *d;
+    int r;
+
+    r = context_new(&d, config);
+    if (r == -EINVAL)
+        return r;
+    probe.native_error = probe_native();
+    probe.native = probe.native_error == 0;
+    if (r == 0) {
+        probe_daemon(d, config, &probe);
+        context_free(d);
+    } else {
+        probe.daemon_error = r;
+    }
+    *ret = probe;
+    return 0;
+}

@@ -1,0 +1,572 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * Regions: making, mapping, handing over and ending them.
+ *
+ * A region owns three mappings (data, state page, pin page) and their three descriptors, which are kept to hand them
+ * over to the next daemon. It enters its context's list before anything of it exists and leaves it after its
+ * descriptors are closed, so that the fork handler knows all that there is at any moment. Addresses never change,
+ * whatever daemon serves them.
+ *
+ * The data is mapped inaccessible first, kept out of children and core dumps, announced to the daemon (which registers
+ * it with userfaultfd) and made accessible last: no page of it appears unseen. Its address is congruent with its place
+ * in the object modulo 2 MiB, which lets the kernel use huge pages and keeps spans of the daemon in one page table
+ * each.
+ *
+ * A range request goes out in pieces, each with a deadline of its own, so that the deadline measures the daemon's
+ * health and not the size of the range.
+ */
+
+#include "client.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PAGE UINT64_C(4096)
+#define SPAN ((size_t)2 << 20)
+#define CHUNK_MIN ((size_t)4096)
+#define CHUNK_MAX ((size_t)2 << 20)
+#define POPULATE_PIECE (UINT64_C(64) << 20)
+#define DROP_PIECE (UINT64_C(4) << 30)
+
+#define OPTIONS_SIZE_MIN sizeof(struct drp_region_options)
+#define OPTIONS_KNOWN DRP_REGION_HUGE
+
+/* Linux 5.14. */
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+static void close_fd(int *fd) {
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+/* ---- options ---- */
+
+static int read_options(struct drp_region_options *to, const struct drp_region_options *from) {
+    int r;
+
+    *to = (struct drp_region_options){.struct_size = sizeof(*to)};
+    if (!from)
+        return 0;
+    r = context_copy_struct(to, sizeof(*to), OPTIONS_SIZE_MIN, from, "drp_region_options");
+    if (r < 0)
+        return r;
+    if ((to->required | to->preferred) & ~OPTIONS_KNOWN)
+        return error_detail(-EOPNOTSUPP,
+                            "unknown DRP_REGION_ bits 0x%llx in drp_region_options: this library is older than them",
+                            (unsigned long long)((to->required | to->preferred) & ~OPTIONS_KNOWN));
+    if (to->chunk_size &&
+        (to->chunk_size < CHUNK_MIN || to->chunk_size > CHUNK_MAX || (to->chunk_size & (to->chunk_size - 1))))
+        return error_detail(-EINVAL, "drp_region_options.chunk_size is %zu: a power of two from 4096 to 2097152, or 0",
+                            to->chunk_size);
+    if ((to->required & DRP_REGION_HUGE) && to->chunk_size && to->chunk_size != CHUNK_MAX)
+        return error_detail(-EINVAL, "drp_region_options.chunk_size is %zu: DRP_REGION_HUGE takes 2097152 or 0",
+                            to->chunk_size);
+    if ((unsigned)to->priority > DRP_PRIORITY_HIGH)
+        return error_detail(-EINVAL, "drp_region_options.priority is %d: 1 (low) to 3 (high), or 0", (int)to->priority);
+    return 0;
+}
+
+/* ---- mapping ---- */
+
+/* Finds room for size bytes at an address congruent with skew modulo a span. Fork lock held until it is filled. */
+static int reserve(size_t size, size_t skew, void **ret) {
+    size_t total = size + SPAN;
+    uintptr_t start, address;
+    void *p;
+
+    p = mmap(NULL, total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return error_detail(-ENOMEM, "no address space for a region of %zu bytes: %s", size, strerror(errno));
+    start = (uintptr_t)p;
+    address = ((start - skew + SPAN - 1) & ~(uintptr_t)(SPAN - 1)) + skew;
+    if (address > start)
+        munmap(p, address - start);
+    munmap((void *)(address + size), start + total - address - size);
+    *ret = (void *)address;
+    return 0;
+}
+
+/* Fork lock held. A mapping that cannot be kept out of children is none. */
+static int keep_private(void *p, size_t size) {
+    if (madvise(p, size, MADV_DONTFORK) < 0)
+        return error_detail(-errno, "cannot keep the region out of child processes: %s", strerror(errno));
+    madvise(p, size, MADV_DONTDUMP);
+    return 0;
+}
+
+static int check_object(int fd, uint64_t size, const char *what) {
+    struct stat st;
+
+    /* What lies beyond the end of an object is SIGBUS. */
+    if (fstat(fd, &st) < 0 || (uint64_t)st.st_size < size)
+        return error_detail(-EPROTO, "the service's %s is smaller than the region", what);
+    return 0;
+}
+
+static int map_data(struct drp_region *r) {
+    size_t skew = r->object_offset & (SPAN - 1);
+    void *p = NULL;
+    int error;
+
+    error = check_object(r->data_fd, r->object_offset + r->size, "data object");
+    if (error == 0)
+        error = reserve(r->size, skew, &p);
+    if (error < 0)
+        return error;
+    r->address = p;
+    if (mmap(p, r->size, PROT_NONE, MAP_SHARED | MAP_FIXED, r->data_fd, (off_t)r->object_offset) == MAP_FAILED)
+        return error_detail(-errno, "cannot map the region: %s", strerror(errno));
+    /* EINVAL: a kernel without transparent huge pages, which gives what is asked for anyway, or nothing. */
+    madvise(p, r->size, r->granted & DRP_REGION_HUGE ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    return keep_private(p, r->size);
+}
+
+/* Maps one of the pages; in the place of the old one if there is one. Fork lock held. */
+static int map_page(int fd, size_t size, int protection, const char *what, void **page) {
+    void *p;
+    int error;
+
+    error = check_object(fd, size, what);
+    if (error < 0)
+        return error;
+    p = mmap(*page, size, protection, MAP_SHARED | (*page ? MAP_FIXED : 0), fd, 0);
+    if (p == MAP_FAILED)
+        return error_detail(-errno, "cannot map the region's %s: %s", what, strerror(errno));
+    *page = p;
+    return keep_private(p, size);
+}
+
+static void set_state(struct drp_region *r) {
+    r->pins.state = r->state;
+    r->pins.generations = drp_state_generations(r->state) + r->chunk_base;
+}
+
+static int map_objects(struct drp_region *r, struct link *link) {
+    int error;
+
+    fork_lock();
+    r->data_fd = channel_packet_take(&link->packet, 0);
+    r->state_fd = channel_packet_take(&link->packet, 1);
+    error = map_data(r);
+    if (error == 0)
+        error = map_page(r->state_fd, drp_state_bytes(r->chunk_total), PROT_READ, "state page", &r->state);
+    fork_unlock();
+    if (error == 0)
+        set_state(r);
+    return error;
+}
+
+/*
+ * Tells the daemon where the region is mapped, with the pin page if there is one already; else maps the one that comes
+ * back.
+ */
+static int announce(struct drp_region *r, struct link *link) {
+    struct drp_wire_map request = {
+        .header.type = DRP_WIRE_MAP,
+        .region = atomic_load(&r->id),
+        .address = (uintptr_t)r->address,
+        .length = r->size,
+    };
+    bool has_pins = r->pin_fd >= 0;
+    int error;
+
+    error = link_call(link, &request, sizeof(request), &r->pin_fd, has_pins, REQUEST_TIMEOUT_MS);
+    if (error < 0)
+        return error;
+    if (link->packet.n_fds != (has_pins ? 0u : 1u))
+        return error_detail(-EPROTO, "the service's reply to 'map' has %s pin page", has_pins ? "an unwanted" : "no");
+    atomic_store(&r->interception, link->packet.message.map_reply.interception);
+    if (has_pins)
+        return 0;
+    fork_lock();
+    r->pin_fd = channel_packet_take(&link->packet, 0);
+    error = map_page(r->pin_fd, drp_pin_bytes(r->chunk_total), PROT_READ | PROT_WRITE, "pin page", &r->pin);
+    fork_unlock();
+    if (error < 0)
+        return error;
+    r->pins.header = r->pin;
+    r->pins.cells = drp_pin_cells(r->pin) + r->chunk_base;
+    return 0;
+}
+
+/* ---- making ---- */
+
+static struct drp_region *region_alloc(struct drp *d) {
+    struct drp_region *r = calloc(1, sizeof(*r));
+
+    if (!r)
+        return NULL;
+    r->context = d;
+    r->data_fd = -1;
+    r->state_fd = -1;
+    r->pin_fd = -1;
+    pthread_mutex_lock(&d->regions_lock);
+    fork_lock();
+    r->next = d->regions;
+    d->regions = r;
+    fork_unlock();
+    pthread_mutex_unlock(&d->regions_lock);
+    return r;
+}
+
+static int create_error(struct drp *d, int error, size_t size) {
+    const struct drp_wire_hello_reply *hello = &d->link.hello;
+
+    switch (error) {
+    case -EDQUOT:
+        return error_detail(
+            error,
+            "a region of %zu bytes is over a limit: %u regions and %llu bytes a region for this process, and bytes "
+            "per user; see [Limits] of the service's configuration",
+            size, hello->max_regions, (unsigned long long)hello->max_region_bytes);
+    case -EOPNOTSUPP:
+        return error_detail(
+            error, "the required option DRP_REGION_HUGE cannot be given here (see 'droppablectl status'): make it "
+                   "preferred to go without");
+    case -ENOMEM:
+        return error_detail(error, "the service has no memory or descriptors left for a region of %zu bytes", size);
+    case -EINVAL:
+        return error_detail(error, "the service does not take a region of %zu bytes with these options", size);
+    default:
+        return error;
+    }
+}
+
+static int create(struct drp_region *r, size_t size, const struct drp_region_options *options) {
+    struct drp *d = r->context;
+    struct drp_wire_create request = {
+        .header.type = DRP_WIRE_CREATE,
+        .size = size,
+        .required = options->required,
+        .preferred = options->preferred,
+        .chunk_shift = options->chunk_size ? (uint8_t)__builtin_ctzll(options->chunk_size) : 0,
+        .priority = (uint8_t)options->priority,
+    };
+    const struct drp_wire_create_reply *reply = &d->link.packet.message.create_reply;
+    int error;
+
+    error = link_call(&d->link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_MS);
+    if (error < 0)
+        return create_error(d, error, size);
+    r->known = true;
+    r->priority = request.priority;
+    atomic_store(&r->id, reply->region);
+    if (reply->size < size || reply->size - size >= UINT64_C(1) << reply->chunk_shift ||
+        (request.chunk_shift && reply->chunk_shift != request.chunk_shift) || (options->required & ~reply->granted))
+        return error_detail(-EPROTO, "the service made a region that is not as asked for");
+    r->size = reply->size;
+    r->object_offset = reply->object_offset;
+    r->chunk_base = reply->chunk_base;
+    r->chunk_total = reply->chunk_total;
+    r->granted = reply->granted;
+    r->pins.size = reply->size;
+    r->pins.chunk_shift = reply->chunk_shift;
+    r->pins.clock = d->clock;
+    error = map_objects(r, &d->link);
+    return error < 0 ? error : announce(r, &d->link);
+}
+
+/* From here on the watcher sees to the region; unless the daemon was lost meanwhile, which nobody told the region. */
+static int make_live(struct drp_region *r, uint64_t epoch) {
+    struct drp *d = r->context;
+    bool same;
+
+    if (mprotect(r->address, r->size, PROT_READ | PROT_WRITE) < 0)
+        return error_detail(-errno, "cannot make the region accessible: %s", strerror(errno));
+    pthread_mutex_lock(&d->regions_lock);
+    same = atomic_load(&d->connected) && d->epoch == epoch;
+    if (same) {
+        r->phase = REGION_LIVE;
+        atomic_store(&r->connected, true);
+    }
+    pthread_mutex_unlock(&d->regions_lock);
+    return same ? 0 : error_detail(-ENOTCONN, "the service went away while it made the region");
+}
+
+int drp_region_new(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options) {
+    struct drp_region_options o;
+    struct drp_region *r;
+    uint64_t epoch;
+    int error;
+
+    error = read_options(&o, options);
+    if (error < 0)
+        return error;
+    if (size == 0 || size > SIZE_MAX / 2)
+        return error_detail(-EINVAL, "a region of %zu bytes cannot be made", size);
+    r = region_alloc(d);
+    if (!r)
+        return error_detail(-ENOMEM, "no memory for a region");
+    error = context_lock(d);
+    if (error == 0) {
+        epoch = d->epoch;
+        error = create(r, size, &o);
+        context_unlock(d);
+    }
+    if (error == 0)
+        error = make_live(r, epoch);
+    if (error < 0) {
+        region_end(r, true);
+        return error;
+    }
+    *ret = r;
+    return 0;
+}
+
+/* ---- ending ---- */
+
+/* First of all, since munmap(2) of what the daemon has registered waits for it to read the event. */
+static int destroy(struct drp_region *r) {
+    struct drp *d = r->context;
+    struct drp_wire_id request = {.header.type = DRP_WIRE_DESTROY};
+    int error = 0;
+
+    pthread_mutex_lock(&d->request_lock);
+    if (r->known && atomic_load(&d->connected)) {
+        request.id = atomic_load(&r->id);
+        error = link_call(&d->link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_MS);
+        r->known = false;
+    }
+    pthread_mutex_unlock(&d->request_lock);
+    return error;
+}
+
+int region_end(struct drp_region *r, bool tell) {
+    struct drp *d = r->context;
+    int error = 0;
+
+    pthread_mutex_lock(&d->regions_lock);
+    if (r->phase != REGION_INHERITED)
+        r->phase = REGION_ENDING;
+    pthread_mutex_unlock(&d->regions_lock);
+    if (tell)
+        error = destroy(r);
+
+    pthread_mutex_lock(&d->regions_lock);
+    fork_lock();
+    for (struct drp_region **p = &d->regions; *p; p = &(*p)->next)
+        if (*p == r) {
+            *p = r->next;
+            break;
+        }
+    close_fd(&r->data_fd);
+    close_fd(&r->state_fd);
+    close_fd(&r->pin_fd);
+    fork_unlock();
+    pthread_mutex_unlock(&d->regions_lock);
+
+    if (r->address)
+        munmap(r->address, r->size);
+    if (r->state)
+        munmap(r->state, drp_state_bytes(r->chunk_total));
+    if (r->pin)
+        munmap(r->pin, drp_pin_bytes(r->chunk_total));
+    free(r);
+    return error;
+}
+
+struct drp_region *drp_region_free(struct drp_region *r) {
+    if (r)
+        region_end(r, true);
+    return NULL;
+}
+
+/* ---- handing over ---- */
+
+static int adopt_state(struct drp_region *r, struct link *link) {
+    const struct drp_wire_create_reply *reply = &link->packet.message.create_reply;
+    int fd;
+    int error;
+
+    if (reply->size != r->size || reply->object_offset != r->object_offset || reply->chunk_base != r->chunk_base ||
+        reply->chunk_total != r->chunk_total || reply->chunk_shift != r->pins.chunk_shift)
+        return error_detail(-EPROTO, "the service took another region over than it was given");
+    fork_lock();
+    fd = channel_packet_take(&link->packet, 0);
+    error = map_page(fd, drp_state_bytes(r->chunk_total), PROT_READ, "state page", &r->state);
+    if (error == 0) {
+        close_fd(&r->state_fd);
+        r->state_fd = fd;
+    } else {
+        close(fd);
+    }
+    fork_unlock();
+    return error;
+}
+
+/*
+ * The order matters. The daemon drops nothing of an adopted region before it has the pin page, which MAP brings. Until
+ * then the new state page takes the old one's place, so that every pin is checked against the generations that will
+ * change, and gone is cleared, so that an odd one is waited for again. Pins taken in between are counts in the same pin
+ * page.
+ */
+int region_adopt(struct drp_region *r, struct link *link) {
+    struct drp_wire_adopt request = {
+        .header.type = DRP_WIRE_ADOPT,
+        .size = r->size,
+        .object_offset = r->object_offset,
+        .chunk_base = r->chunk_base,
+        .chunk_total = r->chunk_total,
+        .granted = r->granted,
+        .chunk_shift = (uint8_t)r->pins.chunk_shift,
+        .priority = r->priority,
+    };
+    int fds[2] = {r->data_fd, r->state_fd};
+    int error;
+
+    error = link_call(link, &request, sizeof(request), fds, 2, REQUEST_TIMEOUT_MS);
+    if (error < 0)
+        return error;
+    r->known = true;
+    atomic_store(&r->id, link->packet.message.create_reply.region);
+    error = adopt_state(r, link);
+    if (error < 0)
+        return error;
+    atomic_store(&r->pins.gone, false);
+    error = announce(r, link);
+    if (error == 0)
+        atomic_store(&r->connected, true);
+    return error;
+}
+
+/* ---- information ---- */
+
+void *drp_region_address(const struct drp_region *r) {
+    return r->address;
+}
+
+size_t drp_region_size(const struct drp_region *r) {
+    return r->size;
+}
+
+void drp_region_get_info(const struct drp_region *r, struct drp_region_info *ret) {
+    bool connected = atomic_load(&r->connected) && atomic_load(&r->context->connected);
+
+    *ret = (struct drp_region_info){
+        .id = atomic_load(&r->id),
+        .address = r->address,
+        .size = r->size,
+        .chunk_size = (size_t)1 << r->pins.chunk_shift,
+        .granted = r->granted,
+        .interception = connected ? (enum drp_interception)atomic_load(&r->interception) : DRP_INTERCEPTION_NONE,
+        .connected = connected,
+    };
+}
+
+/* ---- by hand ---- */
+
+static int check_range(const struct drp_region *r, size_t offset, size_t length) {
+    if (length == 0 || offset >= r->size || length > r->size - offset)
+        return error_detail(-ERANGE, "offset %zu, length %zu: not inside the region, which has %zu bytes, or empty",
+                            offset, length, r->size);
+    return 0;
+}
+
+/* One request about a piece of a region; *ret is its reply. */
+static int range_call(struct drp_region *r, uint16_t type, uint64_t offset, uint64_t length,
+                      struct drp_wire_drop_reply *ret) {
+    struct drp *d = r->context;
+    struct drp_wire_range request = {.header.type = type, .offset = offset, .length = length};
+    int error;
+
+    error = context_lock(d);
+    if (error < 0)
+        return error;
+    if (atomic_load(&r->connected)) {
+        request.region = atomic_load(&r->id);
+        error = link_call(&d->link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_LONG_MS);
+        if (error == 0 && ret)
+            *ret = d->link.packet.message.drop_reply;
+    } else {
+        error = error_detail(-ENOTCONN,
+                             "the service does not hold this region: it was made before fork(), or the service could "
+                             "not take it over; it is plain memory");
+    }
+    context_unlock(d);
+    return error;
+}
+
+int drp_drop(struct drp_region *r, size_t offset, size_t length, uint64_t *ret_freed, uint64_t *ret_pinned) {
+    uint64_t mask = (UINT64_C(1) << r->pins.chunk_shift) - 1;
+    struct drp_wire_drop_reply reply;
+    uint64_t freed = 0;
+    uint64_t pinned = 0;
+    uint64_t start;
+    uint64_t end;
+    int error;
+
+    error = check_range(r, offset, length);
+    if (error < 0)
+        return error;
+    end = (offset + length) & ~mask;
+    for (start = (offset + mask) & ~mask; start < end; start += DROP_PIECE) {
+        error = range_call(r, DRP_WIRE_DROP, start, end - start < DROP_PIECE ? end - start : DROP_PIECE, &reply);
+        if (error < 0)
+            return error;
+        if (reply.failed > 0)
+            return error_detail(-ETIMEDOUT, "the service could not free %llu bytes: this process holds up its calls",
+                                (unsigned long long)reply.failed);
+        freed += reply.freed;
+        pinned += reply.pinned;
+    }
+    if (ret_freed)
+        *ret_freed = freed;
+    if (ret_pinned)
+        *ret_pinned = pinned;
+    return 0;
+}
+
+/* By the kernel. */
+static int populate_here(struct drp_region *r, uint64_t offset, uint64_t length) {
+    char *p = (char *)r->address + offset;
+    int error;
+
+    if (r->data_fd >= 0)
+        error = fallocate(r->data_fd, 0, (off_t)(r->object_offset + offset), (off_t)length) < 0 ? errno : 0;
+    else
+        error = madvise(p, length, MADV_POPULATE_WRITE) < 0 ? errno : 0;
+    if (error == EINVAL && r->data_fd < 0) {
+        /* Before 5.14: write to each page what is there. */
+        for (uint64_t i = 0; i < length; i += PAGE)
+            atomic_fetch_or_explicit((_Atomic char *)(p + i), 0, memory_order_relaxed);
+        error = 0;
+    }
+    if (error == ENOSPC || error == EDQUOT)
+        error = ENOMEM;
+    return error ? error_detail(-error, "the kernel cannot populate %llu bytes: %s", (unsigned long long)length,
+                                strerror(error))
+                 : 0;
+}
+
+int drp_populate(struct drp_region *r, size_t offset, size_t length) {
+    uint64_t start;
+    uint64_t end;
+    int error;
+
+    error = check_range(r, offset, length);
+    if (error < 0)
+        return error;
+    start = offset & ~(PAGE - 1);
+    end = (offset + length + PAGE - 1) & ~(PAGE - 1);
+    while (start < end) {
+        uint64_t piece = end - start < POPULATE_PIECE ? end - start : POPULATE_PIECE;
+
+        error = range_call(r, DRP_WIRE_POPULATE, start, piece, NULL);
+        /* Away, or without interception: nobody but the kernel can. */
+        if (error == -ENOTCONN || error == -EOPNOTSUPP)
+            error = populate_here(r, start, piece);
+        if (error < 0)
+            return error;
+        start += piece;
+    }
+    return 0;
+}

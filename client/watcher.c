@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * The watcher: one helper thread per context that notices the end of the daemon and brings the regions to the next one.
+ *
+ *   connected    asleep in poll(2) on the connection and the stop eventfd, without timeout
+ *   lost         the connection ended: requests fail with ENOTCONN from here on. Regions keep their pins and
+ *                generations as they are, odd ones are waited for: the daemon's punches may still be in flight
+ *   gone         the daemon's process has ended, all its threads with it (pidfd): an odd generation will not be settled
+ *                any more and counts as lost. Regions are plain memory
+ *   connecting   by inotify on the socket's directory, and by a timer from 10 ms to 1 s in case that there is none. A
+ *                new connection is built up in drp.fresh, where no other thread sees it, each region is handed over,
+ *                and the whole is published as drp.link at once
+ *
+ * A region that the new daemon does not take stays plain memory; the others go on. If the new daemon is lost on the
+ * way, what came of it is published all the same: it is then lost and gone by the same rules as any daemon.
+ *
+ * The thread never touches the memory of a region, which could make it wait for the daemon that it watches. It takes
+ * requests' lock for moments only, since it sends its requests over a link of its own.
+ */
+
+#include "client.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
+#include <unistd.h>
+
+#define STACK_SIZE ((size_t)128 << 10)
+#define BACKOFF_MIN_MS 10
+#define BACKOFF_MAX_MS 1000
+
+/* Waits until fd (-1: none) has events or the time is over (-1: never). false: stop. */
+static bool sleep_on(struct drp *d, int fd, short events, int timeout_ms) {
+    struct pollfd polls[2] = {
+        {.fd = fd, .events = events},
+        {.fd = d->stop, .events = POLLIN},
+    };
+    int n;
+
+    do
+        n = poll(polls, 2, timeout_ms);
+    while (n < 0 && errno == EINTR);
+    return !polls[1].revents;
+}
+
+/* Only the end of the connection wakes us; replies are for who sent the requests. */
+static bool wait_lost(struct drp *d) {
+    return sleep_on(d, d->link.socket, POLLRDHUP, -1);
+}
+
+static void set_lost(struct drp *d) {
+    pthread_mutex_lock(&d->regions_lock);
+    pthread_mutex_lock(&d->request_lock);
+    atomic_store(&d->connected, false);
+    for (struct drp_region *r = d->regions; r; r = r->next) {
+        r->known = false;
+        atomic_store(&r->connected, false);
+    }
+    pthread_mutex_unlock(&d->request_lock);
+    pthread_mutex_unlock(&d->regions_lock);
+}
+
+/* Without a pidfd the end of the connection has to do for the end of the process. */
+static bool wait_gone(struct drp *d) {
+    return d->link.pidfd < 0 || sleep_on(d, d->link.pidfd, POLLIN, -1);
+}
+
+static void set_gone(struct drp *d) {
+    pthread_mutex_lock(&d->regions_lock);
+    for (struct drp_region *r = d->regions; r; r = r->next)
+        if (r->phase == REGION_LIVE)
+            atomic_store(&r->pins.gone, true);
+    pthread_mutex_unlock(&d->regions_lock);
+    link_close(&d->link);
+}
+
+/* ---- the next daemon ---- */
+
+/* Watches the directory of the socket; without success the timer alone has to do. */
+static void notify_begin(struct drp *d) {
+    char *directory = strdup(d->socket_path);
+    char *slash = directory ? strrchr(directory, '/') : NULL;
+    const char *path = ".";
+
+    if (slash) {
+        slash[slash == directory] = '\0';
+        path = directory;
+    }
+    fork_lock();
+    d->notify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    if (d->notify >= 0 && inotify_add_watch(d->notify, path, IN_CREATE | IN_MOVED_TO | IN_ATTRIB) < 0) {
+        close(d->notify);
+        d->notify = -1;
+    }
+    fork_unlock();
+    free(directory);
+}
+
+static void notify_end(struct drp *d) {
+    fork_lock();
+    if (d->notify >= 0)
+        close(d->notify);
+    d->notify = -1;
+    fork_unlock();
+}
+
+/* Takes all events off. true: there were some. */
+static bool notify_drain(struct drp *d) {
+    char events[1024] __attribute__((aligned(__alignof__(struct inotify_event))));
+    bool any = false;
+
+    while (d->notify >= 0 && read(d->notify, events, sizeof(events)) > 0)
+        any = true;
+    return any;
+}
+
+/* A refusal concerns one region; other errors concern the connection. */
+static bool is_refusal(int error) {
+    return error != -ENOTCONN && error != -ETIMEDOUT && error != -ECANCELED && error != -EPROTO;
+}
+
+/* Makes d->fresh the connection of all. regions_lock held. */
+static void publish(struct drp *d) {
+    pthread_mutex_lock(&d->request_lock);
+    fork_lock();
+    d->link = d->fresh;
+    link_init(&d->fresh);
+    fork_unlock();
+    d->link.stop = -1;
+    d->epoch++;
+    atomic_fetch_add(&d->reconnects, 1);
+    atomic_store(&d->connected, true);
+    pthread_mutex_unlock(&d->request_lock);
+}
+
+static void adopt_all(struct drp *d) {
+    struct drp_region *r;
+
+    pthread_mutex_lock(&d->regions_lock);
+    for (r = d->regions; r; r = r->next)
+        if (r->phase == REGION_LIVE && !is_refusal(region_adopt(r, &d->fresh)))
+            break;
+    publish(d);
+    pthread_mutex_unlock(&d->regions_lock);
+}
+
+/* One attempt. */
+static bool reconnect(struct drp *d) {
+    d->fresh.stop = d->stop;
+    if (link_open(&d->fresh, d->socket_path, d->name) < 0)
+        return false;
+    if (context_settle(d, &d->fresh) < 0) {
+        link_close(&d->fresh);
+        return false;
+    }
+    adopt_all(d);
+    return true;
+}
+
+/* false: stop. */
+static bool wait_reconnected(struct drp *d) {
+    int backoff = BACKOFF_MIN_MS;
+    bool go_on = true;
+
+    notify_begin(d);
+    while (go_on && !reconnect(d)) {
+        go_on = sleep_on(d, d->notify, POLLIN, backoff);
+        backoff = notify_drain(d) ? BACKOFF_MIN_MS : backoff * 2;
+        if (backoff > BACKOFF_MAX_MS)
+            backoff = BACKOFF_MAX_MS;
+    }
+    notify_end(d);
+    return go_on;
+}
+
+static void *run(void *context) {
+    struct drp *d = context;
+
+    while (wait_lost(d)) {
+        set_lost(d);
+        if (!wait_gone(d))
+            break;
+        set_gone(d);
+        if (!wait_reconnected(d))
+            break;
+    }
+    return NULL;
+}
+
+/* ---- life ---- */
+
+static int create_thread(struct drp *d) {
+    size_t size = STACK_SIZE;
+    pthread_attr_t attributes;
+    int error;
+
+    if ((size_t)PTHREAD_STACK_MIN + STACK_SIZE / 2 > size)
+        size = (size_t)PTHREAD_STACK_MIN + STACK_SIZE;
+    error = pthread_attr_init(&attributes);
+    if (error)
+        return error;
+    pthread_attr_setstacksize(&attributes, size);
+    error = pthread_create(&d->watcher, &attributes, run, d);
+    pthread_attr_destroy(&attributes);
+    /* A program whose thread-local data needs more than that. */
+    if (error == EINVAL)
+        error = pthread_create(&d->watcher, NULL, run, d);
+    return error;
+}
+
+int watcher_start(struct drp *d) {
+    sigset_t all, before;
+    int error;
+
+    fork_lock();
+    d->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    fork_unlock();
+    if (d->stop < 0)
+        return error_detail(-errno, "no descriptor for the helper thread: %s", strerror(errno));
+    /* The program's signals are the program's. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = create_thread(d);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error) {
+        fork_lock();
+        close(d->stop);
+        d->stop = -1;
+        fork_unlock();
+        return error_detail(-error, "cannot start the helper thread: %s", strerror(error));
+    }
+    pthread_setname_np(d->watcher, "droppable");
+    d->watching = true;
+    return 0;
+}
+
+void watcher_stop(struct drp *d) {
+    if (!d->watching)
+        return;
+    eventfd_write(d->stop, 1);
+    pthread_join(d->watcher, NULL);
+    d->watching = false;
+    fork_lock();
+    close(d->stop);
+    d->stop = -1;
+    fork_unlock();
+}

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What can run short: the machine, and every memory cgroup that a session is in, with its ancestors, as a tree whose root is the
+ * machine. A domain lives while a session or a child refers to it.
+ *
+ * Always: parent pointers lead to the machine; a session's fills and commitments are counted in every domain of its chain, so a
+ * limit anywhere above it is seen. A cgroup that was removed stays as a domain without a limit until its sessions are gone.
+ */
+
+#include "domain.h"
+
+#include "config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A wake-up under load, and the time in which a slice is punched (four times as fast as memory is filled, or better). */
+#define DOMAIN_WAKEUP_NS UINT64_C(2000000)
+#define DOMAIN_SLICE (UINT64_C(16) * 1024 * 1024)
+#define DOMAIN_PUNCH_NS UINT64_C(4000000)
+#define DOMAIN_MARGIN (UINT64_C(2) * 1024 * 1024)
+
+static int domain_new(struct domains *domains, struct domain **ret, struct domain *parent, int version, const char *mount,
+                      const char *path) {
+    struct domain *domain = calloc(1, sizeof(*domain));
+
+    if (!domain)
+        return -ENOMEM;
+    domain->mount = strdup(mount);
+    domain->path = strdup(path);
+    if (!domain->mount || !domain->path) {
+        free(domain->mount);
+        free(domain->path);
+        free(domain);
+        return -ENOMEM;
+    }
+    domain->id = domains->next_id++;
+    domain->version = version;
+    domain->parent = parent;
+    domain->refs = 1;
+    domain->limits.slice = DOMAIN_SLICE;
+    domain->limits.margin = DOMAIN_MARGIN;
+    domain->limits.fill_rate = domains->fill_rate;
+    LIST_INSERT_HEAD(&domains->list, domain, link);
+    if (parent)
+        parent->refs++;
+    *ret = domain;
+    return 0;
+}
+
+int domains_init(struct domains *domains, const struct cgroup_roots *roots, uint64_t fill_rate, uint64_t machine_reserve,
+                 uint64_t cgroup_reserve) {
+    int r;
+
+    *domains = (struct domains){ .roots = *roots, .fill_rate = fill_rate, .machine_reserve = machine_reserve,
+                                 .cgroup_reserve = cgroup_reserve, .next_id = 1 };
+    LIST_INIT(&domains->list);
+    r = meminfo_init(&domains->meminfo, roots);
+    if (r < 0)
+        return r;
+    r = domain_new(domains, &domains->machine, NULL, 0, "", "");
+    if (r < 0) {
+        meminfo_deinit(&domains->meminfo);
+        return r;
+    }
+    domain_take_look(domains, domains->machine);
+    return 0;
+}
+
+void domains_deinit(struct domains *domains) {
+    if (domains->machine)
+        domain_unref(domains->machine);
+    meminfo_deinit(&domains->meminfo);
+    domains->machine = NULL;
+}
+
+void domain_unref(struct domain *domain) {
+    while (domain && --domain->refs == 0) {
+        struct domain *parent = domain->parent;
+
+        LIST_REMOVE(domain, link);
+        cgroup_free(domain->cgroup);
+        free(domain->mount);
+        free(domain->path);
+        free(domain);
+        domain = parent;
+    }
+}
+
+static struct domain *domains_lookup(struct domains *domains, int version, const char *mount, const char *path) {
+    struct domain *domain;
+
+    LIST_FOREACH(domain, &domains->list, link)
+        if (domain->version == version && strcmp(domain->path, path) == 0 && strcmp(domain->mount, mount) == 0)
+            return domain;
+    return NULL;
+}
+
+/* The domain of a path, made with its ancestors if need be. A reference for the caller. */
+static int domains_get(struct domains *domains, int version, const char *mount, const char *path, struct domain **ret) {
+    struct domain *domain, *parent = NULL;
+    char *parent_path = NULL;
+    int r;
+
+    domain = domains_lookup(domains, version, mount, path);
+    if (domain) {
+        domain->refs++;
+        *ret = domain;
+        return 0;
+    }
+    r = cgroup_parent_path(path, &parent_path);
+    if (r < 0)
+        return r;
+    if (!parent_path) { /* the root of the hierarchy is the machine itself */
+        domains->machine->refs++;
+        *ret = domains->machine;
+        return 0;
+    }
+    r = domains_get(domains, version, mount, parent_path, &parent);
+    free(parent_path);
+    if (r < 0)
+        return r;
+    r = domain_new(domains, &domain, parent, version, mount, path);
+    domain_unref(parent); /* the child holds it now */
+    if (r < 0)
+        return r;
+    if (cgroup_new(&domain->cgroup, version, mount, path) < 0)
+        domain->cgroup = NULL; /* gone, or not readable: no limit of its own */
+    domain_take_look(domains, domain);
+    *ret = domain;
+    return 0;
+}
+
+int domains_find(struct domains *domains, pid_t pid, struct domain **ret) {
+    struct cgroup_place place = { 0 };
+    int r;
+
+    r = cgroup_locate(&domains->roots, pid, &place);
+    if (r == -ENOMEM)
+        return r;
+    if (r < 0) {
+        domains->machine->refs++;
+        *ret = domains->machine;
+        return 0;
+    }
+    r = domains_get(domains, place.version, place.mount, place.path, ret);
+    cgroup_place_deinit(&place);
+    return r;
+}
+
+bool domain_is_within(const struct domain *domain, const struct domain *ancestor) {
+    for (; domain; domain = domain->parent)
+        if (domain == ancestor)
+            return true;
+    return false;
+}
+
+static void domain_look_machine(struct domains *domains, struct domain *domain) {
+    uint64_t total, available;
+
+    if (meminfo_read(&domains->meminfo, &total, &available) < 0)
+        return;
+    domain->look = (struct cgroup_look){ .limit = total, .high = CGROUP_NO_LIMIT, .usage = total - available,
+                                         .headroom = available };
+}
+
+void domain_take_look(struct domains *domains, struct domain *domain) {
+    uint64_t configured = domain->cgroup ? domains->cgroup_reserve : domains->machine_reserve;
+    struct policy_limits *limits = &domain->limits;
+    int64_t credit = INT64_MAX / 4;
+
+    if (!domain->parent)
+        domain_look_machine(domains, domain);
+    else if (!domain->cgroup || cgroup_read(domain->cgroup, limits->reserve + limits->margin, &domain->look) < 0) {
+        domain->cgroup = cgroup_free(domain->cgroup);
+        domain->look = (struct cgroup_look){ .limit = CGROUP_NO_LIMIT, .high = CGROUP_NO_LIMIT,
+                                             .headroom = CGROUP_NO_LIMIT };
+    }
+    limits->reserve = configured != CONFIG_AUTO
+                          ? configured
+                          : policy_auto_reserve(domains->fill_rate, DOMAIN_WAKEUP_NS, DOMAIN_PUNCH_NS, domain->look.limit);
+    if (domain->look.headroom != CGROUP_NO_LIMIT)
+        credit = (int64_t)domain->look.headroom - atomic_load(&domain->commitment) - (int64_t)limits->reserve;
+    domain->looked = true;
+    atomic_store(&domain->credit, credit);
+}

@@ -1,0 +1,561 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The dropper: a thread per session that punches chunks out of its objects, one span at a time. It starts with the session's first drop, and takes
+ * the memory down at the end, since both wait for the object's inode lock, which the client can hold.
+ *
+ * The order for each span: which pages are there; generation odd; pins; arm; punch; generation even; wake. A chunk without pages is
+ * left alone: nothing is lost, so nothing changes. Freed is what was resident when its chunk was claimed.
+ *
+ * Punches go through io_uring when a batch has several objects, since punches of one object never run at once anyway.
+ * Always: only this thread writes generations; in_flight is up from before the first look at a span until after its settling.
+ */
+
+#include "dropper.h"
+
+#include "domain.h"
+#include "gate.h"
+#include "generation.h"
+#include "kernel.h"
+#include "session.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/falloc.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define DROPPER_RING_SIZE 64
+#define DROPPER_ARM_WAIT_NS UINT64_C(10000000)
+
+/* ---- requests ---- */
+
+void drop_request_init(struct drop_request *request, void (*done)(struct drop_request *request), void *data) {
+    *request = (struct drop_request){ .done = done, .data = data };
+    atomic_store(&request->pending, 1);
+}
+
+static void drop_request_finish(struct drop_request *request) {
+    if (request && atomic_fetch_sub(&request->pending, 1) == 1)
+        request->done(request);
+}
+
+void drop_request_seal(struct drop_request *request) {
+    drop_request_finish(request);
+}
+
+/* ---- jobs ---- */
+
+static void job_free(struct drop_job *job) {
+    if (job->pooled)
+        atomic_store(&job->in_use, false);
+    else
+        free(job);
+}
+
+/* Under the session's lock: the dropper must have the object before it gets a job for it. */
+static int dropper_send_object(struct session *session, struct region *region) {
+    int r;
+
+    if (region->data_sent)
+        return 0;
+    r = worker_send_fd(&session->dropper.worker, region->data_fd, region);
+    if (r >= 0)
+        region->data_sent = true;
+    return r;
+}
+
+static int dropper_enqueue(struct session *session, struct drop_job *job) {
+    int r;
+
+    session_lock(session);
+    r = worker_stopping(&session->dropper.worker) || !session->dropper.worker.started
+            ? -ESHUTDOWN
+            : dropper_send_object(session, job->region);
+    if (r >= 0) {
+        TAILQ_INSERT_TAIL(&session->dropper.jobs, job, link);
+        if (job->request)
+            atomic_fetch_add(&job->request->pending, 1);
+    }
+    session_unlock(session);
+    if (r >= 0)
+        worker_kick(&session->dropper.worker);
+    else
+        job_free(job);
+    return r;
+}
+
+int dropper_submit(struct session *session, struct region *region, uint64_t first, uint64_t end, uint64_t limit, bool urgent,
+                   struct drop_request *request, struct drop_job *pooled) {
+    struct drop_job *job = pooled ? pooled : malloc(sizeof(*job));
+
+    if (!job)
+        return -ENOMEM;
+    memset(job, 0, sizeof(*job));
+    job->region = region;
+    job->next = first;
+    job->end = end;
+    job->limit = limit;
+    job->urgent = urgent;
+    job->request = request;
+    job->pooled = pooled != NULL;
+    atomic_store(&job->in_use, true);
+    return dropper_enqueue(session, job);
+}
+
+int dropper_submit_destroy(struct session *session, struct region *region, void (*destroyed)(struct region *region)) {
+    struct drop_job *job = calloc(1, sizeof(*job));
+
+    if (!job)
+        return -ENOMEM;
+    job->region = region;
+    job->destroy = true;
+    job->destroyed = destroyed;
+    return dropper_enqueue(session, job);
+}
+
+static uint64_t job_left(const struct drop_job *job) {
+    return job->next < job->end ? (job->end - job->next) << job->region->chunk_shift : 0;
+}
+
+void dropper_give_up(struct session *session) {
+    struct drop_request *given_up[64];
+    struct drop_job *job;
+    size_t n;
+
+    do {
+        n = 0;
+        session_lock(session);
+        TAILQ_FOREACH(job, &session->dropper.jobs, link)
+            if (job->request && n < sizeof(given_up) / sizeof(given_up[0])) {
+                atomic_fetch_add(&job->request->failed, job_left(job));
+                given_up[n++] = job->request;
+                job->request = NULL;
+                job->next = job->end; /* what is not begun is not done later either */
+            }
+        session_unlock(session);
+        for (size_t i = 0; i < n; i++)
+            drop_request_finish(given_up[i]);
+    } while (n > 0);
+}
+
+/* ---- one batch ---- */
+
+static unsigned chunk_pages(const struct region *region) {
+    return 1U << (region->chunk_shift - PAGE_SHIFT);
+}
+
+static void wake_waiters(const struct drop_op *op, uint64_t chunk) {
+    const struct region *region = op->region;
+
+    for (unsigned i = 0; i < region->n_mappings; i++)
+        if (generation_has_waiters(region->mappings[i]->pin_header)) {
+            syscall(SYS_futex, &region->generations[chunk], FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+            return;
+        }
+}
+
+static uint64_t op_first_of_span(const struct drop_op *op) {
+    return (uint64_t)op->span << (SPAN_SHIFT - op->region->chunk_shift);
+}
+
+static bool op_claimed(const struct drop_op *op, uint64_t chunk) {
+    uint64_t i = chunk - op_first_of_span(op);
+
+    return op->claimed[i / 64] >> (i % 64) & 1;
+}
+
+/* Under the session's lock: turns the generations of what is resident and unpinned odd. */
+static void op_claim(struct session *session, struct drop_op *op) {
+    struct region *region = op->region;
+    struct drp_pin_cell *cells[REGION_MAPPINGS_MAX];
+    unsigned pages = chunk_pages(region);
+    uint64_t pinned = 0;
+
+    for (unsigned i = 0; i < region->n_mappings; i++)
+        cells[i] = region->mappings[i]->cells;
+    for (uint64_t chunk = op->first_chunk; chunk < op->end_chunk; chunk++) {
+        uint64_t i = chunk - op_first_of_span(op);
+        unsigned resident = page_set_count_range(&op->resident, (unsigned)i * pages, pages);
+
+        if (resident == 0)
+            continue;
+        /* Not mapped: a region that is being handed over, its pins are not known yet. */
+        if (region->n_mappings == 0 ||
+            !generation_claim(&region->generations[chunk], cells, region->n_mappings, chunk)) {
+            if (region->n_mappings > 0)
+                wake_waiters(op, chunk);
+            pinned += (uint64_t)resident << PAGE_SHIFT;
+            counter_add(&session->counters.pinned_skips, 1);
+            continue;
+        }
+        op->claimed[i / 64] |= UINT64_C(1) << (i % 64);
+        op->any = true;
+    }
+    if (op->job->request)
+        counter_add(&op->job->request->pinned, pinned);
+}
+
+/* Under the session's lock: would the next missing page of the span reach the pager, in every mapping? */
+static bool op_is_armed(const struct drop_op *op) {
+    for (unsigned i = 0; i < op->region->n_mappings; i++)
+        if (!op->region->mappings[i]->intercepted || op->region->mappings[i]->span_state[op->span] != MAPPING_ARMED)
+            return false;
+    return op->region->n_mappings > 0;
+}
+
+/* The next run of claimed chunks at or after *chunk. */
+static bool op_next_run(const struct drop_op *op, uint64_t *chunk, uint64_t *ret_end) {
+    uint64_t first = *chunk;
+
+    while (first < op->end_chunk && !op_claimed(op, first))
+        first++;
+    *chunk = *ret_end = first;
+    while (*ret_end < op->end_chunk && op_claimed(op, *ret_end))
+        (*ret_end)++;
+    return *ret_end > first;
+}
+
+static off_t op_file_offset(const struct drop_op *op, uint64_t chunk) {
+    return (off_t)(op->region->object_offset + (chunk << op->region->chunk_shift));
+}
+
+static void punch_plainly(struct session *session, struct drop_op *op) {
+    uint64_t chunk = op->first_chunk, end;
+
+    for (; op_next_run(op, &chunk, &end); chunk = end) {
+        int r;
+
+        worker_call_begin(&session->dropper.worker);
+        do
+            r = fallocate(op->region->dropper_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, op_file_offset(op, chunk),
+                          (off_t)((end - chunk) << op->region->chunk_shift));
+        while (r < 0 && errno == EINTR);
+        if (r < 0)
+            op->error = -errno;
+        worker_call_end(&session->dropper.worker);
+    }
+}
+
+/* Waits for n punches; each carries its op. */
+static void ring_wait(struct session *session, unsigned n) {
+    struct io_uring *ring = &session->dropper.ring;
+
+    worker_call_begin(&session->dropper.worker);
+    while (n > 0) {
+        struct io_uring_cqe *cqe;
+        int r = io_uring_submit_and_wait(ring, 1);
+
+        if (r < 0 && r != -EINTR && r != -EAGAIN && r != -EBUSY)
+            break;
+        while (n > 0 && io_uring_peek_cqe(ring, &cqe) == 0) {
+            struct drop_op *op = io_uring_cqe_get_data(cqe);
+
+            if (cqe->res < 0)
+                op->error = cqe->res;
+            io_uring_cqe_seen(ring, cqe);
+            n--;
+        }
+    }
+    worker_call_end(&session->dropper.worker);
+}
+
+static void punch_by_ring(struct session *session, struct drop_op *ops, unsigned n) {
+    struct io_uring *ring = &session->dropper.ring;
+    unsigned queued = 0;
+
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t chunk = ops[i].first_chunk, end;
+
+        for (; op_next_run(&ops[i], &chunk, &end); chunk = end) {
+            struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
+
+            if (!sqe) {
+                ring_wait(session, queued);
+                queued = 0;
+                sqe = io_uring_get_sqe(ring);
+            }
+            io_uring_prep_fallocate(sqe, ops[i].region->dropper_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                    op_file_offset(&ops[i], chunk), (off_t)((end - chunk) << ops[i].region->chunk_shift));
+            io_uring_sqe_set_data(sqe, &ops[i]);
+            queued++;
+        }
+    }
+    ring_wait(session, queued);
+    /* Interrupted or refused by the ring: the plain call repeats it, punching twice does no harm. */
+    for (unsigned i = 0; i < n; i++)
+        if (ops[i].error != 0) {
+            ops[i].error = 0;
+            punch_plainly(session, &ops[i]);
+        }
+}
+
+static void batch_punch(struct session *session, struct drop_op *ops, unsigned n) {
+    bool several = false;
+
+    for (unsigned i = 1; i < n; i++)
+        several |= ops[i].any && ops[i].region->inode != ops[0].region->inode;
+    if (several && session->dropper.have_ring)
+        punch_by_ring(session, ops, n);
+    else
+        for (unsigned i = 0; i < n; i++)
+            punch_plainly(session, &ops[i]);
+}
+
+/*
+ * Under the session's lock: pages were punched out of a span that the kernel fills, so that much more may come back unseen. Also true of
+ * spans that the pager arms a moment later: arming gives the commitment back.
+ */
+static void op_commit_unarmed(struct session *session, const struct drop_op *op, uint64_t freed) {
+    counter_add(&session->counters.unarmed_drops, 1);
+    for (unsigned i = 0; i < op->region->n_mappings; i++) {
+        struct mapping *mapping = op->region->mappings[i];
+
+        if (!mapping->intercepted || mapping->span_state[op->span] == MAPPING_ARMED)
+            continue;
+        mapping->span_commit[op->span] = (uint16_t)(mapping->span_commit[op->span] + (freed >> PAGE_SHIFT));
+        mapping->committed += freed;
+        gate_adjust(session->domain, (int64_t)freed);
+    }
+}
+
+/* Under the session's lock: even again, waiters woken; what was dropped is noted. */
+static void op_settle(struct session *session, struct drop_op *op) {
+    struct region *region = op->region;
+    struct span *span = &region->spans[op->span];
+    unsigned pages = chunk_pages(region);
+    bool unseen = op->armed && span->fills == op->fills; /* nothing can have come back without the pager's knowing */
+    uint64_t freed = 0, failed = 0;
+
+    for (uint64_t chunk = op->first_chunk; chunk < op->end_chunk; chunk++) {
+        unsigned first = (unsigned)(chunk - op_first_of_span(op)) * pages;
+        unsigned resident = page_set_count_range(&op->resident, first, pages);
+
+        if (!op_claimed(op, chunk)) {
+            if (resident == 0 && unseen)
+                atomic_fetch_or_explicit(&region->chunk_flags[chunk], POLICY_CHUNK_GONE, memory_order_relaxed);
+            continue;
+        }
+        generation_settle(&region->generations[chunk]);
+        wake_waiters(op, chunk);
+        if (op->error != 0) {
+            failed += (uint64_t)resident << PAGE_SHIFT;
+            continue;
+        }
+        freed += (uint64_t)resident << PAGE_SHIFT;
+        for (unsigned page = first; op->armed && page < first + pages; page++)
+            if (page_set_has(&op->resident, page))
+                page_set_add(&span->history, page);
+        if (unseen)
+            atomic_fetch_or_explicit(&region->chunk_flags[chunk], POLICY_CHUNK_GONE, memory_order_relaxed);
+    }
+    counter_add(&region->dropped_bytes, freed);
+    counter_add(&session->counters.dropped_bytes, freed);
+    if (op->job->request) {
+        counter_add(&op->job->request->freed, freed);
+        counter_add(&op->job->request->failed, failed);
+    }
+    op->job->limit = op->job->limit == UINT64_MAX || op->job->limit < freed ? op->job->limit : op->job->limit - freed;
+    if (op->job->limit < region_chunk_size(region))
+        op->job->limit = 0;
+    if (op->any && !op->armed)
+        op_commit_unarmed(session, op, freed);
+}
+
+static void batch_run(struct session *session, struct drop_op *ops, unsigned n) {
+    struct region *regions[DROPPER_BATCH];
+    uint32_t spans[DROPPER_BATCH];
+    unsigned wanted = 0;
+    bool urgent = false;
+
+    session_lock(session);
+    for (unsigned i = 0; i < n; i++) {
+        ops[i].region->spans[ops[i].span].in_flight++;
+        ops[i].fills = ops[i].region->spans[ops[i].span].fills;
+        ops[i].armed = op_is_armed(&ops[i]);
+    }
+    session_unlock(session);
+    for (unsigned i = 0; i < n; i++)
+        if (region_resident(ops[i].region, ops[i].span, &ops[i].resident) < 0)
+            counter_add(&session->counters.unexpected_errors, 1);
+
+    session_lock(session);
+    for (unsigned i = 0; i < n; i++) {
+        op_claim(session, &ops[i]);
+        urgent |= ops[i].job->urgent;
+        if (ops[i].any && !ops[i].armed) {
+            regions[wanted] = ops[i].region;
+            spans[wanted++] = ops[i].span;
+        }
+    }
+    session_unlock(session);
+    if (wanted > 0 && session->intercepted && !atomic_load(&session->quarantined))
+        pager_arm_spans(session, regions, spans, wanted, urgent ? 0 : DROPPER_ARM_WAIT_NS);
+
+    session_lock(session);
+    for (unsigned i = 0; i < n; i++)
+        ops[i].armed = op_is_armed(&ops[i]);
+    session_unlock(session);
+    batch_punch(session, ops, n);
+
+    session_lock(session);
+    for (unsigned i = 0; i < n; i++) {
+        op_settle(session, &ops[i]);
+        ops[i].region->spans[ops[i].span].in_flight--;
+    }
+    session_unlock(session);
+    if (atomic_load(&session->pager.waits_for_drop))
+        worker_kick(&session->pager.worker);
+}
+
+/* ---- the queue ---- */
+
+/* Moves a job to its next resident byte; false: nothing is left of it. */
+static bool job_seek(struct session *session, struct drop_job *job) {
+    struct region *region = job->region;
+    off_t at;
+
+    if (job->next >= job->end || job->limit == 0 || region->dropper_fd < 0)
+        return false;
+    worker_call_begin(&session->dropper.worker);
+    at = lseek(region->dropper_fd, op_file_offset(&(struct drop_op){ .region = region }, job->next), SEEK_DATA);
+    worker_call_end(&session->dropper.worker);
+    if (at < 0) /* ENXIO: holes up to the end */
+        return false;
+    if ((uint64_t)at > region->object_offset + (job->next << region->chunk_shift))
+        job->next = ((uint64_t)at - region->object_offset) >> region->chunk_shift;
+    return job->next < job->end;
+}
+
+/* Takes the next span of a job into an op. */
+static void job_take_span(struct drop_job *job, struct drop_op *op) {
+    uint32_t span = region_span_of_chunk(job->region, job->next);
+    uint64_t end = ((uint64_t)span + 1) << (SPAN_SHIFT - job->region->chunk_shift);
+
+    memset(op, 0, sizeof(*op));
+    op->job = job;
+    op->region = job->region;
+    op->span = span;
+    op->first_chunk = job->next;
+    op->end_chunk = end < job->end ? end : job->end;
+    job->next = op->end_chunk;
+}
+
+static void job_finish(struct session *session, struct drop_job *job) {
+    struct region *region = job->region;
+    struct drop_request *request;
+
+    session_lock(session);
+    TAILQ_REMOVE(&session->dropper.jobs, job, link);
+    request = job->request;
+    atomic_store(&region->cursor, job->next < region->chunk_count && job->limit == 0 ? job->next : 0);
+    session_unlock(session);
+    if (job->destroy) {
+        worker_call_begin(&session->dropper.worker);
+        region_release_object(region);
+        if (region->dropper_fd >= 0)
+            close(region->dropper_fd);
+        region->dropper_fd = -1;
+        worker_call_end(&session->dropper.worker);
+        job->destroyed(region);
+    }
+    job_free(job);
+    drop_request_finish(request);
+}
+
+/* Fills ops[] from the head of the queue on; ends jobs that have nothing left. Several jobs share a batch, so that their objects can be punched at once. */
+static unsigned batch_collect(struct session *session) {
+    struct dropper *dropper = &session->dropper;
+    struct drop_job *job, *next;
+    unsigned n = 0;
+
+    session_lock(session);
+    job = TAILQ_FIRST(&dropper->jobs);
+    session_unlock(session);
+    while (job && n < DROPPER_BATCH) {
+        bool taken = false;
+
+        /* A job with a limit looks again after each span: it must not overshoot by a batch. */
+        while (n < DROPPER_BATCH && !(taken && job->limit != UINT64_MAX) && !job->destroy && job_seek(session, job)) {
+            job_take_span(job, &dropper->ops[n++]);
+            taken = true;
+        }
+        session_lock(session);
+        next = TAILQ_NEXT(job, link);
+        session_unlock(session);
+        if (!taken && (n == 0 || !job->destroy))
+            job_finish(session, job);
+        else if (job->destroy)
+            break; /* after what was collected before it */
+        job = next;
+    }
+    return n;
+}
+
+static void dropper_receive(struct session *session) {
+    void *data;
+    int fd;
+
+    while (worker_receive(&session->dropper.worker, &fd, &data) > 0)
+        ((struct region *)data)->dropper_fd = fd;
+}
+
+/* The end: what the client leaves behind is freed here, not in the loop. */
+static void dropper_take_down(struct session *session) {
+    struct worker *worker = &session->dropper.worker;
+    struct drop_job *job;
+    struct region *region;
+
+    dropper_give_up(session);
+    while ((job = TAILQ_FIRST(&session->dropper.jobs)))
+        job_finish(session, job);
+    LIST_FOREACH(region, &session->regions, link) {
+        worker_call_begin(worker);
+        /* Another process may hold the object: its pages go all the same. */
+        if (session->client_dead && region->dropper_fd >= 0)
+            (void)!fallocate(region->dropper_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)region->object_offset,
+                             (off_t)region->size);
+        region_release_object(region);
+        if (region->dropper_fd >= 0)
+            close(region->dropper_fd);
+        region->dropper_fd = -1;
+        worker_call_end(worker);
+    }
+}
+
+static void dropper_main(struct worker *worker) {
+    struct session *session = (struct session *)((char *)worker - offsetof(struct session, dropper.worker));
+    struct dropper *dropper = &session->dropper;
+
+    dropper->have_ring = io_uring_queue_init(DROPPER_RING_SIZE, &dropper->ring, 0) == 0;
+    while (!worker_stopping(worker)) {
+        struct pollfd fd = { .fd = worker->control, .events = POLLIN };
+        unsigned n;
+
+        dropper_receive(session);
+        n = batch_collect(session);
+        if (n > 0)
+            batch_run(session, dropper->ops, n);
+        else {
+            session_lock(session);
+            n = !TAILQ_EMPTY(&dropper->jobs);
+            session_unlock(session);
+            if (n == 0)
+                poll(&fd, 1, -1);
+        }
+    }
+    dropper_receive(session);
+    dropper_take_down(session);
+    if (dropper->have_ring)
+        io_uring_queue_exit(&dropper->ring);
+}
+
+int dropper_start(struct session *session, int wake_fd) {
+    int keep[1] = { session->pager.worker.handle };
+
+    return worker_start(&session->dropper.worker, dropper_main, wake_fd, keep, session->pager.worker.started ? 1 : 0, "drp-dropper");
+}

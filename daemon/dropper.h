@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_DAEMON_DROPPER_H
+#define DROPPABLE_DAEMON_DROPPER_H
+
+#include "region.h"
+#include "worker.h"
+
+#include <liburing.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+struct session;
+
+/* What several jobs of possibly several sessions add up to. The one who asks owns it until done(). */
+struct drop_request {
+    _Atomic uint64_t freed;
+    _Atomic uint64_t pinned;
+    _Atomic uint64_t failed;
+    _Atomic uint32_t pending; /* jobs, and one for the asker while he submits */
+    void (*done)(struct drop_request *request); /* in the thread that finished last */
+    void *data;
+};
+
+void drop_request_init(struct drop_request *request, void (*done)(struct drop_request *request), void *data);
+/* The asker has submitted all. done() may run inside. */
+void drop_request_seal(struct drop_request *request);
+
+struct drop_job {
+    TAILQ_ENTRY(drop_job) link;
+    struct region *region;
+    uint64_t next;   /* chunk: what is left is [next, end) */
+    uint64_t end;
+    uint64_t limit;  /* bytes still wanted; UINT64_MAX: all */
+    bool urgent;     /* do not wait for arming */
+    bool destroy;    /* unmap the object and let go of its descriptor instead */
+    bool pooled;     /* not malloc'd: in_use is cleared instead of free() */
+    _Atomic bool in_use;
+    struct drop_request *request; /* NULL once it was given up (quarantine) */
+    void (*destroyed)(struct region *region); /* after a destroy job */
+};
+TAILQ_HEAD(drop_jobs, drop_job);
+
+#define DROPPER_BATCH 8
+
+/* One span of a job, from claim to settle. */
+struct drop_op {
+    struct drop_job *job;
+    struct region *region;
+    uint32_t span;
+    uint64_t first_chunk, end_chunk; /* of the region */
+    uint64_t claimed[8];             /* bit per chunk from the span's first chunk */
+    struct page_set resident;
+    uint16_t fills;
+    bool armed;
+    bool any;
+    int error;
+};
+
+struct dropper {
+    struct worker worker;
+    struct io_uring ring;
+    bool have_ring;
+    struct drop_jobs jobs; /* under the session's lock */
+    struct drop_op ops[DROPPER_BATCH]; /* of the thread */
+};
+
+int dropper_start(struct session *session, int wake_fd);
+/* A drop of chunks [first, end) of a region. -ESHUTDOWN: the session ends; -EAGAIN; -ENOMEM. pooled: NULL, or a job to use. */
+int dropper_submit(struct session *session, struct region *region, uint64_t first, uint64_t end, uint64_t limit, bool urgent,
+                   struct drop_request *request, struct drop_job *pooled);
+/* Lets the dropper take the region's object down; destroyed() is called in its thread. */
+int dropper_submit_destroy(struct session *session, struct region *region, void (*destroyed)(struct region *region));
+/* Gives up every waiting job: their requests see them as failed. What the stuck call still frees is not counted. */
+void dropper_give_up(struct session *session);
+
+#endif

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The gate before every fill: atomics on the chain of domains, no lock and no system call, since each fault passes here.
+ * Two pagers that ask at once may both be let in on the same credit: the error is at most one span each, and the reserve covers it.
+ */
+
+#include "gate.h"
+
+#include "domain.h"
+
+enum gate_verdict gate_ask(struct domain *domain, uint64_t bytes) {
+    enum gate_verdict verdict = GATE_FREE;
+    uint64_t take;
+
+    for (struct domain *d = domain; d; d = d->parent) {
+        int64_t credit = atomic_load_explicit(&d->credit, memory_order_relaxed);
+
+        if (credit < GATE_STEP) {
+            atomic_fetch_add_explicit(&d->wanted, bytes, memory_order_relaxed);
+            atomic_store_explicit(&d->waiters, true, memory_order_release);
+            verdict = GATE_WAIT;
+        } else if (credit < (int64_t)bytes + GATE_SPAN && verdict == GATE_FREE)
+            verdict = GATE_TIGHT;
+    }
+    if (verdict == GATE_WAIT)
+        return verdict;
+    take = verdict == GATE_TIGHT && bytes > GATE_STEP ? GATE_STEP : bytes;
+    for (struct domain *d = domain; d; d = d->parent)
+        atomic_fetch_sub_explicit(&d->credit, (int64_t)take, memory_order_relaxed);
+    return verdict;
+}
+
+bool gate_commit(struct domain *domain, uint64_t bytes) {
+    for (const struct domain *d = domain; d; d = d->parent)
+        if (atomic_load_explicit(&d->credit, memory_order_relaxed) < (int64_t)bytes + GATE_SPAN)
+            return false;
+    gate_adjust(domain, (int64_t)bytes);
+    return true;
+}
+
+void gate_adjust(struct domain *domain, int64_t bytes) {
+    for (struct domain *d = domain; d; d = d->parent) {
+        atomic_fetch_add_explicit(&d->commitment, bytes, memory_order_relaxed);
+        atomic_fetch_sub_explicit(&d->credit, bytes, memory_order_relaxed);
+    }
+}

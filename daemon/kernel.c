@@ -1,0 +1,484 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What this kernel and these privileges give, and the objects that memory is made of.
+ *
+ * Every feature is found by using it once, on objects of our own that are gone again when kernel_init() returns. What
+ * stays open is the two private mounts and /dev/userfaultfd. The mounts are detached: they have no place in any
+ * namespace, their root is known by our descriptor only, and they go with it. They are limited by nobody but us
+ * (size=0, nr_inodes=0): a full tmpfs would be SIGBUS for clients that did nothing wrong.
+ *
+ * Objects: an O_TMPFILE|O_EXCL file on a private mount never gets a name. Files on tmpfs cannot be sealed, so the
+ * client that maps one can resize its own. A memfd gets all its seals before anybody else sees it, F_SEAL_SEAL among
+ * them: a client that could add F_SEAL_FUTURE_WRITE would end PUNCH_HOLE on it for ever. Modes matter although memfds
+ * have no name: whoever has a read-only descriptor opens it again by /proc/self/fd with all that the mode gives, hence
+ * 0400 for state pages.
+ *
+ * Descriptors are opened again and looked at through /proc/thread-self, not /proc/self: the latter is the table of the
+ * main thread, and workers have their own.
+ */
+
+#define _GNU_SOURCE
+
+#include "kernel.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <liburing.h>
+#include <linux/magic.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef UFFD_FEATURE_WP_HUGETLBFS_SHMEM
+#define UFFD_FEATURE_WP_HUGETLBFS_SHMEM (1 << 12)
+#endif
+#ifndef USERFAULTFD_IOC_NEW
+#define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
+#endif
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
+
+#define SEALS_SIZE (F_SEAL_SHRINK | F_SEAL_GROW)
+#define SEALS_ALL (SEALS_SIZE | F_SEAL_SEAL)
+
+#define FILL_ROUNDS 3
+#define FILL_BYTES_SMALL (UINT64_C(8) << 20)
+#define FILL_BYTES_HUGE (UINT64_C(16) << 20)
+#define HUGE_PAGE (UINT64_C(2) << 20)
+
+static void close_fd(int *fd) {
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+/* ---- private mounts ---- */
+
+static int configure_mount(int context, const char *huge, bool noswap) {
+    static const char *const options[][2] = {{"size", "0"}, {"nr_inodes", "0"}, {"mode", "0700"}};
+
+    for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
+        if (fsconfig(context, FSCONFIG_SET_STRING, options[i][0], options[i][1], 0) < 0)
+            return -errno;
+    if (huge && fsconfig(context, FSCONFIG_SET_STRING, "huge", huge, 0) < 0)
+        return -errno;
+    if (noswap && fsconfig(context, FSCONFIG_SET_FLAG, "noswap", NULL, 0) < 0)
+        return -errno;
+    if (fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+        return -errno;
+    return 0;
+}
+
+/* A detached tmpfs; descriptor of its root, or negative errno. huge may be NULL: the kernel's default. */
+static int make_mount(const char *huge, bool noswap) {
+    int context = fsopen("tmpfs", FSOPEN_CLOEXEC);
+    int root;
+    int r;
+
+    if (context < 0)
+        return -errno;
+    r = configure_mount(context, huge, noswap);
+    if (r < 0) {
+        close(context);
+        return r;
+    }
+    root = fsmount(context, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+    r = root < 0 ? -errno : root;
+    close(context);
+    return r;
+}
+
+static int open_tmpfile(int root) {
+    int fd = openat(root, ".", O_TMPFILE | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+
+    return fd < 0 ? -errno : fd;
+}
+
+/* A mount on which a file can indeed be made. */
+static int try_mount(const char *huge, bool noswap) {
+    int root = make_mount(huge, noswap);
+    int fd;
+
+    if (root < 0)
+        return root;
+    fd = open_tmpfile(root);
+    if (fd < 0) {
+        close(root);
+        return fd;
+    }
+    close(fd);
+    return root;
+}
+
+static void probe_mounts(struct kernel *kernel) {
+    kernel->noswap = true;
+    kernel->mount_small = try_mount("never", true);
+    if (kernel->mount_small < 0) {
+        kernel->noswap = false;
+        kernel->mount_small = try_mount("never", false);
+    }
+    if (kernel->mount_small < 0) {
+        kernel->mount_error = kernel->mount_small;
+        kernel->mount_small = -1;
+        return;
+    }
+    kernel->mount_huge = try_mount("always", kernel->noswap);
+    if (kernel->mount_huge < 0) { /* EINVAL: no transparent huge pages here */
+        kernel->mount_error = kernel->mount_huge;
+        kernel->mount_huge = -1;
+    }
+}
+
+/* ---- the other probes ---- */
+
+/* A full userfaultfd (kernel-mode faults too), or negative errno. */
+static int open_userfaultfd(int device) {
+    int fd = -1;
+
+    if (device >= 0)
+        fd = ioctl(device, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+    return fd < 0 ? -errno : fd;
+}
+
+static void probe_userfaultfd(struct kernel *kernel) {
+    struct uffdio_api api = {.api = UFFD_API};
+    int fd;
+
+    kernel->uffd_device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+    fd = open_userfaultfd(kernel->uffd_device);
+    if (fd < 0) {
+        kernel->uffd_error = fd;
+        return;
+    }
+    if (ioctl(fd, UFFDIO_API, &api) < 0) {
+        kernel->uffd_error = -errno;
+    } else {
+        kernel->uffd_features = api.features;
+        kernel->uffd_wp_shmem = api.features & UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
+    }
+    close(fd);
+}
+
+static void probe_uring(struct kernel *kernel) {
+    struct io_uring ring;
+
+    kernel->uring_error = io_uring_queue_init(1, &ring, 0);
+    if (kernel->uring_error == 0)
+        io_uring_queue_exit(&ring);
+}
+
+static void probe_psi(struct kernel *kernel) {
+    static const char path[] = "/proc/pressure/memory";
+    int fd;
+
+    fd = kernel_psi_open(path, 50000, 500000);
+    kernel->psi_short = fd >= 0;
+    if (fd < 0)
+        fd = kernel_psi_open(path, 150000, 2000000);
+    kernel->psi_error = fd < 0 ? fd : 0;
+    close_fd(&fd);
+}
+
+int kernel_psi_open(const char *path, uint64_t stall_us, uint64_t window_us) {
+    char text[64];
+    int fd;
+    int n;
+    int r = 0;
+
+    fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    n = snprintf(text, sizeof(text), "some %llu %llu", (unsigned long long)stall_us, (unsigned long long)window_us);
+    /* The kernel cuts the last byte of what is written, expecting the NUL. */
+    if (write(fd, text, (size_t)n + 1) < 0)
+        r = -errno;
+    if (r < 0) {
+        close(fd);
+        return r;
+    }
+    return fd;
+}
+
+/* ---- fill rates ---- */
+
+/* Bytes per second of touching fresh memory once, from one page of page_size to the next. 0: not measured. */
+static uint64_t fill_once(uint64_t bytes, int advice, size_t page_size) {
+    uint64_t reserved = bytes + HUGE_PAGE;
+    uint64_t start;
+    uint64_t took;
+    char *area;
+    char *aligned;
+
+    area = mmap(NULL, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (area == MAP_FAILED)
+        return 0;
+    aligned = area + (-(uintptr_t)area & (HUGE_PAGE - 1));
+    (void)madvise(aligned, bytes, advice); /* EINVAL: no huge pages here, which is what the measurement then tells */
+
+    start = kernel_now();
+    for (uint64_t at = 0; at < bytes; at += page_size)
+        *(volatile char *)(aligned + at) = 1;
+    took = kernel_now() - start;
+
+    munmap(area, reserved);
+    return (uint64_t)((double)bytes * 1e9 / (double)(took ? took : 1));
+}
+
+static uint64_t fill_best(uint64_t bytes, int advice, size_t page_size) {
+    uint64_t best = 0;
+
+    for (int i = 0; i < FILL_ROUNDS; i++) {
+        uint64_t rate = fill_once(bytes, advice, page_size);
+
+        if (rate > best)
+            best = rate;
+    }
+    return best;
+}
+
+/* The best of some rounds, not the mean: the question is how fast memory can go, and disturbances only slow it. */
+static void measure_fill_rates(struct kernel *kernel) {
+    kernel->fill_rate_small = fill_best(FILL_BYTES_SMALL, MADV_NOHUGEPAGE, kernel->page_size);
+    kernel->fill_rate_huge = fill_best(FILL_BYTES_HUGE, MADV_HUGEPAGE, kernel->page_size);
+    if (kernel->fill_rate_huge < kernel->fill_rate_small)
+        kernel->fill_rate_huge = kernel->fill_rate_small;
+    kernel->fill_rate = kernel->fill_rate_huge * kernel->cpus;
+}
+
+/* ---- all of it ---- */
+
+/* What nothing works without: sealed memfds, and /proc to open them again. */
+static int require_pages(void) {
+    int writable = -1;
+    int readable = -1;
+    int r;
+
+    r = kernel_page_object("droppable-probe", 4096, 0400, &writable);
+    if (r < 0)
+        return r;
+    r = kernel_reopen_readonly(writable, &readable);
+    if (r == 0)
+        close(readable);
+    close(writable);
+    return r;
+}
+
+int kernel_init(struct kernel *kernel) {
+    struct kernel found = {.mount_small = -1, .mount_huge = -1, .uffd_device = -1};
+    long page_size = sysconf(_SC_PAGESIZE);
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    int r;
+
+    if (page_size < 4096)
+        return -EOPNOTSUPP;
+    found.page_size = (size_t)page_size;
+    found.cpus = cpus > 0 ? (unsigned)cpus : 1;
+    r = require_pages();
+    if (r < 0)
+        return r;
+
+    probe_mounts(&found);
+    probe_userfaultfd(&found);
+    probe_uring(&found);
+    probe_psi(&found);
+    measure_fill_rates(&found);
+    *kernel = found;
+    return 0;
+}
+
+void kernel_deinit(struct kernel *kernel) {
+    close_fd(&kernel->mount_small);
+    close_fd(&kernel->mount_huge);
+    close_fd(&kernel->uffd_device);
+}
+
+/* ---- objects ---- */
+
+/* Size, mode and seals of a memfd that nobody else knows yet. */
+static int finish_memfd(int fd, uint64_t size, mode_t mode) {
+    if (fchmod(fd, mode) < 0)
+        return -errno;
+    if (ftruncate(fd, (off_t)size) < 0)
+        return -errno;
+    if (fcntl(fd, F_ADD_SEALS, SEALS_ALL) < 0)
+        return -errno;
+    return 0;
+}
+
+static int make_memfd(const char *name, uint64_t size, mode_t mode, int *ret_fd) {
+    int fd;
+    int r;
+
+    if (size > INT64_MAX)
+        return -EFBIG;
+    fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+    if (fd < 0 && errno == EINVAL) /* before 6.3 */
+        fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -errno;
+    r = finish_memfd(fd, size, mode);
+    if (r < 0) {
+        close(fd);
+        return r;
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
+int kernel_data_object(const struct kernel *kernel, uint64_t size, bool huge, int *ret_fd) {
+    int root = huge ? kernel->mount_huge : kernel->mount_small;
+    int fd;
+
+    if (root < 0)
+        return make_memfd("droppable-data", size, 0600, ret_fd);
+    if (size > INT64_MAX)
+        return -EFBIG;
+    fd = open_tmpfile(root);
+    if (fd < 0)
+        return fd;
+    if (ftruncate(fd, (off_t)size) < 0) {
+        int r = -errno;
+
+        close(fd);
+        return r;
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
+int kernel_page_object(const char *name, uint64_t size, mode_t mode, int *ret_fd) {
+    return make_memfd(name, size, mode, ret_fd);
+}
+
+int kernel_reopen_readonly(int fd, int *ret_fd) {
+    char path[64];
+    int readable;
+
+    snprintf(path, sizeof(path), "/proc/thread-self/fd/%d", fd);
+    readable = open(path, O_RDONLY | O_CLOEXEC);
+    if (readable < 0)
+        return -errno;
+    *ret_fd = readable;
+    return 0;
+}
+
+/* A regular file on tmpfs; its size and access mode. Devices and pipes of a tmpfs fail too. */
+static int check_tmpfs_file(int fd, uint64_t *ret_size, int *ret_access) {
+    struct statfs fs;
+    struct stat st;
+    int flags;
+
+    flags = fcntl(fd, F_GETFL);
+    if (flags < 0)
+        return -errno;
+    if (flags & O_PATH)
+        return -EBADF;
+    if (fstat(fd, &st) < 0 || fstatfs(fd, &fs) < 0)
+        return -errno;
+    if (!S_ISREG(st.st_mode) || fs.f_type != TMPFS_MAGIC)
+        return -EMEDIUMTYPE;
+    *ret_size = (uint64_t)st.st_size;
+    *ret_access = flags & O_ACCMODE;
+    return 0;
+}
+
+int kernel_check_data_object(int fd, uint64_t size) {
+    uint64_t has;
+    int access;
+    int seals;
+    int r;
+
+    r = check_tmpfs_file(fd, &has, &access);
+    if (r < 0)
+        return r;
+    if (access != O_RDWR)
+        return -EACCES;
+    if (has < size)
+        return -EFBIG;
+    /* A file of a tmpfs mount has F_SEAL_SEAL alone, from birth: no seal that stops PUNCH_HOLE can come later. */
+    seals = fcntl(fd, F_GET_SEALS);
+    if (seals < 0)
+        return -errno;
+    if (!(seals & F_SEAL_SEAL) || (seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)))
+        return -EPERM;
+    return 0;
+}
+
+int kernel_check_page_object(int fd, uint64_t size) {
+    uint64_t has;
+    int access;
+    int seals;
+    int r;
+
+    r = check_tmpfs_file(fd, &has, &access);
+    if (r < 0)
+        return r;
+    if (access != O_RDWR && access != O_RDONLY)
+        return -EACCES;
+    if (has != size)
+        return -EFBIG;
+    seals = fcntl(fd, F_GET_SEALS);
+    if (seals < 0)
+        return -errno;
+    return (seals & SEALS_ALL) == SEALS_ALL ? 0 : -EPERM;
+}
+
+bool kernel_is_userfaultfd(int fd) {
+    static const char expected[] = "anon_inode:[userfaultfd]";
+    char path[64];
+    char target[sizeof(expected) + 1];
+    ssize_t n;
+
+    snprintf(path, sizeof(path), "/proc/thread-self/fd/%d", fd);
+    n = readlink(path, target, sizeof(target));
+    return n == (ssize_t)sizeof(expected) - 1 && memcmp(target, expected, (size_t)n) == 0;
+}
+
+/* ---- processes and time ---- */
+
+int kernel_peer_pidfd(int socket, pid_t pid) {
+    int pidfd = -1;
+    socklen_t size = sizeof(pidfd);
+
+    if (getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &size) == 0)
+        return pidfd;
+    if (errno != ENOPROTOOPT) /* ENODATA, EINVAL or ESRCH: the peer is gone */
+        return -errno;
+    /* Before 6.5. The number may have been given to another process since connect(2): there is nothing better. */
+    if (pid <= 0)
+        return -ESRCH;
+    pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    return pidfd < 0 ? -errno : pidfd;
+}
+
+bool kernel_pidfd_dead(int pidfd) {
+    struct pollfd entry = {.fd = pidfd, .events = POLLIN};
+
+    return poll(&entry, 1, 0) > 0;
+}
+
+uint64_t kernel_now(void) {
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_DAEMON_KERNEL_H
+#define DROPPABLE_DAEMON_KERNEL_H
+
+/*
+ * What this kernel and these privileges give, found by trying, never by version number; and the objects that memory is made of.
+ * Filled once at start, before privileges are dropped, read-only afterwards.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct kernel {
+    size_t page_size;
+    unsigned cpus;
+
+    int mount_small;  /* O_PATH-able directory descriptor of a private tmpfs with 4 KiB pages (huge=never), or -1 */
+    int mount_huge;   /* the same with huge=always, or -1 */
+    int mount_error;  /* why -1: negative errno */
+    bool noswap;      /* the private tmpfs never swaps */
+
+    int uffd_device;  /* /dev/userfaultfd, or -1 */
+    int uffd_error;   /* 0: a full userfaultfd can be made by this process; else negative errno */
+    uint64_t uffd_features; /* those that UFFDIO_API offers */
+    bool uffd_wp_shmem;     /* UFFD_FEATURE_WP_HUGETLBFS_SHMEM: disarm by write-protect mode */
+    int uring_error;  /* 0: io_uring can be had */
+    int psi_error;    /* 0: a PSI trigger on memory can be had */
+    bool psi_short;   /* windows under 2 s allowed */
+
+    uint64_t fill_rate_small; /* bytes per second that one CPU fills with 4 KiB pages */
+    uint64_t fill_rate_huge;  /* the same with huge pages; = small where there are none */
+    uint64_t fill_rate;       /* the larger of both times cpus: the fastest that memory can go */
+};
+
+/* Finds it all out. Logs nothing. Never fails for a missing feature; negative errno for an unusable system only. */
+int kernel_init(struct kernel *kernel);
+void kernel_deinit(struct kernel *kernel);
+
+/* Opens a PSI trigger on /proc/pressure/memory: stall_us of some stall in window_us. Descriptor (poll for POLLPRI), or negative errno. */
+int kernel_psi_open(const char *path, uint64_t stall_us, uint64_t window_us);
+
+/* Data object of size bytes: an O_TMPFILE file on the private tmpfs, else a sealed memfd (SHRINK|GROW|SEAL). Read-write CLOEXEC. */
+int kernel_data_object(const struct kernel *kernel, uint64_t size, bool huge, int *ret_fd);
+/* Checks an object that a client hands back: a regular tmpfs file, of at least size bytes, open read-write. 0 or negative errno. */
+int kernel_check_data_object(int fd, uint64_t size);
+
+/* A memfd of size bytes, mode, sealed SHRINK|GROW|SEAL, read-write. */
+int kernel_page_object(const char *name, uint64_t size, mode_t mode, int *ret_fd);
+/* A read-only descriptor of the same object. */
+int kernel_reopen_readonly(int fd, int *ret_fd);
+/* Checks a sealed page object that a client hands back: memfd on tmpfs, exactly size bytes, sealed SHRINK|GROW. 0 or negative errno. */
+int kernel_check_page_object(int fd, uint64_t size);
+/* Is this an anon_inode:[userfaultfd]? */
+bool kernel_is_userfaultfd(int fd);
+
+/* pidfd of a socket's peer (SO_PEERPIDFD, else pidfd_open of SO_PEERCRED's pid), or negative errno. */
+int kernel_peer_pidfd(int socket, pid_t pid);
+/* Has the process behind a pidfd ended? */
+bool kernel_pidfd_dead(int pidfd);
+
+/* CLOCK_MONOTONIC in nanoseconds. */
+uint64_t kernel_now(void);
+
+#endif

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * droppabled: reads options and config, makes what needs privileges, drops them, and runs the loop.
+ *
+ * The order matters: kernel features, private mounts, the socket and the PSI trigger while everything is allowed; then
+ * capabilities go; only then the first thread starts and the first client is heard.
+ */
+
+#include "config.h"
+#include "log.h"
+#include "manager.h"
+#include "privs.h"
+#include "report.h"
+#include "server.h"
+
+#include <argp.h>
+#include <errno.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#define EXIT_USAGE 2
+#define DEFAULT_CONFIG "/etc/droppable/droppabled.conf"
+
+const char *argp_program_version = "droppabled " DROPPABLE_VERSION;
+
+struct options {
+    const char *socket_path;
+    const char *config_path;
+    int level;
+};
+
+static const struct argp_option option_table[] = {
+    {"socket", 's', "PATH", 0, "Listen on this unix socket (default: $XDG_RUNTIME_DIR/droppabled.sock for an ordinary user, /run/droppabled.sock for root)", 0},
+    {"config", 'c', "FILE", 0, "Read settings from FILE (default: " DEFAULT_CONFIG ", if it exists)", 0},
+    {"log-level", 'l', "LEVEL", 0, "error, warning, notice, info (default) or debug", 0},
+    {0},
+};
+
+static error_t parse_option(int key, char *argument, struct argp_state *state) {
+    struct options *options = state->input;
+
+    switch (key) {
+    case 's':
+        options->socket_path = argument;
+        return 0;
+    case 'c':
+        options->config_path = argument;
+        return 0;
+    case 'l':
+        options->level = log_level_parse(argument);
+        if (options->level < 0)
+            argp_error(state, "--log-level %s: not one of error, warning, notice, info, debug", argument);
+        return 0;
+    case ARGP_KEY_ARG:
+        argp_error(state, "'%s': no arguments are taken", argument);
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp parser = {
+    .options = option_table,
+    .parser = parse_option,
+    .doc = "Owns memory for its clients, gives it back to the system under pressure, and fills it with zeros when it is touched again."
+           "\vExit status: 0 ended by SIGTERM or SIGINT; 1 could not start or had to stop; 2 wrong options or config.\n"
+           "Without root it runs with less and says in its log and in 'droppablectl status' what is missing.",
+};
+
+static int load_config(struct config *config, const struct options *options) {
+    char *error = NULL;
+    const char *path = options->config_path;
+
+    config_init(config);
+    if (!path && access(DEFAULT_CONFIG, F_OK) == 0)
+        path = DEFAULT_CONFIG;
+    if (path && config_read_file(config, path, &error) < 0) {
+        log_error("%s", error ? error : "no memory to read the config");
+        free(error);
+        return -EINVAL;
+    }
+    if (options->socket_path) {
+        free(config->socket_path);
+        config->socket_path = strdup(options->socket_path);
+        return config->socket_path ? 0 : -ENOMEM;
+    }
+    return config->socket_path ? 0 : config_default_socket(&config->socket_path);
+}
+
+static void raise_descriptor_limit(void) {
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+static int open_psi(const struct kernel *kernel) {
+    if (kernel->psi_error != 0)
+        return -1;
+    return kernel->psi_short ? kernel_psi_open("/proc/pressure/memory", 50000, 500000)
+                             : kernel_psi_open("/proc/pressure/memory", 150000, 2000000);
+}
+
+static void log_start(struct manager *manager, const char *capabilities) {
+    struct drp_wire_status_reply status = {0};
+    char *line, *rest = status.notes;
+
+    report_status(manager, &status);
+    log_notice("listening on %s, fill rate %" PRIu64 " MiB/s, machine's reserve %" PRIu64 " MiB, capabilities kept: %s",
+               manager->config->socket_path, status.fill_rate >> 20, status.machine_reserve >> 20, capabilities);
+    while ((line = strsep(&rest, "\n")) && *line)
+        log_info("%s", line);
+}
+
+static int serve(struct manager *manager) {
+    struct server server;
+    char capabilities[256];
+    uv_loop_t loop;
+    int r;
+
+    r = uv_loop_init(&loop);
+    if (r < 0)
+        return r;
+    r = server_init(&server, &loop, manager, open_psi(&manager->kernel));
+    if (r < 0)
+        return r;
+    r = privs_drop(capabilities, sizeof(capabilities));
+    if (r < 0) {
+        log_error("cannot drop privileges: %s", strerror(-r));
+        return r;
+    }
+    r = manager_start(manager);
+    if (r >= 0)
+        r = server_start(&server);
+    if (r < 0) {
+        log_error("cannot start: %s", strerror(-r));
+        return r;
+    }
+    log_start(manager, capabilities);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    manager_deinit(manager);
+    uv_loop_close(&loop);
+    return 0;
+}
+
+int main(int argc, char *argv[]) {
+    struct options options = {.level = LOG_LEVEL_INFO};
+    static struct manager manager;
+    struct config config;
+    int r;
+
+    argp_err_exit_status = EXIT_USAGE;
+    argp_parse(&parser, argc, argv, 0, NULL, &options);
+    log_init((enum log_level)options.level);
+    /* One arena: a thread for each client must not cost a heap each. */
+    mallopt(M_ARENA_MAX, 1);
+    signal(SIGPIPE, SIG_IGN);
+    raise_descriptor_limit();
+    if (load_config(&config, &options) < 0) {
+        config_deinit(&config);
+        return EXIT_USAGE;
+    }
+    r = manager_init(&manager, &config);
+    if (r < 0)
+        log_error("cannot start: %s", strerror(-r));
+    else
+        r = serve(&manager);
+    config_deinit(&config);
+    return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}

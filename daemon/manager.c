@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What all sessions share: the kernel's features, the list of sessions, the domains, the pressure thread, the clock page, and the queue by which
+ * other threads leave work for the loop.
+ *
+ * Always: the lists change in the loop only, under the lock; the pressure thread reads them under the lock. The lock inherits
+ * priority, and is never held across a call that can wait for a client. Order: the manager's lock, then a session's.
+ */
+
+#include "manager.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static void manager_init_lock(pthread_mutex_t *lock) {
+    pthread_mutexattr_t attr;
+
+    pthread_mutexattr_init(&attr);
+    pthread_mutexattr_setprotocol(&attr, PTHREAD_PRIO_INHERIT);
+    pthread_mutex_init(lock, &attr);
+    pthread_mutexattr_destroy(&attr);
+}
+
+static int manager_make_clock(struct manager *manager) {
+    int fd, r;
+
+    r = kernel_page_object("droppable-clock", 4096, 0400, &fd);
+    if (r < 0)
+        return r;
+    manager->clock = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (manager->clock == MAP_FAILED) {
+        manager->clock = NULL;
+        r = -errno;
+    } else
+        r = kernel_reopen_readonly(fd, &manager->clock_fd);
+    close(fd);
+    if (r < 0)
+        return r;
+    manager->clock->magic = DRP_CLOCK_MAGIC;
+    manager_advance_clock(manager);
+    return 0;
+}
+
+int manager_init(struct manager *manager, struct config *config) {
+    int r;
+
+    *manager = (struct manager){.config = config, .started = kernel_now(), .next_id = 1, .wake_fd = -1, .clock_fd = -1};
+    LIST_INIT(&manager->sessions);
+    TAILQ_INIT(&manager->completions);
+    manager_init_lock(&manager->lock);
+    manager_init_lock(&manager->completions_lock);
+    r = kernel_init(&manager->kernel);
+    if (r < 0)
+        return r;
+    manager->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    r = manager->wake_fd < 0 ? -errno : manager_make_clock(manager);
+    if (r >= 0)
+        r = domains_init(&manager->domains, &cgroup_real_roots, manager->kernel.fill_rate, config->machine_reserve,
+                         config->cgroup_reserve);
+    if (r < 0)
+        manager_deinit(manager);
+    return r;
+}
+
+int manager_start(struct manager *manager) {
+    return pressure_start(&manager->pressure, manager);
+}
+
+void manager_deinit(struct manager *manager) {
+    pressure_stop(&manager->pressure);
+    if (manager->domains.machine)
+        domains_deinit(&manager->domains);
+    if (manager->clock)
+        munmap(manager->clock, 4096);
+    if (manager->clock_fd >= 0)
+        close(manager->clock_fd);
+    if (manager->wake_fd >= 0)
+        close(manager->wake_fd);
+    kernel_deinit(&manager->kernel);
+    pthread_mutex_destroy(&manager->completions_lock);
+    pthread_mutex_destroy(&manager->lock);
+}
+
+void manager_complete(struct manager *manager, struct completion *completion) {
+    pthread_mutex_lock(&manager->completions_lock);
+    TAILQ_INSERT_TAIL(&manager->completions, completion, link);
+    pthread_mutex_unlock(&manager->completions_lock);
+    (void)!write(manager->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
+}
+
+void manager_dispatch(struct manager *manager) {
+    struct completion *completion;
+    uint64_t count;
+
+    (void)!read(manager->wake_fd, &count, sizeof(count));
+    for (;;) {
+        pthread_mutex_lock(&manager->completions_lock);
+        completion = TAILQ_FIRST(&manager->completions);
+        if (completion)
+            TAILQ_REMOVE(&manager->completions, completion, link);
+        pthread_mutex_unlock(&manager->completions_lock);
+        if (!completion)
+            break;
+        completion->run(completion);
+    }
+}
+
+void manager_add_session(struct manager *manager, struct session *session) {
+    pthread_mutex_lock(&manager->lock);
+    LIST_INSERT_HEAD(&manager->sessions, session, link);
+    manager->n_sessions++;
+    pthread_mutex_unlock(&manager->lock);
+    pressure_kick(&manager->pressure); /* it may sleep without end */
+}
+
+void manager_remove_session(struct manager *manager, struct session *session) {
+    _Atomic uint64_t *sum = (_Atomic uint64_t *)&manager->ended, *own = (_Atomic uint64_t *)&session->counters;
+
+    pthread_mutex_lock(&manager->lock);
+    LIST_REMOVE(session, link);
+    manager->n_sessions--;
+    manager->n_regions -= session->n_regions;
+    for (size_t i = 0; i < sizeof(session->counters) / sizeof(*own); i++)
+        counter_add(&sum[i], atomic_load(&own[i]));
+    pthread_mutex_unlock(&manager->lock);
+}
+
+struct session *manager_find_session(struct manager *manager, uint64_t id) {
+    struct session *session;
+
+    LIST_FOREACH(session, &manager->sessions, link)
+        if (session->id == id)
+            return session;
+    return NULL;
+}
+
+uint32_t manager_advance_clock(struct manager *manager) {
+    uint32_t tick = (uint32_t)(kernel_now() / (UINT64_C(1000000) * DRP_TICK_MS));
+
+    /* Stored only when it changes: every client reads the line. */
+    if (tick != atomic_load_explicit(&manager->clock->tick, memory_order_relaxed))
+        atomic_store_explicit(&manager->clock->tick, tick, memory_order_relaxed);
+    return tick;
+}

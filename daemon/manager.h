@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_DAEMON_MANAGER_H
+#define DROPPABLE_DAEMON_MANAGER_H
+
+#include "config.h"
+#include "domain.h"
+#include "kernel.h"
+#include "pages.h"
+#include "pressure.h"
+#include "session.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+/* Work that another thread leaves for the loop. */
+struct completion {
+    TAILQ_ENTRY(completion) link;
+    void (*run)(struct completion *completion);
+};
+TAILQ_HEAD(completion_list, completion);
+
+struct manager {
+    struct kernel kernel;
+    struct config *config;
+    uint64_t started;
+
+    pthread_mutex_t lock; /* order: this, then a session's */
+    struct session_list sessions;
+    struct domains domains;
+    unsigned n_sessions;
+    unsigned n_regions;
+    uint64_t next_id; /* of sessions, regions, mappings */
+    struct session_counters ended; /* sums of sessions that are gone */
+
+    int wake_fd; /* eventfd: completions or ended workers wait for the loop */
+    pthread_mutex_t completions_lock;
+    struct completion_list completions;
+
+    struct drp_clock_page *clock;
+    int clock_fd; /* read-only, for clients */
+
+    struct pressure pressure;
+};
+
+/* config is borrowed. Measures the kernel; may take 100 ms. */
+int manager_init(struct manager *manager, struct config *config);
+/* Starts the pressure thread. */
+int manager_start(struct manager *manager);
+/* All sessions must be gone. */
+void manager_deinit(struct manager *manager);
+
+/* From any thread: run completion->run in the loop. */
+void manager_complete(struct manager *manager, struct completion *completion);
+/* In the loop, when wake_fd is readable: runs what waits. */
+void manager_dispatch(struct manager *manager);
+
+void manager_add_session(struct manager *manager, struct session *session);
+/* Unlinks, keeps its figures. Frees nothing. */
+void manager_remove_session(struct manager *manager, struct session *session);
+struct session *manager_find_session(struct manager *manager, uint64_t id);
+
+/* Brings the clock page up to date. Returns the tick. */
+uint32_t manager_advance_clock(struct manager *manager);
+
+#endif

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_DAEMON_MAPPING_H
+#define DROPPABLE_DAEMON_MAPPING_H
+
+#include "pages.h"
+#include "region.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum mapping_span_state {
+    MAPPING_ARMED = 0,        /* registered MISSING: the next missing page reaches the pager */
+    MAPPING_DISARMED = 1,     /* registered WP: the kernel fills, events still come */
+    MAPPING_UNREGISTERED = 2, /* the kernel fills, no events: huge pages, and kernels without WP on shared memory */
+};
+
+/* One session's view of a region. All under the session's lock but for the pin page. */
+struct mapping {
+    uint64_t id;
+    struct region *region;
+    uint64_t address; /* where it was mapped; what is true now say the extents */
+    uint64_t length;
+    uint64_t offset;
+    bool intercepted; /* REGISTER worked: faults are seen */
+
+    void *pins; /* the pin page, PROT_READ */
+    struct drp_pin_header *pin_header;
+    struct drp_pin_cell *cells; /* of the region's first chunk */
+
+    /* By span of the region, one lazily filled mapping. */
+    void *tables;
+    size_t tables_size;
+    uint8_t *span_state;   /* enum mapping_span_state */
+    uint16_t *span_commit; /* pages that the kernel may still fill, as counted in the domain's commitment */
+    uint32_t disarmed_runs; /* runs of spans that are not armed: each costs two more VMAs */
+    uint64_t committed;    /* sum of span_commit in bytes */
+    uint32_t refresh;      /* span at which the next refresh of commitments begins */
+};
+
+/* Where a piece of a mapping is in the client's address space now. */
+struct extent {
+    uint64_t address, length;
+    struct mapping *mapping;
+    uint64_t offset; /* in the region */
+};
+
+#define EXTENTS_MAX 8192
+
+/* The extents of a session, sorted by address, none overlapping. Allocates at init only. */
+struct extents {
+    struct extent *entries;
+    size_t n;
+};
+
+/* pin_fd < 0: a new pin page, *ret_pin_fd is its read-write descriptor for the client. Else that page is taken (checked by the caller), *ret_pin_fd = -1. */
+int mapping_new(struct mapping **ret, struct region *region, uint64_t address, uint64_t length, uint64_t offset, int pin_fd,
+                int *ret_pin_fd);
+struct mapping *mapping_free(struct mapping *mapping);
+/* Changes the state of a span and keeps disarmed_runs. */
+void mapping_set_state(struct mapping *mapping, uint32_t span, enum mapping_span_state state);
+
+int extents_init(struct extents *extents);
+void extents_deinit(struct extents *extents);
+/* -EEXIST: overlaps another; -ENOSPC: too many. */
+int extents_add(struct extents *extents, const struct extent *extent);
+/* The extent that holds the address, or NULL. */
+const struct extent *extents_find(const struct extents *extents, uint64_t address);
+/* The first extent that overlaps [start, end), or NULL. */
+const struct extent *extents_overlap(const struct extents *extents, uint64_t start, uint64_t end);
+/* Cuts [start, end) out. A cut in the middle of an extent needs a free entry; without one its tail is forgotten. */
+void extents_remove(struct extents *extents, uint64_t start, uint64_t end);
+/* Moves what lies in [from, from + length) to another address (mremap). */
+void extents_move(struct extents *extents, uint64_t from, uint64_t to, uint64_t length);
+/* Removes every extent of a mapping. */
+void extents_forget(struct extents *extents, const struct mapping *mapping);
+/*
+ * The next piece of a mapping's bytes [offset, end) that is mapped, in order of address. *cursor starts at 0. false: no more.
+ * The whole mapping being one extent, it is found at once.
+ */
+bool extents_next(const struct extents *extents, const struct mapping *mapping, uint64_t offset, uint64_t end, size_t *cursor,
+                  uint64_t *ret_address, uint64_t *ret_length, uint64_t *ret_offset);
+
+#endif

@@ -1,0 +1,465 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The pager: a thread per session that reads its userfaultfd, answers its faults, and does all REGISTERs, on behalf of loop and dropper too,
+ * since each of them can wait for the client's mmap_lock.
+ *
+ * Always: only this thread fills, arms and disarms. It allocates nothing after its start. It waits in one place, poll(2), without
+ * timeout unless a fault is deferred. A fault that has to wait (for a drop under way, or at the gate) is put aside and asked again
+ * when somebody kicks or its time is up, so the thread goes on reading events: a client's munmap waits for that.
+ */
+
+#include "pager.h"
+
+#include "fault.h"
+#include "gate.h"
+#include "kernel.h"
+#include "session.h"
+#include "uffd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/futex.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PAGER_EVENTS 16
+/* How long a fault may be put aside before the least is filled all the same. */
+#define PAGER_DROP_WAIT_NS UINT64_C(10000000)
+#define PAGER_GATE_WAIT_NS UINT64_C(100000000)
+#define PAGER_POPULATE_WAIT_NS UINT64_C(1000000000)
+#define PAGER_REARM_SPANS 256
+
+/* ---- handshake ---- */
+
+int pager_handshake(int uffd, bool wp_shmem, bool *ret_use_wp) {
+    struct uffdio_api api = {
+        .api = UFFD_API,
+        .features = UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_EVENT_REMOVE |
+                    (wp_shmem ? UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_PAGEFAULT_FLAG_WP : 0),
+    };
+
+    if (ioctl(uffd, UFFDIO_API, &api) < 0)
+        return -errno;
+    if (fcntl(uffd, F_SETFL, O_NONBLOCK) < 0)
+        return -errno;
+    *ret_use_wp = wp_shmem;
+    return 0;
+}
+
+/* ---- commands ---- */
+
+static void pager_map(struct session *session, struct pager_command *command) {
+    struct mapping *mapping = command->mapping;
+    struct extent extent = { .address = mapping->address, .length = mapping->length, .mapping = mapping, .offset = mapping->offset };
+    enum uffd_outcome outcome;
+    int r;
+
+    session_lock(session);
+    region_add_mapping(mapping->region, mapping);
+    r = extents_add(&session->extents, &extent);
+    session_unlock(session);
+    if (r < 0) {
+        command->result = r;
+        return;
+    }
+    outcome = uffd_register(session, mapping->address, mapping->length, UFFD_MODE_MISSING);
+    session_lock(session);
+    if (outcome == UFFD_OK)
+        mapping->intercepted = true;
+    else {
+        extents_forget(&session->extents, mapping);
+        command->result = outcome == UFFD_BUSY ? -EBUSY : outcome == UFFD_MEMORY ? -ENOMEM : -EINVAL;
+    }
+    session_unlock(session);
+}
+
+static void pager_unmap(struct session *session, struct pager_command *command) {
+    struct mapping *mapping = command->mapping;
+    uint64_t address, length, offset;
+    bool more = mapping->intercepted;
+
+    while (more) {
+        size_t cursor = 0;
+
+        session_lock(session);
+        more = extents_next(&session->extents, mapping, 0, UINT64_MAX, &cursor, &address, &length, &offset);
+        if (more)
+            extents_remove(&session->extents, address, address + length);
+        session_unlock(session);
+        if (more) {
+            uffd_unregister(session, address, length); /* wakes, too; if it fails the client unmapped it before us */
+            uffd_wake(session, address, length);
+        }
+    }
+    session_lock(session);
+    gate_adjust(session->domain, -(int64_t)mapping->committed);
+    mapping->committed = 0;
+    region_remove_mapping(mapping->region, mapping);
+    session_unlock(session);
+}
+
+static void pager_run_commands(struct session *session) {
+    struct pager *pager = &session->pager;
+    struct pager_command *command;
+    bool gated = false;
+
+    for (;;) {
+        session_lock(session);
+        command = TAILQ_FIRST(&pager->commands);
+        session_unlock(session);
+        if (!command)
+            break;
+        switch (command->type) {
+        case PAGER_MAP:
+            pager_map(session, command);
+            break;
+        case PAGER_UNMAP:
+            pager_unmap(session, command);
+            break;
+        case PAGER_POPULATE: {
+            enum fault_answer answer = fault_populate(session, command);
+
+            if (answer == FAULT_GATED && command->deadline == 0)
+                command->deadline = kernel_now() + PAGER_POPULATE_WAIT_NS;
+            if (answer != FAULT_DONE) {
+                gated = answer == FAULT_GATED;
+                goto out; /* events first */
+            }
+            break;
+        }
+        }
+        session_lock(session);
+        TAILQ_REMOVE(&pager->commands, command, link);
+        session_unlock(session);
+        command->done(command);
+    }
+out:
+    if (gated) {
+        atomic_store(&pager->waits_at_gate, true);
+        session_kick_pressure(session);
+    } else if (command)
+        worker_kick(&pager->worker); /* the next step after the events */
+}
+
+void pager_submit(struct session *session, struct pager_command *command) {
+    session_lock(session);
+    TAILQ_INSERT_TAIL(&session->pager.commands, command, link);
+    session_unlock(session);
+    worker_kick(&session->pager.worker);
+}
+
+/* ---- arming ---- */
+
+bool pager_still_mapped(struct session *session, const struct mapping *mapping, uint64_t address, uint64_t length, uint64_t offset) {
+    uint64_t start, end, file_offset, inode, covered = address;
+    char buffer[4096], perms[5];
+    unsigned major, minor;
+    size_t have = 0;
+    off_t at = 0;
+    ssize_t n;
+
+    if (session->pager.maps_fd < 0)
+        return false;
+    while (covered < address + length) {
+        char *line = buffer, *newline;
+
+        n = pread(session->pager.maps_fd, buffer + have, sizeof(buffer) - 1 - have, at);
+        if (n <= 0)
+            return false;
+        at += n;
+        have += (size_t)n;
+        buffer[have] = '\0';
+        while ((newline = strchr(line, '\n'))) {
+            *newline = '\0';
+            if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %x:%x %" SCNu64, &start, &end, perms, &file_offset, &major, &minor,
+                       &inode) == 7 &&
+                end > covered) {
+                if (start > covered || inode != mapping->region->inode || makedev(major, minor) != mapping->region->device ||
+                    file_offset + (covered - start) != mapping->region->object_offset + offset + (covered - address))
+                    return false;
+                covered = end;
+                if (covered >= address + length)
+                    return true;
+            }
+            line = newline + 1;
+        }
+        have -= (size_t)(line - buffer);
+        memmove(buffer, line, have);
+        if (have == sizeof(buffer) - 1) /* a path longer than any: its line's head is parsed already or is not ours */
+            have = 0;
+    }
+    return true;
+}
+
+static void pager_run_arm(struct session *session) {
+    struct pager *pager = &session->pager;
+    struct pager_arm arm;
+
+    if (!(atomic_load(&pager->arm_sequence) & 1))
+        return;
+    session_lock(session);
+    arm = pager->arm;
+    session_unlock(session);
+    for (unsigned i = 0; i < arm.n; i++)
+        fault_arm(session, arm.regions[i], arm.spans[i]);
+    atomic_fetch_add(&pager->arm_sequence, 1);
+    syscall(SYS_futex, &pager->arm_sequence, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+static bool needs_arming(const struct region *region, uint32_t span) {
+    for (unsigned i = 0; i < region->n_mappings; i++)
+        if (region->mappings[i]->intercepted && region->mappings[i]->span_state[span] != MAPPING_ARMED)
+            return true;
+    return false;
+}
+
+void pager_arm_spans(struct session *session, struct region *const *regions, const uint32_t *spans, unsigned n, uint64_t wait_ns) {
+    struct pager *pager = &session->pager;
+    uint64_t deadline = kernel_now() + wait_ns, now;
+    uint32_t sequence;
+    unsigned wanted = 0;
+
+    session_lock(session);
+    sequence = atomic_load(&pager->arm_sequence);
+    if (!(sequence & 1)) { /* else an earlier request still stands: its thread is held up, these go unarmed */
+        for (unsigned i = 0; i < n && i < PAGER_ARM_MAX; i++)
+            if (needs_arming(regions[i], spans[i])) {
+                pager->arm.regions[wanted] = regions[i];
+                pager->arm.spans[wanted++] = spans[i];
+            }
+        pager->arm.n = wanted;
+        if (wanted > 0)
+            atomic_store(&pager->arm_sequence, sequence + 1);
+    }
+    session_unlock(session);
+    if (wanted == 0)
+        return;
+    worker_kick(&pager->worker);
+    while (atomic_load(&pager->arm_sequence) == sequence + 1 && (now = kernel_now()) < deadline) {
+        struct timespec left = { .tv_nsec = (long)(deadline - now) };
+
+        syscall(SYS_futex, &pager->arm_sequence, FUTEX_WAIT_PRIVATE, sequence + 1, &left, NULL, 0);
+    }
+}
+
+static void pager_run_rearm(struct session *session) {
+    uint64_t wanted = atomic_exchange(&session->pager.rearm_bytes, 0);
+
+    if (wanted > 0 && fault_refresh_commitments(session, PAGER_REARM_SPANS, true, wanted) > 0)
+        session_kick_pressure(session);
+}
+
+/* ---- events ---- */
+
+static void pager_defer(struct session *session, uint64_t address, enum fault_answer answer) {
+    struct pager *pager = &session->pager;
+    bool at_gate = answer == FAULT_GATED;
+
+    if (pager->n_deferred == PAGER_DEFERRED_MAX) { /* more threads than that at once: no patience for this one */
+        fault_answer(session, address, true);
+        return;
+    }
+    pager->deferred[pager->n_deferred++] = (struct pager_deferred){
+        .address = address,
+        .deadline = kernel_now() + (at_gate ? PAGER_GATE_WAIT_NS : PAGER_DROP_WAIT_NS),
+        .at_gate = at_gate,
+    };
+    if (at_gate) {
+        counter_add(&session->counters.gate_waits, 1);
+        atomic_store(&pager->waits_at_gate, true);
+        session_kick_pressure(session);
+    } else
+        atomic_store(&pager->waits_for_drop, true);
+}
+
+static void pager_run_deferred(struct session *session) {
+    struct pager *pager = &session->pager;
+    bool gate = false, drop = false;
+    unsigned kept = 0;
+
+    if (pager->n_deferred == 0)
+        return;
+    /* Told before asking: who changes the answer after this kicks again. */
+    atomic_store(&pager->waits_for_drop, true);
+    for (unsigned i = 0; i < pager->n_deferred; i++) {
+        struct pager_deferred *d = &pager->deferred[i];
+        enum fault_answer answer = fault_answer(session, d->address, kernel_now() >= d->deadline);
+
+        if (answer == FAULT_DONE)
+            continue;
+        d->at_gate = answer == FAULT_GATED;
+        gate |= d->at_gate;
+        drop |= !d->at_gate;
+        pager->deferred[kept++] = *d;
+    }
+    pager->n_deferred = kept;
+    if (!drop)
+        atomic_store(&pager->waits_for_drop, false);
+    if (gate) {
+        atomic_store(&pager->waits_at_gate, true);
+        session_kick_pressure(session);
+    }
+}
+
+/* The client gave these pages up itself: nothing to bring back. */
+static void pager_forget_history(struct session *session, uint64_t start, uint64_t end) {
+    const struct extent *e;
+
+    session_lock(session);
+    for (uint64_t at = start; at < end && (e = extents_overlap(&session->extents, at, end));) {
+        uint64_t first = at > e->address ? at : e->address;
+        uint64_t last = end < e->address + e->length ? end : e->address + e->length;
+
+        for (uint64_t o = e->offset + (first - e->address); o < e->offset + (last - e->address); o += UINT64_C(1) << PAGE_SHIFT) {
+            if ((o & (SPAN_SIZE - 1)) == 0 && !e->mapping->region->spans[o >> SPAN_SHIFT].touched) {
+                o += SPAN_SIZE - (UINT64_C(1) << PAGE_SHIFT); /* nothing known of that whole span */
+                continue;
+            }
+            page_set_remove_range(&e->mapping->region->spans[o >> SPAN_SHIFT].history, (unsigned)(o >> PAGE_SHIFT) % SPAN_PAGES, 1);
+        }
+        at = e->address + e->length;
+    }
+    session_unlock(session);
+}
+
+static void pager_remap(struct session *session, uint64_t from, uint64_t to, uint64_t length) {
+    const struct extent *e;
+
+    session_lock(session);
+    extents_move(&session->extents, from, to, length);
+    e = extents_find(&session->extents, to);
+    if (e && e->offset == e->mapping->offset && e->length == e->mapping->length)
+        e->mapping->address = e->address;
+    session_unlock(session);
+}
+
+static void pager_event(struct session *session, const struct uffd_msg *message) {
+    enum fault_answer answer;
+
+    switch (message->event) {
+    case UFFD_EVENT_PAGEFAULT:
+        if (message->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) { /* only the client itself can have protected it */
+            uffd_wake(session, message->arg.pagefault.address & ~UINT64_C(4095), UINT64_C(1) << PAGE_SHIFT);
+            break;
+        }
+        counter_add(&session->counters.intercepted_faults, 1);
+        answer = fault_answer(session, message->arg.pagefault.address, false);
+        if (answer != FAULT_DONE)
+            pager_defer(session, message->arg.pagefault.address, answer);
+        break;
+    case UFFD_EVENT_REMAP:
+        pager_remap(session, message->arg.remap.from, message->arg.remap.to, message->arg.remap.len);
+        break;
+    case UFFD_EVENT_UNMAP:
+        session_lock(session);
+        extents_remove(&session->extents, message->arg.remove.start, message->arg.remove.end);
+        session_unlock(session);
+        break;
+    case UFFD_EVENT_REMOVE:
+        pager_forget_history(session, message->arg.remove.start, message->arg.remove.end);
+        break;
+    default:
+        counter_add(&session->counters.unexpected_errors, 1);
+    }
+}
+
+static void pager_read_events(struct session *session) {
+    struct uffd_msg messages[PAGER_EVENTS];
+    ssize_t size;
+
+    do {
+        /* Announced: a client that cleared O_NONBLOCK and stole the event makes this wait. */
+        worker_call_begin(&session->pager.worker);
+        size = read(session->pager.uffd, messages, sizeof(messages));
+        worker_call_end(&session->pager.worker);
+        for (ssize_t i = 0; i < size / (ssize_t)sizeof(messages[0]); i++)
+            pager_event(session, &messages[i]);
+    } while (size == sizeof(messages) && !worker_stopping(&session->pager.worker));
+}
+
+/* ---- the thread ---- */
+
+/* Milliseconds until the next deadline, rounded up; -1: none. */
+static int pager_timeout(struct session *session) {
+    uint64_t now = kernel_now(), next = UINT64_MAX;
+    struct pager_command *command;
+
+    for (unsigned i = 0; i < session->pager.n_deferred; i++)
+        if (session->pager.deferred[i].deadline < next)
+            next = session->pager.deferred[i].deadline;
+    session_lock(session);
+    command = TAILQ_FIRST(&session->pager.commands);
+    if (command && command->deadline != 0 && command->deadline < next)
+        next = command->deadline;
+    session_unlock(session);
+    if (next == UINT64_MAX)
+        return -1;
+    return next <= now ? 0 : (int)((next - now) / 1000000 + 1);
+}
+
+/* The end: what waits is answered. */
+static void pager_abort_commands(struct session *session) {
+    struct pager_command *command;
+
+    for (;;) {
+        session_lock(session);
+        command = TAILQ_FIRST(&session->pager.commands);
+        if (command)
+            TAILQ_REMOVE(&session->pager.commands, command, link);
+        session_unlock(session);
+        if (!command)
+            return;
+        command->result = -ESHUTDOWN;
+        command->done(command);
+    }
+}
+
+static void pager_main(struct worker *worker) {
+    struct session *session = (struct session *)((char *)worker - offsetof(struct session, pager.worker));
+    struct pager *pager = &session->pager;
+    void *data;
+    int fd;
+
+    while (!worker_stopping(worker)) {
+        struct pollfd fds[] = { { .fd = pager->uffd, .events = POLLIN }, { .fd = worker->control, .events = POLLIN } };
+
+        pager_run_arm(session); /* before commands: an UNMAP is the last that hears of its region */
+        pager_run_commands(session);
+        pager_run_rearm(session);
+        pager_run_deferred(session);
+        if (poll(fds, 2, pager_timeout(session)) < 0)
+            continue;
+        while (worker_receive(worker, &fd, &data) > 0)
+            close(fd); /* nobody sends any */
+        if (fds[0].revents & POLLERR) /* the client made its copy blocking: that holds for ours, too */
+            fcntl(pager->uffd, F_SETFL, O_NONBLOCK);
+        else if (fds[0].revents & POLLIN)
+            pager_read_events(session);
+    }
+    pager_abort_commands(session);
+    /* Waiting faults resume when this closes, and the kernel fills them. */
+    worker_call_begin(worker);
+    close(pager->uffd);
+    worker_call_end(worker);
+    if (pager->maps_fd >= 0)
+        close(pager->maps_fd);
+}
+
+int pager_start(struct session *session, int uffd, int maps_fd, bool use_wp, int wake_fd) {
+    struct pager *pager = &session->pager;
+    int keep[2] = { uffd, maps_fd };
+
+    pager->uffd = uffd;
+    pager->maps_fd = maps_fd;
+    pager->use_wp = use_wp;
+    return worker_start(&pager->worker, pager_main, wake_fd, keep, maps_fd >= 0 ? 2 : 1, "drp-pager");
+}

@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The pressure thread: looks at every domain at the latest moment at which the fastest allocation could not yet have used up its
+ * headroom, and has the coldest chunks of the one that suffers most dropped, slice by slice, looking again after each.
+ *
+ * It sleeps while there is no region. It runs SCHED_FIFO where it may, since it has to run just when others keep the CPUs busy; so it never
+ * waits for a client: it reads files of /proc and /sys, takes the manager's and sessions' locks, and leaves punches to the droppers.
+ * Also the watchdog of the workers (a call overdue by 1 s quarantines its session), and the hand of the clock page.
+ */
+
+#include "pressure.h"
+
+#include "gate.h"
+#include "manager.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PRESSURE_IDLE_NS UINT64_C(1000000000)
+/* A slice takes 3 ms. Who is slower is left alone with it, while the others are looked at again. */
+#define PRESSURE_SLICE_WAIT_NS UINT64_C(8000000)
+#define PRESSURE_OVERDUE_NS UINT64_C(1000000000)
+#define PRESSURE_BARREN_MAX 5 /* looks at a domain with nothing to drop come every 1 ms << this at last */
+
+struct outlook {
+    struct domain *domain; /* that suffers most, or NULL */
+    uint64_t demand;
+    bool urgent;
+    uint64_t next; /* ns until the next look */
+};
+
+/* Sleeps until a kick that came after kicks was read, or ns are over. */
+static void futex_sleep(_Atomic uint32_t *word, uint32_t value, uint64_t ns) {
+    struct timespec timeout = {.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
+
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, ns == UINT64_MAX ? NULL : &timeout, NULL, 0);
+}
+
+void pressure_kick(struct pressure *pressure) {
+    atomic_fetch_add(&pressure->kicks, 1);
+    syscall(SYS_futex, &pressure->kicks, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+void pressure_psi(struct pressure *pressure) {
+    atomic_store(&pressure->psi_edge, true);
+    pressure_kick(pressure);
+}
+
+/* ---- looking ---- */
+
+/* Spans that the kernel fills are armed again, so that what they may still take is free for others. */
+static void take_back_commitments(struct manager *manager, const struct domain *domain, uint64_t bytes) {
+    struct session *session;
+
+    LIST_FOREACH(session, &manager->sessions, link)
+        if (session->intercepted && domain_is_within(session->domain, domain)) {
+            atomic_store(&session->pager.rearm_bytes, bytes);
+            worker_kick(&session->pager.worker);
+        }
+}
+
+static uint64_t droppable_bytes(struct manager *manager, const struct domain *domain) {
+    struct session *session;
+    struct region *region;
+    uint64_t bytes = 0;
+
+    LIST_FOREACH(session, &manager->sessions, link)
+        if (domain_is_within(session->domain, domain))
+            LIST_FOREACH(region, &session->regions, link)
+                bytes += region_resident_bytes(region);
+    return bytes;
+}
+
+static void look_at(struct manager *manager, struct domain *domain, bool psi, struct outlook *outlook) {
+    const struct policy_limits *limits = &domain->limits;
+    uint64_t wanted = atomic_exchange(&domain->wanted, 0), headroom, commitment, demand, next;
+    int64_t credit;
+
+    domain_take_look(&manager->domains, domain);
+    atomic_fetch_add(&manager->pressure.looks, 1);
+    headroom = domain->look.headroom;
+    commitment = (uint64_t)atomic_load(&domain->commitment);
+    credit = atomic_load(&domain->credit);
+    demand = policy_demand(limits, headroom);
+    if (credit < (int64_t)wanted && wanted > 0) {
+        /* A fill waits at the gate: room for it, and some more so that the next need not wait. */
+        uint64_t missing = limits->margin + wanted + (credit < 0 ? (uint64_t)-credit : 0);
+
+        if (missing > demand)
+            demand = missing < limits->slice ? missing : limits->slice;
+    }
+    if (credit < 0 && commitment > 0)
+        take_back_commitments(manager, domain, (uint64_t)-credit + GATE_SPAN);
+    if (demand == 0 && psi && headroom < 2 * limits->reserve)
+        demand = policy_stall_share(limits, headroom, droppable_bytes(manager, domain));
+    next = policy_next_look(limits, headroom, commitment);
+    if (next < outlook->next)
+        outlook->next = next;
+    /* The smallest headroom suffers most: its next allocation may be the last. */
+    if (demand > 0 && (!outlook->domain || headroom < outlook->domain->look.headroom)) {
+        outlook->domain = domain;
+        outlook->demand = demand;
+        outlook->urgent = headroom < limits->reserve / 2;
+    }
+}
+
+/* Who waits at the gate of a domain that has credit now asks again. */
+static void open_gates(struct manager *manager) {
+    struct session *session;
+    struct domain *domain;
+
+    LIST_FOREACH(domain, &manager->domains.list, link)
+        if (atomic_load(&domain->waiters) && atomic_load(&domain->credit) >= GATE_STEP)
+            atomic_store(&domain->waiters, false);
+    LIST_FOREACH(session, &manager->sessions, link)
+        if (atomic_load(&session->pager.waits_at_gate)) {
+            bool open = true;
+
+            for (const struct domain *d = session->domain; d; d = d->parent)
+                open &= atomic_load(&d->credit) >= GATE_STEP;
+            if (open && atomic_exchange(&session->pager.waits_at_gate, false))
+                worker_kick(&session->pager.worker);
+        }
+}
+
+static void watch_workers(struct manager *manager) {
+    uint64_t now = kernel_now();
+    struct session *session;
+    bool changed = false;
+
+    LIST_FOREACH(session, &manager->sessions, link) {
+        bool overdue = worker_overdue(&session->pager.worker, now, PRESSURE_OVERDUE_NS) ||
+                       worker_overdue(&session->dropper.worker, now, PRESSURE_OVERDUE_NS);
+
+        if (atomic_exchange(&session->quarantined, overdue) != overdue)
+            changed = true;
+    }
+    if (changed)
+        (void)!write(manager->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
+}
+
+/* ---- dropping ---- */
+
+static void describe_region(struct region *region, struct policy_region *ret) {
+    *ret = (struct policy_region){
+        .priority = region->priority,
+        .chunk_shift = region->chunk_shift,
+        .chunk_count = region->chunk_count,
+        .touched = region->touched,
+        .touched_count = atomic_load_explicit(&region->touched_count, memory_order_acquire),
+        .spans = region->ticks,
+        .chunk_flags = region->chunk_flags,
+        .opaque = region_is_opaque(region),
+        .last_scan = atomic_load(&region->last_scan),
+        .n_pins = region->n_mappings,
+    };
+    for (unsigned i = 0; i < region->n_mappings; i++)
+        ret->pins[i] = region->mappings[i]->cells;
+    if (ret->opaque)
+        ret->resident = region_resident_bytes(region);
+}
+
+/* Every region of a domain that can be dropped from. Under the manager's lock, and it takes each session's. */
+static size_t describe_domain(struct pressure *pressure, const struct domain *domain) {
+    struct manager *manager = pressure->manager;
+    struct session *session;
+    struct region *region;
+    size_t n = 0;
+
+    LIST_FOREACH(session, &manager->sessions, link) {
+        if (atomic_load(&session->quarantined) || !domain_is_within(session->domain, domain))
+            continue;
+        session_lock(session);
+        if (!TAILQ_EMPTY(&session->dropper.jobs)) { /* still busy with an earlier slice */
+            session_unlock(session);
+            continue;
+        }
+        LIST_FOREACH(region, &session->regions, link) {
+            if (region->dead || region->n_mappings == 0 || n == pressure->regions_max)
+                continue;
+            pressure->region_of[n] = region;
+            describe_region(region, &pressure->regions[n++]);
+        }
+        session_unlock(session);
+    }
+    return n;
+}
+
+static struct drop_job *free_job(struct pressure *pressure) {
+    for (size_t i = 0; i < PRESSURE_JOBS; i++) {
+        struct drop_job *job = &pressure->jobs[pressure->next_job++ % PRESSURE_JOBS];
+
+        if (!atomic_load(&job->in_use))
+            return job;
+    }
+    return NULL;
+}
+
+static void submit_victim(struct pressure *pressure, const struct policy_victim *victim, struct drop_request *request,
+                          bool urgent, uint32_t now) {
+    struct region *region = pressure->region_of[victim->region];
+    uint64_t first = victim->first_chunk, end = victim->first_chunk + victim->chunk_count;
+    struct drop_job *job = free_job(pressure);
+
+    if (!job || session_need_dropper(region->session) < 0)
+        return;
+    if (victim->limit != UINT64_MAX) {
+        uint64_t cursor = atomic_load(&region->cursor);
+
+        first = cursor < end ? cursor : 0;
+        atomic_store(&region->last_scan, now);
+        region->sweep = false;
+    }
+    dropper_submit(region->session, region, first, end, victim->limit, urgent, request, job);
+}
+
+static void slice_done(struct drop_request *request) {
+    struct pressure *pressure = request->data;
+    struct pressure_slice *slice = (struct pressure_slice *)((char *)request - offsetof(struct pressure_slice, request));
+
+    atomic_store(&slice->in_use, false);
+    pressure_kick(pressure);
+}
+
+static struct pressure_slice *free_slice(struct pressure *pressure) {
+    for (size_t i = 0; i < PRESSURE_SLICES; i++)
+        if (!atomic_load(&pressure->slices[i].in_use))
+            return &pressure->slices[i];
+    return NULL;
+}
+
+/* Tables that know of nothing, though memory is there (a client wrote through its descriptor): sweep next time. */
+static void sweep_domain(struct pressure *pressure, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        pressure->region_of[i]->sweep = region_resident_bytes(pressure->region_of[i]) > 0;
+}
+
+/* Under the manager's lock: plans for the domain and hands the plan out. NULL: nothing to drop was found. */
+static struct pressure_slice *plan_drops(struct pressure *pressure, const struct outlook *outlook, uint32_t now) {
+    size_t n = describe_domain(pressure, outlook->domain), victims;
+    struct pressure_slice *slice = free_slice(pressure);
+    uint64_t planned = 0;
+
+    if (!slice)
+        return NULL;
+    victims = policy_plan(pressure->regions, n, outlook->demand, now, pressure->victims, PRESSURE_VICTIMS, &planned);
+    if (victims == 0) {
+        sweep_domain(pressure, n);
+        return NULL;
+    }
+    atomic_fetch_add(&pressure->plans, 1);
+    drop_request_init(&slice->request, slice_done, pressure);
+    atomic_store(&slice->in_use, true);
+    for (size_t i = 0; i < victims; i++)
+        submit_victim(pressure, &pressure->victims[i], &slice->request, outlook->urgent, now);
+    drop_request_seal(&slice->request);
+    return slice;
+}
+
+/* Waits until the slice is done, or somebody in it is too slow. Did it free anything? */
+static bool wait_for_slice(struct pressure *pressure, struct pressure_slice *slice) {
+    uint64_t deadline = kernel_now() + PRESSURE_SLICE_WAIT_NS, now;
+
+    for (;;) {
+        uint32_t kicks = atomic_load(&pressure->kicks);
+
+        now = kernel_now();
+        if (!atomic_load(&slice->in_use) || now >= deadline || atomic_load(&pressure->stop))
+            return atomic_load(&slice->request.freed) > 0;
+        futex_sleep(&pressure->kicks, kicks, deadline - now);
+    }
+}
+
+/* ---- the thread ---- */
+
+/* One look at everything. Returns the ns to sleep; 0: look again at once. */
+static uint64_t pressure_cycle(struct pressure *pressure, unsigned *barren) {
+    struct manager *manager = pressure->manager;
+    struct outlook outlook = {.next = PRESSURE_IDLE_NS};
+    bool psi = atomic_exchange(&pressure->psi_edge, false);
+    struct pressure_slice *slice = NULL;
+    struct domain *domain;
+    uint32_t now;
+
+    pthread_mutex_lock(&manager->lock);
+    now = manager_advance_clock(manager);
+    watch_workers(manager);
+    if (manager->n_regions == 0) {
+        pthread_mutex_unlock(&manager->lock);
+        return manager->n_sessions == 0 ? UINT64_MAX : PRESSURE_IDLE_NS;
+    }
+    LIST_FOREACH(domain, &manager->domains.list, link)
+        look_at(manager, domain, psi, &outlook);
+    if (outlook.domain)
+        slice = plan_drops(pressure, &outlook, now);
+    open_gates(manager);
+    pthread_mutex_unlock(&manager->lock);
+
+    if (slice && wait_for_slice(pressure, slice)) {
+        *barren = 0;
+        return 0;
+    }
+    if (!outlook.domain) {
+        *barren = 0;
+        return outlook.next;
+    }
+    /* In need, and nothing to be had: look again soon, then less often. */
+    if (*barren < PRESSURE_BARREN_MAX)
+        (*barren)++;
+    return UINT64_C(500000) << *barren;
+}
+
+static void *pressure_main(void *data) {
+    struct pressure *pressure = data;
+    struct sched_param param = {.sched_priority = 1};
+    unsigned barren = 0;
+
+    pressure->realtime = sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &param) == 0;
+    while (!atomic_load(&pressure->stop)) {
+        uint32_t kicks = atomic_load(&pressure->kicks);
+        uint64_t sleep_ns = pressure_cycle(pressure, &barren);
+
+        if (sleep_ns > 0)
+            futex_sleep(&pressure->kicks, kicks, sleep_ns);
+    }
+    return NULL;
+}
+
+int pressure_start(struct pressure *pressure, struct manager *manager) {
+    int r;
+
+    pressure->manager = manager;
+    r = pthread_create(&pressure->thread, NULL, pressure_main, pressure);
+    if (r != 0)
+        return -r;
+    pthread_setname_np(pressure->thread, "drp-pressure");
+    pressure->started = true;
+    return 0;
+}
+
+void pressure_stop(struct pressure *pressure) {
+    if (pressure->started) {
+        atomic_store(&pressure->stop, true);
+        pressure_kick(pressure);
+        pthread_join(pressure->thread, NULL);
+        pressure->started = false;
+    }
+    free(pressure->regions);
+    free(pressure->region_of);
+    pressure->regions = NULL;
+    pressure->region_of = NULL;
+}
+
+int pressure_reserve(struct pressure *pressure, size_t regions) {
+    size_t max = pressure->regions_max ? pressure->regions_max : 16;
+    struct policy_region *described;
+    struct region **of;
+
+    if (regions <= pressure->regions_max)
+        return 0;
+    while (max < regions)
+        max *= 2;
+    described = realloc(pressure->regions, max * sizeof(*described));
+    if (!described)
+        return -ENOMEM;
+    pressure->regions = described;
+    of = realloc(pressure->region_of, max * sizeof(*of));
+    if (!of)
+        return -ENOMEM;
+    pressure->region_of = of;
+    pressure->regions_max = max;
+    return 0;
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_DAEMON_PRESSURE_H
+#define DROPPABLE_DAEMON_PRESSURE_H
+
+#include "dropper.h"
+#include "policy.h"
+#include "worker.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct manager;
+
+#define PRESSURE_VICTIMS 256
+#define PRESSURE_JOBS 1024
+#define PRESSURE_SLICES 64
+
+/* One plan, handed out. Stands until every job of it is finished or given up, also when the thread has gone on. */
+struct pressure_slice {
+    struct drop_request request;
+    _Atomic bool in_use;
+};
+
+struct pressure {
+    pthread_t thread;
+    bool started;
+    bool realtime; /* SCHED_FIFO could be had */
+    struct manager *manager;
+    _Atomic bool stop;
+    _Atomic uint32_t kicks;   /* futex */
+    _Atomic bool psi_edge;    /* a PSI trigger fired */
+    _Atomic uint64_t looks;
+    _Atomic uint64_t plans;
+
+    /* of the thread */
+    struct policy_region *regions; /* grown under the manager's lock while there is memory */
+    struct region **region_of;
+    size_t regions_max;
+    struct policy_victim victims[PRESSURE_VICTIMS];
+    struct drop_job jobs[PRESSURE_JOBS];
+    size_t next_job;
+    struct pressure_slice slices[PRESSURE_SLICES];
+};
+
+int pressure_start(struct pressure *pressure, struct manager *manager);
+void pressure_stop(struct pressure *pressure);
+/* Makes the thread look now. From any thread whatever its table. */
+void pressure_kick(struct pressure *pressure);
+/* A PSI trigger fired. */
+void pressure_psi(struct pressure *pressure);
+/* Makes room for so many regions. Called by the loop, under the manager's lock, before one is added. */
+int pressure_reserve(struct pressure *pressure, size_t regions);
+
+#endif

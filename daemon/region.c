@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A region: a range of a data object, its state page, and what the daemon knows of its spans and chunks.
+ *
+ * The daemon never has a readable mapping of the data: object_map is PROT_NONE and serves mincore(2) only. The tables are one
+ * anonymous mapping of which only touched parts cost memory, so that a sparse terabyte costs little; zero is the initial state of
+ * everything (span armed, nothing known, chunk not gone).
+ */
+
+#include "region.h"
+
+#include "kernel.h"
+#include "mapping.h"
+#include "pages.h"
+
+#include <droppable/droppable.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static size_t round_page(size_t size) {
+    return (size + 4095) & ~(size_t)4095;
+}
+
+static int region_map_tables(struct region *region) {
+    size_t spans = round_page(region->span_count * sizeof(struct span));
+    size_t ticks = round_page(region->span_count * sizeof(struct policy_span));
+    size_t touched = round_page(region->span_count * sizeof(uint32_t));
+    size_t flags = round_page(region->chunk_count);
+    char *p;
+
+    region->tables_size = spans + ticks + touched + flags;
+    p = mmap(NULL, region->tables_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return -errno;
+    madvise(p, region->tables_size, MADV_NOHUGEPAGE);
+    region->tables = p;
+    region->spans = (struct span *)p;
+    region->ticks = (struct policy_span *)(p + spans);
+    region->touched = (_Atomic uint32_t *)(p + spans + ticks);
+    region->chunk_flags = (_Atomic uint8_t *)(p + spans + ticks + touched);
+    return 0;
+}
+
+static int region_make_state(struct region *region, int *ret_state_fd) {
+    size_t size = drp_state_bytes(region->chunk_total);
+    struct drp_state_header *header;
+    int fd, r;
+
+    r = kernel_page_object("droppable-state", size, 0400, &fd);
+    if (r < 0)
+        return r;
+    region->state = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (region->state == MAP_FAILED) {
+        region->state = NULL;
+        r = -errno;
+    } else
+        r = kernel_reopen_readonly(fd, ret_state_fd);
+    close(fd);
+    if (r < 0)
+        return r;
+    header = region->state;
+    header->magic = DRP_STATE_MAGIC;
+    header->chunk_shift = region->chunk_shift;
+    header->chunk_count = region->chunk_total;
+    region->generations = drp_state_generations(region->state) + region->chunk_base;
+    return 0;
+}
+
+static int region_make_object(struct region *region, const struct kernel *kernel) {
+    struct stat st;
+    int r = 0;
+
+    if (region->data_fd < 0)
+        r = kernel_data_object(kernel, region->object_offset + region->size, region->options & DRP_REGION_HUGE,
+                               &region->data_fd);
+    if (r < 0)
+        return r;
+    if (fstat(region->data_fd, &st) < 0)
+        return -errno;
+    region->inode = st.st_ino;
+    region->device = st.st_dev;
+    region->object_map = mmap(NULL, region->size, PROT_NONE, MAP_SHARED, region->data_fd, (off_t)region->object_offset);
+    if (region->object_map == MAP_FAILED) {
+        region->object_map = NULL;
+        return -errno;
+    }
+    return 0;
+}
+
+int region_new(struct region **ret, const struct kernel *kernel, const struct region_shape *shape, int data_fd, int *ret_state_fd) {
+    struct region *region = calloc(1, sizeof(*region));
+    int r;
+
+    if (!region)
+        return -ENOMEM;
+    region->id = shape->id;
+    region->size = shape->size;
+    region->options = shape->options;
+    region->chunk_shift = shape->chunk_shift;
+    region->priority = shape->priority;
+    region->object_offset = shape->object_offset;
+    region->chunk_base = shape->chunk_base;
+    region->chunk_total = shape->chunk_total;
+    region->chunk_count = shape->size >> shape->chunk_shift;
+    region->span_count = (uint32_t)((shape->size + SPAN_SIZE - 1) >> SPAN_SHIFT);
+    region->data_fd = -1;
+    region->dropper_fd = -1;
+
+    r = region_map_tables(region);
+    if (r >= 0)
+        r = region_make_state(region, ret_state_fd);
+    if (r >= 0) {
+        region->data_fd = data_fd;
+        r = region_make_object(region, kernel);
+        if (r < 0) {
+            if (data_fd >= 0)
+                region->data_fd = -1; /* stays the caller's */
+            close(*ret_state_fd);
+        }
+    }
+    if (r < 0) {
+        region_release_object(region);
+        region_free(region);
+        return r;
+    }
+    *ret = region;
+    return 0;
+}
+
+void region_release_object(struct region *region) {
+    if (region->object_map)
+        munmap(region->object_map, region->size);
+    region->object_map = NULL;
+}
+
+struct region *region_free(struct region *region) {
+    if (!region)
+        return NULL;
+    if (region->state)
+        munmap(region->state, drp_state_bytes(region->chunk_total));
+    if (region->tables)
+        munmap(region->tables, region->tables_size);
+    if (region->data_fd >= 0)
+        close(region->data_fd);
+    free(region);
+    return NULL;
+}
+
+int region_adopt_generations(struct region *region, int state_fd) {
+    size_t size = drp_state_bytes(region->chunk_total);
+    const _Atomic uint32_t *old;
+    void *map;
+
+    /* Its content is the client's word, and nobody else's loss if it is a lie. Sealed, so it cannot shrink under our eyes. */
+    map = mmap(NULL, size, PROT_READ, MAP_SHARED, state_fd, 0);
+    if (map == MAP_FAILED)
+        return -errno;
+    old = drp_state_generations(map) + region->chunk_base;
+    for (uint64_t i = 0; i < region->chunk_count; i++) {
+        uint32_t generation = atomic_load_explicit(&old[i], memory_order_relaxed);
+
+        if (generation & 1) {
+            atomic_fetch_or_explicit(&region->chunk_flags[i], REGION_CHUNK_UNFINISHED, memory_order_relaxed);
+            region->unfinished++;
+            generation++;
+        }
+        if (generation != 0) /* untouched parts of the new page stay holes */
+            atomic_store_explicit(&region->generations[i], generation, memory_order_relaxed);
+    }
+    munmap(map, size);
+    return 0;
+}
+
+bool region_take_unfinished(struct region *region, uint64_t *chunk, uint64_t *ret_count) {
+    uint64_t i = *chunk, n = 0;
+
+    if (region->unfinished == 0)
+        return false;
+    while (i < region->chunk_count && !(region->chunk_flags[i] & REGION_CHUNK_UNFINISHED))
+        i++;
+    for (; i + n < region->chunk_count && region->chunk_flags[i + n] & REGION_CHUNK_UNFINISHED; n++)
+        atomic_fetch_and_explicit(&region->chunk_flags[i + n], (uint8_t)~REGION_CHUNK_UNFINISHED, memory_order_relaxed);
+    region->unfinished -= n;
+    *chunk = i;
+    *ret_count = n;
+    return n > 0;
+}
+
+uint64_t region_span_bytes(const struct region *region, uint32_t span) {
+    uint64_t start = (uint64_t)span << SPAN_SHIFT;
+
+    return region->size - start < SPAN_SIZE ? region->size - start : SPAN_SIZE;
+}
+
+int region_resident(const struct region *region, uint32_t span, struct page_set *ret) {
+    uint64_t pages = region_span_bytes(region, span) >> PAGE_SHIFT;
+    unsigned char vec[SPAN_PAGES];
+    int n = 0;
+
+    *ret = (struct page_set){ 0 };
+    if (mincore((char *)region->object_map + ((uint64_t)span << SPAN_SHIFT), pages << PAGE_SHIFT, vec) < 0)
+        return -errno;
+    for (unsigned i = 0; i < pages; i++)
+        if (vec[i] & 1) {
+            page_set_add(ret, i);
+            n++;
+        }
+    return n;
+}
+
+uint64_t region_resident_bytes(const struct region *region) {
+    struct stat st;
+
+    return fstat(region->data_fd, &st) < 0 ? 0 : (uint64_t)st.st_blocks * 512;
+}
+
+void region_add_mapping(struct region *region, struct mapping *mapping) {
+    region->mappings[region->n_mappings++] = mapping; /* the handler keeps it below REGION_MAPPINGS_MAX */
+}
+
+void region_remove_mapping(struct region *region, const struct mapping *mapping) {
+    for (unsigned i = 0; i < region->n_mappings; i++)
+        if (region->mappings[i] == mapping)
+            region->mappings[i--] = region->mappings[--region->n_mappings];
+}
+
+bool region_is_opaque(const struct region *region) {
+    for (unsigned i = 0; i < region->n_mappings; i++)
+        if (!region->mappings[i]->intercepted)
+            return true;
+    return region->sweep;
+}
+
+void region_touch(struct region *region, uint32_t span, uint32_t tick) {
+    atomic_store_explicit(&region->ticks[span].last_fault, tick, memory_order_relaxed);
+    if (region->spans[span].touched)
+        return;
+    region->spans[span].touched = true;
+    atomic_store_explicit(&region->touched[region->touched_count], span, memory_order_relaxed);
+    atomic_fetch_add_explicit(&region->touched_count, 1, memory_order_release);
+}
+
+void page_set_add_range(struct page_set *set, unsigned first, unsigned count) {
+    for (unsigned i = first; i < first + count;)
+        if (i % 64 == 0 && first + count - i >= 64) {
+            set->bits[i / 64] = UINT64_MAX;
+            i += 64;
+        } else
+            page_set_add(set, i++);
+}
+
+void page_set_remove_range(struct page_set *set, unsigned first, unsigned count) {
+    for (unsigned i = first; i < first + count; i++)
+        set->bits[i / 64] &= ~(UINT64_C(1) << (i % 64));
+}
+
+unsigned page_set_count(const struct page_set *set) {
+    unsigned n = 0;
+
+    for (size_t i = 0; i < SPAN_PAGES / 64; i++)
+        n += (unsigned)__builtin_popcountll(set->bits[i]);
+    return n;
+}
+
+unsigned page_set_count_range(const struct page_set *set, unsigned first, unsigned count) {
+    unsigned n = 0;
+
+    for (unsigned i = first; i < first + count; i++)
+        n += page_set_has(set, i);
+    return n;
+}
+
+bool page_set_next_run(const struct page_set *set, unsigned *first, unsigned *ret_count) {
+    unsigned i = *first, end;
+
+    while (i < SPAN_PAGES && !page_set_has(set, i))
+        i = set->bits[i / 64] >> (i % 64) == 0 ? (i / 64 + 1) * 64 : i + 1;
+    if (i >= SPAN_PAGES)
+        return false;
+    for (end = i; end < SPAN_PAGES && page_set_has(set, end);)
+        end += end % 64 == 0 && set->bits[end / 64] == UINT64_MAX ? 64 : 1;
+    *first = i;
+    *ret_count = end - i;
+    return true;
+}

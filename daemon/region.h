@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_DAEMON_REGION_H
+#define DROPPABLE_DAEMON_REGION_H
+
+#include "policy.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+struct kernel;
+struct mapping;
+struct session;
+
+#define SPAN_SHIFT POLICY_SPAN_SHIFT
+#define SPAN_SIZE (UINT64_C(1) << SPAN_SHIFT)
+#define PAGE_SHIFT 12
+#define SPAN_PAGES (SPAN_SIZE >> PAGE_SHIFT)
+#define REGION_MAPPINGS_MAX 4
+#define REGION_CHUNK_UNFINISHED UINT8_C(0x80) /* in chunk_flags, beside POLICY_CHUNK_* */
+
+/* A set of the pages of a span. */
+struct page_set {
+    uint64_t bits[SPAN_PAGES / 64];
+};
+
+/* What is known of a span of a region, under the session's lock. */
+struct span {
+    struct page_set history; /* pages that were resident when they were dropped, and have not been brought back */
+    uint16_t fills;          /* counts the pager's fills and disarms, so that the dropper sees one that came in between */
+    uint8_t in_flight;       /* drops under way */
+    bool touched;            /* is in region.touched */
+};
+
+struct region {
+    LIST_ENTRY(region) link; /* session.regions */
+    struct session *session;
+    uint64_t id;
+    uint64_t size;
+    uint64_t options; /* DRP_REGION_* granted */
+    uint32_t chunk_shift;
+    uint32_t priority;
+    uint64_t chunk_count;
+    uint32_t span_count;
+
+    int data_fd;             /* of the main table */
+    bool data_sent;          /* the dropper has it */
+    int dropper_fd;          /* of the dropper's table */
+    uint64_t inode;          /* of the object */
+    uint64_t device;
+    uint64_t object_offset;  /* the region's first byte in the object */
+    void *object_map;        /* PROT_NONE, for mincore(2) only */
+    uint64_t chunk_base;     /* the region's first chunk in state and pin page */
+    uint64_t chunk_total;    /* chunks in the state and pin page */
+    void *state;             /* the state page, writable by us alone */
+    _Atomic uint32_t *generations; /* of the region's first chunk */
+
+    /* Tables by span or chunk: one lazily filled anonymous mapping. */
+    void *tables;
+    size_t tables_size;
+    struct span *spans;
+    struct policy_span *ticks;
+    _Atomic uint32_t *touched;
+    _Atomic uint32_t touched_count;
+    _Atomic uint8_t *chunk_flags;
+
+    struct mapping *mappings[REGION_MAPPINGS_MAX]; /* under the session's lock */
+    unsigned n_mappings;
+
+    bool sweep;               /* the tables missed something: sweep over the object in the next plan. Of the pressure thread */
+    _Atomic uint64_t cursor;  /* chunk at which an opaque region's next drop begins */
+    _Atomic uint32_t last_scan;
+    uint64_t unfinished;      /* chunks with REGION_CHUNK_UNFINISHED */
+    bool dead;                /* being destroyed: no new drops */
+    void *destroyer;          /* of the loop: what waits for its end */
+
+    _Atomic uint64_t dropped_bytes;
+    _Atomic uint64_t faults;
+    _Atomic uint64_t refaults;
+};
+LIST_HEAD(region_list, region);
+
+struct region_shape {
+    uint64_t id, size, options;
+    uint32_t chunk_shift, priority;
+    uint64_t object_offset, chunk_base, chunk_total;
+};
+
+/*
+ * Makes a region. data_fd < 0: a new data object; else that one is taken over (adopted; checked by the caller). The state page is new and all even zeros.
+ * *ret_state_fd is a read-only descriptor of it for the client.
+ */
+int region_new(struct region **ret, const struct kernel *kernel, const struct region_shape *shape, int data_fd, int *ret_state_fd);
+/* Frees tables, state page and our descriptor. The PROT_NONE mapping must be gone (region_release_object()). NULL is fine. */
+struct region *region_free(struct region *region);
+/* Unmaps the object: may free its pages, so not in the loop. */
+void region_release_object(struct region *region);
+/*
+ * Takes the generations of an older state page over (read-only descriptor). An odd one, whose drop the old daemon did not finish, becomes
+ * the next even, which is what the client's library took it for; the chunk is noted as unfinished.
+ */
+int region_adopt_generations(struct region *region, int state_fd);
+/* The next run of unfinished chunks at or after *chunk, taken off the notes; false: none. */
+bool region_take_unfinished(struct region *region, uint64_t *chunk, uint64_t *ret_count);
+
+/* Bytes of a span that belong to the region (the last one may be shorter). */
+uint64_t region_span_bytes(const struct region *region, uint32_t span);
+/* Which pages of a span are resident (mincore(2)). Returns their number, or a negative errno. */
+int region_resident(const struct region *region, uint32_t span, struct page_set *ret);
+/* Resident bytes of the whole region (st_blocks). From a thread of the main table. */
+uint64_t region_resident_bytes(const struct region *region);
+/*
+ * Links a mapping in / out, under the session's lock. With a pager only the pager's thread does this.
+ */
+void region_add_mapping(struct region *region, struct mapping *mapping);
+void region_remove_mapping(struct region *region, const struct mapping *mapping);
+/* Does somebody bring pages back unseen? Then only a sweep over the object finds what is resident. */
+bool region_is_opaque(const struct region *region);
+/* Notes the first touch of a span. Under the session's lock. */
+void region_touch(struct region *region, uint32_t span, uint32_t tick);
+
+static inline uint64_t region_chunk_size(const struct region *region) {
+    return UINT64_C(1) << region->chunk_shift;
+}
+static inline uint32_t region_span_of_chunk(const struct region *region, uint64_t chunk) {
+    return (uint32_t)(chunk >> (SPAN_SHIFT - region->chunk_shift));
+}
+static inline uint64_t region_chunks_per_span(const struct region *region) {
+    return UINT64_C(1) << (SPAN_SHIFT - region->chunk_shift);
+}
+
+static inline bool page_set_has(const struct page_set *set, unsigned page) {
+    return set->bits[page / 64] >> (page % 64) & 1;
+}
+static inline void page_set_add(struct page_set *set, unsigned page) {
+    set->bits[page / 64] |= UINT64_C(1) << (page % 64);
+}
+void page_set_add_range(struct page_set *set, unsigned first, unsigned count);
+void page_set_remove_range(struct page_set *set, unsigned first, unsigned count);
+unsigned page_set_count(const struct page_set *set);
+unsigned page_set_count_range(const struct page_set *set, unsigned first, unsigned count);
+/* The first run of members at or after *first; false: none. */
+bool page_set_next_run(const struct page_set *set, unsigned *first, unsigned *ret_count);
+
+#endif

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_DAEMON_SERVER_H
+#define DROPPABLE_DAEMON_SERVER_H
+
+#include "channel.h"
+#include "manager.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/queue.h>
+#include <uv.h>
+
+struct operation;
+struct server;
+
+/* A socket, before and after its hello. */
+struct connection {
+    LIST_ENTRY(connection) link;
+    struct server *server;
+    uv_poll_t poll;
+    int socket;
+    unsigned handles; /* not yet closed by libuv */
+    bool closing;
+    pid_t pid;
+    uid_t uid;
+    gid_t gid;
+    int pidfd; /* the session's after the hello */
+    struct session *session;
+    struct operation *operation; /* the request under way; nothing is read meanwhile */
+
+    /* The reply that did not fit into the socket. */
+    union drp_wire_message reply;
+    size_t reply_size;
+    int reply_fds[DRP_WIRE_MAX_FDS];
+    size_t n_reply_fds;
+};
+LIST_HEAD(connection_list, connection);
+
+/* A session whose connection is gone, until its threads have ended. */
+struct ending {
+    LIST_ENTRY(ending) link;
+    struct server *server;
+    struct session *session;
+    uv_poll_t poll; /* of the pidfd: is it a death, or only a disconnect? */
+    bool polling;
+    bool stopping;
+    uint64_t since;
+};
+LIST_HEAD(ending_list, ending);
+
+struct server {
+    uv_loop_t *loop;
+    struct manager *manager;
+    struct config *config;
+    int socket;
+    uv_poll_t listener;
+    uv_poll_t wake;
+    uv_poll_t psi;
+    uv_timer_t tidy; /* runs while there are endings, or sockets could not be accepted */
+    uv_signal_t terminate, interrupt;
+    int psi_fd;
+    bool accepting;
+    bool ended;
+    struct connection_list connections;
+    unsigned n_connections;
+    struct ending_list endings;
+};
+
+/* Binds and listens; errors are logged, with the way out. psi_fd: a PSI trigger (consumed), or negative. */
+int server_init(struct server *server, uv_loop_t *loop, struct manager *manager, int psi_fd);
+/* Starts to accept. After privileges are dropped. */
+int server_start(struct server *server);
+/* Closes everything and removes the socket; the loop then runs out of handles when all sessions have ended. */
+void server_end(struct server *server);
+
+/* ---- for handlers ---- */
+
+/* Sends the reply to the request under way; header's type, serial and error are filled in. The descriptors are consumed. */
+void connection_reply(struct connection *connection, uint16_t type, uint32_t serial, void *message, size_t size, const int *fds,
+                      size_t n_fds);
+void connection_reply_error(struct connection *connection, uint16_t type, uint32_t serial, uint32_t error);
+/* Ends the connection, with a reason for the log (NULL: an ordinary end). */
+void connection_end(struct connection *connection, const char *reason);
+/* The request is finished: the next may be read. */
+void connection_finish_operation(struct connection *connection);
+
+#endif

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A session: one client process, with its regions, its pager and its dropper.
+ *
+ * Who touches what: the loop links and unlinks regions (under the manager's lock and the session's); the pager owns interception, the
+ * dropper owns generations; everything they share is under the session's lock, which nobody holds across a call that can wait
+ * for the client. The lock inherits priority, since the real-time pressure thread takes it.
+ *
+ * The end has two steps: session_stop() tells both threads, they take down what can wait for the client; when both have ended,
+ * session_free() frees the rest. A thread that is stuck keeps its session, and only it, from being freed.
+ */
+
+#include "session.h"
+
+#include "manager.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void session_init_lock(pthread_mutex_t *lock) {
+    pthread_mutexattr_t attr;
+
+    pthread_mutexattr_init(&attr);
+    pthread_mutexattr_setprotocol(&attr, PTHREAD_PRIO_INHERIT);
+    pthread_mutex_init(lock, &attr);
+    pthread_mutexattr_destroy(&attr);
+}
+
+int session_new(struct session **ret, struct manager *manager, uint64_t id, pid_t pid, uid_t uid, gid_t gid, int pidfd) {
+    struct session *session = calloc(1, sizeof(*session));
+    int r;
+
+    if (!session)
+        return -ENOMEM;
+    r = extents_init(&session->extents);
+    if (r < 0) {
+        free(session);
+        return r;
+    }
+    session->manager = manager;
+    session->id = id;
+    session->pid = pid;
+    session->uid = uid;
+    session->gid = gid;
+    session->pidfd = pidfd;
+    session->no_interception = ENODATA; /* the client has not offered a userfaultfd */
+    session->pager.uffd = session->pager.maps_fd = -1;
+    session->pager.worker = session->dropper.worker = (struct worker)WORKER_NULL;
+    LIST_INIT(&session->regions);
+    TAILQ_INIT(&session->pager.commands);
+    TAILQ_INIT(&session->dropper.jobs);
+    session_init_lock(&session->lock);
+    *ret = session;
+    return 0;
+}
+
+struct session *session_free(struct session *session) {
+    struct region *region;
+
+    if (!session)
+        return NULL;
+    worker_join(&session->pager.worker);
+    worker_join(&session->dropper.worker);
+    while ((region = LIST_FIRST(&session->regions))) {
+        for (unsigned i = 0; i < region->n_mappings; i++)
+            mapping_free(region->mappings[i]);
+        LIST_REMOVE(region, link);
+        region_release_object(region); /* only where no dropper could be started */
+        region_free(region);
+    }
+    extents_deinit(&session->extents);
+    if (session->pidfd >= 0)
+        close(session->pidfd);
+    pthread_mutex_destroy(&session->lock);
+    free(session);
+    return NULL;
+}
+
+/* /proc/PID/maps, certainly of the process behind the pidfd: it was still alive after the file was opened. */
+static int session_open_maps(const struct session *session) {
+    char path[32];
+    int fd;
+
+    snprintf(path, sizeof(path), "/proc/%d/maps", (int)session->pid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    if (kernel_pidfd_dead(session->pidfd)) {
+        close(fd);
+        return -ESRCH;
+    }
+    return fd;
+}
+
+static uint32_t session_runs_max(void) {
+    char text[32] = "";
+    unsigned long maps = 65530;
+    int fd = open("/proc/sys/vm/max_map_count", O_RDONLY | O_CLOEXEC);
+
+    if (fd >= 0) {
+        if (read(fd, text, sizeof(text) - 1) > 0)
+            maps = strtoul(text, NULL, 10);
+        close(fd);
+    }
+    return (uint32_t)(maps / 8); /* a quarter of it, and a run costs two */
+}
+
+int session_take_uffd(struct session *session, int uffd) {
+    const struct kernel *kernel = &session->manager->kernel;
+    int maps_fd, r;
+    bool use_wp;
+
+    if (!kernel_is_userfaultfd(uffd)) {
+        close(uffd);
+        return -EBADF;
+    }
+    r = pager_handshake(uffd, kernel->uffd_wp_shmem, &use_wp);
+    if (r < 0) {
+        close(uffd);
+        return r;
+    }
+    maps_fd = session_open_maps(session); /* without it, unregistered spans are never armed again */
+    session->pager.runs_max = session_runs_max();
+    r = pager_start(session, uffd, maps_fd < 0 ? -1 : maps_fd, use_wp, session->manager->wake_fd);
+    close(uffd);
+    if (maps_fd >= 0)
+        close(maps_fd);
+    if (r < 0)
+        return r;
+    session->intercepted = true;
+    session->no_interception = 0;
+    return 0;
+}
+
+int session_need_dropper(struct session *session) {
+    return session->dropper.worker.started ? 0 : dropper_start(session, session->manager->wake_fd);
+}
+
+struct region *session_find_region(struct session *session, uint64_t id) {
+    struct region *region;
+
+    LIST_FOREACH(region, &session->regions, link)
+        if (region->id == id && !region->dead)
+            return region;
+    return NULL;
+}
+
+void session_add_region(struct session *session, struct region *region) {
+    region->session = session;
+    session_lock(session);
+    LIST_INSERT_HEAD(&session->regions, region, link);
+    session_unlock(session);
+    session->n_regions++;
+    session->region_bytes += region->size;
+}
+
+void session_remove_region(struct session *session, struct region *region) {
+    session_lock(session);
+    LIST_REMOVE(region, link);
+    session_unlock(session);
+    session->n_regions--;
+    session->region_bytes -= region->size;
+}
+
+/* Hands every object to the dropper and lets go of ours, so that its close is the last. false: it does not keep up, try again. */
+static bool session_hand_over_objects(struct session *session) {
+    struct region *region;
+    bool all = true;
+
+    LIST_FOREACH(region, &session->regions, link) {
+        if (!region->data_sent && worker_send_fd(&session->dropper.worker, region->data_fd, region) >= 0)
+            region->data_sent = true;
+        if (region->data_sent && region->data_fd >= 0) {
+            close(region->data_fd);
+            region->data_fd = -1;
+        }
+        all &= region->data_sent;
+    }
+    return all;
+}
+
+void session_stop(struct session *session, bool client_dead) {
+    session->client_dead |= client_dead;
+    worker_stop(&session->pager.worker);
+    if (LIST_EMPTY(&session->regions) || session_need_dropper(session) < 0 || session_hand_over_objects(session))
+        worker_stop(&session->dropper.worker);
+}
+
+bool session_stopped(const struct session *session) {
+    return (!session->pager.worker.started || atomic_load(&session->pager.worker.done)) &&
+           (!session->dropper.worker.started || atomic_load(&session->dropper.worker.done));
+}
+
+void session_kick_pressure(struct session *session) {
+    pressure_kick(&session->manager->pressure);
+}
+
+uint32_t session_tick(const struct session *session) {
+    return atomic_load_explicit(&session->manager->clock->tick, memory_order_relaxed);
+}

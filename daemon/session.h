@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_DAEMON_SESSION_H
+#define DROPPABLE_DAEMON_SESSION_H
+
+#include "dropper.h"
+#include "mapping.h"
+#include "pager.h"
+#include "region.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <sys/types.h>
+
+struct domain;
+struct manager;
+
+/* Written by the session's threads, read by anybody. Same order as struct drp_wire_counters. */
+struct session_counters {
+    _Atomic uint64_t dropped_bytes;
+    _Atomic uint64_t intercepted_faults;
+    _Atomic uint64_t refaults;
+    _Atomic uint64_t filled_bytes;
+    _Atomic uint64_t pinned_skips;
+    _Atomic uint64_t unarmed_drops;
+    _Atomic uint64_t gate_waits;
+    _Atomic uint64_t gate_timeouts;
+    _Atomic uint64_t unexpected_errors;
+};
+
+enum session_quarantine { SESSION_FREE = 0, SESSION_QUARANTINED = 1 };
+
+struct session {
+    LIST_ENTRY(session) link; /* manager.sessions, under its lock */
+    struct manager *manager;
+    uint64_t id;
+    pid_t pid;
+    uid_t uid;
+    gid_t gid;
+    int pidfd;
+    char name[33];
+
+    pthread_mutex_t lock; /* spans, mappings, extents, queues. Never held across a call that can wait for the client */
+    struct region_list regions; /* changed by the loop, under the manager's lock and this one */
+    unsigned n_regions;
+    uint64_t region_bytes; /* address space of all regions */
+    struct extents extents;
+    struct domain *domain; /* a reference; changed by the loop under both locks */
+
+    bool uffd_asked;        /* the client has sent UFFD */
+    bool intercepted;       /* there is a pager */
+    int no_interception;    /* errno that tells why not */
+    struct pager pager;
+    struct dropper dropper;
+    _Atomic bool quarantined;
+    bool quarantine_logged; /* of the loop */
+    bool client_dead;       /* set before the end, for the dropper's last work */
+
+    struct session_counters counters;
+};
+LIST_HEAD(session_list, session);
+
+int session_new(struct session **ret, struct manager *manager, uint64_t id, pid_t pid, uid_t uid, gid_t gid, int pidfd);
+/* After both workers are joined. pidfd is closed. NULL is fine. */
+struct session *session_free(struct session *session);
+
+/* Takes a client's userfaultfd (consumed in any case) and starts the pager. 0, or negative errno: no interception, and why. */
+int session_take_uffd(struct session *session, int uffd);
+/* Starts the dropper unless it runs. */
+int session_need_dropper(struct session *session);
+
+struct region *session_find_region(struct session *session, uint64_t id);
+/* Links a region in / out, under both locks. */
+void session_add_region(struct session *session, struct region *region);
+void session_remove_region(struct session *session, struct region *region);
+
+/* Begins the end: both workers are told to stop; the dropper, started if need be, takes the memory down. May be repeated. */
+void session_stop(struct session *session, bool client_dead);
+/* Have both workers ended? */
+bool session_stopped(const struct session *session);
+
+/* Makes the pressure thread look now. From any thread. */
+void session_kick_pressure(struct session *session);
+/* The current tick of the clock page. */
+uint32_t session_tick(const struct session *session);
+
+static inline void session_lock(struct session *session) {
+    pthread_mutex_lock(&session->lock);
+}
+static inline void session_unlock(struct session *session) {
+    pthread_mutex_unlock(&session->lock);
+}
+static inline void counter_add(_Atomic uint64_t *counter, uint64_t n) {
+    atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+#endif

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_DAEMON_WORKER_H
+#define DROPPABLE_DAEMON_WORKER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct worker;
+
+/* Runs in the thread; returns when worker_stopping(). */
+typedef void (*worker_main)(struct worker *worker);
+
+struct worker {
+    pthread_t thread;
+    bool started;
+    worker_main main;
+    int control;           /* the thread's end: readable means kicked; valid in the thread's table only */
+    int handle;            /* our end: worker_kick(), worker_send_fd() */
+    int wake_fd;           /* the manager's eventfd, under the same number in every table */
+    int keep[8];           /* descriptors that the thread takes over, under their numbers */
+    size_t n_keep;
+    _Atomic uint32_t ready; /* futex: 1 once the thread has its own table, 2 if it could not get one */
+    _Atomic bool stop;
+    _Atomic bool done;     /* the thread has nothing more to do with any memory but its own stack */
+    _Atomic uint64_t call_started; /* CLOCK_MONOTONIC ns of a call that may wait for the client; 0: none */
+};
+
+#define WORKER_NULL { .control = -1, .handle = -1, .wake_fd = -1 }
+
+/*
+ * Starts the thread and returns when it has a descriptor table of its own that holds just control, wake_fd, stderr and keep[].
+ * The caller may then close its copies of keep[]. 0, or a negative errno (nothing is left behind).
+ */
+int worker_start(struct worker *worker, worker_main main, int wake_fd, const int *keep, size_t n_keep, const char *name);
+/* Asks the thread to end, also out of an interruptible call. May be repeated. */
+void worker_stop(struct worker *worker);
+/* Waits for the end of a thread that is done (at once, or a few instructions later) and frees what start took. */
+void worker_join(struct worker *worker);
+
+/* Makes the thread's control readable. From any thread whose table has handle under its number. Never blocks. */
+void worker_kick(const struct worker *worker);
+/* Hands a descriptor over to the thread, with a pointer. 0; -EAGAIN: the thread does not keep up; negative errno. */
+int worker_send_fd(const struct worker *worker, int fd, void *data);
+/* In the thread: takes what is in control. 1: *ret_fd and *ret_data are set; 0: nothing more (kicks are swallowed). */
+int worker_receive(struct worker *worker, int *ret_fd, void **ret_data);
+
+static inline bool worker_stopping(const struct worker *worker) {
+    return atomic_load_explicit(&worker->stop, memory_order_acquire);
+}
+
+/* Around every call that can wait for the client. */
+void worker_call_begin(struct worker *worker);
+void worker_call_end(struct worker *worker);
+/* Is a call under way for longer than limit_ns? */
+bool worker_overdue(const struct worker *worker, uint64_t now, uint64_t limit_ns);
+
+#endif

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_DROPPABLE_H
+#define DROPPABLE_DROPPABLE_H
+
+/**
+ * @file
+ * libdroppable: memory that may be taken back under pressure and then reads as zeros.
+ *
+ * A *region* is memory owned by the droppabled service and mapped here. It is divided into *chunks* (64 KiB unless
+ * asked otherwise). While a chunk is pinned it stays; an unpinned one may be dropped at any moment, and its next access
+ * reads zeros. Each chunk has a generation that changes whenever the chunk is dropped: compare it to learn what was
+ * lost.
+ *
+ * The usual cycle of a cache:
+ *
+ *     drp_pin(region, offset, length, &now);
+ *     if (now != entry->generation) { fill(address + offset); entry->generation = now; }
+ *     use(address + offset);
+ *     drp_unpin(region, offset, length);
+ *
+ * Every function that can fail returns a negative errno value; drp_strerror() turns it into a sentence and
+ * drp_detail() says what exactly was wrong in the last failing call of this thread. All functions may be called from any thread
+ * at any time, but for drp_free() and drp_region_free(), which need the object to be no longer in use.
+ *
+ * The semantics follow MAP_DROPPABLE of Linux 6.11 (mmap(2)); what is added follows vrange (LWN 602650), XNU's purgeable
+ * memory and Chromium's discardable memory.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** A connection to the service. */
+struct drp;
+/** A region of droppable memory. */
+struct drp_region;
+
+/** Options of a region, for drp_region_options.required and .preferred. Unknown bits are an error (EOPNOTSUPP). */
+#define DRP_REGION_HUGE (UINT64_C(1) << 0) /**< 2 MiB pages and 2 MiB chunks */
+
+/** How much a region's contents are worth, beside others. */
+enum drp_priority {
+    DRP_PRIORITY_LOW = 1,    /**< dropped first */
+    DRP_PRIORITY_NORMAL = 2, /**< the default */
+    DRP_PRIORITY_HIGH = 3,   /**< dropped last */
+};
+
+/** What happens at the first access to dropped memory of this process. */
+enum drp_interception {
+    DRP_INTERCEPTION_NONE = 0, /**< the kernel fills with zeros; the service does not see the access */
+    DRP_INTERCEPTION_FULL = 1, /**< the service handles the access (userfaultfd) and learns from it */
+};
+
+/** Where to find the service; pass NULL to drp_new() for the defaults. */
+struct drp_config {
+    size_t struct_size;      /**< sizeof(struct drp_config) */
+    const char *socket_path; /**< NULL: $DROPPABLE_SOCKET, then $XDG_RUNTIME_DIR/droppabled.sock, then /run/droppabled.sock */
+    const char *name;        /**< name shown in `droppablectl list`; NULL: the program's */
+};
+
+/** What a region shall be; pass NULL to drp_region_new() for the defaults. */
+struct drp_region_options {
+    size_t struct_size; /**< sizeof(struct drp_region_options) */
+    uint64_t required;  /**< DRP_REGION_* that must be given, else creation fails */
+    uint64_t preferred; /**< DRP_REGION_* that are welcome; drp_region_info() tells what was given */
+    size_t chunk_size;  /**< bytes, a power of two from 4 KiB to 2 MiB; 0: 64 KiB, or 2 MiB with DRP_REGION_HUGE */
+    enum drp_priority priority; /**< 0: normal */
+};
+
+/** What a region is. */
+struct drp_region_info {
+    uint64_t id;         /**< the service's name for it, as in `droppablectl list` */
+    void *address;       /**< where it is mapped */
+    size_t size;         /**< bytes, as granted: the asked size rounded up to a chunk */
+    size_t chunk_size;   /**< bytes */
+    uint64_t granted;    /**< DRP_REGION_* */
+    enum drp_interception interception;
+    bool connected;      /**< the service holds it now; otherwise it is plain memory until the service is back */
+};
+
+/** Figures of this process, counted by the service since the connection was made. */
+struct drp_stats {
+    uint64_t resident_bytes;
+    uint64_t dropped_bytes;
+    uint64_t intercepted_faults;
+    uint64_t refaults;   /**< dropped chunks that were touched again */
+    uint64_t reconnects; /**< counted by the library */
+};
+
+/** What this system can do, and why not. */
+struct drp_probe {
+    bool native;               /**< the kernel has MAP_DROPPABLE */
+    int native_error;          /**< negative errno that tells why not */
+    bool daemon;               /**< the service answers */
+    int daemon_error;          /**< negative errno that tells why not */
+    char daemon_socket[108];   /**< the path that was tried last */
+    uint64_t daemon_regions;   /**< DRP_REGION_* that the service gives here */
+    enum drp_interception daemon_interception;
+    int interception_error;    /**< negative errno that tells why accesses cannot be intercepted */
+};
+
+/* ---- connection ---- */
+
+/**
+ * Connects to the service.
+ * @return 0; -ENOENT or -ECONNREFUSED: no service there; -EPROTO: not this service, or of another version; -EDQUOT: too many
+ *         connections of this user; -EINVAL: @config malformed; -ENOMEM, -EMFILE.
+ */
+int drp_new(struct drp **ret, const struct drp_config *config);
+
+/** Ends the connection and frees every region of it. NULL is fine. @return NULL */
+struct drp *drp_free(struct drp *d);
+
+/**
+ * Figures of this process.
+ * @return 0; -ENOTCONN: the service is away (ret->reconnects is valid all the same).
+ */
+int drp_get_stats(struct drp *d, struct drp_stats *ret);
+
+/** Finds out what this system can do. Makes a connection of its own for it. @return 0, or -EINVAL: @config malformed. */
+int drp_get_probe(const struct drp_config *config, struct drp_probe *ret);
+
+/* ---- regions ---- */
+
+/**
+ * Creates a region, all zeros, nothing resident.
+ * @param size bytes, at least 1, rounded up to a chunk
+ * @return 0; -EDQUOT: over a quota; -EOPNOTSUPP: a required option cannot be had; -EINVAL: malformed options;
+ *         -ENOTCONN: the service is away; -ENOMEM; -ETIMEDOUT.
+ */
+int drp_region_new(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options);
+
+/** Frees a region with all its memory and unmaps it. NULL is fine. @return NULL */
+struct drp_region *drp_region_free(struct drp_region *r);
+
+/** Start address of the region; it never changes. */
+void *drp_region_address(const struct drp_region *r);
+/** Size in bytes. */
+size_t drp_region_size(const struct drp_region *r);
+/** Everything about a region. */
+void drp_region_get_info(const struct drp_region *r, struct drp_region_info *ret);
+
+/* ---- pins and generations ---- */
+
+/**
+ * Pins every chunk that the range touches: from the return of this call on, they are not dropped until drp_unpin(). Pins count.
+ * No system call unless one of the chunks is being dropped right now; then waits until that is finished.
+ *
+ * @param ret_generation the range's generation (see drp_generation()), which does not change while the range is pinned;
+ *        NULL if not wanted
+ * @return 0; -ERANGE: not inside the region, or empty; -EDQUOT: the quota of pinned memory is used up; -EOVERFLOW: a chunk is pinned
+ *         65,536 times already
+ */
+int drp_pin(struct drp_region *r, size_t offset, size_t length, uint64_t *ret_generation);
+
+/** Takes back one drp_pin() of the same range. @return 0; -ERANGE; -EINVAL: a chunk was not pinned. */
+int drp_unpin(struct drp_region *r, size_t offset, size_t length);
+
+/**
+ * The generation of a range: the sum of its chunks' generations. Of one range, two equal generations mean that nothing of
+ * it was dropped in between; unequal ones that something was. A range that is being dropped right now has an odd chunk.
+ * @return the generation; 0 for a range outside the region
+ */
+uint64_t drp_generation(const struct drp_region *r, size_t offset, size_t length);
+
+/**
+ * Says what was lost: the first lost run of chunks in the range.
+ * @param generations one 32-bit generation per chunk as drp_copy_generations() gave them, the first for the chunk of @offset
+ * @param ret_offset,ret_length the run, in bytes of the region; untouched if nothing was lost
+ * @return 1: something was lost; 0: nothing; -ERANGE
+ */
+int drp_lost(const struct drp_region *r, size_t offset, size_t length, const uint32_t *generations, size_t *ret_offset,
+             size_t *ret_length);
+
+/** Copies the generation of each chunk that the range touches. @return number of chunks, or -ERANGE. */
+ssize_t drp_copy_generations(const struct drp_region *r, size_t offset, size_t length, uint32_t *ret);
+
+/**
+ * Optimistic read without a pin (a sequence lock, see Boehm, "Can Seqlocks Get Along With Programming Language Memory Models?").
+ *
+ *     if (drp_read_begin(r, off, len, &g) == 0 && g == entry->generation) {
+ *         copy(...);
+ *         if (!drp_read_retry(r, off, len, g)) return HIT;
+ *     }
+ *
+ * @return 0; -EAGAIN: being dropped right now; -ERANGE
+ */
+int drp_read_begin(const struct drp_region *r, size_t offset, size_t length, uint64_t *ret_generation);
+/** @return true: something of the range was dropped since drp_read_begin(), what was read may be zeros. */
+bool drp_read_retry(const struct drp_region *r, size_t offset, size_t length, uint64_t generation);
+
+/* ---- by hand ---- */
+
+/**
+ * Drops the chunks that lie inside the range; pinned ones stay. Returns when the pages are free.
+ * @param ret_freed,ret_pinned bytes, NULL if not wanted
+ * @return 0; -ERANGE; -ENOTCONN: the service is away; -ETIMEDOUT
+ */
+int drp_drop(struct drp_region *r, size_t offset, size_t length, uint64_t *ret_freed, uint64_t *ret_pinned);
+
+/**
+ * Makes the range resident, zeros where nothing was, one batch after the other, each behind the service's headroom check.
+ * @return 0; -ERANGE; -ENOMEM: no memory for it; -ETIMEDOUT. While the service is away, the kernel populates.
+ */
+int drp_populate(struct drp_region *r, size_t offset, size_t length);
+
+/* ---- errors ---- */
+
+/** A sentence for a negative errno value as returned by this library. Static, never NULL. */
+const char *drp_strerror(int error);
+/** What exactly was wrong in the last failing call of this thread: names the option, the limit, the way out. Never NULL. */
+const char *drp_detail(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The one gate between bytes from a peer and a handler. It owns nothing and calls nothing: one row of a table per
+ * request type says how long request and reply are, how many descriptors come with each and which bytes are reserved; a
+ * function per row judges the values. A type without a row does not exist.
+ *
+ * What always holds: checks go from the frame inwards (size, type, reserved, descriptors, values), so that no field is
+ * read before the message is known to reach it, and the first thing wrong is what gets reported. Bounds are chosen so
+ * that arithmetic on accepted values cannot overflow: a region is at most 2^46 bytes and a chunk table 2^34 cells, so
+ * drp_state_bytes() and drp_pin_bytes() stay below 2^38 and a chunk index times its size at most 2^55.
+ *
+ * What needs state is not judged here: whether a region exists, whether a range lies inside it, which options this
+ * machine has.
+ */
+
+#include "codec.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+
+#define PAGE_MASK UINT64_C(4095)
+/* The lowest address that no x86-64 or arm64 process can have, 5-level page tables included. */
+#define ADDRESS_END (UINT64_C(1) << 56)
+#define REGION_BYTES_MAX (UINT64_C(1) << 46)
+#define CHUNK_TOTAL_MAX (UINT64_C(1) << 34)
+#define CHUNK_SHIFT_MIN 12
+#define CHUNK_SHIFT_MAX 21
+#define PRIORITY_MAX 3
+/* Errno values end here (the kernel's MAX_ERRNO). */
+#define ERRNO_MAX 4095
+/* off_t, pid_t: what does not fit would name something else after the handler's cast. */
+#define FILE_OFFSET_MAX ((uint64_t)INT64_MAX)
+#define PID_MAX ((uint64_t)INT32_MAX)
+
+/* Bytes of a message that have no meaning yet. */
+struct gap {
+    uint16_t offset;
+    uint16_t size;
+};
+
+#define GAP(type, member) \
+    { offsetof(struct type, member), sizeof(((struct type *)NULL)->member) }
+
+struct shape {
+    uint16_t size_min;
+    uint16_t size_max; /* larger than size_min for LIST's reply only */
+    uint8_t fds_min;
+    uint8_t fds_max;
+    struct gap gap; /* size 0: none beside the header's */
+    /* Judges what is left when frame, gap and fds_min..fds_max are right. NULL: every value is fine. */
+    enum codec_verdict (*check)(const union drp_wire_message *message, size_t size, size_t n_fds);
+};
+
+struct rule {
+    const char *name;
+    struct shape request;
+    struct shape reply;
+};
+
+static enum codec_verdict verdict(bool value_ok) {
+    return value_ok ? CODEC_OK : CODEC_VALUE;
+}
+
+static bool sum_fits(uint64_t a, uint64_t b, uint64_t max) {
+    return a <= max && b <= max - a;
+}
+
+static bool terminated(const char *text, size_t size) {
+    return memchr(text, '\0', size) != NULL;
+}
+
+static bool interception_ok(uint32_t interception) {
+    return interception <= DRP_WIRE_INTERCEPTION_FULL;
+}
+
+static enum codec_verdict check_hello(const union drp_wire_message *message, size_t size, size_t n_fds) {
+    const struct drp_wire_hello *m = &message->hello;
+
+    (void)size, (void)n_fds;
+    return verdict(m->magic == DRP_WIRE_MAGIC && m->version_min <= m->version_max &&
+                   terminated(m->name, sizeof(m->name)));
+}
+
+static enum codec_verdict check_hello_reply(const union drp_wire_message *message, size_t size, size_t n_fds) {
+    const struct drp_wire_hello_reply *m = &message->hello_reply;
+
+    (void)size;
+    /* A flag can change what the descriptors mean, so an unknown one makes the whole reply unreadable. */
+    if ((m->flags & ~DRP_HELLO_LENT_UFFD) != 0)
+        return CODEC_RESERVED;
+    if (n_fds != (m->flags & DRP_HELLO_LENT_UFFD ? 2u : 1u))
+        return CODEC_DESCRIPTORS;
+    return verdict(m->version == DRP_WIRE_VERSION && (m->features & ~DRP_FEATURE_ADOPT) == 0);
+}
+
+static enum codec_verdict check_uffd(const union drp_wire_message *message, size_t size, size_t n_fds) {
+    const struct drp_wire_uffd *m = &message->uffd;
+
+    (void)size;
+    if (n_fds != (m->reason == 0 ? 1u : 0u))
+        return CODEC_DESCRIPTORS;
+    return verdict(m->reason <= ERRNO_MAX);
+}
+
+static enum codec_verdict check_uffd_reply(const union drp_wire_message *message, size_t size, size_t n_fds) {
+    (void)size, (void)n_fds;
+    return verdict(interception_ok(message->uffd_reply.interception));
+}
+
+static enum codec_verdict check_create(const union drp_wire_message *message, size_t size, size_t n_fds) {
+    const struct drp_wire_create *m = &message->create;
+
+    (void)size, (void)n_fds;
+    return verdict(m->size > 0 && m->size <= REGION_BYTES_MAX && m->priority <= PRIORITY_MAX &&
+                   (m->chunk_shift == 0 || (m->chunk_shift >= CHUNK_SHIFT_MIN && m->chunk_shift <= CHUNK_SHIFT_MAX)));
+}
+
+/* Where a region lies in its data object and in its chunk table. */
+static bool layout_ok(uint64_t size, uint64_t object_offset, uint64_t chunk_base, uint64_t chunk_total, uint8_t shift) {
+    uint64_t mask;
+
+    if (shift < CHUNK_SHIFT_MIN || shift > CHUNK_SHIFT_MAX)
+        return false;
+    mask = (UINT64_C(1) << shift) - 1;
+    return size > 0 && size <= REGION_BYTES_MAX && (size & mask) == 0 && (object_offset & mask) == 0 &&
+           sum_fits(object_offset, size, FILE_OFFSET_MAX) && chunk_total <= CHUNK_TOTAL_MAX &&
+           sum_fits(chunk_base, size >> shift, chunk_total);
+}
+
+/* Reply of CREATE and of ADOPT. */
+static enum codec_verdict check_create_reply(const union drp_wire_message *message, size_t size, size_t n_fds) {
+    const struct drp_wire_create_reply *m = &message->create_reply;
+
+    (void)size, (void)n_fds;
+    return verdict(layout_ok(m->size, m->object_offset, m->chunk_base, m->chunk_total, m->chunk_shift));
+}
+
+static enum codec_verdict check_adopt(const union drp_wire_message *message, size_t size, size_t n_fds) {
+    const struct drp_wire_adopt *m = &message->adopt;
+
+    (void)size, (void)n_fds;
+    return verdict(m->priority <= PRIORITY_MAX &&
+                   layout_ok(m->size, m->object_offset, m->chunk_base, m->chunk_total, m->chunk_shift));
+}
+
+static enum codec_verdict check_map(const union drp_wire_message *message, size_t size, size_t n_fds) {
+    const struct drp_wire_map *m = &message->map;
+
+    (void)size, (void)n_fds;
+    return verdict(((m->address | m->length | m->offset) & PAGE_MASK) == 0 && m->length > 0 &&
+                   sum_fits(m->address, m->length, ADDRESS_END - 1) && sum_fits(m->offset, m->length, UINT64_MAX));
+}
+
+static enum codec_verdict check_map_reply(const union drp_wire_message *message, size_t size, size_t n_fds) {
+    (void)size, (void)n_fds;
+    return verdict(interception_ok(message->map_reply.interception));
+}
+
+static enum codec_verdict check_range(const union drp_wire_message *message, size_t size, size_t n_fds) {
+    (void)size, (void)n_fds;
+    return verdict(sum_fits(message->range.offset, message->range.length, UINT64_MAX));
+}
+
+static enum codec_verdict check_status_reply(const union drp_wire_message *message, size_t size, size_t n_fds) {
+    const struct drp_wire_status_reply *m = &message->status_reply;
+
+    (void)size, (void)n_fds;
+    return verdict(terminated(m->version, sizeof(m->version)) && terminated(m->notes, sizeof(m->notes)));
+}
+
+static enum codec_verdict check_list_reply(const union drp_wire_message *message, size_t size, size_t n_fds) {
+    const struct drp_wire_list_reply *m = &message->list_reply;
+    size_t expected;
+
+    (void)n_fds;
+    if (m->count > DRP_WIRE_LIST_MAX)
+        return CODEC_VALUE;
+    expected = offsetof(struct drp_wire_list_reply, entries) + m->count * sizeof(m->entries[0]);
+    if (size != expected)
+        return size < expected ? CODEC_SHORT : CODEC_LONG;
+    for (uint32_t i = 0; i < m->count; i++) {
+        const struct drp_wire_entry *entry = &m->entries[i];
+
+        if (entry->kind < DRP_ENTRY_SESSION || entry->kind > DRP_ENTRY_DOMAIN ||
+            !interception_ok(entry->interception) || !terminated(entry->name, sizeof(entry->name)))
+            return CODEC_VALUE;
+    }
+    return CODEC_OK;
+}
+
+static enum codec_verdict check_control_drop(const union drp_wire_message *message, size_t size, size_t n_fds) {
+    const struct drp_wire_control_drop *m = &message->control_drop;
+
+    (void)size, (void)n_fds;
+    switch (m->scope) {
+    case DRP_SCOPE_ALL:
+        return verdict(m->id == 0);
+    case DRP_SCOPE_REGION:
+        return CODEC_OK;
+    case DRP_SCOPE_PID:
+        return verdict(m->id >= 1 && m->id <= PID_MAX);
+    default:
+        return CODEC_VALUE;
+    }
+}
+
+/* The size of a message that has only one. */
+#define SIZE(type) .size_min = sizeof(struct type), .size_max = sizeof(struct type)
+#define FDS(min, max) .fds_min = (min), .fds_max = (max)
+
+/* Name, request, reply: a line each. */
+/* clang-format off */
+static const struct rule rules[DRP_WIRE_TYPE_MAX + 1] = {
+    [DRP_WIRE_HELLO] = {"hello",
+                        {SIZE(drp_wire_hello), .check = check_hello},
+                        {SIZE(drp_wire_hello_reply), FDS(1, 2), .gap = GAP(drp_wire_hello_reply, reserved),
+                         .check = check_hello_reply}},
+    [DRP_WIRE_UFFD] = {"uffd",
+                       {SIZE(drp_wire_uffd), FDS(0, 1), .gap = GAP(drp_wire_uffd, reserved), .check = check_uffd},
+                       {SIZE(drp_wire_uffd_reply), .gap = GAP(drp_wire_uffd_reply, reserved),
+                        .check = check_uffd_reply}},
+    [DRP_WIRE_CREATE] = {"create",
+                         {SIZE(drp_wire_create), .gap = GAP(drp_wire_create, reserved), .check = check_create},
+                         {SIZE(drp_wire_create_reply), FDS(2, 2), .gap = GAP(drp_wire_create_reply, reserved),
+                          .check = check_create_reply}},
+    [DRP_WIRE_ADOPT] = {"adopt",
+                        {SIZE(drp_wire_adopt), FDS(2, 2), .gap = GAP(drp_wire_adopt, reserved), .check = check_adopt},
+                        {SIZE(drp_wire_create_reply), FDS(1, 1), .gap = GAP(drp_wire_create_reply, reserved),
+                         .check = check_create_reply}},
+    [DRP_WIRE_MAP] = {"map",
+                      {SIZE(drp_wire_map), FDS(0, 1), .check = check_map},
+                      {SIZE(drp_wire_map_reply), FDS(0, 1), .gap = GAP(drp_wire_map_reply, reserved),
+                       .check = check_map_reply}},
+    [DRP_WIRE_UNMAP] = {"unmap", {SIZE(drp_wire_id)}, {SIZE(drp_wire_header)}},
+    [DRP_WIRE_DESTROY] = {"destroy", {SIZE(drp_wire_id)}, {SIZE(drp_wire_header)}},
+    [DRP_WIRE_DROP] = {"drop", {SIZE(drp_wire_range), .check = check_range}, {SIZE(drp_wire_drop_reply)}},
+    [DRP_WIRE_POPULATE] = {"populate", {SIZE(drp_wire_range), .check = check_range}, {SIZE(drp_wire_populate_reply)}},
+    [DRP_WIRE_STATS] = {"stats", {SIZE(drp_wire_header)}, {SIZE(drp_wire_stats_reply)}},
+    [DRP_WIRE_STATUS] = {"status", {SIZE(drp_wire_header)}, {SIZE(drp_wire_status_reply), .check = check_status_reply}},
+    [DRP_WIRE_LIST] = {"list",
+                       {SIZE(drp_wire_list)},
+                       {.size_min = offsetof(struct drp_wire_list_reply, entries),
+                        .size_max = sizeof(struct drp_wire_list_reply),
+                        .gap = GAP(drp_wire_list_reply, reserved),
+                        .check = check_list_reply}},
+    [DRP_WIRE_CONTROL_DROP] = {"control-drop",
+                               {SIZE(drp_wire_control_drop), .gap = GAP(drp_wire_control_drop, reserved),
+                                .check = check_control_drop},
+                               {SIZE(drp_wire_drop_reply)}},
+};
+/* clang-format on */
+
+static const struct rule *find_rule(uint16_t type) {
+    return type <= DRP_WIRE_TYPE_MAX && rules[type].name ? &rules[type] : NULL;
+}
+
+static bool gap_is_zero(const union drp_wire_message *message, struct gap gap) {
+    for (size_t i = 0; i < gap.size; i++)
+        if (message->bytes[gap.offset + i] != 0)
+            return false;
+    return true;
+}
+
+static enum codec_verdict check_shape(const struct shape *shape, const union drp_wire_message *message, size_t size,
+                                      size_t n_fds) {
+    if (size < shape->size_min)
+        return CODEC_SHORT;
+    if (size > shape->size_max)
+        return CODEC_LONG;
+    if (message->header.reserved != 0 || message->header.reserved2 != 0 || !gap_is_zero(message, shape->gap))
+        return CODEC_RESERVED;
+    if (n_fds < shape->fds_min || n_fds > shape->fds_max)
+        return CODEC_DESCRIPTORS;
+    return shape->check ? shape->check(message, size, n_fds) : CODEC_OK;
+}
+
+enum codec_verdict codec_check_request(const union drp_wire_message *message, size_t size, size_t n_fds) {
+    const struct rule *rule;
+    enum codec_verdict found;
+
+    if (size < sizeof(message->header))
+        return CODEC_SHORT;
+    rule = find_rule(message->header.type);
+    if (!rule)
+        return CODEC_TYPE;
+    found = check_shape(&rule->request, message, size, n_fds);
+    return found == CODEC_OK ? verdict(message->header.error == DRP_WIRE_OK) : found;
+}
+
+enum codec_verdict codec_check_reply(const union drp_wire_message *message, size_t size, size_t n_fds,
+                                     uint16_t request_type) {
+    static const struct shape error_shape = {SIZE(drp_wire_header)};
+    const struct rule *rule = find_rule(request_type);
+    enum codec_verdict found;
+
+    if (size < sizeof(message->header))
+        return CODEC_SHORT;
+    if (!rule || message->header.type != (DRP_WIRE_REPLY | request_type))
+        return CODEC_TYPE;
+    if (message->header.error == DRP_WIRE_OK)
+        return check_shape(&rule->reply, message, size, n_fds);
+    found = check_shape(&error_shape, message, size, n_fds);
+    return found == CODEC_OK ? verdict(message->header.error <= DRP_WIRE_ERROR_MAX) : found;
+}
+
+size_t codec_request_size(uint16_t type) {
+    const struct rule *rule = find_rule(type);
+
+    return rule ? rule->request.size_min : 0;
+}
+
+const char *codec_type_name(uint16_t type) {
+    const struct rule *rule = find_rule(type);
+
+    return rule ? rule->name : "unknown";
+}
+
+const char *codec_verdict_name(enum codec_verdict which) {
+    static const char *const names[CODEC_VERDICT_MAX] = {
+        [CODEC_OK] = "message fine",
+        [CODEC_SHORT] = "message too short",
+        [CODEC_LONG] = "message too long",
+        [CODEC_TYPE] = "message type unknown or not expected here",
+        [CODEC_RESERVED] = "reserved field not zero",
+        [CODEC_DESCRIPTORS] = "wrong number of descriptors",
+        [CODEC_VALUE] = "field out of range",
+    };
+
+    return (size_t)which < ARRAY_SIZE(names) ? names[which] : "unknown verdict";
+}
+
+/*
+ * The errno of each error is what droppable.h promises for the call that meets it. VERSION, MALFORMED and STATE say
+ * that the two ends do not speak the same protocol, which a caller can't mend: one errno. A quarantined session is one
+ * whose calls do not end in time. NOT_INTERCEPTED is a feature that is not to be had here, as UNSUPPORTED is.
+ */
+static const struct {
+    const char *name;
+    int error;
+} errors[DRP_WIRE_ERROR_MAX + 1] = {
+    [DRP_WIRE_OK] = {"ok", 0},
+    [DRP_WIRE_ERROR_VERSION] = {"version", -EPROTO},
+    [DRP_WIRE_ERROR_MALFORMED] = {"malformed", -EPROTO},
+    [DRP_WIRE_ERROR_STATE] = {"state", -EPROTO},
+    [DRP_WIRE_ERROR_INVALID] = {"invalid", -EINVAL},
+    [DRP_WIRE_ERROR_UNSUPPORTED] = {"unsupported", -EOPNOTSUPP},
+    [DRP_WIRE_ERROR_QUOTA] = {"quota", -EDQUOT},
+    [DRP_WIRE_ERROR_NOT_FOUND] = {"not-found", -ENOENT},
+    [DRP_WIRE_ERROR_PERMISSION] = {"permission", -EPERM},
+    [DRP_WIRE_ERROR_DESCRIPTOR] = {"descriptor", -EBADF},
+    [DRP_WIRE_ERROR_MEMORY] = {"memory", -ENOMEM},
+    [DRP_WIRE_ERROR_QUARANTINED] = {"quarantined", -ETIMEDOUT},
+    [DRP_WIRE_ERROR_NOT_INTERCEPTED] = {"not-intercepted", -EOPNOTSUPP},
+    [DRP_WIRE_ERROR_INTERNAL] = {"internal", -EIO},
+};
+
+const char *codec_error_name(uint32_t error) {
+    return error < ARRAY_SIZE(errors) && errors[error].name ? errors[error].name : "unknown-error";
+}
+
+int codec_error_errno(uint32_t error) {
+    return error < ARRAY_SIZE(errors) && errors[error].name ? errors[error].error : -EPROTO;
+}

@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_PROTOCOL_WIRE_H
+#define DROPPABLE_PROTOCOL_WIRE_H
+
+/*
+ * The wire format: every message that goes over the socket, as fixed-width structs in the machine's byte order (both ends are on
+ * one machine). SOCK_SEQPACKET, one message a packet, its descriptors in the same packet. PROTOCOL.md is the prose.
+ */
+
+#include <assert.h>
+#include <stdint.h>
+
+#define DRP_WIRE_MAGIC UINT32_C(0x31505244) /* "DRP1" */
+#define DRP_WIRE_VERSION 1
+#define DRP_WIRE_MAX_SIZE 4096
+#define DRP_WIRE_MAX_FDS 4
+
+/* Feature bits of the hello; unknown ones are ignored by both sides, the reply names those that both know. */
+#define DRP_FEATURE_ADOPT (UINT64_C(1) << 0) /* regions can be handed over after a restart of the daemon */
+
+enum drp_wire_type {
+    DRP_WIRE_HELLO = 1,
+    DRP_WIRE_UFFD = 2,
+    DRP_WIRE_CREATE = 3,
+    DRP_WIRE_ADOPT = 4,
+    DRP_WIRE_MAP = 5,
+    DRP_WIRE_UNMAP = 6,
+    DRP_WIRE_DESTROY = 7,
+    DRP_WIRE_DROP = 8,
+    DRP_WIRE_POPULATE = 9,
+    DRP_WIRE_STATS = 10,
+    DRP_WIRE_STATUS = 11,
+    DRP_WIRE_LIST = 12,
+    DRP_WIRE_CONTROL_DROP = 13,
+    DRP_WIRE_TYPE_MAX = 13,
+    /* 0x4000 and up: events from the daemon, none in version 1 */
+    DRP_WIRE_REPLY = 0x8000, /* added to the request's type */
+};
+
+/* Errors in a reply. The names are what the log and droppablectl print. */
+enum drp_wire_error {
+    DRP_WIRE_OK = 0,
+    DRP_WIRE_ERROR_VERSION = 1,      /* no common protocol version */
+    DRP_WIRE_ERROR_MALFORMED = 2,    /* message malformed (the connection ends) */
+    DRP_WIRE_ERROR_STATE = 3,        /* message not allowed in this state (the connection ends) */
+    DRP_WIRE_ERROR_INVALID = 4,      /* a value is out of its range */
+    DRP_WIRE_ERROR_UNSUPPORTED = 5,  /* a required option cannot be given */
+    DRP_WIRE_ERROR_QUOTA = 6,        /* over a quota or limit */
+    DRP_WIRE_ERROR_NOT_FOUND = 7,    /* no such region, mapping or process */
+    DRP_WIRE_ERROR_PERMISSION = 8,   /* not yours */
+    DRP_WIRE_ERROR_DESCRIPTOR = 9,   /* a descriptor is not of the kind expected */
+    DRP_WIRE_ERROR_MEMORY = 10,      /* no memory or no descriptors in the daemon */
+    DRP_WIRE_ERROR_QUARANTINED = 11, /* the session holds up the daemon's calls */
+    DRP_WIRE_ERROR_NOT_INTERCEPTED = 12, /* needs interception, which this session does not have */
+    DRP_WIRE_ERROR_INTERNAL = 13,
+    DRP_WIRE_ERROR_MAX = 13,
+};
+
+struct drp_wire_header {
+    uint16_t type;  /* enum drp_wire_type */
+    uint16_t reserved;
+    uint32_t serial; /* chosen by the client, repeated in the reply */
+    uint32_t error; /* enum drp_wire_error; 0 in requests. A reply with an error is this header alone. */
+    uint32_t reserved2;
+};
+static_assert(sizeof(struct drp_wire_header) == 16, "wire header");
+
+/* HELLO: first message of every connection. */
+struct drp_wire_hello {
+    struct drp_wire_header header;
+    uint32_t magic;
+    uint16_t version_min;
+    uint16_t version_max;
+    uint64_t features;
+    char name[32]; /* of the program, NUL-padded; bytes outside 0x20..0x7e are shown as '?' */
+};
+static_assert(sizeof(struct drp_wire_hello) == 64, "hello");
+
+#define DRP_HELLO_LENT_UFFD UINT32_C(1) /* the second descriptor is the daemon's /dev/userfaultfd, for USERFAULTFD_IOC_NEW */
+
+/* Descriptors: the clock page (read-only); with DRP_HELLO_LENT_UFFD also /dev/userfaultfd. */
+struct drp_wire_hello_reply {
+    struct drp_wire_header header;
+    uint16_t version;
+    uint16_t reserved;
+    uint32_t flags; /* DRP_HELLO_* */
+    uint64_t features;
+    uint64_t session;
+    uint64_t region_options;  /* DRP_REGION_* that can be given here */
+    uint64_t max_region_bytes;
+    uint32_t max_regions;
+    uint32_t daemon_pid;
+};
+static_assert(sizeof(struct drp_wire_hello_reply) == 64, "hello reply");
+
+/* UFFD: one descriptor, a fresh userfaultfd (no UFFDIO_API yet) of the calling process; or none, and why. At most once. */
+struct drp_wire_uffd {
+    struct drp_wire_header header;
+    uint32_t reason; /* errno of the client's attempt; 0 with a descriptor */
+    uint32_t reserved;
+};
+static_assert(sizeof(struct drp_wire_uffd) == 24, "uffd");
+
+enum drp_wire_interception { DRP_WIRE_INTERCEPTION_NONE = 0, DRP_WIRE_INTERCEPTION_FULL = 1 };
+
+struct drp_wire_uffd_reply {
+    struct drp_wire_header header;
+    uint32_t interception; /* enum drp_wire_interception */
+    uint32_t reserved;
+};
+static_assert(sizeof(struct drp_wire_uffd_reply) == 24, "uffd reply");
+
+/* CREATE: a new region. Reply's descriptors: data object (read-write), state page (read-only). */
+struct drp_wire_create {
+    struct drp_wire_header header;
+    uint64_t size;
+    uint64_t required;  /* DRP_REGION_* */
+    uint64_t preferred; /* DRP_REGION_* */
+    uint8_t chunk_shift; /* 12..21; 0: the default */
+    uint8_t priority;    /* 1..3; 0: normal */
+    uint8_t reserved[6];
+};
+static_assert(sizeof(struct drp_wire_create) == 48, "create");
+
+struct drp_wire_create_reply {
+    struct drp_wire_header header;
+    uint64_t region;
+    uint64_t size;          /* as granted */
+    uint64_t object_offset; /* the region's first byte in the data object */
+    uint64_t chunk_base;    /* index of the region's first chunk in state and pin page */
+    uint64_t chunk_total;   /* chunks in the state and pin page */
+    uint64_t granted;       /* DRP_REGION_* */
+    uint8_t chunk_shift;
+    uint8_t reserved[7];
+};
+static_assert(sizeof(struct drp_wire_create_reply) == 72, "create reply");
+
+/*
+ * ADOPT: hands over a region that another daemon made. Descriptors: its data object, its state page. The new daemon makes a new state page,
+ * takes the generations over (odd ones become the next even: lost) and punches the chunks that were odd. Reply: as for CREATE, with
+ * one descriptor, the new state page.
+ */
+struct drp_wire_adopt {
+    struct drp_wire_header header;
+    uint64_t size;
+    uint64_t object_offset;
+    uint64_t chunk_base;
+    uint64_t chunk_total;
+    uint64_t granted;
+    uint8_t chunk_shift;
+    uint8_t priority;
+    uint8_t reserved[6];
+};
+static_assert(sizeof(struct drp_wire_adopt) == 64, "adopt");
+
+/*
+ * MAP: the client mapped [offset, offset + length) of the region at address. With a descriptor: the pin page of an adopted mapping
+ * (a memfd of this daemon's predecessor, sealed SHRINK|GROW|SEAL). Reply's descriptor: the pin page to map; none if one was handed over.
+ */
+struct drp_wire_map {
+    struct drp_wire_header header;
+    uint64_t region;
+    uint64_t address;
+    uint64_t length;
+    uint64_t offset;
+};
+static_assert(sizeof(struct drp_wire_map) == 48, "map");
+
+struct drp_wire_map_reply {
+    struct drp_wire_header header;
+    uint64_t mapping;
+    uint32_t interception; /* enum drp_wire_interception */
+    uint32_t reserved;
+};
+static_assert(sizeof(struct drp_wire_map_reply) == 32, "map reply");
+
+/* UNMAP (id: mapping), DESTROY (id: region; its mappings too). Send it before munmap(2), which then waits for nobody. Reply: header. */
+struct drp_wire_id {
+    struct drp_wire_header header;
+    uint64_t id;
+};
+static_assert(sizeof(struct drp_wire_id) == 24, "id");
+
+/* DROP: drop what is unpinned of a range of an own region. POPULATE: make a range resident. */
+struct drp_wire_range {
+    struct drp_wire_header header;
+    uint64_t region;
+    uint64_t offset;
+    uint64_t length;
+};
+static_assert(sizeof(struct drp_wire_range) == 40, "range");
+
+/* Reply of DROP and CONTROL_DROP. */
+struct drp_wire_drop_reply {
+    struct drp_wire_header header;
+    uint64_t freed;  /* bytes */
+    uint64_t pinned; /* bytes of resident chunks that were left because they are pinned */
+    uint64_t failed; /* bytes that could not be freed (session quarantined) */
+};
+static_assert(sizeof(struct drp_wire_drop_reply) == 40, "drop reply");
+
+struct drp_wire_populate_reply {
+    struct drp_wire_header header;
+    uint64_t populated; /* bytes that this call filled */
+};
+static_assert(sizeof(struct drp_wire_populate_reply) == 24, "populate reply");
+
+struct drp_wire_counters {
+    uint64_t resident_bytes;
+    uint64_t dropped_bytes; /* freed by drops, since the start */
+    uint64_t intercepted_faults;
+    uint64_t refaults;
+    uint64_t filled_bytes; /* by the pager */
+    uint64_t pinned_skips; /* chunks that a drop found pinned */
+    uint64_t unarmed_drops; /* spans dropped without interception armed */
+    uint64_t gate_waits;
+    uint64_t gate_timeouts; /* fills that went ahead with nothing left to drop */
+    uint64_t unexpected_errors;
+};
+static_assert(sizeof(struct drp_wire_counters) == 80, "counters");
+
+/* Reply of STATS (request: header alone): the calling session. */
+struct drp_wire_stats_reply {
+    struct drp_wire_header header;
+    struct drp_wire_counters counters;
+};
+static_assert(sizeof(struct drp_wire_stats_reply) == 96, "stats reply");
+
+/* Reply of STATUS (request: header alone): the daemon. */
+#define DRP_STATUS_PRIVATE_TMPFS UINT32_C(1)
+#define DRP_STATUS_NOSWAP UINT32_C(2)
+#define DRP_STATUS_PSI UINT32_C(4)
+#define DRP_STATUS_PSI_SHORT UINT32_C(8) /* windows under 2 s */
+#define DRP_STATUS_IO_URING UINT32_C(16)
+#define DRP_STATUS_UFFD UINT32_C(32)
+#define DRP_STATUS_UFFD_WP UINT32_C(64)
+#define DRP_STATUS_UFFD_LENT UINT32_C(128)
+#define DRP_STATUS_REALTIME UINT32_C(256)
+#define DRP_STATUS_HUGE UINT32_C(512)
+
+struct drp_wire_status_reply {
+    struct drp_wire_header header;
+    struct drp_wire_counters counters;
+    uint64_t uptime_ms;
+    uint32_t sessions;
+    uint32_t regions;
+    uint32_t quarantined;
+    uint32_t features; /* DRP_STATUS_* */
+    uint64_t machine_headroom;
+    uint64_t machine_reserve;
+    uint64_t machine_commitment;
+    uint64_t fill_rate; /* bytes per second, measured, all CPUs */
+    uint64_t looks;     /* samples taken */
+    uint64_t pressure_drops; /* plans made for pressure */
+    char version[32];
+    char notes[1024]; /* what is missing and why, one sentence a line, NUL-terminated */
+};
+static_assert(sizeof(struct drp_wire_status_reply) == 96 + 72 + 32 + 1024, "status reply");
+
+/* LIST: sessions, regions and domains, in pages. Request: cursor 0, then what the reply's next says until that is 0. */
+struct drp_wire_list {
+    struct drp_wire_header header;
+    uint64_t cursor;
+};
+static_assert(sizeof(struct drp_wire_list) == 24, "list");
+
+enum drp_wire_entry_kind { DRP_ENTRY_SESSION = 1, DRP_ENTRY_REGION = 2, DRP_ENTRY_DOMAIN = 3 };
+
+struct drp_wire_entry {
+    uint32_t kind;
+    uint32_t flags;      /* session: 1 quarantined */
+    uint64_t id;         /* session, region or domain */
+    uint64_t parent;     /* region: its session; session: its domain; domain: its parent, 0 for the machine */
+    uint64_t size;       /* region: bytes; domain: limit */
+    uint64_t resident;   /* region, session: bytes; domain: usage */
+    uint64_t dropped;    /* region, session: bytes; domain: reserve */
+    uint64_t refaults;   /* region, session; domain: headroom */
+    uint64_t faults;     /* region, session: intercepted; domain: commitment */
+    uint32_t pid;        /* session */
+    uint32_t uid;        /* session */
+    uint32_t interception; /* session: enum drp_wire_interception */
+    uint32_t reason;     /* session: errno why not intercepted */
+    uint32_t chunk_shift; /* region */
+    uint32_t priority;   /* region */
+    uint64_t options;    /* region: DRP_REGION_* */
+    char name[144];      /* session: program; domain: path of the cgroup, its end if it is longer */
+};
+static_assert(sizeof(struct drp_wire_entry) == 240, "entry");
+
+#define DRP_WIRE_LIST_MAX 16
+struct drp_wire_list_reply {
+    struct drp_wire_header header;
+    uint64_t next;
+    uint32_t count;
+    uint32_t reserved;
+    struct drp_wire_entry entries[DRP_WIRE_LIST_MAX]; /* only count of them are sent */
+};
+static_assert(sizeof(struct drp_wire_list_reply) == 32 + 16 * 240, "list reply");
+static_assert(sizeof(struct drp_wire_list_reply) <= DRP_WIRE_MAX_SIZE, "list reply fits");
+
+enum drp_wire_scope { DRP_SCOPE_ALL = 1, DRP_SCOPE_REGION = 2, DRP_SCOPE_PID = 3 };
+
+/* CONTROL_DROP: drop what is unpinned of anybody's. For root, the daemon's own user, and owners of what is named. */
+struct drp_wire_control_drop {
+    struct drp_wire_header header;
+    uint32_t scope; /* enum drp_wire_scope */
+    uint32_t reserved;
+    uint64_t id; /* region or pid */
+};
+static_assert(sizeof(struct drp_wire_control_drop) == 32, "control drop");
+
+union drp_wire_message {
+    struct drp_wire_header header;
+    struct drp_wire_hello hello;
+    struct drp_wire_hello_reply hello_reply;
+    struct drp_wire_uffd uffd;
+    struct drp_wire_uffd_reply uffd_reply;
+    struct drp_wire_create create;
+    struct drp_wire_create_reply create_reply;
+    struct drp_wire_adopt adopt;
+    struct drp_wire_map map;
+    struct drp_wire_map_reply map_reply;
+    struct drp_wire_id id;
+    struct drp_wire_range range;
+    struct drp_wire_drop_reply drop_reply;
+    struct drp_wire_populate_reply populate_reply;
+    struct drp_wire_stats_reply stats_reply;
+    struct drp_wire_status_reply status_reply;
+    struct drp_wire_list list;
+    struct drp_wire_list_reply list_reply;
+    struct drp_wire_control_drop control_drop;
+    char bytes[DRP_WIRE_MAX_SIZE];
+};
+
+#endif

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Fuzzes the codec: the first byte is the number of descriptors, the rest is the message. It is judged as a request and
+ * as the reply to every type; what is accepted must have the properties that PROTOCOL.md promises to handlers, computed
+ * here another way than in codec.c. The bytes behind the message differ between two runs, so that a verdict that
+ * depends on them shows.
+ */
+
+#include "codec.h"
+#include "fuzz.h"
+#include "pages.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define REQUIRE(condition)                                                          \
+    do {                                                                            \
+        if (!(condition)) {                                                         \
+            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
+            abort();                                                                \
+        }                                                                           \
+    } while (0)
+
+static unsigned __int128 sum(uint64_t a, uint64_t b) {
+    return (unsigned __int128)a + b;
+}
+
+static void require_layout(uint64_t size, uint64_t offset, uint64_t base, uint64_t total, unsigned shift) {
+    uint64_t chunk;
+
+    REQUIRE(shift >= 12 && shift <= 21);
+    chunk = UINT64_C(1) << shift;
+    REQUIRE(size >= chunk && size <= UINT64_C(1) << 46);
+    REQUIRE(size % chunk == 0 && offset % chunk == 0);
+    REQUIRE(sum(offset, size) <= INT64_MAX);
+    REQUIRE(total <= UINT64_C(1) << 34);
+    REQUIRE(sum(base, size / chunk) <= total);
+    REQUIRE(drp_state_bytes(total) >= DRP_PAGES_ARRAY_OFFSET + total * sizeof(uint32_t));
+    REQUIRE(drp_pin_bytes(total) >= DRP_PAGES_ARRAY_OFFSET + total * sizeof(struct drp_pin_cell));
+    REQUIRE(drp_pin_bytes(total) < UINT64_C(1) << 38);
+}
+
+static void require_request(const union drp_wire_message *m, size_t size, size_t n_fds) {
+    uint16_t type = m->header.type;
+
+    REQUIRE(type >= 1 && type <= DRP_WIRE_TYPE_MAX);
+    REQUIRE(size == codec_request_size(type) && size >= sizeof(m->header) && size <= DRP_WIRE_MAX_SIZE);
+    REQUIRE(m->header.reserved == 0 && m->header.reserved2 == 0 && m->header.error == 0);
+    REQUIRE(n_fds <= (type == DRP_WIRE_ADOPT ? 2u : type == DRP_WIRE_MAP || type == DRP_WIRE_UFFD ? 1u : 0u));
+    switch (type) {
+    case DRP_WIRE_HELLO:
+        REQUIRE(m->hello.magic == DRP_WIRE_MAGIC && m->hello.version_min <= m->hello.version_max);
+        REQUIRE(strnlen(m->hello.name, sizeof(m->hello.name)) < sizeof(m->hello.name));
+        break;
+    case DRP_WIRE_UFFD:
+        REQUIRE((n_fds == 1) == (m->uffd.reason == 0) && m->uffd.reason < 4096);
+        break;
+    case DRP_WIRE_CREATE:
+        REQUIRE(m->create.size >= 1 && m->create.size <= UINT64_C(1) << 46 && m->create.priority <= 3);
+        REQUIRE(m->create.chunk_shift == 0 || (m->create.chunk_shift >= 12 && m->create.chunk_shift <= 21));
+        break;
+    case DRP_WIRE_ADOPT:
+        REQUIRE(n_fds == 2 && m->adopt.priority <= 3);
+        require_layout(m->adopt.size, m->adopt.object_offset, m->adopt.chunk_base, m->adopt.chunk_total,
+                       m->adopt.chunk_shift);
+        break;
+    case DRP_WIRE_MAP:
+        REQUIRE(m->map.address % 4096 == 0 && m->map.length % 4096 == 0 && m->map.offset % 4096 == 0);
+        REQUIRE(m->map.length > 0 && sum(m->map.address, m->map.length) < (unsigned __int128)1 << 56);
+        REQUIRE(sum(m->map.offset, m->map.length) <= UINT64_MAX);
+        break;
+    case DRP_WIRE_DROP:
+    case DRP_WIRE_POPULATE:
+        REQUIRE(sum(m->range.offset, m->range.length) <= UINT64_MAX);
+        break;
+    case DRP_WIRE_CONTROL_DROP:
+        REQUIRE(m->control_drop.scope >= DRP_SCOPE_ALL && m->control_drop.scope <= DRP_SCOPE_PID);
+        REQUIRE(m->control_drop.scope != DRP_SCOPE_ALL || m->control_drop.id == 0);
+        REQUIRE(m->control_drop.scope != DRP_SCOPE_PID || (m->control_drop.id - 1) < INT32_MAX);
+        break;
+    default:
+        break;
+    }
+}
+
+static void require_reply(const union drp_wire_message *m, size_t size, size_t n_fds, uint16_t type) {
+    REQUIRE(m->header.type == type + DRP_WIRE_REPLY && m->header.reserved == 0 && m->header.reserved2 == 0);
+    REQUIRE(size >= sizeof(m->header) && size <= DRP_WIRE_MAX_SIZE && n_fds <= DRP_WIRE_MAX_FDS);
+    if (m->header.error != 0) {
+        REQUIRE(size == sizeof(m->header) && n_fds == 0 && m->header.error <= DRP_WIRE_ERROR_MAX);
+        REQUIRE(strcmp(codec_error_name(m->header.error), "unknown-error") != 0);
+        REQUIRE(codec_error_errno(m->header.error) < 0);
+        return;
+    }
+    switch (type) {
+    case DRP_WIRE_HELLO:
+        REQUIRE(m->hello_reply.flags <= DRP_HELLO_LENT_UFFD && n_fds == 1 + m->hello_reply.flags);
+        REQUIRE(m->hello_reply.version == DRP_WIRE_VERSION);
+        break;
+    case DRP_WIRE_CREATE:
+    case DRP_WIRE_ADOPT:
+        REQUIRE(n_fds == (type == DRP_WIRE_CREATE ? 2u : 1u));
+        require_layout(m->create_reply.size, m->create_reply.object_offset, m->create_reply.chunk_base,
+                       m->create_reply.chunk_total, m->create_reply.chunk_shift);
+        break;
+    case DRP_WIRE_STATUS:
+        REQUIRE(memchr(m->status_reply.version, 0, sizeof(m->status_reply.version)));
+        REQUIRE(memchr(m->status_reply.notes, 0, sizeof(m->status_reply.notes)));
+        break;
+    case DRP_WIRE_LIST:
+        REQUIRE(m->list_reply.count <= DRP_WIRE_LIST_MAX);
+        REQUIRE((const char *)&m->list_reply.entries[m->list_reply.count] == m->bytes + size);
+        for (uint32_t i = 0; i < m->list_reply.count; i++)
+            REQUIRE(memchr(m->list_reply.entries[i].name, 0, sizeof(m->list_reply.entries[i].name)));
+        break;
+    default:
+        REQUIRE(n_fds <= (type == DRP_WIRE_MAP ? 1u : 0u));
+        break;
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    static union drp_wire_message message, other;
+    enum codec_verdict verdict;
+    size_t n_fds;
+
+    /* channel_receive() lets neither a longer message nor an empty one through. */
+    if (size < 2 || size - 1 > DRP_WIRE_MAX_SIZE)
+        return 0;
+    n_fds = *data++;
+    size--;
+    memset(&message, 0x00, sizeof(message));
+    memset(&other, 0xa5, sizeof(other));
+    memcpy(&message, data, size);
+    memcpy(&other, data, size);
+
+    verdict = codec_check_request(&message, size, n_fds);
+    REQUIRE(verdict == codec_check_request(&other, size, n_fds));
+    REQUIRE(codec_verdict_name(verdict));
+    if (verdict == CODEC_OK)
+        require_request(&message, size, n_fds);
+    for (uint16_t type = 0; type <= DRP_WIRE_TYPE_MAX + 1; type++) {
+        verdict = codec_check_reply(&message, size, n_fds, type);
+        REQUIRE(verdict == codec_check_reply(&other, size, n_fds, type));
+        if (verdict == CODEC_OK)
+            require_reply(&message, size, n_fds, type);
+    }
+    return 0;
+}

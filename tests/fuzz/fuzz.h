@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_TESTS_FUZZ_FUZZ_H
+#define DROPPABLE_TESTS_FUZZ_FUZZ_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* What libFuzzer and replay.c call for each input. Returns 0. data is not aligned and not kept. */
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#endif

@@ -1,0 +1,183 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# Who may include whom, and how long a file may get. Prints each violation with its place; exit 1 if there is one.
+# layering-can-fail.sh shows for each rule that it does fail.
+#
+# usage: layering.sh SOURCE-TREE
+set -euo pipefail
+
+MAX_FILE_LINES=600
+MAX_FUNCTION_LINES=60
+
+cd "${1:?usage: layering.sh SOURCE-TREE}"
+violations=0
+
+violation() { # PLACE TEXT
+    printf '%s: %s\n' "$1" "$2"
+    violations=$((violations + 1))
+}
+
+# The C files below the folders given.
+c_files() {
+    local folder
+    for folder in "$@"; do
+        if [[ -d $folder ]]; then
+            find "$folder" -name '*.[ch]' -type f
+        fi
+    done | LC_ALL=C sort
+}
+
+# Lines "LINE STYLE NAME", STYLE being quote or angle, for each #include of a file.
+includes_of() {
+    sed -nE \
+        -e '/^[[:space:]]*#[[:space:]]*include[[:space:]]*"/{s/^[^"]*"([^"]*)".*/quote \1/;=;p}' \
+        -e '/^[[:space:]]*#[[:space:]]*include[[:space:]]*</{s/^[^<]*<([^>]*)>.*/angle \1/;=;p}' "$1" |
+        paste -d' ' - -
+}
+
+# A quoted include must be found in one of the folders given; an angle include may name no folder of the project but
+# droppable/droppable.h, and that only where PUBLIC is yes.
+check_folders() { # FILE PUBLIC FOLDER...
+    local file=$1 public=$2 line style name folder found
+    shift 2
+    while read -r line style name; do
+        if [[ $name == *..* ]]; then
+            violation "$file:$line" "includes \"$name\": no way up, name the header alone"
+            continue
+        fi
+        if [[ $name == droppable/* ]]; then
+            if [[ $public != yes ]]; then
+                violation "$file:$line" "includes $name, which this folder must not know"
+            fi
+            continue
+        fi
+        if [[ $style == angle ]]; then
+            if [[ $name =~ ^(client|daemon|protocol|tests|examples)/ ]]; then
+                violation "$file:$line" "includes <$name>: project headers are quoted and named alone"
+            fi
+            continue
+        fi
+        found=no
+        for folder in "$@"; do
+            if [[ -f $folder/$name ]]; then
+                found=yes
+                break
+            fi
+        done
+        if [[ $found == no ]]; then
+            violation "$file:$line" "includes \"$name\", which is not in: $*"
+        fi
+    done < <(includes_of "$file")
+}
+
+# Quoted includes must be among the names given.
+check_quoted() { # FILE NAME...
+    local file=$1 line style name allowed
+    shift
+    while read -r line style name; do
+        [[ $style == quote ]] || continue
+        for allowed in "$@"; do
+            [[ $name == "$allowed" ]] && continue 2
+        done
+        violation "$file:$line" "includes \"$name\", may include of the project only: $*"
+    done < <(includes_of "$file")
+}
+
+# The daemon's modules named include none of the headers given.
+check_direction() { # MODULES SUFFIX HEADER...
+    local modules=$1 suffix=$2 file line style name
+    shift 2
+    for file in $(c_files daemon | grep -E "/(${modules// /|})\.$suffix\$" || true); do
+        while read -r line style name; do
+            if [[ $style == quote && " $* " == *" $name "* ]]; then
+                violation "$file:$line" "includes \"$name\", which stands above it"
+            fi
+        done < <(includes_of "$file")
+    done
+}
+
+check_layers() {
+    local file line style name
+
+    for file in $(c_files daemon); do
+        check_folders "$file" yes daemon protocol
+    done
+    for file in $(c_files client); do
+        check_folders "$file" yes client/ctl client protocol
+        # The library does not know the command.
+        if [[ $file != client/ctl/* ]]; then
+            check_folders "$file" yes client protocol
+        fi
+    done
+    for file in $(c_files protocol); do
+        check_folders "$file" no protocol
+    done
+    for file in $(c_files examples); do
+        check_folders "$file" yes
+    done
+    for file in $(c_files include); do
+        check_folders "$file" no
+    done
+
+    # codec and channel know the wire format and themselves.
+    for name in codec channel; do
+        for file in $(c_files protocol | grep -E "/$name\.[ch]$" || true); do
+            check_quoted "$file" wire.h "$name.h"
+        done
+    done
+
+    # policy knows no system call.
+    for file in $(c_files daemon | grep -E '/policy\.[ch]$' || true); do
+        check_quoted "$file" policy.h pages.h
+        while read -r line style name; do
+            if [[ $style == angle && ! $name =~ ^(std[a-z]+|string|limits|assert)\.h$ ]]; then
+                violation "$file:$line" "includes <$name>: policy is pure, it takes structs and returns a plan"
+            fi
+        done < <(includes_of "$file")
+    done
+
+    # Nobody looks up. From the top: server, handlers; manager; session and pressure; the session's threads; what all
+    # stand on. A session's thread knows its session, but its header does not.
+    check_direction 'cgroup config domain gate generation kernel log mapping policy privs region worker' '[ch]' \
+        pager.h dropper.h pressure.h session.h manager.h server.h handlers.h
+    check_direction 'pager dropper' '[ch]' pressure.h manager.h server.h handlers.h
+    check_direction 'pager dropper pressure' h session.h manager.h
+    check_direction 'pressure session manager' '[ch]' server.h handlers.h
+    check_direction 'session' h manager.h pressure.h
+}
+
+check_lengths() {
+    local file lines
+    for file in $(c_files include protocol client daemon examples tests bench); do
+        lines=$(wc -l <"$file")
+        if ((lines > MAX_FILE_LINES)); then
+            violation "$file:$lines" "$lines lines, at most $MAX_FILE_LINES: this is more than one module"
+        fi
+        # A function: from the line in the first column that opens it (its last line ends with a brace) to the brace in
+        # the first column. Initialisers and types are no functions.
+        while read -r line lines; do
+            violation "$file:$line" "a function of $lines lines, at most $MAX_FUNCTION_LINES"
+        done < <(awk -v max="$MAX_FUNCTION_LINES" '
+            /^[A-Za-z_]/ && !open { start = FNR; head = "" }
+            !open { head = head $0 }
+            !open && /\{[[:space:]]*$/ {
+                open = 1
+                is_function = head ~ /\)[[:space:]]*\{[[:space:]]*$/ && head !~ /=/
+            }
+            open && /^\}/ {
+                if (is_function && FNR - start + 1 > max)
+                    print start, FNR - start + 1
+                open = 0
+            }' "$file")
+    done
+}
+
+check_layers
+check_lengths
+
+if ((violations > 0)); then
+    printf 'layering: %d violation(s)\n' "$violations"
+    exit 1
+fi
+echo "layering: ok"

@@ -1,0 +1,597 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The policy: chunks by priority and age, and the controller's numbers.
+ *
+ * A struct fixture is a region with tables of its own, as the daemon has them. The property test builds random ones and
+ * compares the plan with a list of all chunks sorted by rank.
+ */
+
+#include "policy.h"
+
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define MIB (UINT64_C(1) << 20)
+#define MAX_VICTIMS 4096
+#define NOW 100000
+
+struct fixture {
+    struct policy_region region;
+    _Atomic uint32_t *touched;
+    struct policy_span *spans;
+    _Atomic uint8_t *flags;
+    uint32_t n_spans;
+};
+
+static struct policy_victim victims[MAX_VICTIMS];
+
+static void fixture_init(struct fixture *f, unsigned shift, uint64_t chunks, unsigned n_pins, uint32_t priority) {
+    f->n_spans = (uint32_t)(((chunks << shift) + (UINT64_C(1) << POLICY_SPAN_SHIFT) - 1) >> POLICY_SPAN_SHIFT);
+    f->touched = calloc(f->n_spans, sizeof(*f->touched));
+    f->spans = calloc(f->n_spans, sizeof(*f->spans));
+    f->flags = calloc(chunks, sizeof(*f->flags));
+    f->region = (struct policy_region){
+        .priority = priority,
+        .chunk_shift = shift,
+        .chunk_count = chunks,
+        .touched = f->touched,
+        .touched_count = f->n_spans,
+        .spans = f->spans,
+        .chunk_flags = f->flags,
+        .n_pins = n_pins,
+    };
+    for (unsigned i = 0; i < n_pins; i++)
+        f->region.pins[i] = calloc(chunks, sizeof(struct drp_pin_cell));
+    for (uint32_t i = 0; i < f->n_spans; i++)
+        f->touched[i] = i;
+}
+
+static void fixture_deinit(struct fixture *f) {
+    for (unsigned i = 0; i < f->region.n_pins; i++)
+        free(f->region.pins[i]);
+    free((void *)f->touched);
+    free(f->spans);
+    free((void *)f->flags);
+}
+
+/* The order that the plan must follow, lowest first. */
+static unsigned chunk_rank(const struct policy_region *region, uint64_t chunk, uint32_t now) {
+    uint32_t last = region->spans[chunk >> (POLICY_SPAN_SHIFT - region->chunk_shift)].last_fault;
+
+    for (unsigned i = 0; i < region->n_pins; i++)
+        if (region->pins[i][region->first_chunk + chunk].tick > last)
+            last = region->pins[i][region->first_chunk + chunk].tick;
+    return (region->priority - 1) * 64 + (63 - policy_age_bucket(now, last));
+}
+
+static bool chunk_droppable(const struct policy_region *region, uint64_t chunk) {
+    uint64_t span = chunk >> (POLICY_SPAN_SHIFT - region->chunk_shift);
+    bool touched = false;
+
+    for (uint32_t i = 0; i < region->touched_count; i++)
+        touched |= region->touched[i] == span;
+    for (unsigned i = 0; i < region->n_pins; i++)
+        if (region->pins[i][region->first_chunk + chunk].count)
+            return false;
+    return touched && !(region->chunk_flags[chunk] & POLICY_CHUNK_GONE);
+}
+
+static void expect(size_t i, uint32_t region, uint64_t first_chunk, uint64_t chunk_count) {
+    ck_assert_uint_eq(victims[i].region, region);
+    ck_assert_uint_eq(victims[i].first_chunk, first_chunk);
+    ck_assert_uint_eq(victims[i].chunk_count, chunk_count);
+}
+
+static size_t plan(const struct policy_region *regions, size_t n, uint64_t demand, size_t max, uint64_t *ret_bytes) {
+    return policy_plan(regions, n, demand, NOW, victims, max, ret_bytes);
+}
+
+/* ---- age ---- */
+
+START_TEST(test_age_buckets) {
+    static const struct {
+        uint32_t age;
+        unsigned bucket;
+    } rows[] = {
+        {0, 0},           {1, 1}, {2, 2},  {3, 3},  {4, 4},  {5, 4},  {6, 5},
+        {7, 5},           {8, 6}, {11, 6}, {12, 7}, {15, 7}, {16, 8}, {UINT32_C(1) << 31, 62},
+        {UINT32_MAX, 63},
+    };
+    unsigned before = 0;
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        ck_assert_uint_eq(policy_age_bucket(UINT32_MAX, UINT32_MAX - rows[i].age), rows[i].bucket);
+    for (uint64_t age = 0; age <= UINT32_MAX; age += 1 + age / 64) {
+        unsigned bucket = policy_age_bucket(UINT32_MAX, UINT32_MAX - (uint32_t)age);
+
+        ck_assert_uint_ge(bucket, before);
+        ck_assert_uint_le(bucket, before + 1);
+        before = bucket;
+    }
+    ck_assert_uint_eq(before, 63);
+    ck_assert_uint_eq(policy_age_bucket(5, 6), 0);
+    ck_assert_uint_eq(policy_age_bucket(0, UINT32_MAX), 0);
+}
+END_TEST
+
+/* ---- order ---- */
+
+START_TEST(test_priority_before_age) {
+    struct fixture f[3];
+    struct policy_region regions[3];
+    uint64_t bytes;
+
+    for (unsigned i = 0; i < 3; i++) {
+        fixture_init(&f[i], 16, 32, 1, 3 - i);
+        f[i].spans[0].last_fault = NOW - 1000 * (3 - i); /* the higher the older */
+        regions[i] = f[i].region;
+    }
+    ck_assert_uint_eq(plan(regions, 3, 2 * MIB, 16, &bytes), 1);
+    ck_assert_uint_eq(victims[0].region, 2);
+    ck_assert_uint_eq(plan(regions, 3, 3 * MIB, 16, &bytes), 2);
+    expect(0, 1, 0, 16);
+    expect(1, 2, 0, 32);
+    ck_assert_uint_eq(bytes, 3 * MIB);
+    for (unsigned i = 0; i < 3; i++)
+        fixture_deinit(&f[i]);
+}
+END_TEST
+
+START_TEST(test_oldest_first) {
+    struct fixture f;
+    uint64_t bytes;
+
+    fixture_init(&f, 16, 96, 2, 2);
+    f.spans[0].last_fault = NOW - 10;
+    f.spans[1].last_fault = NOW - 10000;
+    f.spans[2].last_fault = NOW - 100;
+    f.region.pins[1][40].tick = NOW - 1; /* one chunk of the oldest span was pinned lately, by the second mapping */
+
+    ck_assert_uint_eq(plan(&f.region, 1, 1, 16, &bytes), 1);
+    expect(0, 0, 32, 1);
+    ck_assert_uint_eq(victims[0].limit, UINT64_MAX);
+    ck_assert_uint_eq(bytes, 65536);
+
+    ck_assert_uint_eq(plan(&f.region, 1, 2 * MIB, 16, &bytes), 3);
+    expect(0, 0, 32, 8);
+    expect(1, 0, 41, 23);
+    expect(2, 0, 64, 1);
+    ck_assert_uint_eq(bytes, 2 * MIB);
+    fixture_deinit(&f);
+}
+END_TEST
+
+START_TEST(test_pinned_and_gone_are_skipped) {
+    struct fixture f;
+    uint64_t bytes;
+
+    fixture_init(&f, 16, 32, 2, 2);
+    f.region.pins[0][3].count = 1;
+    f.region.pins[1][5].count = UINT32_MAX; /* garbage: a pin all the same */
+    f.flags[6] = POLICY_CHUNK_GONE;
+    f.flags[7] = (uint8_t)~POLICY_CHUNK_GONE;
+    ck_assert_uint_eq(plan(&f.region, 1, UINT64_MAX, 16, &bytes), 3);
+    ck_assert_uint_eq(bytes, 29 * 65536);
+    ck_assert_uint_eq(victims[0].chunk_count, 3);
+    expect(1, 0, 4, 1);
+    expect(2, 0, 7, 25);
+
+    for (unsigned i = 0; i < 32; i++)
+        f.region.pins[0][i].count = 1;
+    ck_assert_uint_eq(plan(&f.region, 1, UINT64_MAX, 16, &bytes), 0);
+    ck_assert_uint_eq(bytes, 0);
+    fixture_deinit(&f);
+}
+END_TEST
+
+START_TEST(test_demand_bounds) {
+    struct fixture f;
+    uint64_t bytes;
+
+    fixture_init(&f, 16, 64, 1, 2);
+    for (uint64_t demand = 1; demand <= 4 * MIB; demand += 33333) {
+        ck_assert_uint_gt(plan(&f.region, 1, demand, 16, &bytes), 0);
+        ck_assert_uint_ge(bytes, demand);
+        ck_assert_uint_lt(bytes, demand + 65536);
+    }
+    ck_assert_uint_eq(plan(&f.region, 1, 0, 16, &bytes), 0);
+    ck_assert_uint_eq(bytes, 0);
+    ck_assert_uint_eq(plan(&f.region, 1, 1, 0, &bytes), 0);
+    ck_assert_uint_eq(plan(&f.region, 1, 100 * MIB, 16, &bytes), 2);
+    ck_assert_uint_eq(bytes, 4 * MIB); /* all there is; spans don't merge */
+    fixture_deinit(&f);
+}
+END_TEST
+
+/* A region within a shared object: its cells start at first_chunk, victims count from its own start. */
+START_TEST(test_first_chunk_and_tail) {
+    struct fixture f;
+    struct policy_region region;
+    uint64_t bytes;
+
+    fixture_init(&f, 16, 64, 1, 2);
+    region = f.region;
+    region.first_chunk = 10;
+    region.chunk_count = 35; /* a span and 3 chunks */
+    region.pins[0][10].count = 1;
+    region.pins[0][9].count = 1; /* the neighbours' */
+    region.pins[0][45].count = 1;
+    ck_assert_uint_eq(plan(&region, 1, UINT64_MAX, 16, &bytes), 2);
+    ck_assert_uint_eq(bytes, 34 * 65536);
+    expect(0, 0, 1, 31);
+    expect(1, 0, 32, 3);
+    fixture_deinit(&f);
+}
+END_TEST
+
+START_TEST(test_max_victims_oldest_win) {
+    struct fixture f;
+    uint64_t bytes;
+
+    /* Every second chunk of the first span is younger than the rest of it; the second span is older, but for a pin. */
+    fixture_init(&f, 16, 64, 1, 2);
+    f.spans[0].last_fault = NOW - 100;
+    f.spans[1].last_fault = NOW - 5000;
+    for (unsigned i = 0; i < 32; i += 2)
+        f.region.pins[0][i].tick = NOW - 10;
+    f.region.pins[0][50].count = 1;
+
+    ck_assert_uint_eq(plan(&f.region, 1, UINT64_MAX, 4, &bytes), 3); /* one run for the whole of each span: all fits */
+    ck_assert_uint_eq(bytes, 63 * 65536);
+    ck_assert_uint_eq(plan(&f.region, 1, 3 * MIB - 65536, 4, &bytes), 4); /* without the youngest: 2 runs and 16 */
+    ck_assert_uint_eq(victims[0].first_chunk, 32);
+    ck_assert_uint_eq(victims[1].first_chunk, 51);
+    ck_assert_uint_eq(victims[2].first_chunk, 1);
+    ck_assert_uint_eq(victims[3].first_chunk, 3);
+    ck_assert_uint_eq(bytes, 33 * 65536);
+    ck_assert_uint_eq(plan(&f.region, 1, UINT64_MAX, 1, &bytes), 1);
+    expect(0, 0, 32, 18);
+    fixture_deinit(&f);
+}
+END_TEST
+
+START_TEST(test_opaque) {
+    struct fixture f;
+    struct policy_region regions[2];
+    uint64_t bytes;
+
+    fixture_init(&f, 16, 32, 1, 2);
+    regions[0] = f.region;
+    regions[0].opaque = true;
+    regions[0].touched_count = 0;
+    regions[0].resident = MIB;
+    regions[0].last_scan = NOW - 50;
+    regions[1] = f.region;
+    f.spans[0].last_fault = NOW - 500;
+
+    ck_assert_uint_eq(plan(regions, 2, 2 * MIB, 16, &bytes), 1); /* the seen one is older */
+    ck_assert_uint_eq(victims[0].region, 1);
+    ck_assert_uint_eq(plan(regions, 2, 2 * MIB + 5000, 16, &bytes), 2);
+    expect(0, 0, 0, 32);
+    ck_assert_uint_eq(victims[0].limit, 5000);
+    ck_assert_uint_eq(bytes, 2 * MIB + 5000);
+    ck_assert_uint_eq(plan(regions, 2, UINT64_MAX, 16, &bytes), 2);
+    ck_assert_uint_eq(victims[0].limit, MIB);
+    ck_assert_uint_eq(bytes, 3 * MIB);
+
+    regions[0].last_scan = NOW - 5000;
+    ck_assert_uint_eq(plan(regions, 2, MIB, 16, &bytes), 1);
+    ck_assert_uint_eq(victims[0].region, 0);
+    regions[0].resident = 0;
+    ck_assert_uint_eq(plan(regions, 2, MIB, 16, &bytes), 1);
+    ck_assert_uint_eq(victims[0].region, 1);
+    fixture_deinit(&f);
+}
+END_TEST
+
+/* ---- what clients and broken tables may hold ---- */
+
+START_TEST(test_hostile_values) {
+    struct fixture f;
+    struct policy_region region;
+    uint64_t bytes;
+
+    fixture_init(&f, 16, 96, 1, 2);
+    f.touched[0] = 3; /* just outside */
+    f.touched[2] = UINT32_MAX;
+    f.region.pins[0][33].tick = UINT32_MAX; /* the future: as young as can be, no more */
+    ck_assert_uint_eq(plan(&f.region, 1, UINT64_MAX, 16, &bytes), 1);
+    ck_assert_uint_eq(bytes, 2 * MIB);
+    ck_assert_uint_eq(plan(&f.region, 1, 2 * MIB - 65536, 16, &bytes), 2);
+    ck_assert_uint_eq(victims[1].first_chunk, 34);
+
+    region = f.region;
+    region.priority = 77; /* counts as the highest */
+    region.n_pins = 99;   /* of 4 */
+    ck_assert_uint_eq(plan(&region, 1, UINT64_MAX, 16, &bytes), 1);
+    region.priority = 0;
+    ck_assert_uint_eq(plan(&region, 1, UINT64_MAX, 16, &bytes), 1);
+    region.chunk_shift = 22;
+    ck_assert_uint_eq(plan(&region, 1, UINT64_MAX, 16, &bytes), 0);
+    region.chunk_shift = 11;
+    ck_assert_uint_eq(plan(&region, 1, UINT64_MAX, 16, &bytes), 0);
+    region.chunk_shift = 16;
+    region.chunk_count = 0;
+    ck_assert_uint_eq(plan(&region, 1, UINT64_MAX, 16, &bytes), 0);
+    fixture_deinit(&f);
+}
+END_TEST
+
+/* ---- against the naive plan ---- */
+
+#define N_RANDOM 4
+
+static uint64_t random_state = 88172645463325252;
+
+static uint32_t random_below(uint32_t n) {
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return (uint32_t)((random_state >> 16) % n);
+}
+
+static uint32_t random_tick(void) {
+    return NOW + 10 - random_below(1u << (1 + random_below(16)));
+}
+
+static void fixture_randomize(struct fixture *f) {
+    unsigned shift = 12 + random_below(10);
+    uint64_t chunks = 1 + random_below(200);
+
+    fixture_init(f, shift, chunks, random_below(3), 1 + random_below(3));
+    for (uint32_t i = 0; i < f->n_spans; i++)
+        f->spans[i].last_fault = random_tick();
+    for (uint64_t c = 0; c < chunks; c++) {
+        f->flags[c] = random_below(5) == 0;
+        for (unsigned i = 0; i < f->region.n_pins; i++) {
+            f->region.pins[i][c].tick = random_below(2) ? random_tick() : 0;
+            f->region.pins[i][c].count = random_below(8) == 0;
+        }
+    }
+    for (uint32_t i = 0, start = random_below(f->n_spans); i < f->n_spans; i++)
+        f->touched[i] = (start + i) % f->n_spans;
+    f->region.touched_count -= f->n_spans > 1; /* one span was never touched */
+    if (random_below(5) == 0) {
+        f->region.opaque = true;
+        f->region.resident = random_below(3) * MIB / 2;
+        f->region.last_scan = random_tick();
+    }
+}
+
+/* Marks the chunks of a plan in taken[] and checks each victim by itself. Returns the plan's bytes. */
+static uint64_t check_victims(const struct policy_region *regions, size_t n, bool taken[][256]) {
+    uint64_t bytes = 0;
+
+    for (size_t v = 0; v < n; v++) {
+        const struct policy_victim *victim = &victims[v];
+        const struct policy_region *region = &regions[victim->region];
+        unsigned shift = POLICY_SPAN_SHIFT - region->chunk_shift;
+
+        ck_assert_uint_gt(victim->chunk_count, 0);
+        if (region->opaque) {
+            ck_assert_uint_le(victim->limit, region->resident);
+            ck_assert(!taken[victim->region][0]);
+            taken[victim->region][0] = true;
+            bytes += victim->limit;
+            continue;
+        }
+        ck_assert_uint_eq(victim->first_chunk >> shift, (victim->first_chunk + victim->chunk_count - 1) >> shift);
+        for (uint64_t c = victim->first_chunk; c < victim->first_chunk + victim->chunk_count; c++) {
+            ck_assert_uint_lt(c, region->chunk_count);
+            ck_assert(chunk_droppable(region, c));
+            ck_assert(!taken[victim->region][c]);
+            taken[victim->region][c] = true;
+        }
+        bytes += victim->chunk_count << region->chunk_shift;
+    }
+    return bytes;
+}
+
+struct unit {
+    unsigned rank;
+    uint64_t bytes;
+    bool taken;
+};
+
+static int compare_units(const void *a, const void *b) {
+    const struct unit *x = a;
+    const struct unit *y = b;
+
+    return x->rank < y->rank ? -1 : x->rank > y->rank;
+}
+
+/* All that could be dropped, coldest first. */
+static size_t list_units(const struct policy_region *regions, bool taken[][256], struct unit *units) {
+    size_t n = 0;
+
+    for (size_t i = 0; i < N_RANDOM; i++) {
+        const struct policy_region *region = &regions[i];
+
+        if (region->opaque && region->resident)
+            units[n++] = (struct unit){(region->priority - 1) * 64 + 63 - policy_age_bucket(NOW, region->last_scan),
+                                       region->resident, taken[i][0]};
+        for (uint64_t c = 0; !region->opaque && c < region->chunk_count; c++)
+            if (chunk_droppable(region, c))
+                units[n++] = (struct unit){chunk_rank(region, c, NOW), UINT64_C(1) << region->chunk_shift, taken[i][c]};
+    }
+    qsort(units, n, sizeof(*units), compare_units);
+    return n;
+}
+
+static void check_random(const struct policy_region *regions, uint64_t demand, size_t max) {
+    static struct unit units[N_RANDOM * 256];
+    static bool taken[N_RANDOM][256];
+    unsigned threshold = 0;
+    uint64_t total = 0;
+    uint64_t bytes;
+    size_t n_units;
+    size_t n;
+
+    memset(taken, 0, sizeof(taken));
+    n = plan(regions, N_RANDOM, demand, max, &bytes);
+    ck_assert_uint_le(n, max);
+    ck_assert_uint_eq(check_victims(regions, n, taken), bytes);
+
+    n_units = list_units(regions, taken, units);
+    for (size_t i = 0; i < n_units; i++) {
+        total += units[i].bytes;
+        if (units[i].taken)
+            threshold = units[i].rank;
+    }
+    for (size_t i = 0; i < n_units && units[i].rank < threshold; i++)
+        ck_assert_msg(units[i].taken, "rank %u was left while rank %u was taken", units[i].rank, threshold);
+    if (n < max)
+        ck_assert_uint_ge(bytes, demand < total ? demand : total);
+    ck_assert(bytes == 0 || bytes < demand + 2 * MIB);
+}
+
+START_TEST(test_against_sorting) {
+    for (unsigned round = 0; round < 400; round++) {
+        struct fixture f[N_RANDOM];
+        struct policy_region regions[N_RANDOM];
+
+        for (unsigned i = 0; i < N_RANDOM; i++) {
+            fixture_randomize(&f[i]);
+            regions[i] = f[i].region;
+        }
+        for (unsigned i = 0; i < 10; i++)
+            check_random(regions, 1 + random_below(64 * MIB), MAX_VICTIMS);
+        for (unsigned i = 0; i < 10; i++)
+            check_random(regions, 1 + random_below(64 * MIB), 1 + random_below(40));
+        for (unsigned i = 0; i < N_RANDOM; i++)
+            fixture_deinit(&f[i]);
+    }
+}
+END_TEST
+
+/* ---- the controller ---- */
+
+START_TEST(test_demand) {
+    struct policy_limits limits = {.reserve = 100, .margin = 20, .slice = 1000, .fill_rate = 1000};
+
+    ck_assert_uint_eq(policy_demand(&limits, UINT64_MAX), 0);
+    ck_assert_uint_eq(policy_demand(&limits, 101), 0);
+    ck_assert_uint_eq(policy_demand(&limits, 100), 0);
+    ck_assert_uint_eq(policy_demand(&limits, 99), 21);
+    ck_assert_uint_eq(policy_demand(&limits, 0), 120);
+    limits.slice = 50;
+    ck_assert_uint_eq(policy_demand(&limits, 0), 50);
+    limits = (struct policy_limits){.reserve = UINT64_MAX, .margin = UINT64_MAX, .slice = UINT64_MAX};
+    ck_assert_uint_eq(policy_demand(&limits, 0), UINT64_MAX);
+}
+END_TEST
+
+START_TEST(test_next_look) {
+    struct policy_limits limits = {.reserve = 16 * MIB, .fill_rate = 1024 * MIB};
+
+    ck_assert_uint_eq(policy_next_look(&limits, 0, 0), 1000000);
+    ck_assert_uint_eq(policy_next_look(&limits, 16 * MIB, 0), 1000000);
+    ck_assert_uint_eq(policy_next_look(&limits, 16 * MIB + 4096, 0), 1000000);
+    ck_assert_uint_eq(policy_next_look(&limits, 80 * MIB, 0), 62500000);
+    ck_assert_uint_eq(policy_next_look(&limits, 80 * MIB, 32 * MIB), 31250000);
+    ck_assert_uint_eq(policy_next_look(&limits, 80 * MIB, UINT64_MAX), 1000000);
+    ck_assert_uint_eq(policy_next_look(&limits, 100000 * MIB, 0), 1000000000);
+    ck_assert_uint_eq(policy_next_look(&limits, UINT64_MAX, 0), 1000000000);
+    limits.fill_rate = 0;
+    ck_assert_uint_eq(policy_next_look(&limits, 80 * MIB, 0), 1000000000);
+    ck_assert_uint_eq(policy_next_look(&limits, 0, 0), 1000000);
+}
+END_TEST
+
+START_TEST(test_auto_reserve) {
+    ck_assert_uint_eq(policy_auto_reserve(4096 * MIB, 1000000, 9000000, UINT64_MAX), 4096 * MIB / 100);
+    ck_assert_uint_eq(policy_auto_reserve(1024 * MIB, 1000, 1000, UINT64_MAX), 4 * MIB);
+    ck_assert_uint_eq(policy_auto_reserve(4096 * MIB, 10000000, 90000000, 256 * MIB), 32 * MIB);
+    ck_assert_uint_eq(policy_auto_reserve(4096 * MIB, 0, 0, 8 * MIB), MIB); /* of a small limit an eighth, not 4 MiB */
+    ck_assert_uint_eq(policy_auto_reserve(UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX), UINT64_MAX / 8);
+}
+END_TEST
+
+START_TEST(test_stall_share) {
+    struct policy_limits limits = {.reserve = 100, .slice = 1000};
+
+    ck_assert_uint_eq(policy_stall_share(&limits, 200, 6400), 0);
+    ck_assert_uint_eq(policy_stall_share(&limits, 199, 6400), 100);
+    ck_assert_uint_eq(policy_stall_share(&limits, 0, 640000), 1000);
+    ck_assert_uint_eq(policy_stall_share(&limits, 0, 0), 0);
+}
+END_TEST
+
+/* ---- cost ---- */
+
+static double now_ms(void) {
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
+}
+
+static void measure(const char *what, const struct policy_region *region, uint64_t demand, size_t max) {
+    double best = 1e9;
+    uint64_t bytes = 0;
+    size_t n = 0;
+
+    for (unsigned i = 0; i < 3; i++) {
+        double start = now_ms();
+
+        n = plan(region, 1, demand, max, &bytes);
+        start = now_ms() - start;
+        best = start < best ? start : best;
+    }
+    printf("1 Mi chunks, %s: %.1f ms, %zu victims, %llu MiB\n", what, best, n, (unsigned long long)(bytes / MIB));
+    ck_assert_uint_gt(n, 0);
+}
+
+START_TEST(test_cost) {
+    struct fixture f;
+
+    fixture_init(&f, 16, 1 << 20, 1, 2);
+    for (uint32_t i = 0; i < f.n_spans; i++)
+        f.spans[i].last_fault = random_tick();
+    for (unsigned i = 0; i < 1 << 20; i++) {
+        f.region.pins[0][i].tick = random_below(4) ? 0 : random_tick();
+        f.region.pins[0][i].count = random_below(16) == 0;
+    }
+    measure("64 MiB wanted", &f.region, 64 * MIB, MAX_VICTIMS);
+    measure("30 GiB wanted, victims run out", &f.region, 30 * 1024 * MIB, 256);
+    f.region.n_pins = 0;
+    measure("no pin page, 30 GiB wanted", &f.region, 30 * 1024 * MIB, MAX_VICTIMS);
+    f.region.n_pins = 1;
+    fixture_deinit(&f);
+}
+END_TEST
+
+int main(void) {
+    const TTest *tests[] = {test_age_buckets,
+                            test_priority_before_age,
+                            test_oldest_first,
+                            test_pinned_and_gone_are_skipped,
+                            test_demand_bounds,
+                            test_first_chunk_and_tail,
+                            test_max_victims_oldest_win,
+                            test_opaque,
+                            test_hostile_values,
+                            test_against_sorting,
+                            test_demand,
+                            test_next_look,
+                            test_auto_reserve,
+                            test_stall_share,
+                            test_cost};
+    Suite *suite = suite_create("policy");
+    TCase *tcase = tcase_create("policy");
+    SRunner *runner;
+    int failed;
+
+    tcase_set_timeout(tcase, 120);
+    for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++)
+        tcase_add_test(tcase, tests[i]);
+    suite_add_tcase(suite, tcase);
+    runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
