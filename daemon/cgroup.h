@@ -41,8 +41,8 @@ int cgroup_new(struct cgroup **ret, int version, const char *mount, const char *
 struct cgroup *cgroup_free(struct cgroup *cgroup);
 
 struct cgroup_look {
-    uint64_t limit;    /* v2: memory.max; v1: memory.limit_in_bytes; huge values are CGROUP_NO_LIMIT */
-    uint64_t high;     /* v2: memory.high, else CGROUP_NO_LIMIT */
+    uint64_t limit; /* v2: memory.max; v1: memory.limit_in_bytes; huge values are CGROUP_NO_LIMIT */
+    uint64_t high;  /* v2: memory.high, else CGROUP_NO_LIMIT */
     uint64_t usage;
     uint64_t headroom; /* until limit: see cgroup_headroom(); CGROUP_NO_LIMIT without a limit */
     bool stat_read;    /* memory.stat was needed */
@@ -60,12 +60,15 @@ struct cgroup_stat {
 };
 /* Pure parsers, for tests and fuzzers. text need not be NUL-terminated. */
 int cgroup_parse_stat(const char *text, size_t size, int version, struct cgroup_stat *ret);
-int cgroup_parse_value(const char *text, size_t size, uint64_t *ret); /* "max" -> CGROUP_NO_LIMIT; v1's PAGE_COUNTER_MAX likewise */
+int cgroup_parse_value(const char *text, size_t size,
+                       uint64_t *ret); /* "max" -> CGROUP_NO_LIMIT; v1's PAGE_COUNTER_MAX likewise */
 /* limit - usage + inactive_file + active_file / 2 + slab, saturating, at most limit. */
 uint64_t cgroup_headroom(uint64_t limit, uint64_t usage, const struct cgroup_stat *stat);
 
 /* /proc/meminfo, kept open. */
-struct meminfo { int fd; };
+struct meminfo {
+    int fd;
+};
 int meminfo_init(struct meminfo *meminfo, const struct cgroup_roots *roots);
 void meminfo_deinit(struct meminfo *meminfo);
 int meminfo_read(struct meminfo *meminfo, uint64_t *ret_total, uint64_t *ret_available);

@@ -4,28 +4,28 @@
 
 /* The daemon's settings: defaults, then the file (ini, as systemd's), then the command line. Validated whole before use. */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdbool.h>
 #include <sys/types.h>
 
 #define CONFIG_AUTO UINT64_MAX
 
 struct config {
-    char *socket_path;      /* owned */
-    char *lend_group;       /* [Daemon] LendUserfaultfd=GROUP: members get /dev/userfaultfd; NULL: nobody. Owned */
-    gid_t lend_gid;         /* resolved; (gid_t)-1: nobody */
-    char *socket_group;     /* [Daemon] SocketGroup=: group of the socket; NULL: the daemon's. Owned */
-    gid_t socket_gid;       /* resolved; (gid_t)-1: unchanged */
-    mode_t socket_mode;     /* [Daemon] SocketMode=, octal, default 0666: what a client may do is decided by limits, not by reaching us */
-    uint64_t machine_reserve; /* [Pressure] MachineReserve= bytes (K, M, G, T suffixes), or auto */
-    uint64_t cgroup_reserve;  /* [Pressure] CgroupReserve= bytes, or auto */
-    bool kill_stuck;          /* [Daemon] KillStuckClients=yes|no (no): SIGKILL by pidfd after quarantine */
-    uint32_t max_connections; /* [Limits] Connections= in all (4096), 1..65536 */
+    char *socket_path;  /* owned */
+    char *lend_group;   /* [Daemon] LendUserfaultfd=GROUP: members get /dev/userfaultfd; NULL: nobody. Owned */
+    gid_t lend_gid;     /* resolved; (gid_t)-1: nobody */
+    char *socket_group; /* [Daemon] SocketGroup=: group of the socket; NULL: the daemon's. Owned */
+    gid_t socket_gid;   /* resolved; (gid_t)-1: unchanged */
+    mode_t socket_mode; /* [Daemon] SocketMode=, octal, default 0666: what a client may do is decided by limits, not by reaching us */
+    uint64_t machine_reserve;         /* [Pressure] MachineReserve= bytes (K, M, G, T suffixes), or auto */
+    uint64_t cgroup_reserve;          /* [Pressure] CgroupReserve= bytes, or auto */
+    bool kill_stuck;                  /* [Daemon] KillStuckClients=yes|no (no): SIGKILL by pidfd after quarantine */
+    uint32_t max_connections;         /* [Limits] Connections= in all (4096), 1..65536 */
     uint32_t max_connections_per_uid; /* [Limits] ConnectionsPerUser= (1024) */
-    uint32_t max_regions;     /* [Limits] RegionsPerClient= (1024), 1..65536 */
-    uint64_t max_region_bytes; /* [Limits] RegionBytes= (16T), 4K..16T */
-    uint64_t max_bytes_per_uid; /* [Limits] BytesPerUser= address space of all regions of a uid (64T) */
+    uint32_t max_regions;             /* [Limits] RegionsPerClient= (1024), 1..65536 */
+    uint64_t max_region_bytes;        /* [Limits] RegionBytes= (16T), 4K..16T */
+    uint64_t max_bytes_per_uid;       /* [Limits] BytesPerUser= address space of all regions of a uid (64T) */
 };
 
 /* Fills in the defaults. */

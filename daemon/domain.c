@@ -21,8 +21,8 @@
 #define DOMAIN_PUNCH_NS UINT64_C(4000000)
 #define DOMAIN_MARGIN (UINT64_C(2) * 1024 * 1024)
 
-static int domain_new(struct domains *domains, struct domain **ret, struct domain *parent, int version, const char *mount,
-                      const char *path) {
+static int domain_new(struct domains *domains, struct domain **ret, struct domain *parent, int version,
+                      const char *mount, const char *path) {
     struct domain *domain = calloc(1, sizeof(*domain));
 
     if (!domain)
@@ -49,12 +49,15 @@ static int domain_new(struct domains *domains, struct domain **ret, struct domai
     return 0;
 }
 
-int domains_init(struct domains *domains, const struct cgroup_roots *roots, uint64_t fill_rate, uint64_t machine_reserve,
-                 uint64_t cgroup_reserve) {
+int domains_init(struct domains *domains, const struct cgroup_roots *roots, uint64_t fill_rate,
+                 uint64_t machine_reserve, uint64_t cgroup_reserve) {
     int r;
 
-    *domains = (struct domains){ .roots = *roots, .fill_rate = fill_rate, .machine_reserve = machine_reserve,
-                                 .cgroup_reserve = cgroup_reserve, .next_id = 1 };
+    *domains = (struct domains){.roots = *roots,
+                                .fill_rate = fill_rate,
+                                .machine_reserve = machine_reserve,
+                                .cgroup_reserve = cgroup_reserve,
+                                .next_id = 1};
     LIST_INIT(&domains->list);
     r = meminfo_init(&domains->meminfo, roots);
     if (r < 0)
@@ -92,8 +95,8 @@ static struct domain *domains_lookup(struct domains *domains, int version, const
     struct domain *domain;
 
     LIST_FOREACH(domain, &domains->list, link)
-        if (domain->version == version && strcmp(domain->path, path) == 0 && strcmp(domain->mount, mount) == 0)
-            return domain;
+    if (domain->version == version && strcmp(domain->path, path) == 0 && strcmp(domain->mount, mount) == 0)
+        return domain;
     return NULL;
 }
 
@@ -133,7 +136,7 @@ static int domains_get(struct domains *domains, int version, const char *mount, 
 }
 
 int domains_find(struct domains *domains, pid_t pid, struct domain **ret) {
-    struct cgroup_place place = { 0 };
+    struct cgroup_place place = {0};
     int r;
 
     r = cgroup_locate(&domains->roots, pid, &place);
@@ -161,8 +164,8 @@ static void domain_look_machine(struct domains *domains, struct domain *domain) 
 
     if (meminfo_read(&domains->meminfo, &total, &available) < 0)
         return;
-    domain->look = (struct cgroup_look){ .limit = total, .high = CGROUP_NO_LIMIT, .usage = total - available,
-                                         .headroom = available };
+    domain->look =
+        (struct cgroup_look){.limit = total, .high = CGROUP_NO_LIMIT, .usage = total - available, .headroom = available};
 }
 
 void domain_take_look(struct domains *domains, struct domain *domain) {
@@ -174,12 +177,12 @@ void domain_take_look(struct domains *domains, struct domain *domain) {
         domain_look_machine(domains, domain);
     else if (!domain->cgroup || cgroup_read(domain->cgroup, limits->reserve + limits->margin, &domain->look) < 0) {
         domain->cgroup = cgroup_free(domain->cgroup);
-        domain->look = (struct cgroup_look){ .limit = CGROUP_NO_LIMIT, .high = CGROUP_NO_LIMIT,
-                                             .headroom = CGROUP_NO_LIMIT };
+        domain->look =
+            (struct cgroup_look){.limit = CGROUP_NO_LIMIT, .high = CGROUP_NO_LIMIT, .headroom = CGROUP_NO_LIMIT};
     }
-    limits->reserve = configured != CONFIG_AUTO
-                          ? configured
-                          : policy_auto_reserve(domains->fill_rate, DOMAIN_WAKEUP_NS, DOMAIN_PUNCH_NS, domain->look.limit);
+    limits->reserve = configured != CONFIG_AUTO ? configured
+                                                : policy_auto_reserve(domains->fill_rate, DOMAIN_WAKEUP_NS,
+                                                                      DOMAIN_PUNCH_NS, domain->look.limit);
     if (domain->look.headroom != CGROUP_NO_LIMIT)
         credit = (int64_t)domain->look.headroom - atomic_load(&domain->commitment) - (int64_t)limits->reserve;
     domain->looked = true;

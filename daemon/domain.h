@@ -44,8 +44,8 @@ struct domains {
     uint64_t machine_reserve, cgroup_reserve; /* CONFIG_AUTO, or configured */
 };
 
-int domains_init(struct domains *domains, const struct cgroup_roots *roots, uint64_t fill_rate, uint64_t machine_reserve,
-                 uint64_t cgroup_reserve);
+int domains_init(struct domains *domains, const struct cgroup_roots *roots, uint64_t fill_rate,
+                 uint64_t machine_reserve, uint64_t cgroup_reserve);
 void domains_deinit(struct domains *domains);
 
 /*

@@ -35,7 +35,7 @@
 /* ---- requests ---- */
 
 void drop_request_init(struct drop_request *request, void (*done)(struct drop_request *request), void *data) {
-    *request = (struct drop_request){ .done = done, .data = data };
+    *request = (struct drop_request){.done = done, .data = data};
     atomic_store(&request->pending, 1);
 }
 
@@ -89,8 +89,8 @@ static int dropper_enqueue(struct session *session, struct drop_job *job) {
     return r;
 }
 
-int dropper_submit(struct session *session, struct region *region, uint64_t first, uint64_t end, uint64_t limit, bool urgent,
-                   struct drop_request *request, struct drop_job *pooled) {
+int dropper_submit(struct session *session, struct region *region, uint64_t first, uint64_t end, uint64_t limit,
+                   bool urgent, struct drop_request *request, struct drop_job *pooled) {
     struct drop_job *job = pooled ? pooled : malloc(sizeof(*job));
 
     if (!job)
@@ -131,12 +131,12 @@ void dropper_give_up(struct session *session) {
         n = 0;
         session_lock(session);
         TAILQ_FOREACH(job, &session->dropper.jobs, link)
-            if (job->request && n < sizeof(given_up) / sizeof(given_up[0])) {
-                atomic_fetch_add(&job->request->failed, job_left(job));
-                given_up[n++] = job->request;
-                job->request = NULL;
-                job->next = job->end; /* what is not begun is not done later either */
-            }
+        if (job->request && n < sizeof(given_up) / sizeof(given_up[0])) {
+            atomic_fetch_add(&job->request->failed, job_left(job));
+            given_up[n++] = job->request;
+            job->request = NULL;
+            job->next = job->end; /* what is not begun is not done later either */
+        }
         session_unlock(session);
         for (size_t i = 0; i < n; i++)
             drop_request_finish(given_up[i]);
@@ -185,8 +185,7 @@ static void op_claim(struct session *session, struct drop_op *op) {
         if (resident == 0)
             continue;
         /* Not mapped: a region that is being handed over, its pins are not known yet. */
-        if (region->n_mappings == 0 ||
-            !generation_claim(&region->generations[chunk], cells, region->n_mappings, chunk)) {
+        if (region->n_mappings == 0 || !generation_claim(&region->generations[chunk], cells, region->n_mappings, chunk)) {
             if (region->n_mappings > 0)
                 wake_waiters(op, chunk);
             pinned += (uint64_t)resident << PAGE_SHIFT;
@@ -280,7 +279,8 @@ static void punch_by_ring(struct session *session, struct drop_op *ops, unsigned
                 sqe = io_uring_get_sqe(ring);
             }
             io_uring_prep_fallocate(sqe, ops[i].region->dropper_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                                    op_file_offset(&ops[i], chunk), (off_t)((end - chunk) << ops[i].region->chunk_shift));
+                                    op_file_offset(&ops[i], chunk),
+                                    (off_t)((end - chunk) << ops[i].region->chunk_shift));
             io_uring_sqe_set_data(sqe, &ops[i]);
             queued++;
         }
@@ -422,7 +422,7 @@ static bool job_seek(struct session *session, struct drop_job *job) {
     if (job->next >= job->end || job->limit == 0 || region->dropper_fd < 0)
         return false;
     worker_call_begin(&session->dropper.worker);
-    at = lseek(region->dropper_fd, op_file_offset(&(struct drop_op){ .region = region }, job->next), SEEK_DATA);
+    at = lseek(region->dropper_fd, op_file_offset(&(struct drop_op){.region = region}, job->next), SEEK_DATA);
     worker_call_end(&session->dropper.worker);
     if (at < 0) /* ENXIO: holes up to the end */
         return false;
@@ -517,8 +517,8 @@ static void dropper_take_down(struct session *session) {
         worker_call_begin(worker);
         /* Another process may hold the object: its pages go all the same. */
         if (session->client_dead && region->dropper_fd >= 0)
-            (void)!fallocate(region->dropper_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)region->object_offset,
-                             (off_t)region->size);
+            (void)!fallocate(region->dropper_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                             (off_t)region->object_offset, (off_t)region->size);
         region_release_object(region);
         if (region->dropper_fd >= 0)
             close(region->dropper_fd);
@@ -533,7 +533,7 @@ static void dropper_main(struct worker *worker) {
 
     dropper->have_ring = io_uring_queue_init(DROPPER_RING_SIZE, &dropper->ring, 0) == 0;
     while (!worker_stopping(worker)) {
-        struct pollfd fd = { .fd = worker->control, .events = POLLIN };
+        struct pollfd fd = {.fd = worker->control, .events = POLLIN};
         unsigned n;
 
         dropper_receive(session);
@@ -555,7 +555,8 @@ static void dropper_main(struct worker *worker) {
 }
 
 int dropper_start(struct session *session, int wake_fd) {
-    int keep[1] = { session->pager.worker.handle };
+    int keep[1] = {session->pager.worker.handle};
 
-    return worker_start(&session->dropper.worker, dropper_main, wake_fd, keep, session->pager.worker.started ? 1 : 0, "drp-dropper");
+    return worker_start(&session->dropper.worker, dropper_main, wake_fd, keep, session->pager.worker.started ? 1 : 0,
+                        "drp-dropper");
 }

@@ -18,7 +18,7 @@ struct drop_request {
     _Atomic uint64_t freed;
     _Atomic uint64_t pinned;
     _Atomic uint64_t failed;
-    _Atomic uint32_t pending; /* jobs, and one for the asker while he submits */
+    _Atomic uint32_t pending;                   /* jobs, and one for the asker while he submits */
     void (*done)(struct drop_request *request); /* in the thread that finished last */
     void *data;
 };
@@ -30,14 +30,14 @@ void drop_request_seal(struct drop_request *request);
 struct drop_job {
     TAILQ_ENTRY(drop_job) link;
     struct region *region;
-    uint64_t next;   /* chunk: what is left is [next, end) */
+    uint64_t next; /* chunk: what is left is [next, end) */
     uint64_t end;
-    uint64_t limit;  /* bytes still wanted; UINT64_MAX: all */
-    bool urgent;     /* do not wait for arming */
-    bool destroy;    /* unmap the object and let go of its descriptor instead */
-    bool pooled;     /* not malloc'd: in_use is cleared instead of free() */
+    uint64_t limit; /* bytes still wanted; UINT64_MAX: all */
+    bool urgent;    /* do not wait for arming */
+    bool destroy;   /* unmap the object and let go of its descriptor instead */
+    bool pooled;    /* not malloc'd: in_use is cleared instead of free() */
     _Atomic bool in_use;
-    struct drop_request *request; /* NULL once it was given up (quarantine) */
+    struct drop_request *request;             /* NULL once it was given up (quarantine) */
     void (*destroyed)(struct region *region); /* after a destroy job */
 };
 TAILQ_HEAD(drop_jobs, drop_job);
@@ -62,14 +62,14 @@ struct dropper {
     struct worker worker;
     struct io_uring ring;
     bool have_ring;
-    struct drop_jobs jobs; /* under the session's lock */
+    struct drop_jobs jobs;             /* under the session's lock */
     struct drop_op ops[DROPPER_BATCH]; /* of the thread */
 };
 
 int dropper_start(struct session *session, int wake_fd);
 /* A drop of chunks [first, end) of a region. -ESHUTDOWN: the session ends; -EAGAIN; -ENOMEM. pooled: NULL, or a job to use. */
-int dropper_submit(struct session *session, struct region *region, uint64_t first, uint64_t end, uint64_t limit, bool urgent,
-                   struct drop_request *request, struct drop_job *pooled);
+int dropper_submit(struct session *session, struct region *region, uint64_t first, uint64_t end, uint64_t limit,
+                   bool urgent, struct drop_request *request, struct drop_job *pooled);
 /* Lets the dropper take the region's object down; destroyed() is called in its thread. */
 int dropper_submit_destroy(struct session *session, struct region *region, void (*destroyed)(struct region *region));
 /* Gives up every waiting job: their requests see them as failed. What the stuck call still frees is not counted. */

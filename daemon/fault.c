@@ -31,8 +31,8 @@ struct fault {
     struct mapping *mapping;
     struct region *region;
     uint32_t span;
-    unsigned page;  /* in the span */
-    uint64_t start; /* page address of the fault */
+    unsigned page;         /* in the span */
+    uint64_t start;        /* page address of the fault */
     struct page_set pages; /* to fill */
     bool disarm;
     bool committed;
@@ -47,11 +47,12 @@ static unsigned span_pages(const struct region *region, uint32_t span) {
 }
 
 /* Calls for each piece of a span that a mapping has in the client's address space now. Takes the lock for each step. */
-#define for_each_piece(session, mapping_, first, last, address, length, offset)                                                   \
-    for (size_t cursor_ = 0; fault_next_piece(session, mapping_, first, last, &cursor_, &(address), &(length), &(offset));)
+#define for_each_piece(session, mapping_, first, last, address, length, offset) \
+    for (size_t cursor_ = 0;                                                    \
+         fault_next_piece(session, mapping_, first, last, &cursor_, &(address), &(length), &(offset));)
 
-static bool fault_next_piece(struct session *session, const struct mapping *mapping, uint64_t first, uint64_t last, size_t *cursor,
-                             uint64_t *address, uint64_t *length, uint64_t *offset) {
+static bool fault_next_piece(struct session *session, const struct mapping *mapping, uint64_t first, uint64_t last,
+                             size_t *cursor, uint64_t *address, uint64_t *length, uint64_t *offset) {
     bool more;
 
     session_lock(session);
@@ -116,7 +117,7 @@ static void choose_pages(struct fault *fault) {
 /* The window of 64 KiB around the page, and nothing outside it. */
 static void narrow_pages(struct fault *fault) {
     unsigned first = fault->page / WINDOW_PAGES * WINDOW_PAGES;
-    struct page_set window = { 0 };
+    struct page_set window = {0};
 
     page_set_add_range(&window, first, WINDOW_PAGES);
     for (size_t i = 0; i < SPAN_PAGES / 64; i++)
@@ -131,7 +132,8 @@ static enum uffd_outcome fill_pages(const struct fault *fault, uint64_t *filled)
     for (; outcome == UFFD_OK && page_set_next_run(&fault->pages, &first, &count); first += count) {
         uint64_t start = span_offset(fault->span) + ((uint64_t)first << PAGE_SHIFT), address, length, offset;
 
-        for_each_piece(fault->session, fault->mapping, start, start + ((uint64_t)count << PAGE_SHIFT), address, length, offset) {
+        for_each_piece(fault->session, fault->mapping, start, start + ((uint64_t)count << PAGE_SHIFT), address, length,
+                       offset) {
             outcome = uffd_zero(fault->session, address, length, filled);
             if (outcome != UFFD_OK)
                 break;
@@ -163,7 +165,7 @@ static void forget_gone(struct region *region, uint32_t span) {
 
     for (uint64_t i = 0; i < region_chunks_per_span(region) && chunk + i < region->chunk_count; i++)
         atomic_fetch_and_explicit(&region->chunk_flags[chunk + i], (uint8_t)~POLICY_CHUNK_GONE, memory_order_relaxed);
-    region->spans[span].history = (struct page_set){ 0 };
+    region->spans[span].history = (struct page_set){0};
     region->spans[span].fills++;
 }
 
@@ -192,7 +194,8 @@ static void disarm(struct fault *fault) {
     uint64_t address, length, offset;
     enum uffd_outcome outcome = UFFD_OK;
 
-    for_each_piece(session, fault->mapping, span_offset(fault->span), span_offset(fault->span + 1), address, length, offset) {
+    for_each_piece(session, fault->mapping, span_offset(fault->span), span_offset(fault->span + 1), address, length,
+                   offset) {
         outcome = wp ? uffd_register(session, address, length, UFFD_MODE_WP) : uffd_unregister(session, address, length);
         if (outcome != UFFD_OK)
             break;
@@ -238,7 +241,7 @@ static enum fault_answer fill_and_disarm(struct fault *fault, enum gate_verdict 
     outcome = fill_pages(fault, &filled);
     counter_add(&session->counters.filled_bytes, filled);
     if (outcome == UFFD_CHANGED) { /* the VMA is split inside the range: the page alone will do */
-        fault->pages = (struct page_set){ 0 };
+        fault->pages = (struct page_set){0};
         page_set_add(&fault->pages, fault->page);
         outcome = uffd_zero(session, fault->start, UINT64_C(1) << PAGE_SHIFT, &filled);
     }
@@ -284,7 +287,7 @@ static bool fault_begin(struct fault *fault, uint64_t address) {
 }
 
 enum fault_answer fault_answer(struct session *session, uint64_t address, bool forced) {
-    struct fault fault = { .session = session };
+    struct fault fault = {.session = session};
     enum gate_verdict verdict;
 
     session_lock(session);
@@ -323,7 +326,7 @@ enum fault_answer fault_answer(struct session *session, uint64_t address, bool f
 
 enum fault_answer fault_populate(struct session *session, struct pager_command *command) {
     struct region *region = command->region;
-    struct fault fault = { .session = session, .region = region };
+    struct fault fault = {.session = session, .region = region};
     uint64_t now = kernel_now(), end, filled = 0;
     enum gate_verdict verdict;
     enum uffd_outcome outcome;
@@ -350,7 +353,7 @@ enum fault_answer fault_populate(struct session *session, struct pager_command *
         end = (command->offset & ~(uint64_t)(GATE_STEP - 1)) + GATE_STEP < end
                   ? (command->offset & ~(uint64_t)(GATE_STEP - 1)) + GATE_STEP
                   : end;
-        fault.pages = (struct page_set){ 0 };
+        fault.pages = (struct page_set){0};
         page_set_add_range(&fault.pages, fault.page, (unsigned)((end - command->offset) >> PAGE_SHIFT));
     }
     region_touch(region, fault.span, session_tick(session));
@@ -464,10 +467,10 @@ uint64_t fault_refresh_commitments(struct session *session, unsigned max, bool r
 
         session_lock(session);
         LIST_FOREACH(region, &session->regions, link)
-            for (unsigned i = 0; i < region->n_mappings; i++) {
-                refresh_mapping(session, region->mappings[i], batch, &refresh);
-                left += region->mappings[i]->committed;
-            }
+        for (unsigned i = 0; i < region->n_mappings; i++) {
+            refresh_mapping(session, region->mappings[i], batch, &refresh);
+            left += region->mappings[i]->committed;
+        }
         session_unlock(session);
         back += refresh.back;
         /* A region is freed only by a command to this thread, so these still stand. */

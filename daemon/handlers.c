@@ -1,16 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What each request does. A handler runs in the loop and never waits: what can wait for the client goes to the pager or the dropper as part
- * of an operation, whose completion comes back to the loop and replies then.
- *
- * An operation outlives its connection if need be: it then ends without a reply. It never outlives its session, since the session's
- * threads finish or give up everything before they end, and completions run before the session is freed.
+ * What each request does, but for those about regions and mappings (handlers-region.c). A handler runs in the loop and never waits: what can
+ * wait for the client goes to the pager or the dropper as part of an operation, whose completion comes back to the loop and replies then.
  */
 
 #include "handlers.h"
 
 #include "codec.h"
 #include "log.h"
+#include "operation.h"
 #include "report.h"
 #include "server.h"
 
@@ -19,110 +17,8 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stddef.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#define KNOWN_OPTIONS DRP_REGION_HUGE
-#define UNFINISHED_RUNS_MAX 64
-
-struct operation {
-    struct completion completion;
-    struct connection *connection; /* NULL: gone */
-    struct session *session;
-    struct manager *manager;
-    uint16_t type;
-    uint32_t serial;
-    struct pager_command command;
-    struct drop_request request;
-    struct region *region;
-    struct mapping *mapping;
-    int fd; /* to send with the reply, or -1 */
-};
-
-/* ---- operations ---- */
-
-static struct operation *operation_new(struct connection *connection, const struct drp_wire_header *header,
-                                       void (*run)(struct completion *completion)) {
-    struct operation *operation = calloc(1, sizeof(*operation));
-
-    if (!operation) {
-        connection_reply_error(connection, header->type, header->serial, DRP_WIRE_ERROR_MEMORY);
-        return NULL;
-    }
-    operation->completion.run = run;
-    operation->connection = connection;
-    operation->session = connection->session;
-    operation->manager = connection->server->manager;
-    operation->type = header->type;
-    operation->serial = header->serial;
-    operation->fd = -1;
-    connection->operation = operation;
-    return operation;
-}
-
-static struct operation *operation_of(struct completion *completion) {
-    return (struct operation *)((char *)completion - offsetof(struct operation, completion));
-}
-
-/* Replies (message NULL: an error), frees the operation and lets the connection go on. */
-static void operation_finish(struct operation *operation, uint32_t error, void *message, size_t size) {
-    struct connection *connection = operation->connection;
-    size_t n_fds = operation->fd >= 0 && error == DRP_WIRE_OK ? 1 : 0;
-
-    if (operation->fd >= 0 && (n_fds == 0 || !connection))
-        close(operation->fd);
-    if (connection) {
-        connection->operation = NULL;
-        if (error == DRP_WIRE_OK)
-            connection_reply(connection, operation->type, operation->serial, message, size, &operation->fd, n_fds);
-        else
-            connection_reply_error(connection, operation->type, operation->serial, error);
-        connection_finish_operation(connection);
-    }
-    free(operation);
-}
-
-void handlers_abandon(struct operation *operation) {
-    operation->connection = NULL;
-}
-
-/* In the pager's thread. */
-static void command_done(struct pager_command *command) {
-    struct operation *operation = (struct operation *)((char *)command - offsetof(struct operation, command));
-
-    manager_complete(operation->manager, &operation->completion);
-}
-
-static void operation_submit(struct operation *operation, enum pager_command_type type) {
-    operation->command.type = type;
-    operation->command.mapping = operation->mapping;
-    operation->command.region = operation->region;
-    operation->command.done = command_done;
-    pager_submit(operation->session, &operation->command);
-}
-
-static uint32_t error_of(int error) {
-    switch (error) {
-    case -ENOMEM:
-    case -EMFILE:
-    case -ENFILE:
-    case -EAGAIN:
-        return DRP_WIRE_ERROR_MEMORY;
-    case -EBADF:
-    case -EINVAL:
-        return DRP_WIRE_ERROR_DESCRIPTOR;
-    case -EOPNOTSUPP:
-        return DRP_WIRE_ERROR_NOT_INTERCEPTED;
-    case -EDQUOT:
-        return DRP_WIRE_ERROR_QUOTA;
-    case -ESHUTDOWN:
-    case -ETIMEDOUT:
-        return DRP_WIRE_ERROR_QUARANTINED;
-    default:
-        return DRP_WIRE_ERROR_INTERNAL;
-    }
-}
 
 static void reply_error(struct connection *connection, const struct channel_packet *packet, uint32_t error) {
     connection_reply_error(connection, packet->message.header.type, packet->message.header.serial, error);
@@ -148,7 +44,7 @@ static void reply_hello(struct connection *connection, const struct drp_wire_hel
         .version = DRP_WIRE_VERSION,
         .features = hello->features & DRP_FEATURE_ADOPT,
         .session = connection->session->id,
-        .region_options = KNOWN_OPTIONS,
+        .region_options = HANDLERS_KNOWN_OPTIONS,
         .max_region_bytes = connection->server->config->max_region_bytes,
         .max_regions = connection->server->config->max_regions,
         .daemon_pid = (uint32_t)getpid(),
@@ -181,7 +77,8 @@ static void handle_hello(struct connection *connection, struct channel_packet *p
         reply_error(connection, packet, DRP_WIRE_ERROR_VERSION);
         return;
     }
-    r = session_new(&session, manager, manager->next_id++, connection->pid, connection->uid, connection->gid, connection->pidfd);
+    r = session_new(&session, manager, manager->next_id++, connection->pid, connection->uid, connection->gid,
+                    connection->pidfd);
     if (r < 0) {
         reply_error(connection, packet, DRP_WIRE_ERROR_MEMORY);
         return;
@@ -198,8 +95,8 @@ static void handle_hello(struct connection *connection, struct channel_packet *p
     }
     connection->session = session;
     manager_add_session(manager, session);
-    log_debug("client %s (pid %d, uid %u): session %" PRIu64 " in domain '%s'", session->name, (int)session->pid, session->uid,
-              session->id, session->domain->path);
+    log_debug("client %s (pid %d, uid %u): session %" PRIu64 " in domain '%s'", session->name, (int)session->pid,
+              session->uid, session->id, session->domain->path);
     reply_hello(connection, hello);
 }
 
@@ -230,360 +127,6 @@ static void handle_uffd(struct connection *connection, struct channel_packet *pa
         log_info("client %s (pid %d): accesses are not intercepted: %s", session->name, (int)session->pid, strerror(-r));
     }
     connection_reply(connection, uffd->header.type, uffd->header.serial, &reply, sizeof(reply), NULL, 0);
-}
-
-/* ---- CREATE, ADOPT ---- */
-
-static uint64_t bytes_of_uid(const struct manager *manager, uid_t uid) {
-    struct session *session;
-    uint64_t bytes = 0;
-
-    LIST_FOREACH(session, &manager->sessions, link)
-        if (session->uid == uid)
-            bytes += session->region_bytes;
-    return bytes;
-}
-
-/* Is there room for one more region of that size? */
-static uint32_t check_limits(const struct connection *connection, uint64_t size) {
-    const struct config *config = connection->server->config;
-    const struct session *session = connection->session;
-
-    if (atomic_load(&session->quarantined))
-        return DRP_WIRE_ERROR_QUARANTINED;
-    if (session->n_regions >= config->max_regions || size > config->max_region_bytes ||
-        bytes_of_uid(connection->server->manager, session->uid) + size > config->max_bytes_per_uid)
-        return DRP_WIRE_ERROR_QUOTA;
-    return DRP_WIRE_OK;
-}
-
-static uint32_t link_region(struct connection *connection, struct region *region) {
-    struct manager *manager = connection->server->manager;
-    int r;
-
-    pthread_mutex_lock(&manager->lock);
-    r = pressure_reserve(&manager->pressure, manager->n_regions + 1);
-    if (r >= 0) {
-        session_add_region(connection->session, region);
-        manager->n_regions++;
-    }
-    pthread_mutex_unlock(&manager->lock);
-    if (r >= 0)
-        return DRP_WIRE_OK;
-    region_release_object(region);
-    region_free(region);
-    return DRP_WIRE_ERROR_MEMORY;
-}
-
-static void fill_create_reply(struct drp_wire_create_reply *reply, const struct region *region) {
-    *reply = (struct drp_wire_create_reply){
-        .region = region->id,
-        .size = region->size,
-        .object_offset = region->object_offset,
-        .chunk_base = region->chunk_base,
-        .chunk_total = region->chunk_total,
-        .granted = region->options,
-        .chunk_shift = (uint8_t)region->chunk_shift,
-    };
-}
-
-/* What was asked becomes what is given. */
-static uint32_t shape_region(const struct connection *connection, const struct drp_wire_create *create, struct region_shape *ret) {
-    uint64_t options = create->required | create->preferred;
-    uint32_t shift = create->chunk_shift;
-    uint64_t size;
-
-    if (options & ~KNOWN_OPTIONS)
-        return DRP_WIRE_ERROR_UNSUPPORTED;
-    if ((create->required & DRP_REGION_HUGE) && shift != 0 && shift != SPAN_SHIFT)
-        return DRP_WIRE_ERROR_INVALID; /* a part of a huge page cannot be dropped whole */
-    if ((options & DRP_REGION_HUGE) && shift != 0 && shift != SPAN_SHIFT)
-        options &= ~DRP_REGION_HUGE;
-    if (shift == 0)
-        shift = options & DRP_REGION_HUGE ? SPAN_SHIFT : 16;
-    size = (create->size + (UINT64_C(1) << shift) - 1) & ~((UINT64_C(1) << shift) - 1);
-    *ret = (struct region_shape){
-        .id = connection->server->manager->next_id,
-        .size = size,
-        .options = options,
-        .chunk_shift = shift,
-        .priority = create->priority ? create->priority : DRP_PRIORITY_NORMAL,
-        .chunk_total = size >> shift,
-    };
-    return check_limits(connection, size);
-}
-
-static void handle_create(struct connection *connection, struct channel_packet *packet) {
-    const struct drp_wire_create *create = &packet->message.create;
-    struct drp_wire_create_reply reply;
-    struct region_shape shape;
-    struct region *region;
-    uint32_t error;
-    int fds[2], r;
-
-    error = shape_region(connection, create, &shape);
-    if (error != DRP_WIRE_OK) {
-        reply_error(connection, packet, error);
-        return;
-    }
-    r = region_new(&region, &connection->server->manager->kernel, &shape, -1, &fds[1]);
-    if (r < 0) {
-        log_warning("client %s (pid %d): cannot make a region of %" PRIu64 " bytes: %s", connection->session->name,
-                    (int)connection->pid, shape.size, strerror(-r));
-        reply_error(connection, packet, error_of(r) == DRP_WIRE_ERROR_DESCRIPTOR ? DRP_WIRE_ERROR_INTERNAL : error_of(r));
-        return;
-    }
-    connection->server->manager->next_id++;
-    fds[0] = fcntl(region->data_fd, F_DUPFD_CLOEXEC, 0);
-    error = fds[0] < 0 ? DRP_WIRE_ERROR_MEMORY : link_region(connection, region);
-    if (error != DRP_WIRE_OK) {
-        close(fds[1]);
-        if (fds[0] >= 0)
-            close(fds[0]);
-        else {
-            region_release_object(region);
-            region_free(region);
-        }
-        reply_error(connection, packet, error);
-        return;
-    }
-    fill_create_reply(&reply, region);
-    connection_reply(connection, create->header.type, create->header.serial, &reply, sizeof(reply), fds, 2);
-}
-
-static void handle_adopt(struct connection *connection, struct channel_packet *packet) {
-    const struct drp_wire_adopt *adopt = &packet->message.adopt;
-    struct manager *manager = connection->server->manager;
-    struct region_shape shape = {
-        .id = manager->next_id,
-        .size = adopt->size,
-        .options = adopt->granted & KNOWN_OPTIONS,
-        .chunk_shift = adopt->chunk_shift,
-        .priority = adopt->priority ? adopt->priority : DRP_PRIORITY_NORMAL,
-        .object_offset = adopt->object_offset,
-        .chunk_base = adopt->chunk_base,
-        .chunk_total = adopt->chunk_total,
-    };
-    struct drp_wire_create_reply reply;
-    struct region *region;
-    uint32_t error = check_limits(connection, adopt->size);
-    int state_fd = -1, data_fd;
-
-    if (error == DRP_WIRE_OK && ((adopt->granted & ~KNOWN_OPTIONS) ||
-                                 ((adopt->granted & DRP_REGION_HUGE) && adopt->chunk_shift != SPAN_SHIFT)))
-        error = DRP_WIRE_ERROR_INVALID;
-    if (error == DRP_WIRE_OK && (kernel_check_data_object(packet->fds[0], adopt->object_offset + adopt->size) < 0 ||
-                                 kernel_check_page_object(packet->fds[1], drp_state_bytes(adopt->chunk_total)) < 0))
-        error = DRP_WIRE_ERROR_DESCRIPTOR;
-    if (error != DRP_WIRE_OK) {
-        reply_error(connection, packet, error);
-        return;
-    }
-    data_fd = channel_packet_take(packet, 0);
-    if (region_new(&region, &manager->kernel, &shape, data_fd, &state_fd) < 0) {
-        close(data_fd);
-        reply_error(connection, packet, DRP_WIRE_ERROR_MEMORY);
-        return;
-    }
-    manager->next_id++;
-    error = region_adopt_generations(region, packet->fds[1]) < 0 ? DRP_WIRE_ERROR_MEMORY : DRP_WIRE_OK;
-    if (error != DRP_WIRE_OK) {
-        region_release_object(region);
-        region_free(region);
-    } else
-        error = link_region(connection, region);
-    if (error != DRP_WIRE_OK) {
-        close(state_fd);
-        reply_error(connection, packet, error);
-        return;
-    }
-    region->sweep = true; /* what is resident is not known */
-    fill_create_reply(&reply, region);
-    connection_reply(connection, adopt->header.type, adopt->header.serial, &reply, sizeof(reply), &state_fd, 1);
-}
-
-/* ---- MAP, UNMAP, DESTROY ---- */
-
-/* Drops that the old daemon did not finish are begun anew, now that the pins are known. */
-static void finish_old_drops(struct operation *operation) {
-    struct region *region = operation->region;
-    uint64_t chunk = 0, count;
-    unsigned runs = 0;
-
-    pthread_mutex_lock(&operation->manager->lock);
-    for (; runs < UNFINISHED_RUNS_MAX && region_take_unfinished(region, &chunk, &count); chunk += count, runs++)
-        if (session_need_dropper(operation->session) >= 0)
-            dropper_submit(operation->session, region, chunk, chunk + count, UINT64_MAX, false, NULL, NULL);
-    pthread_mutex_unlock(&operation->manager->lock);
-}
-
-static void map_done(struct completion *completion) {
-    struct operation *operation = operation_of(completion);
-    struct drp_wire_map_reply reply = {.mapping = operation->mapping->id};
-
-    if (operation->command.result < 0)
-        log_info("client %s (pid %d): a mapping is not intercepted: %s", operation->session->name, (int)operation->session->pid,
-                 strerror(-operation->command.result));
-    reply.interception = operation->mapping->intercepted ? DRP_WIRE_INTERCEPTION_FULL : DRP_WIRE_INTERCEPTION_NONE;
-    if (operation->connection)
-        finish_old_drops(operation);
-    operation_finish(operation, DRP_WIRE_OK, &reply, sizeof(reply));
-}
-
-static uint32_t make_mapping(struct operation *operation, struct channel_packet *packet) {
-    const struct drp_wire_map *map = &packet->message.map;
-    struct region *region = operation->region;
-    int pin_fd = -1, r;
-
-    if (map->offset >= region->size || map->length > region->size - map->offset)
-        return DRP_WIRE_ERROR_INVALID;
-    if (region->n_mappings >= REGION_MAPPINGS_MAX)
-        return DRP_WIRE_ERROR_QUOTA;
-    if (packet->n_fds == 1) {
-        pin_fd = packet->fds[0];
-        if (kernel_check_page_object(pin_fd, drp_pin_bytes(region->chunk_total)) < 0)
-            return DRP_WIRE_ERROR_DESCRIPTOR;
-    }
-    r = mapping_new(&operation->mapping, region, map->address, map->length, map->offset, pin_fd, &operation->fd);
-    if (r < 0)
-        return DRP_WIRE_ERROR_MEMORY;
-    operation->mapping->id = operation->manager->next_id++;
-    return DRP_WIRE_OK;
-}
-
-static void handle_map(struct connection *connection, struct channel_packet *packet) {
-    const struct drp_wire_map *map = &packet->message.map;
-    struct operation *operation = operation_new(connection, &map->header, map_done);
-    uint32_t error;
-
-    if (!operation)
-        return;
-    operation->region = session_find_region(connection->session, map->region);
-    error = operation->region ? make_mapping(operation, packet) : DRP_WIRE_ERROR_NOT_FOUND;
-    if (error != DRP_WIRE_OK) {
-        operation_finish(operation, error, NULL, 0);
-        return;
-    }
-    if (connection->session->intercepted) {
-        operation_submit(operation, PAGER_MAP);
-        return;
-    }
-    session_lock(connection->session);
-    region_add_mapping(operation->region, operation->mapping);
-    session_unlock(connection->session);
-    map_done(&operation->completion);
-}
-
-/* The pressure thread may be planning with its pin page: free it under the manager's lock. */
-static void free_mapping(struct operation *operation, struct mapping *mapping) {
-    pthread_mutex_lock(&operation->manager->lock);
-    mapping_free(mapping);
-    pthread_mutex_unlock(&operation->manager->lock);
-}
-
-static void unmap_done(struct completion *completion) {
-    struct operation *operation = operation_of(completion);
-    struct drp_wire_header reply = {0};
-
-    free_mapping(operation, operation->mapping);
-    operation_finish(operation, DRP_WIRE_OK, &reply, sizeof(reply));
-}
-
-static void begin_unmap(struct operation *operation) {
-    if (operation->session->intercepted) {
-        operation_submit(operation, PAGER_UNMAP);
-        return;
-    }
-    session_lock(operation->session);
-    region_remove_mapping(operation->mapping->region, operation->mapping);
-    session_unlock(operation->session);
-    operation->completion.run(&operation->completion);
-}
-
-static struct mapping *find_mapping(struct session *session, uint64_t id) {
-    struct region *region;
-
-    LIST_FOREACH(region, &session->regions, link)
-        for (unsigned i = 0; !region->dead && i < region->n_mappings; i++)
-            if (region->mappings[i]->id == id)
-                return region->mappings[i];
-    return NULL;
-}
-
-static void handle_unmap(struct connection *connection, struct channel_packet *packet) {
-    struct operation *operation = operation_new(connection, &packet->message.header, unmap_done);
-
-    if (!operation)
-        return;
-    operation->mapping = find_mapping(connection->session, packet->message.id.id);
-    if (operation->mapping)
-        begin_unmap(operation);
-    else
-        operation_finish(operation, DRP_WIRE_ERROR_NOT_FOUND, NULL, 0);
-}
-
-/*
- * DESTROY, in this order: no new drops; the dropper, behind the drops under way, lets go of the object; the pager unregisters each
- * mapping, behind the arming under way; the loop frees.
- */
-static void destroy_step(struct completion *completion) {
-    struct operation *operation = operation_of(completion);
-    struct region *region = operation->region;
-    struct drp_wire_header reply = {0};
-
-    if (operation->mapping)
-        free_mapping(operation, operation->mapping);
-    operation->mapping = NULL;
-    if (!operation->connection) { /* the session is ending: that frees the region */
-        operation_finish(operation, DRP_WIRE_OK, NULL, 0);
-        return;
-    }
-    if (region->n_mappings > 0) {
-        operation->mapping = region->mappings[0];
-        begin_unmap(operation);
-        return;
-    }
-    pthread_mutex_lock(&operation->manager->lock);
-    session_remove_region(operation->session, region);
-    operation->manager->n_regions--;
-    region_free(region);
-    pthread_mutex_unlock(&operation->manager->lock);
-    operation_finish(operation, DRP_WIRE_OK, &reply, sizeof(reply));
-}
-
-/* In the dropper's thread. */
-static void region_destroyed(struct region *region) {
-    struct operation *operation = region->destroyer;
-
-    manager_complete(operation->manager, &operation->completion);
-}
-
-static void handle_destroy(struct connection *connection, struct channel_packet *packet) {
-    struct operation *operation = operation_new(connection, &packet->message.header, destroy_step);
-    struct region *region;
-    int r;
-
-    if (!operation)
-        return;
-    region = session_find_region(connection->session, packet->message.id.id);
-    if (!region) {
-        operation_finish(operation, DRP_WIRE_ERROR_NOT_FOUND, NULL, 0);
-        return;
-    }
-    operation->region = region;
-    pthread_mutex_lock(&operation->manager->lock);
-    region->destroyer = operation;
-    r = session_need_dropper(connection->session);
-    if (r >= 0)
-        r = dropper_submit_destroy(connection->session, region, region_destroyed);
-    if (r >= 0) {
-        region->dead = true;
-        close(region->data_fd);
-        region->data_fd = -1;
-    }
-    pthread_mutex_unlock(&operation->manager->lock);
-    if (r < 0)
-        operation_finish(operation, error_of(r), NULL, 0);
 }
 
 /* ---- DROP, POPULATE, CONTROL_DROP ---- */
@@ -685,8 +228,8 @@ static void populate_done(struct completion *completion) {
     struct operation *operation = operation_of(completion);
     struct drp_wire_populate_reply reply = {.populated = operation->command.filled};
 
-    operation_finish(operation, operation->command.result < 0 ? error_of(operation->command.result) : DRP_WIRE_OK, &reply,
-                     sizeof(reply));
+    operation_finish(operation, operation->command.result < 0 ? operation_error(operation->command.result) : DRP_WIRE_OK,
+                     &reply, sizeof(reply));
 }
 
 static void handle_populate(struct connection *connection, struct channel_packet *packet) {
@@ -714,14 +257,16 @@ static void handle_stats(struct connection *connection, struct channel_packet *p
     struct drp_wire_stats_reply reply = {0};
 
     report_session(connection->session, &reply.counters);
-    connection_reply(connection, packet->message.header.type, packet->message.header.serial, &reply, sizeof(reply), NULL, 0);
+    connection_reply(connection, packet->message.header.type, packet->message.header.serial, &reply, sizeof(reply),
+                     NULL, 0);
 }
 
 static void handle_status(struct connection *connection, struct channel_packet *packet) {
     struct drp_wire_status_reply reply = {0};
 
     report_status(connection->server->manager, &reply);
-    connection_reply(connection, packet->message.header.type, packet->message.header.serial, &reply, sizeof(reply), NULL, 0);
+    connection_reply(connection, packet->message.header.type, packet->message.header.serial, &reply, sizeof(reply),
+                     NULL, 0);
 }
 
 static void handle_list(struct connection *connection, struct channel_packet *packet) {
@@ -733,13 +278,19 @@ static void handle_list(struct connection *connection, struct channel_packet *pa
 }
 
 void handlers_dispatch(struct connection *connection, struct channel_packet *packet) {
-    static void (*const handlers[])(struct connection *connection, struct channel_packet *packet) = {
-        [DRP_WIRE_HELLO] = handle_hello,       [DRP_WIRE_UFFD] = handle_uffd,
-        [DRP_WIRE_CREATE] = handle_create,     [DRP_WIRE_ADOPT] = handle_adopt,
-        [DRP_WIRE_MAP] = handle_map,           [DRP_WIRE_UNMAP] = handle_unmap,
-        [DRP_WIRE_DESTROY] = handle_destroy,   [DRP_WIRE_DROP] = handle_drop,
-        [DRP_WIRE_POPULATE] = handle_populate, [DRP_WIRE_STATS] = handle_stats,
-        [DRP_WIRE_STATUS] = handle_status,     [DRP_WIRE_LIST] = handle_list,
+    static void (*const handlers[])(struct connection * connection, struct channel_packet * packet) = {
+        [DRP_WIRE_HELLO] = handle_hello,
+        [DRP_WIRE_UFFD] = handle_uffd,
+        [DRP_WIRE_CREATE] = handle_create,
+        [DRP_WIRE_ADOPT] = handle_adopt,
+        [DRP_WIRE_MAP] = handle_map,
+        [DRP_WIRE_UNMAP] = handle_unmap,
+        [DRP_WIRE_DESTROY] = handle_destroy,
+        [DRP_WIRE_DROP] = handle_drop,
+        [DRP_WIRE_POPULATE] = handle_populate,
+        [DRP_WIRE_STATS] = handle_stats,
+        [DRP_WIRE_STATUS] = handle_status,
+        [DRP_WIRE_LIST] = handle_list,
         [DRP_WIRE_CONTROL_DROP] = handle_control_drop,
     };
     uint16_t type = packet->message.header.type;

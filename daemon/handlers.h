@@ -4,11 +4,17 @@
 
 struct channel_packet;
 struct connection;
-struct operation;
+
+#define HANDLERS_KNOWN_OPTIONS DRP_REGION_HUGE /* DRP_REGION_* that this daemon can give */
 
 /* Handles a request that codec_check_request() found well-formed. Replies at once, or leaves connection->operation set and replies later. */
 void handlers_dispatch(struct connection *connection, struct channel_packet *packet);
-/* The connection is gone: what is under way ends without a reply. */
-void handlers_abandon(struct operation *operation);
+
+/* In handlers-region.c, for the table in handlers.c. */
+void handle_create(struct connection *connection, struct channel_packet *packet);
+void handle_adopt(struct connection *connection, struct channel_packet *packet);
+void handle_map(struct connection *connection, struct channel_packet *packet);
+void handle_unmap(struct connection *connection, struct channel_packet *packet);
+void handle_destroy(struct connection *connection, struct channel_packet *packet);
 
 #endif

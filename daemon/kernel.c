@@ -255,7 +255,12 @@ static uint64_t fill_best(uint64_t bytes, int advice, size_t page_size) {
     return best;
 }
 
-/* The best of some rounds, not the mean: the question is how fast memory can go, and disturbances only slow it. */
+/*
+ * The best of some rounds, not the mean: the question is how fast memory can go, and disturbances only slow it. Each
+ * round gets the pages of the one before: they are warm, and backed already where a hypervisor does that at the first
+ * touch (which made the first round 50 times slower). So it is an upper bound, about half as much again as what a long
+ * run gets.
+ */
 static void measure_fill_rates(struct kernel *kernel) {
     kernel->fill_rate_small = fill_best(FILL_BYTES_SMALL, MADV_NOHUGEPAGE, kernel->page_size);
     kernel->fill_rate_huge = fill_best(FILL_BYTES_HUGE, MADV_HUGEPAGE, kernel->page_size);

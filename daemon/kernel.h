@@ -16,18 +16,18 @@ struct kernel {
     size_t page_size;
     unsigned cpus;
 
-    int mount_small;  /* O_PATH-able directory descriptor of a private tmpfs with 4 KiB pages (huge=never), or -1 */
-    int mount_huge;   /* the same with huge=always, or -1 */
-    int mount_error;  /* why -1: negative errno */
-    bool noswap;      /* the private tmpfs never swaps */
+    int mount_small; /* O_PATH-able directory descriptor of a private tmpfs with 4 KiB pages (huge=never), or -1 */
+    int mount_huge;  /* the same with huge=always, or -1 */
+    int mount_error; /* why -1: negative errno */
+    bool noswap;     /* the private tmpfs never swaps */
 
-    int uffd_device;  /* /dev/userfaultfd, or -1 */
-    int uffd_error;   /* 0: a full userfaultfd can be made by this process; else negative errno */
+    int uffd_device;        /* /dev/userfaultfd, or -1 */
+    int uffd_error;         /* 0: a full userfaultfd can be made by this process; else negative errno */
     uint64_t uffd_features; /* those that UFFDIO_API offers */
     bool uffd_wp_shmem;     /* UFFD_FEATURE_WP_HUGETLBFS_SHMEM: disarm by write-protect mode */
-    int uring_error;  /* 0: io_uring can be had */
-    int psi_error;    /* 0: a PSI trigger on memory can be had */
-    bool psi_short;   /* windows under 2 s allowed */
+    int uring_error;        /* 0: io_uring can be had */
+    int psi_error;          /* 0: a PSI trigger on memory can be had */
+    bool psi_short;         /* windows under 2 s allowed */
 
     uint64_t fill_rate_small; /* bytes per second that one CPU fills with 4 KiB pages */
     uint64_t fill_rate_huge;  /* the same with huge pages; = small where there are none */

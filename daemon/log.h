@@ -4,7 +4,13 @@
 
 /* Lines to stderr, with sd-daemon(3) priority prefixes when stderr is the journal. Only the loop's modules log; engines return. */
 
-enum log_level { LOG_LEVEL_ERROR = 3, LOG_LEVEL_WARNING = 4, LOG_LEVEL_NOTICE = 5, LOG_LEVEL_INFO = 6, LOG_LEVEL_DEBUG = 7 };
+enum log_level {
+    LOG_LEVEL_ERROR = 3,
+    LOG_LEVEL_WARNING = 4,
+    LOG_LEVEL_NOTICE = 5,
+    LOG_LEVEL_INFO = 6,
+    LOG_LEVEL_DEBUG = 7
+};
 
 /* Must be called once before the first line; threads may log after it. */
 void log_init(enum log_level max);

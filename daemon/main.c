@@ -34,7 +34,9 @@ struct options {
 };
 
 static const struct argp_option option_table[] = {
-    {"socket", 's', "PATH", 0, "Listen on this unix socket (default: $XDG_RUNTIME_DIR/droppabled.sock for an ordinary user, /run/droppabled.sock for root)", 0},
+    {"socket", 's', "PATH", 0,
+     "Listen on this unix socket (default: $XDG_RUNTIME_DIR/droppabled.sock for an ordinary user, /run/droppabled.sock for root)",
+     0},
     {"config", 'c', "FILE", 0, "Read settings from FILE (default: " DEFAULT_CONFIG ", if it exists)", 0},
     {"log-level", 'l', "LEVEL", 0, "error, warning, notice, info (default) or debug", 0},
     {0},
@@ -66,9 +68,10 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
 static const struct argp parser = {
     .options = option_table,
     .parser = parse_option,
-    .doc = "Owns memory for its clients, gives it back to the system under pressure, and fills it with zeros when it is touched again."
-           "\vExit status: 0 ended by SIGTERM or SIGINT; 1 could not start or had to stop; 2 wrong options or config.\n"
-           "Without root it runs with less and says in its log and in 'droppablectl status' what is missing.",
+    .doc =
+        "Owns memory for its clients, gives it back to the system under pressure, and fills it with zeros when it is touched again."
+        "\vExit status: 0 ended by SIGTERM or SIGINT; 1 could not start or had to stop; 2 wrong options or config.\n"
+        "Without root it runs with less and says in its log and in 'droppablectl status' what is missing.",
 };
 
 static int load_config(struct config *config, const struct options *options) {

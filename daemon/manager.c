@@ -133,8 +133,8 @@ struct session *manager_find_session(struct manager *manager, uint64_t id) {
     struct session *session;
 
     LIST_FOREACH(session, &manager->sessions, link)
-        if (session->id == id)
-            return session;
+    if (session->id == id)
+        return session;
     return NULL;
 }
 

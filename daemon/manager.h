@@ -31,7 +31,7 @@ struct manager {
     struct domains domains;
     unsigned n_sessions;
     unsigned n_regions;
-    uint64_t next_id; /* of sessions, regions, mappings */
+    uint64_t next_id;              /* of sessions, regions, mappings */
     struct session_counters ended; /* sums of sessions that are gone */
 
     int wake_fd; /* eventfd: completions or ended workers wait for the loop */

@@ -43,8 +43,8 @@ static int mapping_map_pins(struct mapping *mapping, int pin_fd, int *ret_pin_fd
     return 0;
 }
 
-int mapping_new(struct mapping **ret, struct region *region, uint64_t address, uint64_t length, uint64_t offset, int pin_fd,
-                int *ret_pin_fd) {
+int mapping_new(struct mapping **ret, struct region *region, uint64_t address, uint64_t length, uint64_t offset,
+                int pin_fd, int *ret_pin_fd) {
     struct mapping *mapping = calloc(1, sizeof(*mapping));
     size_t commits = region->span_count * sizeof(uint16_t);
     int r;
@@ -56,7 +56,8 @@ int mapping_new(struct mapping **ret, struct region *region, uint64_t address, u
     mapping->length = length;
     mapping->offset = offset;
     mapping->tables_size = commits + region->span_count;
-    mapping->tables = mmap(NULL, mapping->tables_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    mapping->tables =
+        mmap(NULL, mapping->tables_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (mapping->tables == MAP_FAILED) {
         r = -errno;
         free(mapping);
@@ -103,19 +104,19 @@ void mapping_set_state(struct mapping *mapping, uint32_t span, enum mapping_span
 }
 
 int extents_init(struct extents *extents) {
-    void *p = mmap(NULL, EXTENTS_MAX * sizeof(struct extent), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                   -1, 0);
+    void *p = mmap(NULL, EXTENTS_MAX * sizeof(struct extent), PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     if (p == MAP_FAILED)
         return -errno;
-    *extents = (struct extents){ .entries = p };
+    *extents = (struct extents){.entries = p};
     return 0;
 }
 
 void extents_deinit(struct extents *extents) {
     if (extents->entries)
         munmap(extents->entries, EXTENTS_MAX * sizeof(struct extent));
-    *extents = (struct extents){ 0 };
+    *extents = (struct extents){0};
 }
 
 /* Index of the first extent that ends above the address. */
@@ -213,8 +214,8 @@ void extents_forget(struct extents *extents, const struct mapping *mapping) {
             i++;
 }
 
-bool extents_next(const struct extents *extents, const struct mapping *mapping, uint64_t offset, uint64_t end, size_t *cursor,
-                  uint64_t *ret_address, uint64_t *ret_length, uint64_t *ret_offset) {
+bool extents_next(const struct extents *extents, const struct mapping *mapping, uint64_t offset, uint64_t end,
+                  size_t *cursor, uint64_t *ret_address, uint64_t *ret_length, uint64_t *ret_offset) {
     const struct extent *whole = *cursor == 0 ? extents_find(extents, mapping->address) : NULL;
     size_t i = *cursor, stop = extents->n;
 

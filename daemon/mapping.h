@@ -31,11 +31,11 @@ struct mapping {
     /* By span of the region, one lazily filled mapping. */
     void *tables;
     size_t tables_size;
-    uint8_t *span_state;   /* enum mapping_span_state */
-    uint16_t *span_commit; /* pages that the kernel may still fill, as counted in the domain's commitment */
+    uint8_t *span_state;    /* enum mapping_span_state */
+    uint16_t *span_commit;  /* pages that the kernel may still fill, as counted in the domain's commitment */
     uint32_t disarmed_runs; /* runs of spans that are not armed: each costs two more VMAs */
-    uint64_t committed;    /* sum of span_commit in bytes */
-    uint32_t refresh;      /* span at which the next refresh of commitments begins */
+    uint64_t committed;     /* sum of span_commit in bytes */
+    uint32_t refresh;       /* span at which the next refresh of commitments begins */
 };
 
 /* Where a piece of a mapping is in the client's address space now. */
@@ -54,8 +54,8 @@ struct extents {
 };
 
 /* pin_fd < 0: a new pin page, *ret_pin_fd is its read-write descriptor for the client. Else that page is taken (checked by the caller), *ret_pin_fd = -1. */
-int mapping_new(struct mapping **ret, struct region *region, uint64_t address, uint64_t length, uint64_t offset, int pin_fd,
-                int *ret_pin_fd);
+int mapping_new(struct mapping **ret, struct region *region, uint64_t address, uint64_t length, uint64_t offset,
+                int pin_fd, int *ret_pin_fd);
 struct mapping *mapping_free(struct mapping *mapping);
 /* Changes the state of a span and keeps disarmed_runs. */
 void mapping_set_state(struct mapping *mapping, uint32_t span, enum mapping_span_state state);
@@ -78,7 +78,7 @@ void extents_forget(struct extents *extents, const struct mapping *mapping);
  * The next piece of a mapping's bytes [offset, end) that is mapped, in order of address. *cursor starts at 0. false: no more.
  * The whole mapping being one extent, it is found at once.
  */
-bool extents_next(const struct extents *extents, const struct mapping *mapping, uint64_t offset, uint64_t end, size_t *cursor,
-                  uint64_t *ret_address, uint64_t *ret_length, uint64_t *ret_offset);
+bool extents_next(const struct extents *extents, const struct mapping *mapping, uint64_t offset, uint64_t end,
+                  size_t *cursor, uint64_t *ret_address, uint64_t *ret_length, uint64_t *ret_offset);
 
 #endif

@@ -43,7 +43,8 @@
 int pager_handshake(int uffd, bool wp_shmem, bool *ret_use_wp) {
     struct uffdio_api api = {
         .api = UFFD_API,
-        .features = UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_EVENT_REMOVE |
+        .features = UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP |
+                    UFFD_FEATURE_EVENT_REMOVE |
                     (wp_shmem ? UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_PAGEFAULT_FLAG_WP : 0),
     };
 
@@ -59,7 +60,8 @@ int pager_handshake(int uffd, bool wp_shmem, bool *ret_use_wp) {
 
 static void pager_map(struct session *session, struct pager_command *command) {
     struct mapping *mapping = command->mapping;
-    struct extent extent = { .address = mapping->address, .length = mapping->length, .mapping = mapping, .offset = mapping->offset };
+    struct extent extent = {
+        .address = mapping->address, .length = mapping->length, .mapping = mapping, .offset = mapping->offset};
     enum uffd_outcome outcome;
     int r;
 
@@ -159,7 +161,8 @@ void pager_submit(struct session *session, struct pager_command *command) {
 
 /* ---- arming ---- */
 
-bool pager_still_mapped(struct session *session, const struct mapping *mapping, uint64_t address, uint64_t length, uint64_t offset) {
+bool pager_still_mapped(struct session *session, const struct mapping *mapping, uint64_t address, uint64_t length,
+                        uint64_t offset) {
     uint64_t start, end, file_offset, inode, covered = address;
     char buffer[4096], perms[5];
     unsigned major, minor;
@@ -180,10 +183,11 @@ bool pager_still_mapped(struct session *session, const struct mapping *mapping, 
         buffer[have] = '\0';
         while ((newline = strchr(line, '\n'))) {
             *newline = '\0';
-            if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %x:%x %" SCNu64, &start, &end, perms, &file_offset, &major, &minor,
-                       &inode) == 7 &&
+            if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %x:%x %" SCNu64, &start, &end, perms,
+                       &file_offset, &major, &minor, &inode) == 7 &&
                 end > covered) {
-                if (start > covered || inode != mapping->region->inode || makedev(major, minor) != mapping->region->device ||
+                if (start > covered || inode != mapping->region->inode ||
+                    makedev(major, minor) != mapping->region->device ||
                     file_offset + (covered - start) != mapping->region->object_offset + offset + (covered - address))
                     return false;
                 covered = end;
@@ -222,7 +226,8 @@ static bool needs_arming(const struct region *region, uint32_t span) {
     return false;
 }
 
-void pager_arm_spans(struct session *session, struct region *const *regions, const uint32_t *spans, unsigned n, uint64_t wait_ns) {
+void pager_arm_spans(struct session *session, struct region *const *regions, const uint32_t *spans, unsigned n,
+                     uint64_t wait_ns) {
     struct pager *pager = &session->pager;
     uint64_t deadline = kernel_now() + wait_ns, now;
     uint32_t sequence;
@@ -245,7 +250,7 @@ void pager_arm_spans(struct session *session, struct region *const *regions, con
         return;
     worker_kick(&pager->worker);
     while (atomic_load(&pager->arm_sequence) == sequence + 1 && (now = kernel_now()) < deadline) {
-        struct timespec left = { .tv_nsec = (long)(deadline - now) };
+        struct timespec left = {.tv_nsec = (long)(deadline - now)};
 
         syscall(SYS_futex, &pager->arm_sequence, FUTEX_WAIT_PRIVATE, sequence + 1, &left, NULL, 0);
     }
@@ -319,12 +324,14 @@ static void pager_forget_history(struct session *session, uint64_t start, uint64
         uint64_t first = at > e->address ? at : e->address;
         uint64_t last = end < e->address + e->length ? end : e->address + e->length;
 
-        for (uint64_t o = e->offset + (first - e->address); o < e->offset + (last - e->address); o += UINT64_C(1) << PAGE_SHIFT) {
+        for (uint64_t o = e->offset + (first - e->address); o < e->offset + (last - e->address);
+             o += UINT64_C(1) << PAGE_SHIFT) {
             if ((o & (SPAN_SIZE - 1)) == 0 && !e->mapping->region->spans[o >> SPAN_SHIFT].touched) {
                 o += SPAN_SIZE - (UINT64_C(1) << PAGE_SHIFT); /* nothing known of that whole span */
                 continue;
             }
-            page_set_remove_range(&e->mapping->region->spans[o >> SPAN_SHIFT].history, (unsigned)(o >> PAGE_SHIFT) % SPAN_PAGES, 1);
+            page_set_remove_range(&e->mapping->region->spans[o >> SPAN_SHIFT].history,
+                                  (unsigned)(o >> PAGE_SHIFT) % SPAN_PAGES, 1);
         }
         at = e->address + e->length;
     }
@@ -430,7 +437,7 @@ static void pager_main(struct worker *worker) {
     int fd;
 
     while (!worker_stopping(worker)) {
-        struct pollfd fds[] = { { .fd = pager->uffd, .events = POLLIN }, { .fd = worker->control, .events = POLLIN } };
+        struct pollfd fds[] = {{.fd = pager->uffd, .events = POLLIN}, {.fd = worker->control, .events = POLLIN}};
 
         pager_run_arm(session); /* before commands: an UNMAP is the last that hears of its region */
         pager_run_commands(session);
@@ -439,7 +446,7 @@ static void pager_main(struct worker *worker) {
         if (poll(fds, 2, pager_timeout(session)) < 0)
             continue;
         while (worker_receive(worker, &fd, &data) > 0)
-            close(fd); /* nobody sends any */
+            close(fd);                /* nobody sends any */
         if (fds[0].revents & POLLERR) /* the client made its copy blocking: that holds for ours, too */
             fcntl(pager->uffd, F_SETFL, O_NONBLOCK);
         else if (fds[0].revents & POLLIN)
@@ -456,7 +463,7 @@ static void pager_main(struct worker *worker) {
 
 int pager_start(struct session *session, int uffd, int maps_fd, bool use_wp, int wake_fd) {
     struct pager *pager = &session->pager;
-    int keep[2] = { uffd, maps_fd };
+    int keep[2] = {uffd, maps_fd};
 
     pager->uffd = uffd;
     pager->maps_fd = maps_fd;

@@ -50,20 +50,20 @@ struct pager_arm {
 
 struct pager {
     struct worker worker;
-    int uffd;      /* of the pager's table */
-    int maps_fd;   /* /proc/PID/maps of the client, to look before an unregistered range is armed; -1 */
-    bool use_wp;   /* disarm by write-protect mode; else by unregistering */
+    int uffd;          /* of the pager's table */
+    int maps_fd;       /* /proc/PID/maps of the client, to look before an unregistered range is armed; -1 */
+    bool use_wp;       /* disarm by write-protect mode; else by unregistering */
     uint32_t runs_max; /* runs of disarmed spans that max_map_count allows */
 
     struct pager_commands commands; /* under the session's lock */
     struct pager_arm arm;
-    _Atomic uint32_t arm_sequence;  /* futex: odd while a request stands, even when it is done */
-    _Atomic uint64_t rearm_bytes;   /* commitments that the pressure thread wants back */
+    _Atomic uint32_t arm_sequence; /* futex: odd while a request stands, even when it is done */
+    _Atomic uint64_t rearm_bytes;  /* commitments that the pressure thread wants back */
 
     struct pager_deferred deferred[PAGER_DEFERRED_MAX];
     unsigned n_deferred;
-    _Atomic bool waits_for_drop;    /* a fault is deferred until a drop is over: the dropper shall kick */
-    _Atomic bool waits_at_gate;     /* a fault or populate is deferred until there is credit */
+    _Atomic bool waits_for_drop; /* a fault is deferred until a drop is over: the dropper shall kick */
+    _Atomic bool waits_at_gate;  /* a fault or populate is deferred until there is credit */
 };
 
 /* Does UFFDIO_API on a client's fresh userfaultfd. 0, or negative errno. */
@@ -72,7 +72,8 @@ int pager_handshake(int uffd, bool wp_shmem, bool *ret_use_wp);
 int pager_start(struct session *session, int uffd, int maps_fd, bool use_wp, int wake_fd);
 
 /* In the pager's thread: is this piece still a mapping of the region's object, at that offset? For pieces that sent no events. */
-bool pager_still_mapped(struct session *session, const struct mapping *mapping, uint64_t address, uint64_t length, uint64_t offset);
+bool pager_still_mapped(struct session *session, const struct mapping *mapping, uint64_t address, uint64_t length,
+                        uint64_t offset);
 
 /* From any thread of the main table. */
 void pager_submit(struct session *session, struct pager_command *command);
@@ -81,6 +82,7 @@ void pager_submit(struct session *session, struct pager_command *command);
  * From the dropper: asks for spans to be armed, waits at most wait_ns (0: not at all). The spans' in_flight is up. When this returns,
  * a span is armed where its mappings' span_state says so.
  */
-void pager_arm_spans(struct session *session, struct region *const *regions, const uint32_t *spans, unsigned n, uint64_t wait_ns);
+void pager_arm_spans(struct session *session, struct region *const *regions, const uint32_t *spans, unsigned n,
+                     uint64_t wait_ns);
 
 #endif

@@ -26,27 +26,27 @@ struct policy_span {
 
 /* One region as policy sees it. The arrays are the daemon's own tables and the client's pin page: any value may be in the latter. */
 struct policy_region {
-    uint32_t priority;    /* 1..3 */
-    uint32_t chunk_shift; /* 12..21 */
-    uint64_t first_chunk; /* index of the region's first chunk in pins[] */
-    uint64_t chunk_count; /* chunks of the region */
+    uint32_t priority;               /* 1..3 */
+    uint32_t chunk_shift;            /* 12..21 */
+    uint64_t first_chunk;            /* index of the region's first chunk in pins[] */
+    uint64_t chunk_count;            /* chunks of the region */
     const _Atomic uint32_t *touched; /* indices of spans that ever had a fault, in order of first touch */
     uint32_t touched_count;
-    const struct policy_span *spans; /* by span index */
+    const struct policy_span *spans;    /* by span index */
     const _Atomic uint8_t *chunk_flags; /* by chunk index of the region: POLICY_CHUNK_* */
-    struct drp_pin_cell *pins[4];    /* each mapping's cells, NULL beyond n_pins; never written */
+    struct drp_pin_cell *pins[4];       /* each mapping's cells, NULL beyond n_pins; never written */
     uint32_t n_pins;
     /* A region whose faults nobody sees: resident bytes are known, their places are not. Offered as a whole, age by last_scan. */
     bool opaque;
-    uint64_t resident;   /* bytes, of an opaque region */
-    uint32_t last_scan;  /* tick of the last drop in it, of an opaque region */
+    uint64_t resident;  /* bytes, of an opaque region */
+    uint32_t last_scan; /* tick of the last drop in it, of an opaque region */
 };
 
 struct policy_victim {
-    uint32_t region;     /* index into the regions given */
+    uint32_t region;      /* index into the regions given */
     uint64_t first_chunk; /* of the region; whole span at most for regions that are not opaque */
     uint64_t chunk_count;
-    uint64_t limit;      /* stop after so many bytes (opaque regions); UINT64_MAX otherwise */
+    uint64_t limit; /* stop after so many bytes (opaque regions); UINT64_MAX otherwise */
 };
 
 /* Ages in ticks to 64 buckets, two per power of two: 0, 1, 2, 3, 4-5, 6-7, 8-11, 12-15, ... Time that lies ahead counts as age 0. */

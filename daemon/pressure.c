@@ -60,10 +60,10 @@ static void take_back_commitments(struct manager *manager, const struct domain *
     struct session *session;
 
     LIST_FOREACH(session, &manager->sessions, link)
-        if (session->intercepted && domain_is_within(session->domain, domain)) {
-            atomic_store(&session->pager.rearm_bytes, bytes);
-            worker_kick(&session->pager.worker);
-        }
+    if (session->intercepted && domain_is_within(session->domain, domain)) {
+        atomic_store(&session->pager.rearm_bytes, bytes);
+        worker_kick(&session->pager.worker);
+    }
 }
 
 static uint64_t droppable_bytes(struct manager *manager, const struct domain *domain) {
@@ -72,9 +72,9 @@ static uint64_t droppable_bytes(struct manager *manager, const struct domain *do
     uint64_t bytes = 0;
 
     LIST_FOREACH(session, &manager->sessions, link)
-        if (domain_is_within(session->domain, domain))
-            LIST_FOREACH(region, &session->regions, link)
-                bytes += region_resident_bytes(region);
+    if (domain_is_within(session->domain, domain))
+        LIST_FOREACH(region, &session->regions, link)
+    bytes += region_resident_bytes(region);
     return bytes;
 }
 
@@ -117,17 +117,17 @@ static void open_gates(struct manager *manager) {
     struct domain *domain;
 
     LIST_FOREACH(domain, &manager->domains.list, link)
-        if (atomic_load(&domain->waiters) && atomic_load(&domain->credit) >= GATE_STEP)
-            atomic_store(&domain->waiters, false);
+    if (atomic_load(&domain->waiters) && atomic_load(&domain->credit) >= GATE_STEP)
+        atomic_store(&domain->waiters, false);
     LIST_FOREACH(session, &manager->sessions, link)
-        if (atomic_load(&session->pager.waits_at_gate)) {
-            bool open = true;
+    if (atomic_load(&session->pager.waits_at_gate)) {
+        bool open = true;
 
-            for (const struct domain *d = session->domain; d; d = d->parent)
-                open &= atomic_load(&d->credit) >= GATE_STEP;
-            if (open && atomic_exchange(&session->pager.waits_at_gate, false))
-                worker_kick(&session->pager.worker);
-        }
+        for (const struct domain *d = session->domain; d; d = d->parent)
+            open &= atomic_load(&d->credit) >= GATE_STEP;
+        if (open && atomic_exchange(&session->pager.waits_at_gate, false))
+            worker_kick(&session->pager.worker);
+    }
 }
 
 static void watch_workers(struct manager *manager) {
@@ -297,7 +297,7 @@ static uint64_t pressure_cycle(struct pressure *pressure, unsigned *barren) {
         return manager->n_sessions == 0 ? UINT64_MAX : PRESSURE_IDLE_NS;
     }
     LIST_FOREACH(domain, &manager->domains.list, link)
-        look_at(manager, domain, psi, &outlook);
+    look_at(manager, domain, psi, &outlook);
     if (outlook.domain)
         slice = plan_drops(pressure, &outlook, now);
     open_gates(manager);
@@ -319,10 +319,8 @@ static uint64_t pressure_cycle(struct pressure *pressure, unsigned *barren) {
 
 static void *pressure_main(void *data) {
     struct pressure *pressure = data;
-    struct sched_param param = {.sched_priority = 1};
     unsigned barren = 0;
 
-    pressure->realtime = sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &param) == 0;
     while (!atomic_load(&pressure->stop)) {
         uint32_t kicks = atomic_load(&pressure->kicks);
         uint64_t sleep_ns = pressure_cycle(pressure, &barren);
@@ -334,6 +332,7 @@ static void *pressure_main(void *data) {
 }
 
 int pressure_start(struct pressure *pressure, struct manager *manager) {
+    struct sched_param param = {.sched_priority = 1};
     int r;
 
     pressure->manager = manager;
@@ -341,6 +340,8 @@ int pressure_start(struct pressure *pressure, struct manager *manager) {
     if (r != 0)
         return -r;
     pthread_setname_np(pressure->thread, "drp-pressure");
+    /* Threads that it starts are ordinary ones. */
+    pressure->realtime = pthread_setschedparam(pressure->thread, SCHED_FIFO | SCHED_RESET_ON_FORK, &param) == 0;
     pressure->started = true;
     return 0;
 }

@@ -91,7 +91,8 @@ static int region_make_object(struct region *region, const struct kernel *kernel
     return 0;
 }
 
-int region_new(struct region **ret, const struct kernel *kernel, const struct region_shape *shape, int data_fd, int *ret_state_fd) {
+int region_new(struct region **ret, const struct kernel *kernel, const struct region_shape *shape, int data_fd,
+               int *ret_state_fd) {
     struct region *region = calloc(1, sizeof(*region));
     int r;
 
@@ -201,7 +202,7 @@ int region_resident(const struct region *region, uint32_t span, struct page_set 
     unsigned char vec[SPAN_PAGES];
     int n = 0;
 
-    *ret = (struct page_set){ 0 };
+    *ret = (struct page_set){0};
     if (mincore((char *)region->object_map + ((uint64_t)span << SPAN_SHIFT), pages << PAGE_SHIFT, vec) < 0)
         return -errno;
     for (unsigned i = 0; i < pages; i++)

@@ -28,9 +28,9 @@ struct page_set {
 /* What is known of a span of a region, under the session's lock. */
 struct span {
     struct page_set history; /* pages that were resident when they were dropped, and have not been brought back */
-    uint16_t fills;          /* counts the pager's fills and disarms, so that the dropper sees one that came in between */
-    uint8_t in_flight;       /* drops under way */
-    bool touched;            /* is in region.touched */
+    uint16_t fills;    /* counts the pager's fills and disarms, so that the dropper sees one that came in between */
+    uint8_t in_flight; /* drops under way */
+    bool touched;      /* is in region.touched */
 };
 
 struct region {
@@ -44,16 +44,16 @@ struct region {
     uint64_t chunk_count;
     uint32_t span_count;
 
-    int data_fd;             /* of the main table */
-    bool data_sent;          /* the dropper has it */
-    int dropper_fd;          /* of the dropper's table */
-    uint64_t inode;          /* of the object */
+    int data_fd;    /* of the main table */
+    bool data_sent; /* the dropper has it */
+    int dropper_fd; /* of the dropper's table */
+    uint64_t inode; /* of the object */
     uint64_t device;
-    uint64_t object_offset;  /* the region's first byte in the object */
-    void *object_map;        /* PROT_NONE, for mincore(2) only */
-    uint64_t chunk_base;     /* the region's first chunk in state and pin page */
-    uint64_t chunk_total;    /* chunks in the state and pin page */
-    void *state;             /* the state page, writable by us alone */
+    uint64_t object_offset;        /* the region's first byte in the object */
+    void *object_map;              /* PROT_NONE, for mincore(2) only */
+    uint64_t chunk_base;           /* the region's first chunk in state and pin page */
+    uint64_t chunk_total;          /* chunks in the state and pin page */
+    void *state;                   /* the state page, writable by us alone */
     _Atomic uint32_t *generations; /* of the region's first chunk */
 
     /* Tables by span or chunk: one lazily filled anonymous mapping. */
@@ -68,12 +68,12 @@ struct region {
     struct mapping *mappings[REGION_MAPPINGS_MAX]; /* under the session's lock */
     unsigned n_mappings;
 
-    bool sweep;               /* the tables missed something: sweep over the object in the next plan. Of the pressure thread */
-    _Atomic uint64_t cursor;  /* chunk at which an opaque region's next drop begins */
+    bool sweep; /* the tables missed something: sweep over the object in the next plan. Of the pressure thread */
+    _Atomic uint64_t cursor; /* chunk at which an opaque region's next drop begins */
     _Atomic uint32_t last_scan;
-    uint64_t unfinished;      /* chunks with REGION_CHUNK_UNFINISHED */
-    bool dead;                /* being destroyed: no new drops */
-    void *destroyer;          /* of the loop: what waits for its end */
+    uint64_t unfinished; /* chunks with REGION_CHUNK_UNFINISHED */
+    bool dead;           /* being destroyed: no new drops */
+    void *destroyer;     /* of the loop: what waits for its end */
 
     _Atomic uint64_t dropped_bytes;
     _Atomic uint64_t faults;
@@ -91,7 +91,8 @@ struct region_shape {
  * Makes a region. data_fd < 0: a new data object; else that one is taken over (adopted; checked by the caller). The state page is new and all even zeros.
  * *ret_state_fd is a read-only descriptor of it for the client.
  */
-int region_new(struct region **ret, const struct kernel *kernel, const struct region_shape *shape, int data_fd, int *ret_state_fd);
+int region_new(struct region **ret, const struct kernel *kernel, const struct region_shape *shape, int data_fd,
+               int *ret_state_fd);
 /* Frees tables, state page and our descriptor. The PROT_NONE mapping must be gone (region_release_object()). NULL is fine. */
 struct region *region_free(struct region *region);
 /* Unmaps the object: may free its pages, so not in the loop. */

@@ -16,7 +16,7 @@ static uint64_t session_resident(struct session *session) {
     uint64_t bytes = 0;
 
     LIST_FOREACH(region, &session->regions, link)
-        bytes += region_resident_bytes(region);
+    bytes += region_resident_bytes(region);
     return bytes;
 }
 
@@ -52,21 +52,26 @@ static void note(char *notes, size_t size, bool missing, const char *text, int e
     size_t used = strlen(notes);
 
     if (missing)
-        snprintf(notes + used, size - used, "%s%s%s\n", text, error ? ": " : "", error ? strerror(error < 0 ? -error : error) : "");
+        snprintf(notes + used, size - used, "%s%s%s\n", text, error ? ": " : "",
+                 error ? strerror(error < 0 ? -error : error) : "");
 }
 
 static void write_notes(const struct manager *manager, char *notes, size_t size) {
     const struct kernel *kernel = &manager->kernel;
 
-    note(notes, size, kernel->mount_small < 0, "no private tmpfs, memory is in sealed memfds and may be swapped", kernel->mount_error);
-    note(notes, size, kernel->mount_small >= 0 && !kernel->noswap, "tmpfs has no noswap (Linux 6.4): memory may be swapped", 0);
+    note(notes, size, kernel->mount_small < 0, "no private tmpfs, memory is in sealed memfds and may be swapped",
+         kernel->mount_error);
+    note(notes, size, kernel->mount_small >= 0 && !kernel->noswap,
+         "tmpfs has no noswap (Linux 6.4): memory may be swapped", 0);
     note(notes, size, kernel->psi_error != 0, "no PSI triggers, pressure is seen by sampling alone", kernel->psi_error);
-    note(notes, size, kernel->psi_error == 0 && !kernel->psi_short, "PSI windows of 2 s only, shorter ones need CAP_SYS_RESOURCE", 0);
+    note(notes, size, kernel->psi_error == 0 && !kernel->psi_short,
+         "PSI windows of 2 s only, shorter ones need CAP_SYS_RESOURCE", 0);
     note(notes, size, kernel->uring_error != 0, "no io_uring, one punch at a time for each client", kernel->uring_error);
     note(notes, size, kernel->uffd_error != 0, "no full userfaultfd for this user", kernel->uffd_error);
     note(notes, size, kernel->uffd_error == 0 && !kernel->uffd_wp_shmem,
          "no write-protect mode on shared memory (Linux 5.19): spans are unregistered instead", 0);
-    note(notes, size, !manager->pressure.realtime, "the sampler runs without real-time priority, which needs CAP_SYS_NICE", 0);
+    note(notes, size, !manager->pressure.realtime,
+         "the sampler runs without real-time priority, which needs CAP_SYS_NICE", 0);
     note(notes, size, kernel->mount_huge < 0, "huge pages as the system's shmem_enabled allows", 0);
 }
 
@@ -171,14 +176,14 @@ void report_list(struct manager *manager, uint64_t cursor, struct drp_wire_list_
 
     pthread_mutex_lock(&manager->lock);
     LIST_FOREACH(domain, &manager->domains.list, link)
-        if ((entry = on_page(ret, cursor, &index)))
-            list_domain(domain, entry);
+    if ((entry = on_page(ret, cursor, &index)))
+        list_domain(domain, entry);
     LIST_FOREACH(session, &manager->sessions, link) {
         if ((entry = on_page(ret, cursor, &index)))
             list_session(session, entry);
         LIST_FOREACH(region, &session->regions, link)
-            if ((entry = on_page(ret, cursor, &index)))
-                list_region(region, entry);
+        if ((entry = on_page(ret, cursor, &index)))
+            list_region(region, entry);
     }
     pthread_mutex_unlock(&manager->lock);
 }

@@ -16,6 +16,7 @@
 #include "gate.h"
 #include "handlers.h"
 #include "log.h"
+#include "operation.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -58,9 +59,10 @@ void connection_end(struct connection *connection, const char *reason) {
     connection->closing = true;
     if (reason)
         log_warning("client %s (pid %d, uid %u): %s: ending its connection",
-                    connection->session ? connection->session->name : "without hello", (int)connection->pid, connection->uid, reason);
+                    connection->session ? connection->session->name : "without hello", (int)connection->pid,
+                    connection->uid, reason);
     if (connection->operation)
-        handlers_abandon(connection->operation);
+        operation_abandon(connection->operation);
     connection->operation = NULL;
     LIST_REMOVE(connection, link);
     server->n_connections--;
@@ -93,8 +95,8 @@ static void connection_flush(struct connection *connection) {
         connection_end(connection, strerror(-r));
 }
 
-void connection_reply(struct connection *connection, uint16_t type, uint32_t serial, void *message, size_t size, const int *fds,
-                      size_t n_fds) {
+void connection_reply(struct connection *connection, uint16_t type, uint32_t serial, void *message, size_t size,
+                      const int *fds, size_t n_fds) {
     struct drp_wire_header *header = message;
 
     header->type = type | DRP_WIRE_REPLY;
@@ -110,8 +112,9 @@ void connection_reply(struct connection *connection, uint16_t type, uint32_t ser
 void connection_reply_error(struct connection *connection, uint16_t type, uint32_t serial, uint32_t error) {
     struct drp_wire_header header = {.type = type | DRP_WIRE_REPLY, .serial = serial, .error = error};
 
-    log_debug("client %s (pid %d): %s answered with %s", connection->session ? connection->session->name : "without hello",
-              (int)connection->pid, codec_type_name(type), codec_error_name(error));
+    log_debug("client %s (pid %d): %s answered with %s",
+              connection->session ? connection->session->name : "without hello", (int)connection->pid,
+              codec_type_name(type), codec_error_name(error));
     memcpy(&connection->reply, &header, sizeof(header));
     connection->reply_size = sizeof(header);
     connection->n_reply_fds = 0;
@@ -124,27 +127,65 @@ void connection_finish_operation(struct connection *connection) {
         connection_update(connection);
 }
 
-static void connection_read(struct connection *connection) {
-    struct channel_packet packet;
-    enum codec_verdict verdict;
+/* Takes the packet that waits. 1: nothing there; 0: packet is filled; negative: the connection has been ended. */
+static int connection_take(struct connection *connection, struct channel_packet *packet) {
+    struct server *server = connection->server;
+    struct drp_wire_header header;
+    bool has_fds = false;
     char reason[96];
     int r;
 
-    r = channel_receive(connection->socket, &packet, MSG_DONTWAIT);
-    if (r == CHANNEL_AGAIN)
-        return;
-    if (r != CHANNEL_OK) {
-        connection_end(connection, r == CHANNEL_CLOSED      ? NULL
-                                   : r == CHANNEL_TRUNCATED ? "malformed: packet or descriptors truncated"
-                                                            : strerror(-r));
-        return;
-    }
-    verdict = codec_check_request(&packet.message, packet.size, packet.n_fds);
-    if (verdict != CODEC_OK) {
-        snprintf(reason, sizeof(reason), "malformed: %s",  codec_verdict_name(verdict));
+    r = channel_peek(connection->socket, &header, &has_fds);
+    if (r == CHANNEL_OK && !has_fds)
+        r = channel_receive(connection->socket, packet, MSG_DONTWAIT);
+    else if (r == CHANNEL_OK && header.type != DRP_WIRE_UFFD && header.type != DRP_WIRE_MAP &&
+             header.type != DRP_WIRE_ADOPT) {
+        /* Ending the connection discards what waits in it, descriptors unseen. */
+        snprintf(reason, sizeof(reason), "malformed: %s: wrong number of descriptors", codec_type_name(header.type));
         connection_end(connection, reason);
-    } else
+        return -EBADMSG;
+    } else if (r == CHANNEL_OK) {
+        r = vet_receive(&server->vets, server->manager->wake_fd, connection->socket, connection->uid, packet);
+        if (r == VET_OK)
+            return 0;
+        snprintf(reason, sizeof(reason), "%s: %s", codec_type_name(header.type),
+                 r == VET_FOREIGN ? "descriptor: neither shared memory nor a userfaultfd"
+                 : r == VET_BUSY  ? "descriptor: too many of this user are still being closed"
+                 : r < 0          ? strerror(-r)
+                                  : "malformed: packet or descriptors truncated");
+        connection_end(connection, reason);
+        return -EBADMSG;
+    }
+    if (r == CHANNEL_OK || r == CHANNEL_AGAIN)
+        return r;
+    connection_end(connection, r == CHANNEL_CLOSED      ? NULL
+                               : r == CHANNEL_TRUNCATED ? "malformed: packet or descriptors truncated"
+                                                        : strerror(-r));
+    return -EBADMSG;
+}
+
+static void connection_read(struct connection *connection) {
+    const struct drp_wire_header *header;
+    struct channel_packet packet;
+    enum codec_verdict verdict;
+    char reason[96];
+
+    if (connection_take(connection, &packet) != 0)
+        return;
+    header = &packet.message.header;
+    verdict = codec_check_request(&packet.message, packet.size, packet.n_fds);
+    if (verdict == CODEC_OK)
         handlers_dispatch(connection, &packet);
+    else if (verdict == CODEC_VALUE && connection->session)
+        connection_reply_error(connection, header->type, header->serial, DRP_WIRE_ERROR_INVALID);
+    else {
+        snprintf(reason, sizeof(reason), "malformed: %s: %s",
+                 packet.size >= sizeof(*header) ? codec_type_name(header->type) : "no header",
+                 codec_verdict_name(verdict));
+        if (packet.size >= sizeof(*header))
+            connection_reply_error(connection, header->type, header->serial, DRP_WIRE_ERROR_MALFORMED);
+        connection_end(connection, reason);
+    }
     channel_packet_close(&packet);
 }
 
@@ -183,7 +224,7 @@ static unsigned connections_of(const struct server *server, uid_t uid) {
     unsigned n = 0;
 
     LIST_FOREACH(connection, &server->connections, link)
-        n += connection->uid == uid;
+    n += connection->uid == uid;
     return n;
 }
 
@@ -282,10 +323,10 @@ static void ending_release_domain(struct server *server, struct session *session
 
     pthread_mutex_lock(&server->manager->lock);
     LIST_FOREACH(region, &session->regions, link)
-        for (unsigned i = 0; i < region->n_mappings; i++) {
-            gate_adjust(session->domain, -(int64_t)region->mappings[i]->committed);
-            region->mappings[i]->committed = 0;
-        }
+    for (unsigned i = 0; i < region->n_mappings; i++) {
+        gate_adjust(session->domain, -(int64_t)region->mappings[i]->committed);
+        region->mappings[i]->committed = 0;
+    }
     domain_unref(session->domain);
     session->domain = NULL;
     pthread_mutex_unlock(&server->manager->lock);
@@ -344,11 +385,14 @@ static void server_check_quarantine(struct server *server) {
             continue;
         session->quarantine_logged = quarantined;
         if (!quarantined) {
-            log_notice("client %s (pid %d): no longer holds up the daemon: quarantine lifted", session->name, (int)session->pid);
+            log_notice("client %s (pid %d): no longer holds up the daemon: quarantine lifted", session->name,
+                       (int)session->pid);
             continue;
         }
-        log_warning("client %s (pid %d): holds up a call for over 1 s (%s): quarantined", session->name, (int)session->pid,
-                    worker_overdue(&session->dropper.worker, kernel_now(), 0) ? "its object's lock" : "its address space's lock");
+        log_warning("client %s (pid %d): holds up a call for over 1 s (%s): quarantined", session->name,
+                    (int)session->pid,
+                    worker_overdue(&session->dropper.worker, kernel_now(), 0) ? "its object's lock"
+                                                                              : "its address space's lock");
         dropper_give_up(session);
         if (server->config->kill_stuck) {
             log_warning("client %s (pid %d): ended, as KillStuckClients= says", session->name, (int)session->pid);
@@ -363,6 +407,7 @@ static void server_woken(uv_poll_t *poll, int status, int events) {
     (void)status;
     (void)events;
     manager_dispatch(server->manager);
+    vet_tidy(&server->vets);
     server_check_quarantine(server);
     server_tidy_endings(server);
 }
@@ -390,11 +435,11 @@ static void server_tidy(uv_timer_t *timer) {
         if (!server->ended)
             return;
         LIST_FOREACH(ending, &server->endings, link)
-            if (kernel_now() - ending->since < SERVER_END_WAIT_NS)
-                return;
+        if (kernel_now() - ending->since < SERVER_END_WAIT_NS)
+            return;
         /* Only its clients can free such a thread; it ends with the process. */
-        log_warning("client %s (pid %d): still holds up a call at the end, leaving it", LIST_FIRST(&server->endings)->session->name,
-                    (int)LIST_FIRST(&server->endings)->session->pid);
+        log_warning("client %s (pid %d): still holds up a call at the end, leaving it",
+                    LIST_FIRST(&server->endings)->session->name, (int)LIST_FIRST(&server->endings)->session->pid);
         unlink(server->config->socket_path);
         _exit(0);
     }
@@ -449,9 +494,11 @@ static int server_bind(struct server *server) {
 int server_init(struct server *server, uv_loop_t *loop, struct manager *manager, int psi_fd) {
     int r;
 
-    *server = (struct server){.loop = loop, .manager = manager, .config = manager->config, .socket = -1, .psi_fd = psi_fd};
+    *server =
+        (struct server){.loop = loop, .manager = manager, .config = manager->config, .socket = -1, .psi_fd = psi_fd};
     LIST_INIT(&server->connections);
     LIST_INIT(&server->endings);
+    LIST_INIT(&server->vets);
     r = server_bind(server);
     if (r < 0) {
         if (server->socket >= 0)
@@ -463,7 +510,8 @@ int server_init(struct server *server, uv_loop_t *loop, struct manager *manager,
     uv_timer_init(loop, &server->tidy);
     uv_signal_init(loop, &server->terminate);
     uv_signal_init(loop, &server->interrupt);
-    server->listener.data = server->wake.data = server->tidy.data = server->terminate.data = server->interrupt.data = server;
+    server->listener.data = server->wake.data = server->tidy.data = server->terminate.data = server->interrupt.data =
+        server;
     if (psi_fd >= 0) {
         uv_poll_init(loop, &server->psi, psi_fd);
         server->psi.data = server;

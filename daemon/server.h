@@ -4,6 +4,7 @@
 
 #include "channel.h"
 #include "manager.h"
+#include "vet.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -64,6 +65,7 @@ struct server {
     struct connection_list connections;
     unsigned n_connections;
     struct ending_list endings;
+    struct vet_list vets;
 };
 
 /* Binds and listens; errors are logged, with the way out. psi_fd: a PSI trigger (consumed), or negative. */
@@ -76,8 +78,8 @@ void server_end(struct server *server);
 /* ---- for handlers ---- */
 
 /* Sends the reply to the request under way; header's type, serial and error are filled in. The descriptors are consumed. */
-void connection_reply(struct connection *connection, uint16_t type, uint32_t serial, void *message, size_t size, const int *fds,
-                      size_t n_fds);
+void connection_reply(struct connection *connection, uint16_t type, uint32_t serial, void *message, size_t size,
+                      const int *fds, size_t n_fds);
 void connection_reply_error(struct connection *connection, uint16_t type, uint32_t serial, uint32_t error);
 /* Ends the connection, with a reason for the log (NULL: an ordinary end). */
 void connection_end(struct connection *connection, const char *reason);

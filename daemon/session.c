@@ -144,8 +144,8 @@ struct region *session_find_region(struct session *session, uint64_t id) {
     struct region *region;
 
     LIST_FOREACH(region, &session->regions, link)
-        if (region->id == id && !region->dead)
-            return region;
+    if (region->id == id && !region->dead)
+        return region;
     return NULL;
 }
 

@@ -49,9 +49,9 @@ struct session {
     struct extents extents;
     struct domain *domain; /* a reference; changed by the loop under both locks */
 
-    bool uffd_asked;        /* the client has sent UFFD */
-    bool intercepted;       /* there is a pager */
-    int no_interception;    /* errno that tells why not */
+    bool uffd_asked;     /* the client has sent UFFD */
+    bool intercepted;    /* there is a pager */
+    int no_interception; /* errno that tells why not */
     struct pager pager;
     struct dropper dropper;
     _Atomic bool quarantined;

@@ -43,7 +43,7 @@ static int uffd_call(struct session *session, unsigned long request, void *argum
 
 enum uffd_outcome uffd_register(struct session *session, uint64_t start, uint64_t length, enum uffd_mode mode) {
     struct uffdio_register call = {
-        .range = { .start = start, .len = length },
+        .range = {.start = start, .len = length},
         .mode = mode == UFFD_MODE_WP ? UFFDIO_REGISTER_MODE_WP : UFFDIO_REGISTER_MODE_MISSING,
     };
     int error = uffd_call(session, UFFDIO_REGISTER, &call);
@@ -52,7 +52,7 @@ enum uffd_outcome uffd_register(struct session *session, uint64_t start, uint64_
 }
 
 enum uffd_outcome uffd_unregister(struct session *session, uint64_t start, uint64_t length) {
-    struct uffdio_range call = { .start = start, .len = length };
+    struct uffdio_range call = {.start = start, .len = length};
     int error = uffd_call(session, UFFDIO_UNREGISTER, &call);
 
     return error == 0 ? UFFD_OK : uffd_outcome_of(session, error);
@@ -61,7 +61,7 @@ enum uffd_outcome uffd_unregister(struct session *session, uint64_t start, uint6
 enum uffd_outcome uffd_zero(struct session *session, uint64_t start, uint64_t length, uint64_t *filled) {
     while (length > 0) {
         struct uffdio_zeropage call = {
-            .range = { .start = start, .len = length },
+            .range = {.start = start, .len = length},
             .mode = UFFDIO_ZEROPAGE_MODE_DONTWAKE,
         };
         int error = uffd_call(session, UFFDIO_ZEROPAGE, &call);
@@ -83,7 +83,7 @@ enum uffd_outcome uffd_zero(struct session *session, uint64_t start, uint64_t le
 }
 
 void uffd_wake(struct session *session, uint64_t start, uint64_t length) {
-    struct uffdio_range call = { .start = start, .len = length };
+    struct uffdio_range call = {.start = start, .len = length};
 
     /* Takes no lock of the client's, and can only fail for a range that is malformed. */
     if (ioctl(session->pager.uffd, UFFDIO_WAKE, &call) < 0)

@@ -20,13 +20,13 @@
 #include <linux/close_range.h>
 #include <linux/futex.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#include <sched.h>
 
 /* Enough for the deepest worker with a sanitizer's frames; only what is used becomes resident. */
 #define WORKER_STACK_SIZE (512 * 1024)
@@ -101,13 +101,13 @@ static void *worker_thread(void *data) {
     worker->main(worker);
     close(worker->control);
     atomic_store(&worker->done, true);
-    (void)!write(worker->wake_fd, &(uint64_t){ 1 }, sizeof(uint64_t));
+    (void)!write(worker->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
     /* The table itself goes with the thread. */
     return NULL;
 }
 
 static int worker_spawn(struct worker *worker, const char *name) {
-    struct sigaction action = { .sa_handler = worker_on_signal };
+    struct sigaction action = {.sa_handler = worker_on_signal};
     pthread_attr_t attr;
     sigset_t all, old;
     int r;
@@ -136,7 +136,7 @@ int worker_start(struct worker *worker, worker_main main, int wake_fd, const int
         return -EINVAL;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
         return -errno;
-    *worker = (struct worker){ .main = main, .control = pair[0], .handle = pair[1], .wake_fd = wake_fd, .n_keep = n_keep };
+    *worker = (struct worker){.main = main, .control = pair[0], .handle = pair[1], .wake_fd = wake_fd, .n_keep = n_keep};
     memcpy(worker->keep, keep, n_keep * sizeof(*keep));
 
     r = worker_spawn(worker, name);
@@ -185,9 +185,10 @@ int worker_send_fd(const struct worker *worker, int fd, void *data) {
     union {
         char space[CMSG_SPACE(sizeof(int))];
         struct cmsghdr align;
-    } control = { 0 };
-    struct iovec iov = { .iov_base = &data, .iov_len = sizeof(data) };
-    struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+    } control = {0};
+    struct iovec iov = {.iov_base = &data, .iov_len = sizeof(data)};
+    struct msghdr message = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
     struct cmsghdr *header = CMSG_FIRSTHDR(&message);
 
     header->cmsg_level = SOL_SOCKET;
@@ -205,8 +206,9 @@ int worker_receive(struct worker *worker, int *ret_fd, void **ret_data) {
     void *data;
 
     for (;;) {
-        struct iovec iov = { .iov_base = &data, .iov_len = sizeof(data) };
-        struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+        struct iovec iov = {.iov_base = &data, .iov_len = sizeof(data)};
+        struct msghdr message = {
+            .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
         struct cmsghdr *header;
         ssize_t size;
 

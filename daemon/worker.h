@@ -17,18 +17,19 @@ struct worker {
     pthread_t thread;
     bool started;
     worker_main main;
-    int control;           /* the thread's end: readable means kicked; valid in the thread's table only */
-    int handle;            /* our end: worker_kick(), worker_send_fd() */
-    int wake_fd;           /* the manager's eventfd, under the same number in every table */
-    int keep[8];           /* descriptors that the thread takes over, under their numbers */
+    int control; /* the thread's end: readable means kicked; valid in the thread's table only */
+    int handle;  /* our end: worker_kick(), worker_send_fd() */
+    int wake_fd; /* the manager's eventfd, under the same number in every table */
+    int keep[8]; /* descriptors that the thread takes over, under their numbers */
     size_t n_keep;
     _Atomic uint32_t ready; /* futex: 1 once the thread has its own table, 2 if it could not get one */
     _Atomic bool stop;
-    _Atomic bool done;     /* the thread has nothing more to do with any memory but its own stack */
+    _Atomic bool done;             /* the thread has nothing more to do with any memory but its own stack */
     _Atomic uint64_t call_started; /* CLOCK_MONOTONIC ns of a call that may wait for the client; 0: none */
 };
 
-#define WORKER_NULL { .control = -1, .handle = -1, .wake_fd = -1 }
+#define WORKER_NULL \
+    { .control = -1, .handle = -1, .wake_fd = -1 }
 
 /*
  * Starts the thread and returns when it has a descriptor table of its own that holds just control, wake_fd, stderr and keep[].

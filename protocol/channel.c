@@ -119,6 +119,24 @@ int channel_receive(int socket, struct channel_packet *packet, int flags) {
     return CHANNEL_OK;
 }
 
+int channel_peek(int socket, struct drp_wire_header *ret_header, bool *ret_has_fds) {
+    struct iovec iov = {.iov_base = ret_header, .iov_len = sizeof(*ret_header)};
+    struct msghdr header = {.msg_iov = &iov, .msg_iovlen = 1};
+    ssize_t size;
+
+    *ret_header = (struct drp_wire_header){0};
+    do
+        size = recvmsg(socket, &header, MSG_PEEK | MSG_DONTWAIT);
+    while (size < 0 && errno == EINTR);
+    if (size == 0 || (size < 0 && errno == ECONNRESET))
+        return CHANNEL_CLOSED;
+    if (size < 0)
+        return errno == EAGAIN ? CHANNEL_AGAIN : -errno;
+    /* Without room for them descriptors are not installed: that is all we want to know. */
+    *ret_has_fds = header.msg_flags & MSG_CTRUNC;
+    return CHANNEL_OK;
+}
+
 int channel_send(int socket, const void *message, size_t size, const int *fds, size_t n_fds, int flags) {
     union {
         struct cmsghdr align;

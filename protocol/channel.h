@@ -12,6 +12,7 @@
 
 #include "wire.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum channel_outcome {
@@ -33,6 +34,12 @@ struct channel_packet {
  * -EMFILE: the packet is lost because this process, not the peer, is out of descriptors. An empty packet reads as CHANNEL_CLOSED.
  */
 int channel_receive(int socket, struct channel_packet *packet, int flags);
+/*
+ * Looks at the packet that waits: its header, and whether it brings descriptors, without taking it or them. ret_header is
+ * zeroed where the packet is shorter than that. Returns as channel_receive() with MSG_DONTWAIT, never CHANNEL_TRUNCATED.
+ */
+int channel_peek(int socket, struct drp_wire_header *ret_header, bool *ret_has_fds);
+
 /*
  * Sends one packet (MSG_NOSIGNAL added); the descriptors stay the caller's. Returns an outcome (never TRUNCATED), or a negative errno.
  * -EINVAL: empty, longer than any message, or more descriptors than any message has.

@@ -38,7 +38,8 @@ const char *codec_type_name(uint16_t type);
 enum codec_verdict codec_check_request(const union drp_wire_message *message, size_t size, size_t n_fds);
 
 /* Checks a reply to a request of the given type; a reply with error != 0 is a header alone without descriptors. */
-enum codec_verdict codec_check_reply(const union drp_wire_message *message, size_t size, size_t n_fds, uint16_t request_type);
+enum codec_verdict codec_check_reply(const union drp_wire_message *message, size_t size, size_t n_fds,
+                                     uint16_t request_type);
 
 /* Bytes of a request type; 0 for an unknown type. */
 size_t codec_request_size(uint16_t type);

@@ -34,7 +34,8 @@
 #define DRP_PAGES_ARRAY_OFFSET 4096
 
 /* drp_state_header.flags */
-#define DRP_STATE_PINS_CLOSED UINT32_C(1) /* the pin quota is used up: drp_pin() answers EDQUOT, standing pins are honoured */
+#define DRP_STATE_PINS_CLOSED \
+    UINT32_C(1) /* the pin quota is used up: drp_pin() answers EDQUOT, standing pins are honoured */
 
 struct drp_state_header {
     uint32_t magic;

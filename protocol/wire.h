@@ -40,27 +40,27 @@ enum drp_wire_type {
 /* Errors in a reply. The names are what the log and droppablectl print. */
 enum drp_wire_error {
     DRP_WIRE_OK = 0,
-    DRP_WIRE_ERROR_VERSION = 1,      /* no common protocol version */
-    DRP_WIRE_ERROR_MALFORMED = 2,    /* message malformed (the connection ends) */
-    DRP_WIRE_ERROR_STATE = 3,        /* message not allowed in this state (the connection ends) */
-    DRP_WIRE_ERROR_INVALID = 4,      /* a value is out of its range */
-    DRP_WIRE_ERROR_UNSUPPORTED = 5,  /* a required option cannot be given */
-    DRP_WIRE_ERROR_QUOTA = 6,        /* over a quota or limit */
-    DRP_WIRE_ERROR_NOT_FOUND = 7,    /* no such region, mapping or process */
-    DRP_WIRE_ERROR_PERMISSION = 8,   /* not yours */
-    DRP_WIRE_ERROR_DESCRIPTOR = 9,   /* a descriptor is not of the kind expected */
-    DRP_WIRE_ERROR_MEMORY = 10,      /* no memory or no descriptors in the daemon */
-    DRP_WIRE_ERROR_QUARANTINED = 11, /* the session holds up the daemon's calls */
+    DRP_WIRE_ERROR_VERSION = 1,          /* no common protocol version */
+    DRP_WIRE_ERROR_MALFORMED = 2,        /* message malformed (the connection ends) */
+    DRP_WIRE_ERROR_STATE = 3,            /* message not allowed in this state (the connection ends) */
+    DRP_WIRE_ERROR_INVALID = 4,          /* a value is out of its range */
+    DRP_WIRE_ERROR_UNSUPPORTED = 5,      /* a required option cannot be given */
+    DRP_WIRE_ERROR_QUOTA = 6,            /* over a quota or limit */
+    DRP_WIRE_ERROR_NOT_FOUND = 7,        /* no such region, mapping or process */
+    DRP_WIRE_ERROR_PERMISSION = 8,       /* not yours */
+    DRP_WIRE_ERROR_DESCRIPTOR = 9,       /* a descriptor is not of the kind expected */
+    DRP_WIRE_ERROR_MEMORY = 10,          /* no memory or no descriptors in the daemon */
+    DRP_WIRE_ERROR_QUARANTINED = 11,     /* the session holds up the daemon's calls */
     DRP_WIRE_ERROR_NOT_INTERCEPTED = 12, /* needs interception, which this session does not have */
     DRP_WIRE_ERROR_INTERNAL = 13,
     DRP_WIRE_ERROR_MAX = 13,
 };
 
 struct drp_wire_header {
-    uint16_t type;  /* enum drp_wire_type */
+    uint16_t type; /* enum drp_wire_type */
     uint16_t reserved;
     uint32_t serial; /* chosen by the client, repeated in the reply */
-    uint32_t error; /* enum drp_wire_error; 0 in requests. A reply with an error is this header alone. */
+    uint32_t error;  /* enum drp_wire_error; 0 in requests. A reply with an error is this header alone. */
     uint32_t reserved2;
 };
 static_assert(sizeof(struct drp_wire_header) == 16, "wire header");
@@ -76,7 +76,8 @@ struct drp_wire_hello {
 };
 static_assert(sizeof(struct drp_wire_hello) == 64, "hello");
 
-#define DRP_HELLO_LENT_UFFD UINT32_C(1) /* the second descriptor is the daemon's /dev/userfaultfd, for USERFAULTFD_IOC_NEW */
+#define DRP_HELLO_LENT_UFFD \
+    UINT32_C(1) /* the second descriptor is the daemon's /dev/userfaultfd, for USERFAULTFD_IOC_NEW */
 
 /* Descriptors: the clock page (read-only); with DRP_HELLO_LENT_UFFD also /dev/userfaultfd. */
 struct drp_wire_hello_reply {
@@ -86,7 +87,7 @@ struct drp_wire_hello_reply {
     uint32_t flags; /* DRP_HELLO_* */
     uint64_t features;
     uint64_t session;
-    uint64_t region_options;  /* DRP_REGION_* that can be given here */
+    uint64_t region_options; /* DRP_REGION_* that can be given here */
     uint64_t max_region_bytes;
     uint32_t max_regions;
     uint32_t daemon_pid;
@@ -114,8 +115,8 @@ static_assert(sizeof(struct drp_wire_uffd_reply) == 24, "uffd reply");
 struct drp_wire_create {
     struct drp_wire_header header;
     uint64_t size;
-    uint64_t required;  /* DRP_REGION_* */
-    uint64_t preferred; /* DRP_REGION_* */
+    uint64_t required;   /* DRP_REGION_* */
+    uint64_t preferred;  /* DRP_REGION_* */
     uint8_t chunk_shift; /* 12..21; 0: the default */
     uint8_t priority;    /* 1..3; 0: normal */
     uint8_t reserved[6];
@@ -210,8 +211,8 @@ struct drp_wire_counters {
     uint64_t dropped_bytes; /* freed by drops, since the start */
     uint64_t intercepted_faults;
     uint64_t refaults;
-    uint64_t filled_bytes; /* by the pager */
-    uint64_t pinned_skips; /* chunks that a drop found pinned */
+    uint64_t filled_bytes;  /* by the pager */
+    uint64_t pinned_skips;  /* chunks that a drop found pinned */
     uint64_t unarmed_drops; /* spans dropped without interception armed */
     uint64_t gate_waits;
     uint64_t gate_timeouts; /* fills that went ahead with nothing left to drop */
@@ -249,8 +250,8 @@ struct drp_wire_status_reply {
     uint64_t machine_headroom;
     uint64_t machine_reserve;
     uint64_t machine_commitment;
-    uint64_t fill_rate; /* bytes per second, measured, all CPUs */
-    uint64_t looks;     /* samples taken */
+    uint64_t fill_rate;      /* bytes per second, measured, all CPUs */
+    uint64_t looks;          /* samples taken */
     uint64_t pressure_drops; /* plans made for pressure */
     char version[32];
     char notes[1024]; /* what is missing and why, one sentence a line, NUL-terminated */
@@ -268,22 +269,22 @@ enum drp_wire_entry_kind { DRP_ENTRY_SESSION = 1, DRP_ENTRY_REGION = 2, DRP_ENTR
 
 struct drp_wire_entry {
     uint32_t kind;
-    uint32_t flags;      /* session: 1 quarantined */
-    uint64_t id;         /* session, region or domain */
-    uint64_t parent;     /* region: its session; session: its domain; domain: its parent, 0 for the machine */
-    uint64_t size;       /* region: bytes; domain: limit */
-    uint64_t resident;   /* region, session: bytes; domain: usage */
-    uint64_t dropped;    /* region, session: bytes; domain: reserve */
-    uint64_t refaults;   /* region, session; domain: headroom */
-    uint64_t faults;     /* region, session: intercepted; domain: commitment */
-    uint32_t pid;        /* session */
-    uint32_t uid;        /* session */
+    uint32_t flags;        /* session: 1 quarantined */
+    uint64_t id;           /* session, region or domain */
+    uint64_t parent;       /* region: its session; session: its domain; domain: its parent, 0 for the machine */
+    uint64_t size;         /* region: bytes; domain: limit */
+    uint64_t resident;     /* region, session: bytes; domain: usage */
+    uint64_t dropped;      /* region, session: bytes; domain: reserve */
+    uint64_t refaults;     /* region, session; domain: headroom */
+    uint64_t faults;       /* region, session: intercepted; domain: commitment */
+    uint32_t pid;          /* session */
+    uint32_t uid;          /* session */
     uint32_t interception; /* session: enum drp_wire_interception */
-    uint32_t reason;     /* session: errno why not intercepted */
-    uint32_t chunk_shift; /* region */
-    uint32_t priority;   /* region */
-    uint64_t options;    /* region: DRP_REGION_* */
-    char name[144];      /* session: program; domain: path of the cgroup, its end if it is longer */
+    uint32_t reason;       /* session: errno why not intercepted */
+    uint32_t chunk_shift;  /* region */
+    uint32_t priority;     /* region */
+    uint64_t options;      /* region: DRP_REGION_* */
+    char name[144];        /* session: program; domain: path of the cgroup, its end if it is longer */
 };
 static_assert(sizeof(struct drp_wire_entry) == 240, "entry");
 

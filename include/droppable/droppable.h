@@ -58,7 +58,7 @@ enum drp_interception {
 
 /** Where to find the service; pass NULL to drp_new() for the defaults. */
 struct drp_config {
-    size_t struct_size;      /**< sizeof(struct drp_config) */
+    size_t struct_size; /**< sizeof(struct drp_config) */
     const char *socket_path; /**< NULL: $DROPPABLE_SOCKET, then $XDG_RUNTIME_DIR/droppabled.sock, then /run/droppabled.sock */
     const char *name;        /**< name shown in `droppablectl list`; NULL: the program's */
 };
@@ -74,13 +74,13 @@ struct drp_region_options {
 
 /** What a region is. */
 struct drp_region_info {
-    uint64_t id;         /**< the service's name for it, as in `droppablectl list` */
-    void *address;       /**< where it is mapped */
-    size_t size;         /**< bytes, as granted: the asked size rounded up to a chunk */
-    size_t chunk_size;   /**< bytes */
-    uint64_t granted;    /**< DRP_REGION_* */
+    uint64_t id;       /**< the service's name for it, as in `droppablectl list` */
+    void *address;     /**< where it is mapped */
+    size_t size;       /**< bytes, as granted: the asked size rounded up to a chunk */
+    size_t chunk_size; /**< bytes */
+    uint64_t granted;  /**< DRP_REGION_* */
     enum drp_interception interception;
-    bool connected;      /**< the service holds it now; otherwise it is plain memory until the service is back */
+    bool connected; /**< the service holds it now; otherwise it is plain memory until the service is back */
 };
 
 /** Figures of this process, counted by the service since the connection was made. */
@@ -94,14 +94,14 @@ struct drp_stats {
 
 /** What this system can do, and why not. */
 struct drp_probe {
-    bool native;               /**< the kernel has MAP_DROPPABLE */
-    int native_error;          /**< negative errno that tells why not */
-    bool daemon;               /**< the service answers */
-    int daemon_error;          /**< negative errno that tells why not */
-    char daemon_socket[108];   /**< the path that was tried last */
-    uint64_t daemon_regions;   /**< DRP_REGION_* that the service gives here */
+    bool native;             /**< the kernel has MAP_DROPPABLE */
+    int native_error;        /**< negative errno that tells why not */
+    bool daemon;             /**< the service answers */
+    int daemon_error;        /**< negative errno that tells why not */
+    char daemon_socket[108]; /**< the path that was tried last */
+    uint64_t daemon_regions; /**< DRP_REGION_* that the service gives here */
     enum drp_interception daemon_interception;
-    int interception_error;    /**< negative errno that tells why accesses cannot be intercepted */
+    int interception_error; /**< negative errno that tells why accesses cannot be intercepted */
 };
 
 /* ---- connection ---- */

@@ -59,7 +59,7 @@ static const struct place_row places[] = {
     {"v2", 104, 0, 2, "/sys/fs/cgroup", "/system.slice"},
     {"v2", 105, -EBADMSG, 0, NULL, NULL},
     {"hybrid", 100, 0, 1, "/sys/fs/cgroup/memory", "/jobs/worker"},
-    {"nested", 100, 0, 2, "/sys/fs/cgroup", "/init/app"}, /* by the mount that shows more, although it is not the first */
+    {"nested", 100, 0, 2, "/sys/fs/cgroup", "/init/app"}, /* by the mount that shows more */
     {"nested", 101, 0, 2, "/sys/fs/cgroup", "/"},
     {"nested", 102, -EOPNOTSUPP, 0, NULL, NULL}, /* a longer name, not a path below */
     {"nested", 103, -EOPNOTSUPP, 0, NULL, NULL},
@@ -345,7 +345,7 @@ static void each_prefix(const char *text, void (*check)(const char *text, size_t
     }
 }
 
-static const char stat_text[] = "anon 1\nfile 5\ninactive_file 4096\nactive_file 81920\nslab_reclaimable 12345\nlast 1\n"
+static const char stat_text[] = "anon 1\nfile 5\ninactive_file 4096\nactive_file 81920\nslab_reclaimable 12345\nx 1\n"
                                 "inactive_file 7\n";
 
 static void check_stat_prefix(const char *text, size_t size) {
@@ -386,7 +386,7 @@ END_TEST
 START_TEST(test_headroom) {
     struct cgroup_stat none = {0};
     struct cgroup_stat some = {.inactive_file = 100, .active_file = 51, .slab_reclaimable = 10};
-    struct cgroup_stat absurd = {.inactive_file = UINT64_MAX, .active_file = UINT64_MAX, .slab_reclaimable = UINT64_MAX};
+    struct cgroup_stat absurd = {UINT64_MAX, UINT64_MAX, UINT64_MAX};
 
     ck_assert_uint_eq(cgroup_headroom(1000, 900, &none), 100);
     ck_assert_uint_eq(cgroup_headroom(1000, 900, &some), 235);

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * An operation: a request that is under way in other threads.
+ *
+ * It outlives its connection if need be: it then ends without a reply. It never outlives its session, since the session's
+ * threads finish or give up everything before they end, and completions run before the session is freed.
+ */
+
+#include "operation.h"
+
+#include "server.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+struct operation *operation_new(struct connection *connection, const struct drp_wire_header *header,
+                                void (*run)(struct completion *completion)) {
+    struct operation *operation = calloc(1, sizeof(*operation));
+
+    if (!operation) {
+        connection_reply_error(connection, header->type, header->serial, DRP_WIRE_ERROR_MEMORY);
+        return NULL;
+    }
+    operation->completion.run = run;
+    operation->connection = connection;
+    operation->session = connection->session;
+    operation->manager = connection->server->manager;
+    operation->type = header->type;
+    operation->serial = header->serial;
+    operation->fd = -1;
+    connection->operation = operation;
+    return operation;
+}
+
+struct operation *operation_of(struct completion *completion) {
+    return (struct operation *)((char *)completion - offsetof(struct operation, completion));
+}
+
+void operation_finish(struct operation *operation, uint32_t error, void *message, size_t size) {
+    struct connection *connection = operation->connection;
+    size_t n_fds = operation->fd >= 0 && error == DRP_WIRE_OK ? 1 : 0;
+
+    if (operation->fd >= 0 && (n_fds == 0 || !connection))
+        close(operation->fd);
+    if (connection) {
+        connection->operation = NULL;
+        if (error == DRP_WIRE_OK)
+            connection_reply(connection, operation->type, operation->serial, message, size, &operation->fd, n_fds);
+        else
+            connection_reply_error(connection, operation->type, operation->serial, error);
+        connection_finish_operation(connection);
+    }
+    free(operation);
+}
+
+void operation_abandon(struct operation *operation) {
+    operation->connection = NULL;
+}
+
+/* In the pager's thread. */
+static void command_done(struct pager_command *command) {
+    struct operation *operation = (struct operation *)((char *)command - offsetof(struct operation, command));
+
+    manager_complete(operation->manager, &operation->completion);
+}
+
+void operation_submit(struct operation *operation, enum pager_command_type type) {
+    operation->command.type = type;
+    operation->command.mapping = operation->mapping;
+    operation->command.region = operation->region;
+    operation->command.done = command_done;
+    pager_submit(operation->session, &operation->command);
+}
+
+uint32_t operation_error(int error) {
+    switch (error) {
+    case -ENOMEM:
+    case -EMFILE:
+    case -ENFILE:
+    case -EAGAIN:
+        return DRP_WIRE_ERROR_MEMORY;
+    case -EBADF:
+    case -EINVAL:
+        return DRP_WIRE_ERROR_DESCRIPTOR;
+    case -EOPNOTSUPP:
+        return DRP_WIRE_ERROR_NOT_INTERCEPTED;
+    case -EDQUOT:
+        return DRP_WIRE_ERROR_QUOTA;
+    case -ESHUTDOWN:
+    case -ETIMEDOUT:
+        return DRP_WIRE_ERROR_QUARANTINED;
+    default:
+        return DRP_WIRE_ERROR_INTERNAL;
+    }
+}
