@@ -6,7 +6,7 @@
  *   connected    asleep in poll(2) on the connection and the stop eventfd, without timeout
  *   lost         the connection ended: requests fail with ENOTCONN from here on. Regions keep their pins and
  *                generations as they are, odd ones are waited for: the daemon's punches may still be in flight
- *   gone         the daemon's process has ended, all its threads with it (pidfd): an odd generation will not be settled
+ *   gone         the daemon's process has ended, all its threads with it (pidfd; 3 s at most): an odd generation will not be settled
  *                any more and counts as lost. Regions are plain memory
  *   connecting   by inotify on the socket's directory, and by a timer from 10 ms to 1 s in case that there is none. A
  *                new connection is built up in drp.fresh, where no other thread sees it, each region is handed over,
@@ -32,6 +32,7 @@
 #include <unistd.h>
 
 #define STACK_SIZE ((size_t)128 << 10)
+#define GONE_WAIT_MS 3000
 #define BACKOFF_MIN_MS 10
 #define BACKOFF_MAX_MS 1000
 
@@ -66,9 +67,12 @@ static void set_lost(struct drp *d) {
     pthread_mutex_unlock(&d->regions_lock);
 }
 
-/* Without a pidfd the end of the connection has to do for the end of the process. */
+/*
+ * Without a pidfd the end of the connection has to do for the end of the process. A process that does not end is held up by
+ * somebody else's lock: our own punches take our own object's lock, and are long through by then, unless we hold it ourselves.
+ */
 static bool wait_gone(struct drp *d) {
-    return d->link.pidfd < 0 || sleep_on(d, d->link.pidfd, POLLIN, -1);
+    return d->link.pidfd < 0 || sleep_on(d, d->link.pidfd, POLLIN, GONE_WAIT_MS);
 }
 
 static void set_gone(struct drp *d) {

@@ -328,7 +328,8 @@ static void op_settle(struct session *session, struct drop_op *op) {
     struct region *region = op->region;
     struct span *span = &region->spans[op->span];
     unsigned pages = chunk_pages(region);
-    bool unseen = op->armed && span->fills == op->fills; /* nothing can have come back without the pager's knowing */
+    /* Nothing can have come since the punch, or since the first look, without the pager's knowing. */
+    bool unseen = op->armed && span->fills == op->fills, unseen_since_look = unseen && op->armed_at_look;
     uint64_t freed = 0, failed = 0;
 
     for (uint64_t chunk = op->first_chunk; chunk < op->end_chunk; chunk++) {
@@ -336,7 +337,7 @@ static void op_settle(struct session *session, struct drop_op *op) {
         unsigned resident = page_set_count_range(&op->resident, first, pages);
 
         if (!op_claimed(op, chunk)) {
-            if (resident == 0 && unseen)
+            if (resident == 0 && unseen_since_look)
                 atomic_fetch_or_explicit(&region->chunk_flags[chunk], POLICY_CHUNK_GONE, memory_order_relaxed);
             continue;
         }
@@ -376,7 +377,7 @@ static void batch_run(struct session *session, struct drop_op *ops, unsigned n) 
     for (unsigned i = 0; i < n; i++) {
         ops[i].region->spans[ops[i].span].in_flight++;
         ops[i].fills = ops[i].region->spans[ops[i].span].fills;
-        ops[i].armed = op_is_armed(&ops[i]);
+        ops[i].armed = ops[i].armed_at_look = op_is_armed(&ops[i]);
     }
     session_unlock(session);
     for (unsigned i = 0; i < n; i++)

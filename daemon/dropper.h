@@ -53,7 +53,8 @@ struct drop_op {
     uint64_t claimed[8];             /* bit per chunk from the span's first chunk */
     struct page_set resident;
     uint16_t fills;
-    bool armed;
+    bool armed;         /* before the punch */
+    bool armed_at_look; /* before resident was read */
     bool any;
     int error;
 };

@@ -282,13 +282,15 @@ static void pager_defer(struct session *session, uint64_t address, enum fault_an
         counter_add(&session->counters.gate_waits, 1);
         atomic_store(&pager->waits_at_gate, true);
         session_kick_pressure(session);
-    } else
+    } else {
         atomic_store(&pager->waits_for_drop, true);
+        worker_kick(&pager->worker); /* ask once more: the drop may have ended before it could see that we wait */
+    }
 }
 
 static void pager_run_deferred(struct session *session) {
     struct pager *pager = &session->pager;
-    bool gate = false, drop = false;
+    bool gate = false, drop = false, give_up = atomic_exchange(&pager->gate_hopeless, false);
     unsigned kept = 0;
 
     if (pager->n_deferred == 0)
@@ -297,7 +299,8 @@ static void pager_run_deferred(struct session *session) {
     atomic_store(&pager->waits_for_drop, true);
     for (unsigned i = 0; i < pager->n_deferred; i++) {
         struct pager_deferred *d = &pager->deferred[i];
-        enum fault_answer answer = fault_answer(session, d->address, kernel_now() >= d->deadline);
+        bool forced = kernel_now() >= d->deadline || (give_up && d->at_gate);
+        enum fault_answer answer = fault_answer(session, d->address, forced);
 
         if (answer == FAULT_DONE)
             continue;
@@ -379,18 +382,17 @@ static void pager_event(struct session *session, const struct uffd_msg *message)
     }
 }
 
+/* One batch: between batches commands and arming get their turn, however many threads of the client fault. */
 static void pager_read_events(struct session *session) {
     struct uffd_msg messages[PAGER_EVENTS];
     ssize_t size;
 
-    do {
-        /* Announced: a client that cleared O_NONBLOCK and stole the event makes this wait. */
-        worker_call_begin(&session->pager.worker);
-        size = read(session->pager.uffd, messages, sizeof(messages));
-        worker_call_end(&session->pager.worker);
-        for (ssize_t i = 0; i < size / (ssize_t)sizeof(messages[0]); i++)
-            pager_event(session, &messages[i]);
-    } while (size == sizeof(messages) && !worker_stopping(&session->pager.worker));
+    /* Announced: a client that cleared O_NONBLOCK and stole the event makes this wait. */
+    worker_call_begin(&session->pager.worker);
+    size = read(session->pager.uffd, messages, sizeof(messages));
+    worker_call_end(&session->pager.worker);
+    for (ssize_t i = 0; i < size / (ssize_t)sizeof(messages[0]); i++)
+        pager_event(session, &messages[i]);
 }
 
 /* ---- the thread ---- */

@@ -63,6 +63,7 @@ struct pager {
     struct pager_deferred deferred[PAGER_DEFERRED_MAX];
     unsigned n_deferred;
     _Atomic bool waits_for_drop; /* a fault is deferred until a drop is over: the dropper shall kick */
+    _Atomic bool gate_hopeless;  /* nothing is left to drop: who waits at the gate need not wait any longer */
     _Atomic bool waits_at_gate;  /* a fault or populate is deferred until there is credit */
 };
 

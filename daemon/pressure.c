@@ -27,10 +27,11 @@
 /* A slice takes 3 ms. Who is slower is left alone with it, while the others are looked at again. */
 #define PRESSURE_SLICE_WAIT_NS UINT64_C(8000000)
 #define PRESSURE_OVERDUE_NS UINT64_C(1000000000)
+#define PRESSURE_SLICES_AT_ONCE 16
 #define PRESSURE_BARREN_MAX 5 /* looks at a domain with nothing to drop come every 1 ms << this at last */
 
+/* What a look at a domain says. */
 struct outlook {
-    struct domain *domain; /* that suffers most, or NULL */
     uint64_t demand;
     bool urgent;
     uint64_t next; /* ns until the next look */
@@ -78,37 +79,39 @@ static uint64_t droppable_bytes(struct manager *manager, const struct domain *do
     return bytes;
 }
 
-static void look_at(struct manager *manager, struct domain *domain, bool psi, struct outlook *outlook) {
+/* A fill that waits at the gate needs room, and some more so that the next need not wait. */
+static uint64_t demand_of_waiters(struct domain *domain) {
+    uint64_t wanted = atomic_exchange(&domain->wanted, 0);
+    int64_t credit = atomic_load(&domain->credit);
+
+    if (wanted == 0 || credit >= (int64_t)wanted)
+        return 0;
+    wanted += domain->limits.margin + (credit < 0 ? (uint64_t)-credit : 0);
+    return wanted < domain->limits.slice ? wanted : domain->limits.slice;
+}
+
+static struct outlook look_at(struct manager *manager, struct domain *domain, bool psi) {
     const struct policy_limits *limits = &domain->limits;
-    uint64_t wanted = atomic_exchange(&domain->wanted, 0), headroom, commitment, demand, next;
-    int64_t credit;
+    struct outlook outlook;
+    uint64_t headroom, waiters;
+    int64_t commitment, credit;
 
     domain_take_look(&manager->domains, domain);
     atomic_fetch_add(&manager->pressure.looks, 1);
     headroom = domain->look.headroom;
-    commitment = (uint64_t)atomic_load(&domain->commitment);
+    commitment = atomic_load(&domain->commitment);
     credit = atomic_load(&domain->credit);
-    demand = policy_demand(limits, headroom);
-    if (credit < (int64_t)wanted && wanted > 0) {
-        /* A fill waits at the gate: room for it, and some more so that the next need not wait. */
-        uint64_t missing = limits->margin + wanted + (credit < 0 ? (uint64_t)-credit : 0);
-
-        if (missing > demand)
-            demand = missing < limits->slice ? missing : limits->slice;
-    }
+    waiters = demand_of_waiters(domain);
+    outlook.demand = policy_demand(limits, headroom);
+    if (waiters > outlook.demand)
+        outlook.demand = waiters;
     if (credit < 0 && commitment > 0)
         take_back_commitments(manager, domain, (uint64_t)-credit + GATE_SPAN);
-    if (demand == 0 && psi && headroom < 2 * limits->reserve)
-        demand = policy_stall_share(limits, headroom, droppable_bytes(manager, domain));
-    next = policy_next_look(limits, headroom, commitment);
-    if (next < outlook->next)
-        outlook->next = next;
-    /* The smallest headroom suffers most: its next allocation may be the last. */
-    if (demand > 0 && (!outlook->domain || headroom < outlook->domain->look.headroom)) {
-        outlook->domain = domain;
-        outlook->demand = demand;
-        outlook->urgent = headroom < limits->reserve / 2;
-    }
+    if (outlook.demand == 0 && psi && headroom < 2 * limits->reserve)
+        outlook.demand = policy_stall_share(limits, headroom, droppable_bytes(manager, domain));
+    outlook.next = policy_next_look(limits, headroom, commitment > 0 ? (uint64_t)commitment : 0);
+    outlook.urgent = headroom < limits->reserve / 2;
+    return outlook;
 }
 
 /* Who waits at the gate of a domain that has credit now asks again. */
@@ -243,8 +246,9 @@ static void sweep_domain(struct pressure *pressure, size_t n) {
 }
 
 /* Under the manager's lock: plans for the domain and hands the plan out. NULL: nothing to drop was found. */
-static struct pressure_slice *plan_drops(struct pressure *pressure, const struct outlook *outlook, uint32_t now) {
-    size_t n = describe_domain(pressure, outlook->domain), victims;
+static struct pressure_slice *plan_drops(struct pressure *pressure, const struct domain *domain,
+                                         const struct outlook *outlook, uint32_t now) {
+    size_t n = describe_domain(pressure, domain), victims;
     struct pressure_slice *slice = free_slice(pressure);
     uint64_t planned = 0;
 
@@ -264,30 +268,72 @@ static struct pressure_slice *plan_drops(struct pressure *pressure, const struct
     return slice;
 }
 
-/* Waits until the slice is done, or somebody in it is too slow. Did it free anything? */
-static bool wait_for_slice(struct pressure *pressure, struct pressure_slice *slice) {
-    uint64_t deadline = kernel_now() + PRESSURE_SLICE_WAIT_NS, now;
+/* Waits until the slices are done, or somebody in them is too slow. Did they free anything? */
+static bool wait_for_slices(struct pressure *pressure, struct pressure_slice *const *slices, size_t n) {
+    uint64_t deadline = kernel_now() + PRESSURE_SLICE_WAIT_NS, now = 0;
+    bool freed = false;
 
-    for (;;) {
-        uint32_t kicks = atomic_load(&pressure->kicks);
+    for (size_t i = 0; i < n; i++) {
+        for (;;) {
+            uint32_t kicks = atomic_load(&pressure->kicks);
 
-        now = kernel_now();
-        if (!atomic_load(&slice->in_use) || now >= deadline || atomic_load(&pressure->stop))
-            return atomic_load(&slice->request.freed) > 0;
-        futex_sleep(&pressure->kicks, kicks, deadline - now);
+            now = kernel_now();
+            if (!atomic_load(&slices[i]->in_use) || now >= deadline || atomic_load(&pressure->stop))
+                break;
+            futex_sleep(&pressure->kicks, kicks, deadline - now);
+        }
+        freed |= atomic_load(&slices[i]->request.freed) > 0;
+    }
+    return freed;
+}
+
+/* Nothing of the domain can be dropped: what waits at its gate goes ahead, and is counted. */
+static void give_up_gate(struct manager *manager, const struct domain *domain) {
+    struct session *session;
+
+    LIST_FOREACH(session, &manager->sessions, link)
+    if (atomic_load(&session->pager.waits_at_gate) && domain_is_within(session->domain, domain)) {
+        atomic_store(&session->pager.gate_hopeless, true);
+        worker_kick(&session->pager.worker);
     }
 }
 
 /* ---- the thread ---- */
 
+/* Looks at every domain, and hands out a slice for each that is in need. Under the manager's lock. */
+static size_t look_at_all(struct pressure *pressure, uint32_t now, bool barren, struct pressure_slice **slices,
+                          uint64_t *next, bool *need) {
+    struct manager *manager = pressure->manager;
+    bool psi = atomic_exchange(&pressure->psi_edge, false);
+    struct domain *domain;
+    size_t n = 0;
+
+    /* Children come before their parents: what they free, their parents need not take from others. */
+    LIST_FOREACH(domain, &manager->domains.list, link) {
+        struct outlook outlook = look_at(manager, domain, psi);
+
+        if (outlook.next < *next)
+            *next = outlook.next;
+        if (outlook.demand == 0)
+            continue;
+        *need = true;
+        slices[n] = n < PRESSURE_SLICES_AT_ONCE ? plan_drops(pressure, domain, &outlook, now) : NULL;
+        if (barren || !slices[n])
+            give_up_gate(manager, domain);
+        if (slices[n])
+            n++;
+    }
+    return n;
+}
+
 /* One look at everything. Returns the ns to sleep; 0: look again at once. */
 static uint64_t pressure_cycle(struct pressure *pressure, unsigned *barren) {
+    struct pressure_slice *slices[PRESSURE_SLICES_AT_ONCE + 1];
     struct manager *manager = pressure->manager;
-    struct outlook outlook = {.next = PRESSURE_IDLE_NS};
-    bool psi = atomic_exchange(&pressure->psi_edge, false);
-    struct pressure_slice *slice = NULL;
-    struct domain *domain;
+    uint64_t next = PRESSURE_IDLE_NS;
+    bool need = false;
     uint32_t now;
+    size_t n;
 
     pthread_mutex_lock(&manager->lock);
     now = manager_advance_clock(manager);
@@ -296,20 +342,17 @@ static uint64_t pressure_cycle(struct pressure *pressure, unsigned *barren) {
         pthread_mutex_unlock(&manager->lock);
         return manager->n_sessions == 0 ? UINT64_MAX : PRESSURE_IDLE_NS;
     }
-    LIST_FOREACH(domain, &manager->domains.list, link)
-    look_at(manager, domain, psi, &outlook);
-    if (outlook.domain)
-        slice = plan_drops(pressure, &outlook, now);
+    n = look_at_all(pressure, now, *barren > 0, slices, &next, &need);
     open_gates(manager);
     pthread_mutex_unlock(&manager->lock);
 
-    if (slice && wait_for_slice(pressure, slice)) {
+    if (n > 0 && wait_for_slices(pressure, slices, n)) {
         *barren = 0;
         return 0;
     }
-    if (!outlook.domain) {
+    if (!need) {
         *barren = 0;
-        return outlook.next;
+        return next;
     }
     /* In need, and nothing to be had: look again soon, then less often. */
     if (*barren < PRESSURE_BARREN_MAX)

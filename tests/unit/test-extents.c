@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: MIT */
+/* Extents against a naive model: an array that says for each page which mapping's offset is there. */
+
+#include "mapping.h"
+
+#include <check.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#define PAGE UINT64_C(4096)
+#define PAGES 512
+#define MAPPINGS 4
+
+struct cell {
+    struct mapping *mapping;
+    uint64_t offset;
+};
+
+static struct mapping mappings[MAPPINGS];
+static struct cell model[PAGES];
+static struct extents extents;
+
+static void setup(void) {
+    ck_assert_int_eq(extents_init(&extents), 0);
+    for (size_t i = 0; i < PAGES; i++)
+        model[i] = (struct cell){0};
+}
+
+static void teardown(void) {
+    extents_deinit(&extents);
+}
+
+static void check_model(void) {
+    for (size_t i = 0; i < PAGES; i++) {
+        const struct extent *e = extents_find(&extents, i * PAGE + 17);
+
+        ck_assert_ptr_eq(e ? e->mapping : NULL, model[i].mapping);
+        if (e)
+            ck_assert_uint_eq(e->offset + (i * PAGE - e->address), model[i].offset);
+    }
+    for (size_t i = 1; i < extents.n; i++)
+        ck_assert_uint_ge(extents.entries[i].address, extents.entries[i - 1].address + extents.entries[i - 1].length);
+}
+
+static void model_add(struct mapping *mapping, size_t first, size_t count, uint64_t offset) {
+    for (size_t i = 0; i < count; i++)
+        model[first + i] = (struct cell){mapping, offset + i * PAGE};
+}
+
+static int add(struct mapping *mapping, size_t first, size_t count, uint64_t offset) {
+    struct extent extent = {.address = first * PAGE, .length = count * PAGE, .mapping = mapping, .offset = offset};
+    int r = extents_add(&extents, &extent);
+
+    if (r == 0)
+        model_add(mapping, first, count, offset);
+    return r;
+}
+
+static void cut(size_t first, size_t count) {
+    extents_remove(&extents, first * PAGE, (first + count) * PAGE);
+    for (size_t i = first; i < first + count; i++)
+        model[i] = (struct cell){0};
+}
+
+/* mremap(2) refuses ranges that overlap, and so does this. */
+static void move(size_t from, size_t to, size_t count) {
+    struct cell moved[PAGES];
+
+    extents_move(&extents, from * PAGE, to * PAGE, count * PAGE);
+    for (size_t i = 0; i < count; i++) {
+        moved[i] = model[from + i];
+        model[from + i] = (struct cell){0};
+    }
+    for (size_t i = 0; i < count; i++)
+        model[to + i] = moved[i];
+}
+
+START_TEST(test_overlaps_are_refused) {
+    ck_assert_int_eq(add(&mappings[0], 10, 10, 0), 0);
+    ck_assert_int_eq(add(&mappings[1], 19, 1, 0), -EEXIST);
+    ck_assert_int_eq(add(&mappings[1], 5, 6, 0), -EEXIST);
+    ck_assert_int_eq(add(&mappings[1], 0, 100, 0), -EEXIST);
+    ck_assert_int_eq(add(&mappings[1], 20, 1, 0), 0);
+    ck_assert_int_eq(add(&mappings[1], 9, 1, 0), 0);
+    check_model();
+}
+END_TEST
+
+START_TEST(test_cut_in_the_middle) {
+    add(&mappings[0], 10, 20, 0);
+    cut(15, 5);
+    check_model();
+    ck_assert_uint_eq(extents.n, 2);
+    cut(0, 512);
+    check_model();
+    ck_assert_uint_eq(extents.n, 0);
+}
+END_TEST
+
+START_TEST(test_move_a_part) {
+    add(&mappings[0], 10, 20, 0);
+    add(&mappings[1], 100, 20, 0);
+    move(15, 110, 5); /* over a part of the other */
+    check_model();
+    ck_assert_uint_eq(extents.n, 5);
+}
+END_TEST
+
+START_TEST(test_full_table_forgets_a_tail) {
+    struct extent extent = {.length = PAGE, .mapping = &mappings[0]};
+
+    for (size_t i = 0; i + 1 < EXTENTS_MAX; i++) {
+        extent.address = 2 * i * PAGE;
+        ck_assert_int_eq(extents_add(&extents, &extent), 0);
+    }
+    extent.address = UINT64_C(1) << 40;
+    extent.length = 16 * PAGE;
+    ck_assert_int_eq(extents_add(&extents, &extent), 0);
+    ck_assert_int_eq(extents_add(&extents, &(struct extent){.address = UINT64_C(1) << 41, .length = PAGE}), -ENOSPC);
+    extents_remove(&extents, extent.address + 4 * PAGE, extent.address + 5 * PAGE);
+    ck_assert_ptr_nonnull(extents_find(&extents, extent.address));
+    ck_assert_ptr_null(extents_find(&extents, extent.address + 4 * PAGE));
+    ck_assert_ptr_null(extents_find(&extents, extent.address + 5 * PAGE)); /* forgotten: no room for it */
+    ck_assert_uint_eq(extents.n, EXTENTS_MAX);
+}
+END_TEST
+
+START_TEST(test_pieces_of_a_mapping) {
+    uint64_t address, length, offset;
+    size_t cursor = 0;
+
+    mappings[2].address = 10 * PAGE;
+    mappings[2].length = 20 * PAGE;
+    add(&mappings[2], 10, 20, 0);
+    ck_assert(extents_next(&extents, &mappings[2], 3 * PAGE, 8 * PAGE, &cursor, &address, &length, &offset));
+    ck_assert_uint_eq(address, 13 * PAGE);
+    ck_assert_uint_eq(length, 5 * PAGE);
+    ck_assert_uint_eq(offset, 3 * PAGE);
+    ck_assert(!extents_next(&extents, &mappings[2], 3 * PAGE, 8 * PAGE, &cursor, &address, &length, &offset));
+
+    cut(14, 2);
+    cursor = 0;
+    ck_assert(extents_next(&extents, &mappings[2], 3 * PAGE, 8 * PAGE, &cursor, &address, &length, &offset));
+    ck_assert_uint_eq(length, 1 * PAGE);
+    ck_assert(extents_next(&extents, &mappings[2], 3 * PAGE, 8 * PAGE, &cursor, &address, &length, &offset));
+    ck_assert_uint_eq(address, 16 * PAGE);
+    ck_assert_uint_eq(length, 2 * PAGE);
+    ck_assert(!extents_next(&extents, &mappings[2], 3 * PAGE, 8 * PAGE, &cursor, &address, &length, &offset));
+}
+END_TEST
+
+START_TEST(test_random_against_model) {
+    srandom((unsigned)_i);
+    for (int step = 0; step < 2000; step++) {
+        size_t first = (size_t)random() % (PAGES / 2), count = 1 + (size_t)random() % 40;
+        size_t to = PAGES / 2 + (size_t)random() % (PAGES / 2 - 40);
+
+        switch (random() % 4) {
+        case 0:
+            add(&mappings[random() % MAPPINGS], first, count, (uint64_t)(random() % 1000) * PAGE);
+            break;
+        case 1:
+            cut(random() % 2 ? first : to, count);
+            break;
+        case 2:
+            move(first < PAGES / 2 - 40 ? first : 0, to, count);
+            break;
+        default:
+            move(to, first < PAGES / 2 - 40 ? first : 0, count);
+        }
+        check_model();
+    }
+}
+END_TEST
+
+/* The runs of spans that are not armed are counted as they are made and joined. */
+START_TEST(test_runs_of_disarmed_spans) {
+    uint8_t states[64] = {0};
+    struct region region = {.span_count = 64};
+    struct mapping mapping = {.region = &region, .span_state = states};
+
+    srandom(7);
+    for (int step = 0; step < 5000; step++) {
+        uint32_t runs = 0;
+
+        mapping_set_state(&mapping, (uint32_t)random() % 64, (enum mapping_span_state)(random() % 3));
+        for (int i = 0; i < 64; i++)
+            runs += states[i] != MAPPING_ARMED && (i == 0 || states[i - 1] == MAPPING_ARMED);
+        ck_assert_uint_eq(mapping.disarmed_runs, runs);
+    }
+}
+END_TEST
+
+START_TEST(test_page_sets) {
+    struct page_set set = {0};
+    unsigned first = 0, count;
+
+    ck_assert(!page_set_next_run(&set, &first, &count));
+    page_set_add_range(&set, 3, 130);
+    page_set_add_range(&set, 511, 1);
+    ck_assert_uint_eq(page_set_count(&set), 131);
+    ck_assert(page_set_next_run(&set, &first, &count));
+    ck_assert_uint_eq(first, 3);
+    ck_assert_uint_eq(count, 130);
+    first += count;
+    ck_assert(page_set_next_run(&set, &first, &count));
+    ck_assert_uint_eq(first, 511);
+    ck_assert_uint_eq(count, 1);
+    first += count;
+    ck_assert(!page_set_next_run(&set, &first, &count));
+    page_set_remove_range(&set, 64, 64);
+    ck_assert_uint_eq(page_set_count_range(&set, 0, 512), 67);
+    first = 64;
+    ck_assert(page_set_next_run(&set, &first, &count));
+    ck_assert_uint_eq(first, 128);
+    page_set_add_range(&set, 0, 512);
+    first = 0;
+    ck_assert(page_set_next_run(&set, &first, &count));
+    ck_assert_uint_eq(count, 512);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("extents");
+    TCase *tcase = tcase_create("extents");
+    SRunner *runner;
+    int failed;
+
+    tcase_add_checked_fixture(tcase, setup, teardown);
+    tcase_add_test(tcase, test_overlaps_are_refused);
+    tcase_add_test(tcase, test_cut_in_the_middle);
+    tcase_add_test(tcase, test_move_a_part);
+    tcase_add_test(tcase, test_full_table_forgets_a_tail);
+    tcase_add_test(tcase, test_pieces_of_a_mapping);
+    tcase_add_loop_test(tcase, test_random_against_model, 0, 8);
+    tcase_add_test(tcase, test_runs_of_disarmed_spans);
+    tcase_add_test(tcase, test_page_sets);
+    suite_add_tcase(suite, tcase);
+    runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? 1 : 0;
+}
