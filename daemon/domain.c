@@ -20,6 +20,7 @@
 #define DOMAIN_SLICE (UINT64_C(16) * 1024 * 1024)
 #define DOMAIN_PUNCH_NS UINT64_C(4000000)
 #define DOMAIN_MARGIN (UINT64_C(2) * 1024 * 1024)
+#define DOMAIN_CALM_NS UINT64_C(100000000)
 
 static int domain_new(struct domains *domains, struct domain **ret, struct domain *parent, int version,
                       const char *mount, const char *path) {
@@ -187,4 +188,16 @@ void domain_take_look(struct domains *domains, struct domain *domain) {
         credit = (int64_t)domain->look.headroom - atomic_load(&domain->commitment) - (int64_t)limits->reserve;
     domain->looked = true;
     atomic_store(&domain->credit, credit);
+}
+
+void domain_note_deficit(struct domain *domain, uint64_t now) {
+    struct policy_limits *limits = &domain->limits;
+
+    if (domain->look.headroom < limits->reserve) {
+        if (domain->deficits < 16)
+            domain->deficits++;
+        domain->last_deficit = now;
+    } else if (now - domain->last_deficit > DOMAIN_CALM_NS)
+        domain->deficits = 0;
+    limits->margin = policy_margin(DOMAIN_MARGIN, limits->slice, domain->deficits);
 }

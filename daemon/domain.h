@@ -30,6 +30,8 @@ struct domain {
     struct cgroup_look look; /* the newest; of the machine: limit and headroom only */
     bool looked;
     struct policy_limits limits;
+    unsigned deficits;     /* looks in a row that found less than the reserve */
+    uint64_t last_deficit; /* ns */
 };
 LIST_HEAD(domain_list, domain);
 
@@ -57,6 +59,8 @@ void domain_unref(struct domain *domain);
 /* Is the domain, or an ancestor of it, the given one? */
 bool domain_is_within(const struct domain *domain, const struct domain *ancestor);
 
+/* After a look: the margin grows while the headroom stays under the reserve, and is small again 100 ms after it was. */
+void domain_note_deficit(struct domain *domain, uint64_t now);
 /* Takes a look: headroom, reserve, and the credit made anew from them. */
 void domain_take_look(struct domains *domains, struct domain *domain);
 

@@ -26,11 +26,15 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #define DROPPER_RING_SIZE 64
+#define DROPPER_NICE (-19)
+/* Arming takes 5 us a span unless the client's mmap_lock is held. Without it drops are blind: worth a moment even in need. */
 #define DROPPER_ARM_WAIT_NS UINT64_C(10000000)
+#define DROPPER_ARM_URGENT_NS UINT64_C(500000)
 
 /* ---- requests ---- */
 
@@ -323,13 +327,20 @@ static void op_commit_unarmed(struct session *session, const struct drop_op *op,
     }
 }
 
+/* The plans to come pass it over until it is touched. */
+static void op_note_gone(const struct drop_op *op, uint64_t chunk) {
+    uint8_t before = atomic_fetch_or_explicit(&op->region->chunk_flags[chunk], POLICY_CHUNK_GONE, memory_order_relaxed);
+
+    if (!(before & POLICY_CHUNK_GONE) && op->job->request)
+        counter_add(&op->job->request->cleared, 1);
+}
+
 /* Under the session's lock: even again, waiters woken; what was dropped is noted. */
 static void op_settle(struct session *session, struct drop_op *op) {
     struct region *region = op->region;
     struct span *span = &region->spans[op->span];
     unsigned pages = chunk_pages(region);
-    /* Nothing can have come since the punch, or since the first look, without the pager's knowing. */
-    bool unseen = op->armed && span->fills == op->fills, unseen_since_look = unseen && op->armed_at_look;
+    bool unseen = op->armed && span->fills == op->fills; /* nothing can have come since without the pager's knowing */
     uint64_t freed = 0, failed = 0;
 
     for (uint64_t chunk = op->first_chunk; chunk < op->end_chunk; chunk++) {
@@ -337,8 +348,8 @@ static void op_settle(struct session *session, struct drop_op *op) {
         unsigned resident = page_set_count_range(&op->resident, first, pages);
 
         if (!op_claimed(op, chunk)) {
-            if (resident == 0 && unseen_since_look)
-                atomic_fetch_or_explicit(&region->chunk_flags[chunk], POLICY_CHUNK_GONE, memory_order_relaxed);
+            if (unseen && page_set_count_range(&op->left, first, pages) == 0)
+                op_note_gone(op, chunk);
             continue;
         }
         generation_settle(&region->generations[chunk]);
@@ -352,7 +363,7 @@ static void op_settle(struct session *session, struct drop_op *op) {
             if (page_set_has(&op->resident, page))
                 page_set_add(&span->history, page);
         if (unseen)
-            atomic_fetch_or_explicit(&region->chunk_flags[chunk], POLICY_CHUNK_GONE, memory_order_relaxed);
+            op_note_gone(op, chunk);
     }
     counter_add(&region->dropped_bytes, freed);
     counter_add(&session->counters.dropped_bytes, freed);
@@ -367,17 +378,44 @@ static void op_settle(struct session *session, struct drop_op *op) {
         op_commit_unarmed(session, op, freed);
 }
 
-static void batch_run(struct session *session, struct drop_op *ops, unsigned n) {
+/*
+ * Arms what the kernel fills, also where nothing was claimed: only of an armed span can be known that nothing is there. What is not armed
+ * when the time is up is punched all the same.
+ */
+static void batch_arm(struct session *session, struct drop_op *ops, unsigned n) {
     struct region *regions[DROPPER_BATCH];
     uint32_t spans[DROPPER_BATCH];
     unsigned wanted = 0;
     bool urgent = false;
 
+    for (unsigned i = 0; i < n; i++) {
+        urgent |= ops[i].job->urgent;
+        ops[i].left = ops[i].resident;
+        if (ops[i].armed)
+            continue;
+        regions[wanted] = ops[i].region;
+        spans[wanted++] = ops[i].span;
+    }
+    if (wanted == 0 || !session->intercepted || atomic_load(&session->quarantined))
+        return;
+    pager_arm_spans(session, regions, spans, wanted, urgent ? DROPPER_ARM_URGENT_NS : DROPPER_ARM_WAIT_NS);
+    for (unsigned i = 0; i < n; i++) {
+        bool was = ops[i].armed;
+
+        session_lock(session);
+        ops[i].armed = op_is_armed(&ops[i]);
+        session_unlock(session);
+        if (!was && ops[i].armed && region_resident(ops[i].region, ops[i].span, &ops[i].left) < 0)
+            ops[i].armed = false;
+    }
+}
+
+static void batch_run(struct session *session, struct drop_op *ops, unsigned n) {
     session_lock(session);
     for (unsigned i = 0; i < n; i++) {
         ops[i].region->spans[ops[i].span].in_flight++;
         ops[i].fills = ops[i].region->spans[ops[i].span].fills;
-        ops[i].armed = ops[i].armed_at_look = op_is_armed(&ops[i]);
+        ops[i].armed = op_is_armed(&ops[i]);
     }
     session_unlock(session);
     for (unsigned i = 0; i < n; i++)
@@ -385,22 +423,10 @@ static void batch_run(struct session *session, struct drop_op *ops, unsigned n) 
             counter_add(&session->counters.unexpected_errors, 1);
 
     session_lock(session);
-    for (unsigned i = 0; i < n; i++) {
-        op_claim(session, &ops[i]);
-        urgent |= ops[i].job->urgent;
-        if (ops[i].any && !ops[i].armed) {
-            regions[wanted] = ops[i].region;
-            spans[wanted++] = ops[i].span;
-        }
-    }
-    session_unlock(session);
-    if (wanted > 0 && session->intercepted && !atomic_load(&session->quarantined))
-        pager_arm_spans(session, regions, spans, wanted, urgent ? 0 : DROPPER_ARM_WAIT_NS);
-
-    session_lock(session);
     for (unsigned i = 0; i < n; i++)
-        ops[i].armed = op_is_armed(&ops[i]);
+        op_claim(session, &ops[i]);
     session_unlock(session);
+    batch_arm(session, ops, n);
     batch_punch(session, ops, n);
 
     session_lock(session);
@@ -532,6 +558,8 @@ static void dropper_main(struct worker *worker) {
     struct session *session = (struct session *)((char *)worker - offsetof(struct session, dropper.worker));
     struct dropper *dropper = &session->dropper;
 
+    /* It runs when others want memory faster than there is: they must not keep it from a CPU. Without the right, at their pace. */
+    (void)setpriority(PRIO_PROCESS, 0, DROPPER_NICE);
     dropper->have_ring = io_uring_queue_init(DROPPER_RING_SIZE, &dropper->ring, 0) == 0;
     while (!worker_stopping(worker)) {
         struct pollfd fd = {.fd = worker->control, .events = POLLIN};

@@ -18,6 +18,7 @@ struct drop_request {
     _Atomic uint64_t freed;
     _Atomic uint64_t pinned;
     _Atomic uint64_t failed;
+    _Atomic uint64_t cleared;                   /* chunks newly known to be gone, freed or not */
     _Atomic uint32_t pending;                   /* jobs, and one for the asker while he submits */
     void (*done)(struct drop_request *request); /* in the thread that finished last */
     void *data;
@@ -51,10 +52,10 @@ struct drop_op {
     uint32_t span;
     uint64_t first_chunk, end_chunk; /* of the region */
     uint64_t claimed[8];             /* bit per chunk from the span's first chunk */
-    struct page_set resident;
+    struct page_set resident;        /* at the first look */
+    struct page_set left;            /* after arming, or as resident where it was armed before */
     uint16_t fills;
-    bool armed;         /* before the punch */
-    bool armed_at_look; /* before resident was read */
+    bool armed; /* before the punch */
     bool any;
     int error;
 };

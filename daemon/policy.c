@@ -352,6 +352,12 @@ uint64_t policy_demand(const struct policy_limits *limits, uint64_t headroom) {
     return minimum(add_saturating(limits->reserve - headroom, limits->margin), limits->slice);
 }
 
+uint64_t policy_margin(uint64_t least, uint64_t slice, unsigned deficits) {
+    uint64_t margin = least << (deficits < 32 ? deficits : 32);
+
+    return margin < slice ? margin : slice;
+}
+
 uint64_t policy_next_look(const struct policy_limits *limits, uint64_t headroom, uint64_t commitment) {
     const uint64_t shortest = UINT64_C(1000000);
     const uint64_t longest = UINT64_C(1000000000);

@@ -72,6 +72,11 @@ struct policy_limits {
 
 /* Bytes to free: reserve + margin - headroom if headroom is under the reserve, at most a slice; else 0. */
 uint64_t policy_demand(const struct policy_limits *limits, uint64_t headroom);
+/*
+ * What to drop beyond the reserve after so many looks in a row under it: twice as much each time, at most a slice. Somebody who takes memory at 2
+ * GB/s takes 2 MiB while a drop is handed over: the small margin alone would only just keep up with him.
+ */
+uint64_t policy_margin(uint64_t least, uint64_t slice, unsigned deficits);
 /* Nanoseconds until the next look: (headroom - commitment - reserve) / fill rate, between 1 ms and 1 s. */
 uint64_t policy_next_look(const struct policy_limits *limits, uint64_t headroom, uint64_t commitment);
 /* The reserve that fits: fill rate x (wake-up + punch of a slice), at least 4 MiB, at most an eighth of the limit. */

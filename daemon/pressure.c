@@ -102,6 +102,7 @@ static struct outlook look_at(struct manager *manager, struct domain *domain, bo
     commitment = atomic_load(&domain->commitment);
     credit = atomic_load(&domain->credit);
     waiters = demand_of_waiters(domain);
+    domain_note_deficit(domain, manager->pressure.now);
     outlook.demand = policy_demand(limits, headroom);
     if (waiters > outlook.demand)
         outlook.demand = waiters;
@@ -268,7 +269,7 @@ static struct pressure_slice *plan_drops(struct pressure *pressure, const struct
     return slice;
 }
 
-/* Waits until the slices are done, or somebody in them is too slow. Did they free anything? */
+/* Waits until the slices are done, or somebody in them is too slow. Did they get anything done? */
 static bool wait_for_slices(struct pressure *pressure, struct pressure_slice *const *slices, size_t n) {
     uint64_t deadline = kernel_now() + PRESSURE_SLICE_WAIT_NS, now = 0;
     bool freed = false;
@@ -282,7 +283,8 @@ static bool wait_for_slices(struct pressure *pressure, struct pressure_slice *co
                 break;
             futex_sleep(&pressure->kicks, kicks, deadline - now);
         }
-        freed |= atomic_load(&slices[i]->request.freed) > 0;
+        /* What turned out to be gone already is progress, too: the next plan does not name it. */
+        freed |= atomic_load(&slices[i]->request.freed) > 0 || atomic_load(&slices[i]->request.cleared) > 0;
     }
     return freed;
 }
@@ -335,6 +337,7 @@ static uint64_t pressure_cycle(struct pressure *pressure, unsigned *barren) {
     uint32_t now;
     size_t n;
 
+    pressure->now = kernel_now();
     pthread_mutex_lock(&manager->lock);
     now = manager_advance_clock(manager);
     watch_workers(manager);

@@ -35,6 +35,7 @@ struct pressure {
     _Atomic uint64_t plans;
 
     /* of the thread */
+    uint64_t now;                  /* of the present cycle */
     struct policy_region *regions; /* grown under the manager's lock while there is memory */
     struct region **region_of;
     size_t regions_max;

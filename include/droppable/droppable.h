@@ -88,7 +88,7 @@ struct drp_stats {
     uint64_t resident_bytes;
     uint64_t dropped_bytes;
     uint64_t intercepted_faults;
-    uint64_t refaults;   /**< dropped chunks that were touched again */
+    uint64_t refaults; /**< accesses to dropped chunks that the service saw: at most one in each 2 MiB between two drops */
     uint64_t reconnects; /**< counted by the library */
 };
 
