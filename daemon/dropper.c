@@ -26,12 +26,10 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #define DROPPER_RING_SIZE 64
-#define DROPPER_NICE (-19)
 /* Arming takes 5 us a span unless the client's mmap_lock is held. Without it drops are blind: worth a moment even in need. */
 #define DROPPER_ARM_WAIT_NS UINT64_C(10000000)
 #define DROPPER_ARM_URGENT_NS UINT64_C(500000)
@@ -448,6 +446,9 @@ static bool job_seek(struct session *session, struct drop_job *job) {
 
     if (job->next >= job->end || job->limit == 0 || region->dropper_fd < 0)
         return false;
+    /* A plan's run is looked at also where it holds nothing: that is to be noted, or the next plan names it again. */
+    if (job->limit == UINT64_MAX && job->end - job->next <= region_chunks_per_span(region))
+        return true;
     worker_call_begin(&session->dropper.worker);
     at = lseek(region->dropper_fd, op_file_offset(&(struct drop_op){.region = region}, job->next), SEEK_DATA);
     worker_call_end(&session->dropper.worker);
@@ -558,8 +559,7 @@ static void dropper_main(struct worker *worker) {
     struct session *session = (struct session *)((char *)worker - offsetof(struct session, dropper.worker));
     struct dropper *dropper = &session->dropper;
 
-    /* It runs when others want memory faster than there is: they must not keep it from a CPU. Without the right, at their pace. */
-    (void)setpriority(PRIO_PROCESS, 0, DROPPER_NICE);
+    worker_set_nice(worker, WORKER_URGENT_NICE);
     dropper->have_ring = io_uring_queue_init(DROPPER_RING_SIZE, &dropper->ring, 0) == 0;
     while (!worker_stopping(worker)) {
         struct pollfd fd = {.fd = worker->control, .events = POLLIN};

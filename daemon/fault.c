@@ -23,6 +23,7 @@
 
 #define WINDOW_PAGES (GATE_STEP >> PAGE_SHIFT)
 /* Spans measured when the gate does not say yes at once; mincore(2) of one costs about 6 us. */
+#define REFRESH_INTERVAL_NS UINT64_C(1000000)
 #define REFRESH_TIGHT 8
 #define REFRESH_WAIT 64
 
@@ -216,9 +217,10 @@ static enum gate_verdict ask_gate(struct fault *fault, bool forced) {
                                                               : (uint64_t)page_set_count(&fault->pages) << PAGE_SHIFT;
     enum gate_verdict verdict = gate_ask(session->domain, bytes);
 
-    if (verdict != GATE_FREE && !forced) {
+    if (verdict != GATE_FREE && !forced && kernel_now() - session->pager.last_refresh > REFRESH_INTERVAL_NS) {
         bool wait = verdict == GATE_WAIT;
 
+        session->pager.last_refresh = kernel_now();
         session_unlock(session);
         if (fault_refresh_commitments(session, wait ? REFRESH_WAIT : REFRESH_TIGHT, false, SPAN_SIZE) > 0 && wait) {
             session_lock(session);
@@ -317,6 +319,7 @@ enum fault_answer fault_answer(struct session *session, uint64_t address, bool f
         counter_add(&session->counters.refaults, 1);
         counter_add(&fault.region->refaults, 1);
     }
+    counter_add(&fault.region->faults, 1);
     region_touch(fault.region, fault.span, session_tick(session));
     session_unlock(session);
     return fill_and_disarm(&fault, verdict, forced);

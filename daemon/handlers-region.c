@@ -48,19 +48,27 @@ static uint32_t check_limits(const struct connection *connection, uint64_t size)
     return DRP_WIRE_OK;
 }
 
+/*
+ * The dropper starts here, not with the first drop: then memory and CPUs are short, and whoever starts it waits for it under the manager's
+ * lock. The first look is due now: with no region there was none for up to a second.
+ */
 static uint32_t link_region(struct connection *connection, struct region *region) {
     struct manager *manager = connection->server->manager;
     int r;
 
     pthread_mutex_lock(&manager->lock);
     r = pressure_reserve(&manager->pressure, manager->n_regions + 1);
+    if (r >= 0)
+        r = session_need_dropper(connection->session);
     if (r >= 0) {
         session_add_region(connection->session, region);
         manager->n_regions++;
     }
     pthread_mutex_unlock(&manager->lock);
-    if (r >= 0)
+    if (r >= 0) {
+        pressure_kick(&manager->pressure);
         return DRP_WIRE_OK;
+    }
     region_release_object(region);
     region_free(region);
     return DRP_WIRE_ERROR_MEMORY;

@@ -73,8 +73,9 @@ static void handle_hello(struct connection *connection, struct channel_packet *p
     struct session *session;
     int r;
 
-    if (hello->version_min > DRP_WIRE_VERSION || hello->version_max < DRP_WIRE_VERSION) {
-        reply_error(connection, packet, DRP_WIRE_ERROR_VERSION);
+    if (connection->refused || hello->version_min > DRP_WIRE_VERSION || hello->version_max < DRP_WIRE_VERSION) {
+        reply_error(connection, packet, connection->refused ? DRP_WIRE_ERROR_QUOTA : DRP_WIRE_ERROR_VERSION);
+        connection_end(connection, connection->refused ? NULL : "no common protocol version");
         return;
     }
     r = session_new(&session, manager, manager->next_id++, connection->pid, connection->uid, connection->gid,

@@ -149,7 +149,7 @@ out:
         atomic_store(&pager->waits_at_gate, true);
         session_kick_pressure(session);
     } else if (command)
-        worker_kick(&pager->worker); /* the next step after the events */
+        pager->again = true; /* the next step after the events */
 }
 
 void pager_submit(struct session *session, struct pager_command *command) {
@@ -215,6 +215,7 @@ static void pager_run_arm(struct session *session) {
     session_unlock(session);
     for (unsigned i = 0; i < arm.n; i++)
         fault_arm(session, arm.regions[i], arm.spans[i]);
+    worker_set_nice(&pager->worker, 0);
     atomic_fetch_add(&pager->arm_sequence, 1);
     syscall(SYS_futex, &pager->arm_sequence, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
@@ -248,6 +249,8 @@ void pager_arm_spans(struct session *session, struct region *const *regions, con
     session_unlock(session);
     if (wanted == 0)
         return;
+    /* For this request only: a client's storm of faults shall not run at that. */
+    worker_set_nice(&pager->worker, WORKER_URGENT_NICE);
     worker_kick(&pager->worker);
     while (atomic_load(&pager->arm_sequence) == sequence + 1 && (now = kernel_now()) < deadline) {
         struct timespec left = {.tv_nsec = (long)(deadline - now)};
@@ -284,7 +287,7 @@ static void pager_defer(struct session *session, uint64_t address, enum fault_an
         session_kick_pressure(session);
     } else {
         atomic_store(&pager->waits_for_drop, true);
-        worker_kick(&pager->worker); /* ask once more: the drop may have ended before it could see that we wait */
+        pager->again = true; /* ask once more: the drop may have ended before it could see that we wait */
     }
 }
 
@@ -402,6 +405,8 @@ static int pager_timeout(struct session *session) {
     uint64_t now = kernel_now(), next = UINT64_MAX;
     struct pager_command *command;
 
+    if (session->pager.again)
+        return 0;
     for (unsigned i = 0; i < session->pager.n_deferred; i++)
         if (session->pager.deferred[i].deadline < next)
             next = session->pager.deferred[i].deadline;
@@ -441,6 +446,7 @@ static void pager_main(struct worker *worker) {
     while (!worker_stopping(worker)) {
         struct pollfd fds[] = {{.fd = pager->uffd, .events = POLLIN}, {.fd = worker->control, .events = POLLIN}};
 
+        pager->again = false;
         pager_run_arm(session); /* before commands: an UNMAP is the last that hears of its region */
         pager_run_commands(session);
         pager_run_rearm(session);

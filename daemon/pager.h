@@ -60,8 +60,10 @@ struct pager {
     _Atomic uint32_t arm_sequence; /* futex: odd while a request stands, even when it is done */
     _Atomic uint64_t rearm_bytes;  /* commitments that the pressure thread wants back */
 
+    uint64_t last_refresh; /* ns: commitments are measured at most once a millisecond while the gate is tight */
     struct pager_deferred deferred[PAGER_DEFERRED_MAX];
     unsigned n_deferred;
+    bool again; /* do not sleep before the next turn: our own control socket's other end is not in our table */
     _Atomic bool waits_for_drop; /* a fault is deferred until a drop is over: the dropper shall kick */
     _Atomic bool gate_hopeless;  /* nothing is left to drop: who waits at the gate need not wait any longer */
     _Atomic bool waits_at_gate;  /* a fault or populate is deferred until there is credit */

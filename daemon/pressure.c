@@ -230,7 +230,9 @@ static void slice_done(struct drop_request *request) {
     struct pressure_slice *slice = (struct pressure_slice *)((char *)request - offsetof(struct pressure_slice, request));
 
     atomic_store(&slice->in_use, false);
-    pressure_kick(pressure);
+    /* Not a kick: that would keep the thread from sleeping after slices that freed nothing. */
+    atomic_fetch_add(&pressure->slices_done, 1);
+    syscall(SYS_futex, &pressure->slices_done, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
 static struct pressure_slice *free_slice(struct pressure *pressure) {
@@ -276,12 +278,12 @@ static bool wait_for_slices(struct pressure *pressure, struct pressure_slice *co
 
     for (size_t i = 0; i < n; i++) {
         for (;;) {
-            uint32_t kicks = atomic_load(&pressure->kicks);
+            uint32_t done = atomic_load(&pressure->slices_done);
 
             now = kernel_now();
             if (!atomic_load(&slices[i]->in_use) || now >= deadline || atomic_load(&pressure->stop))
                 break;
-            futex_sleep(&pressure->kicks, kicks, deadline - now);
+            futex_sleep(&pressure->slices_done, done, deadline - now);
         }
         /* What turned out to be gone already is progress, too: the next plan does not name it. */
         freed |= atomic_load(&slices[i]->request.freed) > 0 || atomic_load(&slices[i]->request.cleared) > 0;

@@ -29,8 +29,9 @@ struct pressure {
     bool realtime; /* SCHED_FIFO could be had */
     struct manager *manager;
     _Atomic bool stop;
-    _Atomic uint32_t kicks; /* futex */
-    _Atomic bool psi_edge;  /* a PSI trigger fired */
+    _Atomic uint32_t kicks;       /* futex */
+    _Atomic uint32_t slices_done; /* futex: counts slices that are finished */
+    _Atomic bool psi_edge;        /* a PSI trigger fired */
     _Atomic uint64_t looks;
     _Atomic uint64_t plans;
 

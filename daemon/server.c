@@ -29,6 +29,8 @@
 #include <unistd.h>
 
 #define SERVER_BACKLOG 128
+/* So many connections over the limit are told so; more are just closed. */
+#define SERVER_REFUSED_MAX 32
 #define SERVER_TIDY_MS 50
 /* An exiting process closes its socket a moment before its pidfd says so. */
 #define SERVER_DEATH_WAIT_NS UINT64_C(100000000)
@@ -66,6 +68,7 @@ void connection_end(struct connection *connection, const char *reason) {
     connection->operation = NULL;
     LIST_REMOVE(connection, link);
     server->n_connections--;
+    server->n_refused -= connection->refused;
     uv_close((uv_handle_t *)&connection->poll, connection_closed);
     if (connection->session) {
         manager_remove_session(server->manager, connection->session);
@@ -228,20 +231,26 @@ static unsigned connections_of(const struct server *server, uid_t uid) {
     return n;
 }
 
+static bool is_over_limit(const struct server *server, uid_t uid) {
+    return server->n_connections - server->n_refused >= server->config->max_connections ||
+           connections_of(server, uid) >= server->config->max_connections_per_uid;
+}
+
 static int connection_new(struct server *server, int socket) {
     struct ucred peer;
     socklen_t size = sizeof(peer);
     struct connection *connection;
+    bool refused;
     int pidfd, r;
 
     if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
         return -errno;
-    if (server->n_connections >= server->config->max_connections ||
-        connections_of(server, peer.uid) >= server->config->max_connections_per_uid) {
+    refused = is_over_limit(server, peer.uid);
+    if (refused)
         log_warning("client (pid %d, uid %u): too many connections (Connections=%u, ConnectionsPerUser=%u): refused",
                     (int)peer.pid, peer.uid, server->config->max_connections, server->config->max_connections_per_uid);
+    if (refused && server->n_refused >= SERVER_REFUSED_MAX)
         return -EDQUOT;
-    }
     pidfd = kernel_peer_pidfd(socket, peer.pid);
     if (pidfd < 0)
         return pidfd;
@@ -265,6 +274,8 @@ static int connection_new(struct server *server, int socket) {
     connection->poll.data = connection;
     LIST_INSERT_HEAD(&server->connections, connection, link);
     server->n_connections++;
+    connection->refused = refused;
+    server->n_refused += refused;
     connection_update(connection);
     return 0;
 }

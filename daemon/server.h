@@ -20,8 +20,8 @@ struct connection {
     struct server *server;
     uv_poll_t poll;
     int socket;
-    unsigned handles; /* not yet closed by libuv */
     bool closing;
+    bool refused; /* over a limit: its hello is answered with that */
     pid_t pid;
     uid_t uid;
     gid_t gid;
@@ -64,6 +64,7 @@ struct server {
     bool ended;
     struct connection_list connections;
     unsigned n_connections;
+    unsigned n_refused; /* of them */
     struct ending_list endings;
     struct vet_list vets;
 };

@@ -24,6 +24,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -88,6 +89,7 @@ static void *worker_thread(void *data) {
     size_t n = 0;
     int r;
 
+    worker->tid = gettid();
     keep[n++] = STDERR_FILENO; /* sanitizers speak there */
     keep[n++] = worker->control;
     keep[n++] = worker->wake_fd;
@@ -225,6 +227,10 @@ int worker_receive(struct worker *worker, int *ret_fd, void **ret_data) {
         *ret_data = data;
         return 1;
     }
+}
+
+void worker_set_nice(const struct worker *worker, int nice) {
+    (void)setpriority(PRIO_PROCESS, (id_t)worker->tid, nice);
 }
 
 void worker_call_begin(struct worker *worker) {

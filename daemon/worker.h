@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct worker;
 
@@ -15,6 +16,7 @@ typedef void (*worker_main)(struct worker *worker);
 
 struct worker {
     pthread_t thread;
+    pid_t tid;
     bool started;
     worker_main main;
     int control; /* the thread's end: readable means kicked; valid in the thread's table only */
@@ -47,6 +49,11 @@ void worker_kick(const struct worker *worker);
 int worker_send_fd(const struct worker *worker, int fd, void *data);
 /* In the thread: takes what is in control. 1: *ret_fd and *ret_data are set; 0: nothing more (kicks are swallowed). */
 int worker_receive(struct worker *worker, int *ret_fd, void **ret_data);
+
+/* What has to run when others keep the CPUs busy, so that memory is freed in time. Needs CAP_SYS_NICE, else it has no effect. */
+#define WORKER_URGENT_NICE (-19)
+/* Sets the thread's nice value, from any thread. */
+void worker_set_nice(const struct worker *worker, int nice);
 
 static inline bool worker_stopping(const struct worker *worker) {
     return atomic_load_explicit(&worker->stop, memory_order_acquire);

@@ -1,0 +1,427 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Clients that hold up whoever works for them: one floods the service and reads no reply, one holds its object's inode lock, one its
+ * mmap_lock, one steals its pager's events. Each is alone with that: an honest client beside it keeps its pace, also when the service is killed while a thread of
+ * it is stuck.
+ *
+ * The inode lock is held by write(2) to the data object from memory behind a userfaultfd of the client's own that nobody answers: the
+ * kernel takes the lock, then reads the memory. When that userfaultfd has an event, the lock is held.
+ */
+
+#include "child.h"
+#include "fixture.h"
+#include "honest.h"
+#include "raw.h"
+
+#include <check.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define MIB (UINT64_C(1) << 20)
+#define PAGE 4096
+/* Where the others also use up the CPUs, a multiple of it. */
+#define LONGEST_NS (UINT64_C(250000000) * (under_sanitizer() ? 8 : 1))
+#define RESUME_NS (UINT64_C(1000000000) * (under_sanitizer() ? 5 : 1))
+
+static struct honest honest;
+
+static void setup(void) {
+    fixture_setup();
+    honest_start(&honest);
+}
+
+static void teardown(void) {
+    honest_stop(&honest);
+    fixture_teardown();
+}
+
+/* What the honest client is used to, for comparison. */
+static void measure_alone(void) {
+    honest_reset(&honest);
+    honest_progress(&honest, 300);
+    printf("alone: p99 %.1f ms, longest %.1f ms\n", (double)honest_p99_ns(&honest) / 1e6,
+           (double)honest_longest_ns(&honest) / 1e6);
+    honest_reset(&honest);
+}
+
+static void check_pace(const char *what, uint64_t bound) {
+    printf("%s: %llu operations, p99 %.1f ms, longest %.1f ms\n", what, (unsigned long long)honest_operations(&honest),
+           (double)honest_p99_ns(&honest) / 1e6, (double)honest_longest_ns(&honest) / 1e6);
+    ck_assert_msg(honest_longest_ns(&honest) < bound, "%s: an operation of the honest client took %.1f ms", what,
+                  (double)honest_longest_ns(&honest) / 1e6);
+}
+
+/* ---- flood ---- */
+
+static void flood(int socket, void *data) {
+    struct drp_wire_header status = {.type = DRP_WIRE_STATUS};
+    int connection = raw_hello("flood");
+    uint64_t sent = 0;
+
+    (void)data;
+    child_say(socket, 'f');
+    for (;;) {
+        struct pollfd writable = {.fd = connection, .events = POLLOUT}, told = {.fd = socket, .events = POLLIN};
+
+        if (send(connection, &status, sizeof(status), MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+            sent++;
+        else if (poll(&writable, 1, 10) < 0)
+            break;
+        if (poll(&told, 1, 0) != 0)
+            break;
+    }
+    fprintf(stderr, "flood: %llu requests\n", (unsigned long long)sent);
+    close(connection);
+}
+
+START_TEST(test_flood) {
+    struct child children[4];
+
+    measure_alone();
+    for (size_t i = 0; i < 4; i++) {
+        child_start(&children[i], flood, NULL);
+        child_expect(&children[i], 'f');
+    }
+    honest_progress(&honest, 600);
+    check_pace("flood", LONGEST_NS);
+    for (size_t i = 0; i < 4; i++) {
+        child_say(children[i].socket, 'e');
+        child_end(&children[i]);
+    }
+}
+END_TEST
+
+/* ---- the inode lock ---- */
+
+struct holder {
+    int data_fd;
+    char *source; /* armed */
+};
+
+static void *write_from_armed(void *data) {
+    struct holder *holder = data;
+
+    if (pwrite(holder->data_fd, holder->source, PAGE, 0) < 0)
+        perror("pwrite");
+    return NULL;
+}
+
+/* Its own userfaultfd over one private page. */
+static int arm_page(struct holder *holder) {
+    struct uffdio_api api = {.api = UFFD_API};
+    struct uffdio_register range = {.mode = UFFDIO_REGISTER_MODE_MISSING};
+    int fd = raw_userfaultfd();
+
+    holder->source = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    child_check(holder->source != MAP_FAILED);
+    child_check(fd >= 0);
+    child_check(ioctl(fd, UFFDIO_API, &api) == 0);
+    range.range.start = (uintptr_t)holder->source;
+    range.range.len = PAGE;
+    child_check(ioctl(fd, UFFDIO_REGISTER, &range) == 0);
+    return fd;
+}
+
+/* Says 'l' while the lock is held; at 'r' lets go and says 'r' when that is done; at anything else ends. */
+static void hold_inode_lock(int socket, void *data) {
+    struct uffdio_zeropage zero = {0};
+    struct pollfd event = {.events = POLLIN};
+    struct raw_region region;
+    struct holder holder;
+    pthread_t thread;
+    int connection;
+    char word;
+
+    (void)data;
+    connection = raw_session("holder");
+    raw_region_new(connection, 8 * MIB, &region);
+    memset(region.address, 1, 8 * MIB);
+    holder.data_fd = region.data_fd;
+    event.fd = arm_page(&holder);
+    child_check(pthread_create(&thread, NULL, write_from_armed, &holder) == 0);
+    child_check(poll(&event, 1, CHILD_WAIT_MS) == 1);
+    child_say(socket, 'l');
+    child_check(child_hear(socket, &word));
+    zero.range.start = (uintptr_t)holder.source;
+    zero.range.len = PAGE;
+    child_check(ioctl(event.fd, UFFDIO_ZEROPAGE, &zero) == 0);
+    child_check(pthread_join(thread, NULL) == 0);
+    child_say(socket, 'r');
+    child_check(child_hear(socket, &word));
+    raw_region_end(connection, &region);
+    close(connection);
+}
+
+static void drop_pid(const struct child *child) {
+    char pid[16], out[4096];
+
+    snprintf(pid, sizeof(pid), "%d", (int)child->pid);
+    ck_assert_int_eq(
+        service_ctl(&service, out, sizeof(out), (const char *const[]){"--json", "drop", "--pid", pid, NULL}), 0);
+}
+
+static void expect_quarantine(const struct child *holder) {
+    char text[128];
+
+    snprintf(text, sizeof(text),
+             "client holder (pid %d): holds up a call for over 1 s (its object's lock): quarantined", (int)holder->pid);
+    ck_assert_msg(service_log_has(&service, text, 10000), "not in the log: %s", text);
+    ck_assert_uint_eq(listing_number("sessions", "pid", (uint64_t)holder->pid, "quarantined"), 1);
+    ck_assert_uint_eq(listing_number("sessions", "pid", (uint64_t)honest.child.pid, "quarantined"), 0);
+    ck_assert_uint_eq(service_status(&service, "quarantined_sessions"), 1);
+}
+
+START_TEST(test_inode_lock) {
+    struct child holder;
+
+    measure_alone();
+    child_start(&holder, hold_inode_lock, NULL);
+    child_expect(&holder, 'l');
+    drop_pid(&holder); /* comes back when the session is quarantined */
+    expect_quarantine(&holder);
+    drop_pid(&holder); /* fails at once */
+    honest_progress(&honest, 300);
+    check_pace("inode lock", LONGEST_NS);
+
+    child_say(holder.socket, 'r');
+    child_expect(&holder, 'r');
+    ck_assert(service_log_has(&service, "quarantine lifted", 10000));
+    ck_assert(status_becomes("quarantined_sessions", 0, 10000));
+    drop_pid(&holder);
+    ck_assert_uint_eq(listing_number("sessions", "pid", (uint64_t)holder.pid, "resident_bytes"), 0);
+    child_say(holder.socket, 'e');
+    child_end(&holder);
+}
+END_TEST
+
+/* It dies instead. */
+START_TEST(test_inode_lock_killed) {
+    struct child holder;
+
+    child_start(&holder, hold_inode_lock, NULL);
+    child_expect(&holder, 'l');
+    drop_pid(&holder);
+    expect_quarantine(&holder);
+    child_kill(&holder);
+    ck_assert(status_becomes("regions", 1, 10000));
+    ck_assert_uint_eq(service_status(&service, "quarantined_sessions"), 0);
+}
+END_TEST
+
+static void setup_kill(void) {
+    fixture_start("[Daemon]\nKillStuckClients=yes\n");
+    honest_start(&honest);
+}
+
+START_TEST(test_kill_stuck) {
+    struct child holder;
+    char word;
+
+    child_start(&holder, hold_inode_lock, NULL);
+    child_expect(&holder, 'l');
+    drop_pid(&holder);
+    ck_assert(service_log_has(&service, "as KillStuckClients= says", 10000));
+    ck_assert(!child_hear(holder.socket, &word)); /* ended */
+    child_kill(&holder);
+    ck_assert(status_becomes("regions", 1, 10000));
+    honest_progress(&honest, 30);
+}
+END_TEST
+
+/* The service is killed while a thread of it is stuck: nobody else may wait for that thread's end. */
+START_TEST(test_killed_while_stuck) {
+    struct child holder;
+    bool ended;
+
+    child_start(&holder, hold_inode_lock, NULL);
+    child_expect(&holder, 'l');
+    drop_pid(&holder);
+    expect_quarantine(&holder);
+    honest_progress(&honest, 30);
+    honest_reset(&honest);
+    ended = service_kill(&service, 200);
+    printf("the service %s while its thread is stuck\n", ended ? "ended" : "does not end");
+    honest_progress(&honest, 300);
+    check_pace("service killed", RESUME_NS);
+    child_kill(&holder);
+    if (!ended)
+        ck_assert(service_kill(&service, 10000));
+    service_restart(&service);
+    for (uint64_t deadline = now_ms() + 30000; honest_reconnects(&honest) < 1; honest_progress(&honest, 1))
+        ck_assert_msg(now_ms() < deadline, "the honest client does not reconnect");
+    ck_assert(status_becomes("regions", 1, 10000));
+    honest_progress(&honest, 30);
+}
+END_TEST
+
+/* SIGTERM instead: the service leaves its stuck thread behind. */
+START_TEST(test_terminated_while_stuck) {
+    struct child holder;
+
+    child_start(&holder, hold_inode_lock, NULL);
+    child_expect(&holder, 'l');
+    drop_pid(&holder);
+    expect_quarantine(&holder);
+    honest_reset(&honest);
+    kill(service.pid, SIGTERM);
+    ck_assert(service_log_has(&service, "still holds up a call at the end, leaving it", 20000));
+    honest_progress(&honest, 300);
+    check_pace("service ended", RESUME_NS);
+    child_kill(&holder);
+    ck_assert(service_kill(&service, 10000)); /* reaps it */
+    service_restart(&service);
+    for (uint64_t deadline = now_ms() + 30000; honest_reconnects(&honest) < 1; honest_progress(&honest, 1))
+        ck_assert_msg(now_ms() < deadline, "the honest client does not reconnect");
+}
+END_TEST
+
+/* ---- the mmap_lock ---- */
+
+static void hold_mmap_lock(int socket, void *data) {
+    size_t size = *(size_t *)data;
+    struct raw_region region;
+    int connection = raw_session("mapper");
+    struct pollfd told = {.fd = socket, .events = POLLIN};
+    uint64_t loops = 0;
+
+    raw_region_new(connection, 8 * MIB, &region);
+    memset(region.address, 1, 8 * MIB);
+    child_say(socket, 'm');
+    for (; poll(&told, 1, 0) == 0; loops++) {
+        void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+
+        child_check(p != MAP_FAILED);
+        munmap(p, size);
+        memset(region.address, 2, 8 * MIB);
+    }
+    fprintf(stderr, "mapper: %llu times\n", (unsigned long long)loops);
+    raw_region_end(connection, &region);
+    close(connection);
+}
+
+START_TEST(test_mmap_lock) {
+    size_t size = 256 * MIB;
+    struct child mapper;
+
+    measure_alone();
+    child_start(&mapper, hold_mmap_lock, &size);
+    child_expect(&mapper, 'm');
+    for (int i = 0; i < 20; i++) {
+        drop_pid(&mapper);
+        honest_progress(&honest, 30);
+    }
+    check_pace("mmap_lock", 2 * LONGEST_NS);
+    ck_assert_uint_eq(listing_number("sessions", "pid", (uint64_t)honest.child.pid, "quarantined"), 0);
+    child_say(mapper.socket, 'e');
+    child_end(&mapper);
+}
+END_TEST
+
+/* ---- the userfaultfd ---- */
+
+/* Makes its copy of the userfaultfd blocking and takes the events away, so that the pager's read(2) waits. */
+static void *steal_events(void *data) {
+    int fd = *(int *)data;
+    struct uffd_msg message;
+
+    for (;;) {
+        struct pollfd readable = {.fd = fd, .events = POLLIN};
+
+        fcntl(fd, F_SETFL, 0);
+        if (poll(&readable, 1, 0) == 1 && read(fd, &message, sizeof(message)) == sizeof(message) &&
+            message.event == UFFD_EVENT_PAGEFAULT) {
+            struct uffdio_range range = {.start = message.arg.pagefault.address & ~(uint64_t)(PAGE - 1), .len = PAGE};
+
+            ioctl(fd, UFFDIO_WAKE, &range); /* it faults again */
+        }
+    }
+    return NULL;
+}
+
+static void *fault_for_ever(void *data) {
+    struct raw_region *region = data;
+
+    for (unsigned page = 0;; page = (page + 1) % 2048) {
+        ((volatile char *)region->address)[page * PAGE] = 1;
+        if (page == 2047)
+            madvise(region->address, region->size, MADV_REMOVE);
+    }
+    return NULL;
+}
+
+/* Asks for the end of its mapping while all that goes on, and is gone before it has an answer. */
+static void steal_and_die(int socket, void *data) {
+    struct drp_wire_id unmap = {.header = {.type = DRP_WIRE_UNMAP, .serial = 1}};
+    int connection = raw_hello("thief"), fd = raw_userfaultfd();
+    struct raw_region region;
+    pthread_t threads[2];
+
+    (void)socket;
+    child_check(raw_uffd(connection, fd, 0, NULL) == DRP_WIRE_OK);
+    raw_region_new(connection, 8 * MIB, &region);
+    child_check(pthread_create(&threads[0], NULL, fault_for_ever, &region) == 0);
+    child_check(pthread_create(&threads[1], NULL, steal_events, &fd) == 0);
+    usleep(20000);
+    unmap.id = region.mapping;
+    child_check(channel_send(connection, &unmap, sizeof(unmap), NULL, 0, 0) == CHANNEL_OK);
+    usleep(*(useconds_t *)data);
+    _exit(0);
+}
+
+START_TEST(test_stolen_events) {
+    static const useconds_t lives[] = {0, 200, 5000, 50000};
+
+    measure_alone();
+    for (int round = 0; round < 40; round++) {
+        struct child thief;
+
+        child_start(&thief, steal_and_die, (void *)&lives[round % 4]);
+        child_end(&thief);
+    }
+    check_pace("stolen events", 4 * LONGEST_NS);
+    ck_assert(status_becomes("regions", 1, 10000));
+    ck_assert_uint_eq(listing_number("sessions", "pid", (uint64_t)honest.child.pid, "quarantined"), 0);
+}
+END_TEST
+
+static void add_stuck(TCase *stuck) {
+    tcase_set_timeout(stuck, 180);
+    tcase_add_checked_fixture(stuck, setup, teardown);
+    tcase_add_test(stuck, test_flood);
+    tcase_add_test(stuck, test_inode_lock);
+    tcase_add_test(stuck, test_inode_lock_killed);
+    tcase_add_test(stuck, test_killed_while_stuck);
+    tcase_add_test(stuck, test_terminated_while_stuck);
+    tcase_add_test(stuck, test_mmap_lock);
+    tcase_add_test(stuck, test_stolen_events);
+}
+
+int main(void) {
+    Suite *suite = suite_create("stuck");
+    TCase *stuck = tcase_create("stuck"), *killing = tcase_create("killing");
+    SRunner *runner;
+    int failed, fd = raw_userfaultfd();
+
+    if (fd < 0)
+        skip_all("no userfaultfd for this user: nothing to hold a lock with");
+    close(fd);
+    add_stuck(stuck);
+    suite_add_tcase(suite, stuck);
+    tcase_set_timeout(killing, 180);
+    tcase_add_checked_fixture(killing, setup_kill, teardown);
+    tcase_add_test(killing, test_kill_stuck);
+    suite_add_tcase(suite, killing);
+    runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

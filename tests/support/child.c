@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Client processes. Each has a socket pair with the test: a closed end wakes the other side, so that nobody waits for the dead. Children
+ * leave by _exit(): what the test's process has to do at its end is not theirs.
+ */
+
+#include "child.h"
+
+#include "service.h"
+
+#include <check.h>
+#include <grp.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#define NOBODY 65534
+
+void child_start(struct child *child, void (*run)(int socket, void *data), void *data) {
+    pid_t parent = getpid();
+    int ends[2];
+
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    fflush(NULL);
+    child->pid = fork();
+    ck_assert_int_ge(child->pid, 0);
+    if (child->pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != parent)
+            _exit(1);
+        close(ends[0]);
+        run(ends[1], data);
+        _exit(0);
+    }
+    close(ends[1]);
+    child->socket = ends[0];
+}
+
+void child_become_nobody(void) {
+    if (geteuid() != 0)
+        return;
+    child_check(setgroups(0, NULL) == 0);
+    child_check(setresgid(NOBODY, NOBODY, NOBODY) == 0);
+    child_check(setresuid(NOBODY, NOBODY, NOBODY) == 0);
+    /* A change of uid takes these away. */
+    child_check(prctl(PR_SET_DUMPABLE, 1) == 0);
+    child_check(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0);
+}
+
+bool child_say(int socket, char word) {
+    return send(socket, &word, 1, MSG_NOSIGNAL) == 1;
+}
+
+bool child_hear(int socket, char *ret_word) {
+    struct pollfd readable = {.fd = socket, .events = POLLIN};
+
+    return poll(&readable, 1, CHILD_WAIT_MS) == 1 && read(socket, ret_word, 1) == 1;
+}
+
+void child_expect(const struct child *child, char word) {
+    char heard = 0;
+
+    ck_assert_msg(child_hear(child->socket, &heard), "the child %d ended, or says nothing instead of '%c'",
+                  (int)child->pid, word);
+    ck_assert_int_eq(heard, word);
+}
+
+static int child_wait(struct child *child) {
+    int pidfd = (int)syscall(SYS_pidfd_open, child->pid, 0), status;
+    struct pollfd ended = {.fd = pidfd, .events = POLLIN};
+
+    ck_assert_int_ge(pidfd, 0);
+    ck_assert_msg(poll(&ended, 1, CHILD_WAIT_MS) == 1, "the child %d does not end", (int)child->pid);
+    close(pidfd);
+    ck_assert_int_eq(waitpid(child->pid, &status, 0), child->pid);
+    close(child->socket);
+    child->pid = -1;
+    return status;
+}
+
+void child_end(struct child *child) {
+    int status = child_wait(child);
+
+    ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "a child ended with status %#x", (unsigned)status);
+}
+
+void child_kill(struct child *child) {
+    kill(child->pid, SIGKILL);
+    child_wait(child);
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_TESTS_SERVICE_H
+#define DROPPABLE_TESTS_SERVICE_H
+
+/* A private droppabled for a test: its own folder, socket and log. Everything dies with the test (PR_SET_PDEATHSIG). */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct service {
+    char dir[64];
+    char socket[96];
+    char log[96];
+    char config[96]; /* written from service_start()'s text, if any */
+    pid_t pid;
+};
+
+/* Starts $DROPPABLE_TEST_BINDIR/droppabled and returns when it accepts connections. config: text of an ini file, or NULL. Sets DROPPABLE_SOCKET. Fails the test otherwise. */
+void service_start(struct service *service, const char *config);
+/* The same service again, on the same socket, after it ended or was killed. */
+void service_restart(struct service *service);
+/* SIGTERM, waits, checks exit status 0, that the socket is gone and (sanitizers) that the log has no report; removes the folder. */
+void service_stop(struct service *service);
+/* SIGKILL and wait (the wait may take as long as a thread of it is stuck; at most wait_ms: false when it is still there then). */
+bool service_kill(struct service *service, int wait_ms);
+/* Is there a line with that text in the log? Waits up to timeout_ms (inotify or poll), for what is logged a moment later. */
+bool service_log_has(const struct service *service, const char *text, int timeout_ms);
+
+/* `droppablectl ARGS...` against the service; returns its exit status, stdout in out (NUL-terminated). */
+int service_ctl(const struct service *service, char *out, size_t size, const char *const *arguments);
+/* A number of `droppablectl --json status`, by key. */
+uint64_t service_status(const struct service *service, const char *key);
+
+/* Descriptors and threads of the service, all its threads' tables counted. */
+size_t service_descriptors(const struct service *service);
+size_t service_threads(const struct service *service);
+/* Waits until descriptors are back at what they were (a session's end is asynchronous); fails the test with a listing after timeout_ms. */
+void service_expect_descriptors(const struct service *service, size_t expected, int timeout_ms);
+
+/* Descriptors of this process. */
+size_t own_descriptors(void);
+/* CLOCK_MONOTONIC, milliseconds and nanoseconds. */
+uint64_t now_ms(void);
+uint64_t now_ns(void);
+/* Are we under a sanitizer (times mean little then)? */
+bool under_sanitizer(void);
+/* Ends this test program with exit status 77 and the reason on stdout. */
+void skip_all(const char *reason) __attribute__((noreturn));
+
+#endif
