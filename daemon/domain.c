@@ -95,9 +95,9 @@ void domain_unref(struct domain *domain) {
 static struct domain *domains_lookup(struct domains *domains, int version, const char *mount, const char *path) {
     struct domain *domain;
 
-    LIST_FOREACH(domain, &domains->list, link)
-    if (domain->version == version && strcmp(domain->path, path) == 0 && strcmp(domain->mount, mount) == 0)
-        return domain;
+    LIST_FOREACH (domain, &domains->list, link)
+        if (domain->version == version && strcmp(domain->path, path) == 0 && strcmp(domain->mount, mount) == 0)
+            return domain;
     return NULL;
 }
 

@@ -30,6 +30,8 @@ struct domain {
     struct cgroup_look look; /* the newest; of the machine: limit and headroom only */
     bool looked;
     struct policy_limits limits;
+    unsigned barren;       /* plans in a row that got nothing done */
+    uint64_t not_before;   /* ns: no look until then */
     unsigned deficits;     /* looks in a row that found less than the reserve */
     uint64_t last_deficit; /* ns */
 };

@@ -16,6 +16,7 @@
 #include "gate.h"
 #include "generation.h"
 #include "kernel.h"
+#include "punch.h"
 #include "session.h"
 
 #include <errno.h>
@@ -132,13 +133,13 @@ void dropper_give_up(struct session *session) {
     do {
         n = 0;
         session_lock(session);
-        TAILQ_FOREACH(job, &session->dropper.jobs, link)
-        if (job->request && n < sizeof(given_up) / sizeof(given_up[0])) {
-            atomic_fetch_add(&job->request->failed, job_left(job));
-            given_up[n++] = job->request;
-            job->request = NULL;
-            job->next = job->end; /* what is not begun is not done later either */
-        }
+        TAILQ_FOREACH (job, &session->dropper.jobs, link)
+            if (job->request && n < sizeof(given_up) / sizeof(given_up[0])) {
+                atomic_fetch_add(&job->request->failed, job_left(job));
+                given_up[n++] = job->request;
+                job->request = NULL;
+                job->next = job->end; /* what is not begun is not done later either */
+            }
         session_unlock(session);
         for (size_t i = 0; i < n; i++)
             drop_request_finish(given_up[i]);
@@ -159,16 +160,6 @@ static void wake_waiters(const struct drop_op *op, uint64_t chunk) {
             syscall(SYS_futex, &region->generations[chunk], FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
             return;
         }
-}
-
-static uint64_t op_first_of_span(const struct drop_op *op) {
-    return (uint64_t)op->span << (SPAN_SHIFT - op->region->chunk_shift);
-}
-
-static bool op_claimed(const struct drop_op *op, uint64_t chunk) {
-    uint64_t i = chunk - op_first_of_span(op);
-
-    return op->claimed[i / 64] >> (i % 64) & 1;
 }
 
 /* Under the session's lock: turns the generations of what is resident and unpinned odd. */
@@ -209,105 +200,6 @@ static bool op_is_armed(const struct drop_op *op) {
     return op->region->n_mappings > 0;
 }
 
-/* The next run of claimed chunks at or after *chunk. */
-static bool op_next_run(const struct drop_op *op, uint64_t *chunk, uint64_t *ret_end) {
-    uint64_t first = *chunk;
-
-    while (first < op->end_chunk && !op_claimed(op, first))
-        first++;
-    *chunk = *ret_end = first;
-    while (*ret_end < op->end_chunk && op_claimed(op, *ret_end))
-        (*ret_end)++;
-    return *ret_end > first;
-}
-
-static off_t op_file_offset(const struct drop_op *op, uint64_t chunk) {
-    return (off_t)(op->region->object_offset + (chunk << op->region->chunk_shift));
-}
-
-static void punch_plainly(struct session *session, struct drop_op *op) {
-    uint64_t chunk = op->first_chunk, end;
-
-    for (; op_next_run(op, &chunk, &end); chunk = end) {
-        int r;
-
-        worker_call_begin(&session->dropper.worker);
-        do
-            r = fallocate(op->region->dropper_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, op_file_offset(op, chunk),
-                          (off_t)((end - chunk) << op->region->chunk_shift));
-        while (r < 0 && errno == EINTR);
-        if (r < 0)
-            op->error = -errno;
-        worker_call_end(&session->dropper.worker);
-    }
-}
-
-/* Waits for n punches; each carries its op. */
-static void ring_wait(struct session *session, unsigned n) {
-    struct io_uring *ring = &session->dropper.ring;
-
-    worker_call_begin(&session->dropper.worker);
-    while (n > 0) {
-        struct io_uring_cqe *cqe;
-        int r = io_uring_submit_and_wait(ring, 1);
-
-        if (r < 0 && r != -EINTR && r != -EAGAIN && r != -EBUSY)
-            break;
-        while (n > 0 && io_uring_peek_cqe(ring, &cqe) == 0) {
-            struct drop_op *op = io_uring_cqe_get_data(cqe);
-
-            if (cqe->res < 0)
-                op->error = cqe->res;
-            io_uring_cqe_seen(ring, cqe);
-            n--;
-        }
-    }
-    worker_call_end(&session->dropper.worker);
-}
-
-static void punch_by_ring(struct session *session, struct drop_op *ops, unsigned n) {
-    struct io_uring *ring = &session->dropper.ring;
-    unsigned queued = 0;
-
-    for (unsigned i = 0; i < n; i++) {
-        uint64_t chunk = ops[i].first_chunk, end;
-
-        for (; op_next_run(&ops[i], &chunk, &end); chunk = end) {
-            struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
-
-            if (!sqe) {
-                ring_wait(session, queued);
-                queued = 0;
-                sqe = io_uring_get_sqe(ring);
-            }
-            io_uring_prep_fallocate(sqe, ops[i].region->dropper_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                                    op_file_offset(&ops[i], chunk),
-                                    (off_t)((end - chunk) << ops[i].region->chunk_shift));
-            io_uring_sqe_set_data(sqe, &ops[i]);
-            queued++;
-        }
-    }
-    ring_wait(session, queued);
-    /* Interrupted or refused by the ring: the plain call repeats it, punching twice does no harm. */
-    for (unsigned i = 0; i < n; i++)
-        if (ops[i].error != 0) {
-            ops[i].error = 0;
-            punch_plainly(session, &ops[i]);
-        }
-}
-
-static void batch_punch(struct session *session, struct drop_op *ops, unsigned n) {
-    bool several = false;
-
-    for (unsigned i = 1; i < n; i++)
-        several |= ops[i].any && ops[i].region->inode != ops[0].region->inode;
-    if (several && session->dropper.have_ring)
-        punch_by_ring(session, ops, n);
-    else
-        for (unsigned i = 0; i < n; i++)
-            punch_plainly(session, &ops[i]);
-}
-
 /*
  * Under the session's lock: pages were punched out of a span that the kernel fills, so that much more may come back unseen. Also true of
  * spans that the pager arms a moment later: arming gives the commitment back.
@@ -317,11 +209,15 @@ static void op_commit_unarmed(struct session *session, const struct drop_op *op,
     for (unsigned i = 0; i < op->region->n_mappings; i++) {
         struct mapping *mapping = op->region->mappings[i];
 
+        uint64_t room =
+            region_span_bytes(op->region, op->span) - ((uint64_t)mapping->span_commit[op->span] << PAGE_SHIFT);
+        uint64_t more = freed < room ? freed : room;
+
         if (!mapping->intercepted || mapping->span_state[op->span] == MAPPING_ARMED)
             continue;
-        mapping->span_commit[op->span] = (uint16_t)(mapping->span_commit[op->span] + (freed >> PAGE_SHIFT));
-        mapping->committed += freed;
-        gate_adjust(session->domain, (int64_t)freed);
+        mapping->span_commit[op->span] = (uint16_t)(mapping->span_commit[op->span] + (more >> PAGE_SHIFT));
+        mapping->committed += more;
+        gate_adjust(session->domain, (int64_t)more);
     }
 }
 
@@ -363,6 +259,9 @@ static void op_settle(struct session *session, struct drop_op *op) {
         if (unseen)
             op_note_gone(op, chunk);
     }
+    /* Nothing there, and nobody will tell when something is: the next plans shall name others first. */
+    if (!op->any && !op->armed)
+        atomic_store_explicit(&region->ticks[op->span].last_fault, session_tick(session), memory_order_relaxed);
     counter_add(&region->dropped_bytes, freed);
     counter_add(&session->counters.dropped_bytes, freed);
     if (op->job->request) {
@@ -425,7 +324,7 @@ static void batch_run(struct session *session, struct drop_op *ops, unsigned n) 
         op_claim(session, &ops[i]);
     session_unlock(session);
     batch_arm(session, ops, n);
-    batch_punch(session, ops, n);
+    punch_batch(session, ops, n);
 
     session_lock(session);
     for (unsigned i = 0; i < n; i++) {
@@ -439,18 +338,28 @@ static void batch_run(struct session *session, struct drop_op *ops, unsigned n) 
 
 /* ---- the queue ---- */
 
+static void dropper_receive(struct session *session) {
+    void *data;
+    int fd;
+
+    while (worker_receive(&session->dropper.worker, &fd, &data) > 0)
+        ((struct region *)data)->dropper_fd = fd;
+}
+
 /* Moves a job to its next resident byte; false: nothing is left of it. */
 static bool job_seek(struct session *session, struct drop_job *job) {
     struct region *region = job->region;
     off_t at;
 
+    if (region->dropper_fd < 0) /* sent before the job was queued, maybe after the last look */
+        dropper_receive(session);
     if (job->next >= job->end || job->limit == 0 || region->dropper_fd < 0)
         return false;
     /* A plan's run is looked at also where it holds nothing: that is to be noted, or the next plan names it again. */
     if (job->limit == UINT64_MAX && job->end - job->next <= region_chunks_per_span(region))
         return true;
     worker_call_begin(&session->dropper.worker);
-    at = lseek(region->dropper_fd, op_file_offset(&(struct drop_op){.region = region}, job->next), SEEK_DATA);
+    at = lseek(region->dropper_fd, punch_offset(region, job->next), SEEK_DATA);
     worker_call_end(&session->dropper.worker);
     if (at < 0) /* ENXIO: holes up to the end */
         return false;
@@ -459,11 +368,13 @@ static bool job_seek(struct session *session, struct drop_job *job) {
     return job->next < job->end;
 }
 
-/* Takes the next span of a job into an op. */
-static void job_take_span(struct drop_job *job, struct drop_op *op) {
+/* Under the session's lock: takes the next span of a job into an op. false: the job was given up meanwhile. */
+static bool job_take_span(struct drop_job *job, struct drop_op *op) {
     uint32_t span = region_span_of_chunk(job->region, job->next);
     uint64_t end = ((uint64_t)span + 1) << (SPAN_SHIFT - job->region->chunk_shift);
 
+    if (job->next >= job->end)
+        return false;
     memset(op, 0, sizeof(*op));
     op->job = job;
     op->region = job->region;
@@ -471,6 +382,7 @@ static void job_take_span(struct drop_job *job, struct drop_op *op) {
     op->first_chunk = job->next;
     op->end_chunk = end < job->end ? end : job->end;
     job->next = op->end_chunk;
+    return true;
 }
 
 static void job_finish(struct session *session, struct drop_job *job) {
@@ -483,6 +395,8 @@ static void job_finish(struct session *session, struct drop_job *job) {
     atomic_store(&region->cursor, job->next < region->chunk_count && job->limit == 0 ? job->next : 0);
     session_unlock(session);
     if (job->destroy) {
+        if (region->dropper_fd < 0)
+            dropper_receive(session);
         worker_call_begin(&session->dropper.worker);
         region_release_object(region);
         if (region->dropper_fd >= 0)
@@ -509,8 +423,12 @@ static unsigned batch_collect(struct session *session) {
 
         /* A job with a limit looks again after each span: it must not overshoot by a batch. */
         while (n < DROPPER_BATCH && !(taken && job->limit != UINT64_MAX) && !job->destroy && job_seek(session, job)) {
-            job_take_span(job, &dropper->ops[n++]);
-            taken = true;
+            session_lock(session);
+            taken = job_take_span(job, &dropper->ops[n]);
+            session_unlock(session);
+            if (!taken)
+                break;
+            n++;
         }
         session_lock(session);
         next = TAILQ_NEXT(job, link);
@@ -524,14 +442,6 @@ static unsigned batch_collect(struct session *session) {
     return n;
 }
 
-static void dropper_receive(struct session *session) {
-    void *data;
-    int fd;
-
-    while (worker_receive(&session->dropper.worker, &fd, &data) > 0)
-        ((struct region *)data)->dropper_fd = fd;
-}
-
 /* The end: what the client leaves behind is freed here, not in the loop. */
 static void dropper_take_down(struct session *session) {
     struct worker *worker = &session->dropper.worker;
@@ -541,10 +451,10 @@ static void dropper_take_down(struct session *session) {
     dropper_give_up(session);
     while ((job = TAILQ_FIRST(&session->dropper.jobs)))
         job_finish(session, job);
-    LIST_FOREACH(region, &session->regions, link) {
+    LIST_FOREACH (region, &session->regions, link) {
         worker_call_begin(worker);
         /* Another process may hold the object: its pages go all the same. */
-        if (session->client_dead && region->dropper_fd >= 0)
+        if (atomic_load(&session->client_dead) && region->dropper_fd >= 0)
             (void)!fallocate(region->dropper_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                              (off_t)region->object_offset, (off_t)region->size);
         region_release_object(region);

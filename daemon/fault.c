@@ -36,7 +36,6 @@ struct fault {
     uint64_t start;        /* page address of the fault */
     struct page_set pages; /* to fill */
     bool disarm;
-    bool committed;
 };
 
 static uint64_t span_offset(uint32_t span) {
@@ -64,7 +63,7 @@ static bool fault_next_piece(struct session *session, const struct mapping *mapp
 
 /* Under the lock: a span's commitment becomes pages. */
 static void set_commit(struct session *session, struct mapping *mapping, uint32_t span, unsigned pages) {
-    int64_t change = ((int64_t)pages - mapping->span_commit[span]) << PAGE_SHIFT;
+    int64_t change = ((int64_t)pages - mapping->span_commit[span]) * (INT64_C(1) << PAGE_SHIFT);
 
     if (change == 0)
         return;
@@ -76,16 +75,18 @@ static void set_commit(struct session *session, struct mapping *mapping, uint32_
 static void wake_span(struct session *session, const struct mapping *mapping, uint32_t span) {
     uint64_t address, length, offset;
 
-    for_each_piece(session, mapping, span_offset(span), span_offset(span + 1), address, length, offset)
+    for_each_piece (session, mapping, span_offset(span), span_offset(span + 1), address, length, offset)
         uffd_wake(session, address, length);
 }
 
-/* Answers as the kernel would where no mapping of ours is known: one zero page. */
-static void answer_unknown(struct session *session, uint64_t address) {
+/* Answers as the kernel would where no armed mapping of ours is known: one zero page. */
+static enum fault_answer answer_unknown(struct session *session, uint64_t address) {
     uint64_t filled = 0;
 
-    uffd_zero(session, address, UINT64_C(1) << PAGE_SHIFT, &filled);
+    if (uffd_zero(session, address, UINT64_C(1) << PAGE_SHIFT, &filled) == UFFD_EVENTS)
+        return FAULT_DROPPING;
     uffd_wake(session, address, UINT64_C(1) << PAGE_SHIFT);
+    return FAULT_DONE;
 }
 
 /* Under the lock: was the chunk of this page dropped and not brought back? */
@@ -133,8 +134,8 @@ static enum uffd_outcome fill_pages(const struct fault *fault, uint64_t *filled)
     for (; outcome == UFFD_OK && page_set_next_run(&fault->pages, &first, &count); first += count) {
         uint64_t start = span_offset(fault->span) + ((uint64_t)first << PAGE_SHIFT), address, length, offset;
 
-        for_each_piece(fault->session, fault->mapping, start, start + ((uint64_t)count << PAGE_SHIFT), address, length,
-                       offset) {
+        for_each_piece (fault->session, fault->mapping, start, start + ((uint64_t)count << PAGE_SHIFT), address, length,
+                        offset) {
             outcome = uffd_zero(fault->session, address, length, filled);
             if (outcome != UFFD_OK)
                 break;
@@ -189,14 +190,14 @@ static bool commit_disarm(struct fault *fault) {
 }
 
 /* Makes the kernel fill the span from now on. Waiters still have to be woken. */
-static void disarm(struct fault *fault) {
+static bool disarm(struct fault *fault) {
     struct session *session = fault->session;
     bool wp = session->pager.use_wp && !(fault->region->options & DRP_REGION_HUGE);
     uint64_t address, length, offset;
     enum uffd_outcome outcome = UFFD_OK;
 
-    for_each_piece(session, fault->mapping, span_offset(fault->span), span_offset(fault->span + 1), address, length,
-                   offset) {
+    for_each_piece (session, fault->mapping, span_offset(fault->span), span_offset(fault->span + 1), address, length,
+                    offset) {
         outcome = wp ? uffd_register(session, address, length, UFFD_MODE_WP) : uffd_unregister(session, address, length);
         if (outcome != UFFD_OK)
             break;
@@ -208,6 +209,7 @@ static void disarm(struct fault *fault) {
     } else /* ENOMEM at max_map_count, or something moved: it stays armed */
         set_commit(session, fault->mapping, fault->span, 0);
     session_unlock(session);
+    return outcome == UFFD_OK;
 }
 
 /* Under the lock. */
@@ -247,6 +249,9 @@ static enum fault_answer fill_and_disarm(struct fault *fault, enum gate_verdict 
         page_set_add(&fault->pages, fault->page);
         outcome = uffd_zero(session, fault->start, UINT64_C(1) << PAGE_SHIFT, &filled);
     }
+    /* Not woken: it would fault anew, and faults are read before events. With many threads the event were never read. */
+    if (outcome == UFFD_EVENTS)
+        return FAULT_DROPPING;
     if (outcome == UFFD_MEMORY && !forced)
         return FAULT_GATED;
 
@@ -257,35 +262,28 @@ static enum fault_answer fill_and_disarm(struct fault *fault, enum gate_verdict 
 
     /* Without memory even after the wait, the kernel shall do as its own policy says. */
     if (fault->disarm || outcome == UFFD_MEMORY)
-        disarm(fault);
+        fault->disarm = disarm(fault);
+    if (!fault->disarm && (fault->region->options & DRP_REGION_HUGE)) /* nobody else will fill it: a small page then */
+        uffd_zero(session, fault->start, UINT64_C(1) << PAGE_SHIFT, &filled);
     wake_span(session, fault->mapping, fault->span);
     return FAULT_DONE;
 }
 
-/* Under the lock: finds out what faults. false: answered already, the lock is released. */
+/* Under the lock: finds out what faults. false: no armed span of ours. */
 static bool fault_begin(struct fault *fault, uint64_t address) {
-    struct session *session = fault->session;
     const struct extent *extent;
     uint64_t offset;
 
     fault->start = address & ~((UINT64_C(1) << PAGE_SHIFT) - 1);
-    extent = extents_find(&session->extents, fault->start);
-    if (!extent) {
-        session_unlock(session);
-        answer_unknown(session, fault->start);
+    extent = extents_find(&fault->session->extents, fault->start);
+    if (!extent)
         return false;
-    }
     offset = extent->offset + (fault->start - extent->address);
     fault->mapping = extent->mapping;
     fault->region = extent->mapping->region;
     fault->span = (uint32_t)(offset >> SPAN_SHIFT);
     fault->page = (unsigned)((offset & (SPAN_SIZE - 1)) >> PAGE_SHIFT);
-    if (fault->mapping->span_state[fault->span] != MAPPING_ARMED) { /* raced with the disarming */
-        session_unlock(session);
-        uffd_wake(session, fault->start, UINT64_C(1) << PAGE_SHIFT);
-        return false;
-    }
-    return true;
+    return fault->mapping->span_state[fault->span] == MAPPING_ARMED; /* else it raced with the disarming */
 }
 
 enum fault_answer fault_answer(struct session *session, uint64_t address, bool forced) {
@@ -293,8 +291,10 @@ enum fault_answer fault_answer(struct session *session, uint64_t address, bool f
     enum gate_verdict verdict;
 
     session_lock(session);
-    if (!fault_begin(&fault, address))
-        return FAULT_DONE;
+    if (!fault_begin(&fault, address)) {
+        session_unlock(session);
+        return answer_unknown(session, fault.start);
+    }
     if (atomic_load(&session->quarantined)) { /* no new fills: the kernel does it */
         session_unlock(session);
         disarm(&fault);
@@ -386,9 +386,14 @@ static enum uffd_outcome arm_mapping(struct session *session, struct mapping *ma
     enum uffd_outcome outcome = UFFD_OK;
     uint64_t address, length, offset;
 
-    for_each_piece(session, mapping, span_offset(span), span_offset(span + 1), address, length, offset) {
-        if (mapping->span_state[span] == MAPPING_UNREGISTERED &&
-            !pager_still_mapped(session, mapping, address, length, offset)) {
+    for_each_piece (session, mapping, span_offset(span), span_offset(span + 1), address, length, offset) {
+        int mapped = mapping->span_state[span] != MAPPING_UNREGISTERED
+                         ? 1
+                         : pager_still_mapped(session, mapping, address, length, offset);
+
+        if (mapped < 0)
+            return UFFD_FAILED;
+        if (mapped == 0) {
             /* Nothing told us when it was unmapped: forget that piece. */
             session_lock(session);
             extents_remove(&session->extents, address, address + length);
@@ -453,7 +458,7 @@ static void refresh_mapping(struct session *session, struct mapping *mapping, un
         if (pages < 0)
             continue;
         set_commit(session, mapping, span, span_pages(region, span) - (unsigned)pages);
-        refresh->back += before - mapping->committed;
+        refresh->back += before > mapping->committed ? before - mapping->committed : 0;
         refresh->regions[refresh->n] = region;
         refresh->spans[refresh->n++] = span;
     }
@@ -469,11 +474,11 @@ uint64_t fault_refresh_commitments(struct session *session, unsigned max, bool r
         struct region *region;
 
         session_lock(session);
-        LIST_FOREACH(region, &session->regions, link)
-        for (unsigned i = 0; i < region->n_mappings; i++) {
-            refresh_mapping(session, region->mappings[i], batch, &refresh);
-            left += region->mappings[i]->committed;
-        }
+        LIST_FOREACH (region, &session->regions, link)
+            for (unsigned i = 0; i < region->n_mappings; i++) {
+                refresh_mapping(session, region->mappings[i], batch, &refresh);
+                left += region->mappings[i]->committed;
+            }
         session_unlock(session);
         back += refresh.back;
         /* A region is freed only by a command to this thread, so these still stand. */

@@ -29,9 +29,9 @@ static uint64_t bytes_of_uid(const struct manager *manager, uid_t uid) {
     struct session *session;
     uint64_t bytes = 0;
 
-    LIST_FOREACH(session, &manager->sessions, link)
-    if (session->uid == uid)
-        bytes += session->region_bytes;
+    LIST_FOREACH (session, &manager->sessions, link)
+        if (session->uid == uid)
+            bytes += session->region_bytes;
     return bytes;
 }
 
@@ -304,10 +304,10 @@ static void begin_unmap(struct operation *operation) {
 static struct mapping *find_mapping(struct session *session, uint64_t id) {
     struct region *region;
 
-    LIST_FOREACH(region, &session->regions, link)
-    for (unsigned i = 0; !region->dead && i < region->n_mappings; i++)
-        if (region->mappings[i]->id == id)
-            return region->mappings[i];
+    LIST_FOREACH (region, &session->regions, link)
+        for (unsigned i = 0; !region->dead && i < region->n_mappings; i++)
+            if (region->mappings[i]->id == id)
+                return region->mappings[i];
     return NULL;
 }
 
@@ -342,6 +342,11 @@ static void destroy_step(struct completion *completion) {
     if (region->n_mappings > 0) {
         operation->mapping = region->mappings[0];
         begin_unmap(operation);
+        return;
+    }
+    if (operation->session->intercepted && !operation->last) {
+        operation->last = true; /* without mappings, too, the pager must be through with it */
+        operation_submit(operation, PAGER_UNMAP);
         return;
     }
     pthread_mutex_lock(&operation->manager->lock);

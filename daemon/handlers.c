@@ -202,10 +202,10 @@ static void handle_control_drop(struct connection *connection, struct channel_pa
     }
     drop_request_init(&operation->request, request_done, NULL);
     pthread_mutex_lock(&operation->manager->lock);
-    LIST_FOREACH(session, &operation->manager->sessions, link) {
+    LIST_FOREACH (session, &operation->manager->sessions, link) {
         if (drop->scope == DRP_SCOPE_PID && (uint64_t)session->pid != drop->id)
             continue;
-        LIST_FOREACH(region, &session->regions, link) {
+        LIST_FOREACH (region, &session->regions, link) {
             if (drop->scope == DRP_SCOPE_REGION && region->id != drop->id)
                 continue;
             if (!may_control(connection, session->uid)) {

@@ -132,9 +132,9 @@ void manager_remove_session(struct manager *manager, struct session *session) {
 struct session *manager_find_session(struct manager *manager, uint64_t id) {
     struct session *session;
 
-    LIST_FOREACH(session, &manager->sessions, link)
-    if (session->id == id)
-        return session;
+    LIST_FOREACH (session, &manager->sessions, link)
+        if (session->id == id)
+            return session;
     return NULL;
 }
 

@@ -23,7 +23,8 @@ struct operation {
     struct drop_request request;
     struct region *region;
     struct mapping *mapping;
-    int fd; /* to send with the reply, or -1 */
+    bool last; /* destroy: the last step in the pager */
+    int fd;    /* to send with the reply, or -1 */
 };
 
 /*

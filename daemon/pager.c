@@ -56,6 +56,8 @@ int pager_handshake(int uffd, bool wp_shmem, bool *ret_use_wp) {
     return 0;
 }
 
+static void pager_run_arm(struct session *session);
+
 /* ---- commands ---- */
 
 static void pager_map(struct session *session, struct pager_command *command) {
@@ -109,6 +111,12 @@ static void pager_unmap(struct session *session, struct pager_command *command) 
     session_unlock(session);
 }
 
+/* The pressure thread hears of it once, and kicks when there is credit, or no hope. */
+static void pager_wait_at_gate(struct session *session) {
+    if (!atomic_exchange(&session->pager.waits_at_gate, true))
+        session_kick_pressure(session);
+}
+
 static void pager_run_commands(struct session *session) {
     struct pager *pager = &session->pager;
     struct pager_command *command;
@@ -125,11 +133,17 @@ static void pager_run_commands(struct session *session) {
             pager_map(session, command);
             break;
         case PAGER_UNMAP:
-            pager_unmap(session, command);
+            pager_run_arm(session); /* what still refers to the region comes before its end */
+            if (command->mapping)
+                pager_unmap(session, command);
             break;
         case PAGER_POPULATE: {
             enum fault_answer answer = fault_populate(session, command);
 
+            if (answer == FAULT_GATED && pager->hopeless) {
+                command->result = -ENOMEM;
+                break;
+            }
             if (answer == FAULT_GATED && command->deadline == 0)
                 command->deadline = kernel_now() + PAGER_POPULATE_WAIT_NS;
             if (answer != FAULT_DONE) {
@@ -145,10 +159,9 @@ static void pager_run_commands(struct session *session) {
         command->done(command);
     }
 out:
-    if (gated) {
-        atomic_store(&pager->waits_at_gate, true);
-        session_kick_pressure(session);
-    } else if (command)
+    if (gated)
+        pager_wait_at_gate(session);
+    else if (command)
         pager->again = true; /* the next step after the events */
 }
 
@@ -161,8 +174,25 @@ void pager_submit(struct session *session, struct pager_command *command) {
 
 /* ---- arming ---- */
 
-bool pager_still_mapped(struct session *session, const struct mapping *mapping, uint64_t address, uint64_t length,
-                        uint64_t offset) {
+/* /proc/PID/maps, certainly of the process behind the pidfd: it was still alive after the file was opened. */
+static int pager_open_maps(struct session *session) {
+    char path[32];
+    int fd;
+
+    snprintf(path, sizeof(path), "/proc/%d/maps", (int)session->pid);
+    worker_call_begin(&session->pager.worker); /* waits for an exec under way */
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    worker_call_end(&session->pager.worker);
+    if (fd < 0)
+        return -errno;
+    if (!kernel_pidfd_dead(session->pager.pidfd))
+        return fd;
+    close(fd);
+    return -ESRCH;
+}
+
+int pager_still_mapped(struct session *session, const struct mapping *mapping, uint64_t address, uint64_t length,
+                       uint64_t offset) {
     uint64_t start, end, file_offset, inode, covered = address;
     char buffer[4096], perms[5];
     unsigned major, minor;
@@ -171,13 +201,17 @@ bool pager_still_mapped(struct session *session, const struct mapping *mapping, 
     ssize_t n;
 
     if (session->pager.maps_fd < 0)
-        return false;
+        session->pager.maps_fd = pager_open_maps(session);
+    if (session->pager.maps_fd < 0)
+        return session->pager.maps_fd;
     while (covered < address + length) {
         char *line = buffer, *newline;
 
+        worker_call_begin(&session->pager.worker); /* takes the client's mmap_lock */
         n = pread(session->pager.maps_fd, buffer + have, sizeof(buffer) - 1 - have, at);
+        worker_call_end(&session->pager.worker);
         if (n <= 0)
-            return false;
+            return n < 0 ? -errno : 0;
         at += n;
         have += (size_t)n;
         buffer[have] = '\0';
@@ -189,10 +223,10 @@ bool pager_still_mapped(struct session *session, const struct mapping *mapping, 
                 if (start > covered || inode != mapping->region->inode ||
                     makedev(major, minor) != mapping->region->device ||
                     file_offset + (covered - start) != mapping->region->object_offset + offset + (covered - address))
-                    return false;
+                    return 0;
                 covered = end;
                 if (covered >= address + length)
-                    return true;
+                    return 1;
             }
             line = newline + 1;
         }
@@ -201,7 +235,7 @@ bool pager_still_mapped(struct session *session, const struct mapping *mapping, 
         if (have == sizeof(buffer) - 1) /* a path longer than any: its line's head is parsed already or is not ours */
             have = 0;
     }
-    return true;
+    return 1;
 }
 
 static void pager_run_arm(struct session *session) {
@@ -268,12 +302,21 @@ static void pager_run_rearm(struct session *session) {
 
 /* ---- events ---- */
 
+/* Has everybody ask anew. Takes no lock of the client's. */
+static void pager_wake_all(struct session *session) {
+    session->pager.overflow = false;
+    session_lock(session);
+    for (size_t i = 0; i < session->extents.n; i++)
+        uffd_wake(session, session->extents.entries[i].address, session->extents.entries[i].length);
+    session_unlock(session);
+}
+
 static void pager_defer(struct session *session, uint64_t address, enum fault_answer answer) {
     struct pager *pager = &session->pager;
     bool at_gate = answer == FAULT_GATED;
 
-    if (pager->n_deferred == PAGER_DEFERRED_MAX) { /* more threads than that at once: no patience for this one */
-        fault_answer(session, address, true);
+    if (pager->n_deferred == PAGER_DEFERRED_MAX) { /* more threads than that at once: these are woken, and ask anew */
+        pager->overflow = true;
         return;
     }
     pager->deferred[pager->n_deferred++] = (struct pager_deferred){
@@ -283,8 +326,7 @@ static void pager_defer(struct session *session, uint64_t address, enum fault_an
     };
     if (at_gate) {
         counter_add(&session->counters.gate_waits, 1);
-        atomic_store(&pager->waits_at_gate, true);
-        session_kick_pressure(session);
+        pager_wait_at_gate(session);
     } else {
         atomic_store(&pager->waits_for_drop, true);
         pager->again = true; /* ask once more: the drop may have ended before it could see that we wait */
@@ -293,7 +335,7 @@ static void pager_defer(struct session *session, uint64_t address, enum fault_an
 
 static void pager_run_deferred(struct session *session) {
     struct pager *pager = &session->pager;
-    bool gate = false, drop = false, give_up = atomic_exchange(&pager->gate_hopeless, false);
+    bool gate = false, drop = false;
     unsigned kept = 0;
 
     if (pager->n_deferred == 0)
@@ -302,7 +344,7 @@ static void pager_run_deferred(struct session *session) {
     atomic_store(&pager->waits_for_drop, true);
     for (unsigned i = 0; i < pager->n_deferred; i++) {
         struct pager_deferred *d = &pager->deferred[i];
-        bool forced = kernel_now() >= d->deadline || (give_up && d->at_gate);
+        bool forced = kernel_now() >= d->deadline || (pager->hopeless && d->at_gate);
         enum fault_answer answer = fault_answer(session, d->address, forced);
 
         if (answer == FAULT_DONE)
@@ -315,10 +357,10 @@ static void pager_run_deferred(struct session *session) {
     pager->n_deferred = kept;
     if (!drop)
         atomic_store(&pager->waits_for_drop, false);
-    if (gate) {
-        atomic_store(&pager->waits_at_gate, true);
-        session_kick_pressure(session);
-    }
+    if (gate)
+        pager_wait_at_gate(session);
+    if (pager->overflow && kept < PAGER_DEFERRED_MAX / 2)
+        pager_wake_all(session);
 }
 
 /* The client gave these pages up itself: nothing to bring back. */
@@ -433,6 +475,15 @@ static void pager_abort_commands(struct session *session) {
         if (!command)
             return;
         command->result = -ESHUTDOWN;
+        session_lock(session);
+        if (command->type == PAGER_MAP) /* freed with its region */
+            region_add_mapping(command->mapping->region, command->mapping);
+        else if (command->type == PAGER_UNMAP && command->mapping) {
+            gate_adjust(session->domain, -(int64_t)command->mapping->committed);
+            command->mapping->committed = 0;
+            region_remove_mapping(command->mapping->region, command->mapping);
+        }
+        session_unlock(session);
         command->done(command);
     }
 }
@@ -447,6 +498,7 @@ static void pager_main(struct worker *worker) {
         struct pollfd fds[] = {{.fd = pager->uffd, .events = POLLIN}, {.fd = worker->control, .events = POLLIN}};
 
         pager->again = false;
+        pager->hopeless = atomic_exchange(&pager->gate_hopeless, false);
         pager_run_arm(session); /* before commands: an UNMAP is the last that hears of its region */
         pager_run_commands(session);
         pager_run_rearm(session);
@@ -469,12 +521,13 @@ static void pager_main(struct worker *worker) {
         close(pager->maps_fd);
 }
 
-int pager_start(struct session *session, int uffd, int maps_fd, bool use_wp, int wake_fd) {
+int pager_start(struct session *session, int uffd, bool use_wp, int wake_fd) {
     struct pager *pager = &session->pager;
-    int keep[2] = {uffd, maps_fd};
+    int keep[2] = {uffd, session->pidfd};
 
     pager->uffd = uffd;
-    pager->maps_fd = maps_fd;
+    pager->pidfd = session->pidfd;
+    pager->maps_fd = -1;
     pager->use_wp = use_wp;
-    return worker_start(&pager->worker, pager_main, wake_fd, keep, maps_fd >= 0 ? 2 : 1, "drp-pager");
+    return worker_start(&pager->worker, pager_main, wake_fd, keep, 2, "drp-pager");
 }

@@ -14,7 +14,7 @@ struct session;
 
 enum pager_command_type {
     PAGER_MAP,      /* register a mapping */
-    PAGER_UNMAP,    /* unregister a mapping and forget its extents */
+    PAGER_UNMAP,    /* unregister a mapping and forget its extents; NULL: only be the last to hear of a region */
     PAGER_POPULATE, /* make [offset, end) of a region resident */
 };
 
@@ -51,7 +51,8 @@ struct pager_arm {
 struct pager {
     struct worker worker;
     int uffd;          /* of the pager's table */
-    int maps_fd;       /* /proc/PID/maps of the client, to look before an unregistered range is armed; -1 */
+    int pidfd;         /* the client's */
+    int maps_fd;       /* /proc/PID/maps, to look before an unregistered range is armed; -1: not open */
     bool use_wp;       /* disarm by write-protect mode; else by unregistering */
     uint32_t runs_max; /* runs of disarmed spans that max_map_count allows */
 
@@ -63,7 +64,9 @@ struct pager {
     uint64_t last_refresh; /* ns: commitments are measured at most once a millisecond while the gate is tight */
     struct pager_deferred deferred[PAGER_DEFERRED_MAX];
     unsigned n_deferred;
-    bool again; /* do not sleep before the next turn: our own control socket's other end is not in our table */
+    bool hopeless; /* gate_hopeless, of this turn */
+    bool overflow; /* a fault was not put aside for want of room: it has to be woken */
+    bool again;    /* do not sleep before the next turn: our own control socket's other end is not in our table */
     _Atomic bool waits_for_drop; /* a fault is deferred until a drop is over: the dropper shall kick */
     _Atomic bool gate_hopeless;  /* nothing is left to drop: who waits at the gate need not wait any longer */
     _Atomic bool waits_at_gate;  /* a fault or populate is deferred until there is credit */
@@ -71,12 +74,15 @@ struct pager {
 
 /* Does UFFDIO_API on a client's fresh userfaultfd. 0, or negative errno. */
 int pager_handshake(int uffd, bool wp_shmem, bool *ret_use_wp);
-/* Starts the thread; uffd and maps_fd are taken over by it (the caller closes its copies). */
-int pager_start(struct session *session, int uffd, int maps_fd, bool use_wp, int wake_fd);
+/* Starts the thread, with a copy of uffd. */
+int pager_start(struct session *session, int uffd, bool use_wp, int wake_fd);
 
-/* In the pager's thread: is this piece still a mapping of the region's object, at that offset? For pieces that sent no events. */
-bool pager_still_mapped(struct session *session, const struct mapping *mapping, uint64_t address, uint64_t length,
-                        uint64_t offset);
+/*
+ * In the pager's thread: is this piece still a mapping of the region's object, at that offset? For pieces that sent no events. 1: yes; 0: no; negative
+ * errno: cannot tell.
+ */
+int pager_still_mapped(struct session *session, const struct mapping *mapping, uint64_t address, uint64_t length,
+                       uint64_t offset);
 
 /* From any thread of the main table. */
 void pager_submit(struct session *session, struct pager_command *command);

@@ -60,11 +60,11 @@ void pressure_psi(struct pressure *pressure) {
 static void take_back_commitments(struct manager *manager, const struct domain *domain, uint64_t bytes) {
     struct session *session;
 
-    LIST_FOREACH(session, &manager->sessions, link)
-    if (session->intercepted && domain_is_within(session->domain, domain)) {
-        atomic_store(&session->pager.rearm_bytes, bytes);
-        worker_kick(&session->pager.worker);
-    }
+    LIST_FOREACH (session, &manager->sessions, link)
+        if (session->intercepted && domain_is_within(session->domain, domain)) {
+            atomic_store(&session->pager.rearm_bytes, bytes);
+            worker_kick(&session->pager.worker);
+        }
 }
 
 static uint64_t droppable_bytes(struct manager *manager, const struct domain *domain) {
@@ -72,10 +72,10 @@ static uint64_t droppable_bytes(struct manager *manager, const struct domain *do
     struct region *region;
     uint64_t bytes = 0;
 
-    LIST_FOREACH(session, &manager->sessions, link)
-    if (domain_is_within(session->domain, domain))
-        LIST_FOREACH(region, &session->regions, link)
-    bytes += region_resident_bytes(region);
+    LIST_FOREACH (session, &manager->sessions, link)
+        if (domain_is_within(session->domain, domain))
+            LIST_FOREACH (region, &session->regions, link)
+                bytes += region_resident_bytes(region);
     return bytes;
 }
 
@@ -84,7 +84,7 @@ static uint64_t demand_of_waiters(struct domain *domain) {
     uint64_t wanted = atomic_exchange(&domain->wanted, 0);
     int64_t credit = atomic_load(&domain->credit);
 
-    if (wanted == 0 || credit >= (int64_t)wanted)
+    if (wanted == 0 || credit >= (int64_t)(wanted > GATE_STEP ? wanted : GATE_STEP))
         return 0;
     wanted += domain->limits.margin + (credit < 0 ? (uint64_t)-credit : 0);
     return wanted < domain->limits.slice ? wanted : domain->limits.slice;
@@ -120,18 +120,18 @@ static void open_gates(struct manager *manager) {
     struct session *session;
     struct domain *domain;
 
-    LIST_FOREACH(domain, &manager->domains.list, link)
-    if (atomic_load(&domain->waiters) && atomic_load(&domain->credit) >= GATE_STEP)
-        atomic_store(&domain->waiters, false);
-    LIST_FOREACH(session, &manager->sessions, link)
-    if (atomic_load(&session->pager.waits_at_gate)) {
-        bool open = true;
+    LIST_FOREACH (domain, &manager->domains.list, link)
+        if (atomic_load(&domain->waiters) && atomic_load(&domain->credit) >= GATE_STEP)
+            atomic_store(&domain->waiters, false);
+    LIST_FOREACH (session, &manager->sessions, link)
+        if (atomic_load(&session->pager.waits_at_gate)) {
+            bool open = true;
 
-        for (const struct domain *d = session->domain; d; d = d->parent)
-            open &= atomic_load(&d->credit) >= GATE_STEP;
-        if (open && atomic_exchange(&session->pager.waits_at_gate, false))
-            worker_kick(&session->pager.worker);
-    }
+            for (const struct domain *d = session->domain; d; d = d->parent)
+                open &= atomic_load(&d->credit) >= GATE_STEP;
+            if (open && atomic_exchange(&session->pager.waits_at_gate, false))
+                worker_kick(&session->pager.worker);
+        }
 }
 
 static void watch_workers(struct manager *manager) {
@@ -139,7 +139,7 @@ static void watch_workers(struct manager *manager) {
     struct session *session;
     bool changed = false;
 
-    LIST_FOREACH(session, &manager->sessions, link) {
+    LIST_FOREACH (session, &manager->sessions, link) {
         bool overdue = worker_overdue(&session->pager.worker, now, PRESSURE_OVERDUE_NS) ||
                        worker_overdue(&session->dropper.worker, now, PRESSURE_OVERDUE_NS);
 
@@ -171,6 +171,16 @@ static void describe_region(struct region *region, struct policy_region *ret) {
         ret->resident = region_resident_bytes(region);
 }
 
+/* Under the session's lock: is it still busy with an earlier slice? */
+static bool has_slice(const struct session *session) {
+    const struct drop_job *job;
+
+    TAILQ_FOREACH (job, &session->dropper.jobs, link)
+        if (job->pooled)
+            return true;
+    return false;
+}
+
 /* Every region of a domain that can be dropped from. Under the manager's lock, and it takes each session's. */
 static size_t describe_domain(struct pressure *pressure, const struct domain *domain) {
     struct manager *manager = pressure->manager;
@@ -178,15 +188,15 @@ static size_t describe_domain(struct pressure *pressure, const struct domain *do
     struct region *region;
     size_t n = 0;
 
-    LIST_FOREACH(session, &manager->sessions, link) {
+    LIST_FOREACH (session, &manager->sessions, link) {
         if (atomic_load(&session->quarantined) || !domain_is_within(session->domain, domain))
             continue;
         session_lock(session);
-        if (!TAILQ_EMPTY(&session->dropper.jobs)) { /* still busy with an earlier slice */
+        if (has_slice(session)) {
             session_unlock(session);
             continue;
         }
-        LIST_FOREACH(region, &session->regions, link) {
+        LIST_FOREACH (region, &session->regions, link) {
             if (region->dead || region->n_mappings == 0 || n == pressure->regions_max)
                 continue;
             pressure->region_of[n] = region;
@@ -271,12 +281,11 @@ static struct pressure_slice *plan_drops(struct pressure *pressure, const struct
     return slice;
 }
 
-/* Waits until the slices are done, or somebody in them is too slow. Did they get anything done? */
-static bool wait_for_slices(struct pressure *pressure, struct pressure_slice *const *slices, size_t n) {
-    uint64_t deadline = kernel_now() + PRESSURE_SLICE_WAIT_NS, now = 0;
-    bool freed = false;
+/* Waits until the slices are done, or somebody in them is too slow. */
+static void wait_for_slices(struct pressure *pressure, struct pressure_slice *const *slices, size_t n) {
+    uint64_t deadline = kernel_now() + PRESSURE_SLICE_WAIT_NS, now;
 
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++)
         for (;;) {
             uint32_t done = atomic_load(&pressure->slices_done);
 
@@ -285,57 +294,82 @@ static bool wait_for_slices(struct pressure *pressure, struct pressure_slice *co
                 break;
             futex_sleep(&pressure->slices_done, done, deadline - now);
         }
-        /* What turned out to be gone already is progress, too: the next plan does not name it. */
-        freed |= atomic_load(&slices[i]->request.freed) > 0 || atomic_load(&slices[i]->request.cleared) > 0;
-    }
-    return freed;
 }
 
 /* Nothing of the domain can be dropped: what waits at its gate goes ahead, and is counted. */
 static void give_up_gate(struct manager *manager, const struct domain *domain) {
     struct session *session;
 
-    LIST_FOREACH(session, &manager->sessions, link)
-    if (atomic_load(&session->pager.waits_at_gate) && domain_is_within(session->domain, domain)) {
-        atomic_store(&session->pager.gate_hopeless, true);
-        worker_kick(&session->pager.worker);
-    }
+    LIST_FOREACH (session, &manager->sessions, link)
+        if (domain_is_within(session->domain, domain) && atomic_exchange(&session->pager.waits_at_gate, false)) {
+            atomic_store(&session->pager.gate_hopeless, true);
+            worker_kick(&session->pager.worker);
+        }
 }
 
 /* ---- the thread ---- */
 
-/* Looks at every domain, and hands out a slice for each that is in need. Under the manager's lock. */
-static size_t look_at_all(struct pressure *pressure, uint32_t now, bool barren, struct pressure_slice **slices,
-                          uint64_t *next, bool *need) {
-    struct manager *manager = pressure->manager;
+/* A domain in need in which the last plan got nothing done: it is looked at less often, 1 ms to 16 ms, the others as ever. */
+static void note_barren(struct domain *domain, uint64_t now) {
+    if (domain->barren < PRESSURE_BARREN_MAX)
+        domain->barren++;
+    domain->not_before = now + (UINT64_C(500000) << domain->barren);
+}
+
+/* Looks at one domain, and hands a slice out if it is in need. Returns ns until its next look. */
+static uint64_t look_and_plan(struct pressure *pressure, struct domain *domain, bool psi, uint32_t now,
+                              struct pressure_slice **ret) {
+    struct outlook outlook;
+
+    *ret = NULL;
+    /* Who waits at the gate is looked after at once. */
+    if (pressure->now < domain->not_before && !atomic_load(&domain->waiters))
+        return domain->not_before - pressure->now;
+    outlook = look_at(pressure->manager, domain, psi);
+    if (outlook.demand == 0) {
+        domain->barren = 0;
+        return outlook.next;
+    }
+    *ret = plan_drops(pressure, domain, &outlook, now);
+    if (!*ret)
+        note_barren(domain, pressure->now);
+    if (domain->barren > 0)
+        give_up_gate(pressure->manager, domain);
+    return outlook.next;
+}
+
+/* Under the manager's lock. */
+static size_t look_at_all(struct pressure *pressure, uint32_t now, struct pressure_slice **slices, struct domain **of,
+                          uint64_t *next) {
     bool psi = atomic_exchange(&pressure->psi_edge, false);
+    struct pressure_slice *slice;
     struct domain *domain;
     size_t n = 0;
 
     /* Children come before their parents: what they free, their parents need not take from others. */
-    LIST_FOREACH(domain, &manager->domains.list, link) {
-        struct outlook outlook = look_at(manager, domain, psi);
+    LIST_FOREACH (domain, &pressure->manager->domains.list, link) {
+        uint64_t wait;
 
-        if (outlook.next < *next)
-            *next = outlook.next;
-        if (outlook.demand == 0)
-            continue;
-        *need = true;
-        slices[n] = n < PRESSURE_SLICES_AT_ONCE ? plan_drops(pressure, domain, &outlook, now) : NULL;
-        if (barren || !slices[n])
-            give_up_gate(manager, domain);
-        if (slices[n])
-            n++;
+        if (n == PRESSURE_SLICES_AT_ONCE)
+            return n; /* none sleeps: the rest comes right after these */
+        wait = look_and_plan(pressure, domain, psi, now, &slice);
+        if (wait < *next)
+            *next = wait;
+        if (slice) {
+            of[n] = domain;
+            slices[n++] = slice;
+        }
     }
     return n;
 }
 
 /* One look at everything. Returns the ns to sleep; 0: look again at once. */
-static uint64_t pressure_cycle(struct pressure *pressure, unsigned *barren) {
-    struct pressure_slice *slices[PRESSURE_SLICES_AT_ONCE + 1];
+static uint64_t pressure_cycle(struct pressure *pressure) {
+    struct pressure_slice *slices[PRESSURE_SLICES_AT_ONCE];
+    struct domain *of[PRESSURE_SLICES_AT_ONCE];
     struct manager *manager = pressure->manager;
     uint64_t next = PRESSURE_IDLE_NS;
-    bool need = false;
+    bool progress = false;
     uint32_t now;
     size_t n;
 
@@ -344,34 +378,39 @@ static uint64_t pressure_cycle(struct pressure *pressure, unsigned *barren) {
     now = manager_advance_clock(manager);
     watch_workers(manager);
     if (manager->n_regions == 0) {
+        next = manager->n_sessions == 0 ? UINT64_MAX : PRESSURE_IDLE_NS;
         pthread_mutex_unlock(&manager->lock);
-        return manager->n_sessions == 0 ? UINT64_MAX : PRESSURE_IDLE_NS;
-    }
-    n = look_at_all(pressure, now, *barren > 0, slices, &next, &need);
-    open_gates(manager);
-    pthread_mutex_unlock(&manager->lock);
-
-    if (n > 0 && wait_for_slices(pressure, slices, n)) {
-        *barren = 0;
-        return 0;
-    }
-    if (!need) {
-        *barren = 0;
         return next;
     }
-    /* In need, and nothing to be had: look again soon, then less often. */
-    if (*barren < PRESSURE_BARREN_MAX)
-        (*barren)++;
-    return UINT64_C(500000) << *barren;
+    n = look_at_all(pressure, now, slices, of, &next);
+    for (size_t i = 0; i < n; i++)
+        of[i]->refs++; /* they may lose their last session while we wait */
+    open_gates(manager);
+    pthread_mutex_unlock(&manager->lock);
+    if (n == 0)
+        return next;
+
+    wait_for_slices(pressure, slices, n);
+    pthread_mutex_lock(&manager->lock);
+    for (size_t i = 0; i < n; i++) {
+        /* What turned out to be gone already is progress, too: the next plan does not name it. */
+        if (atomic_load(&slices[i]->request.freed) > 0 || atomic_load(&slices[i]->request.cleared) > 0) {
+            of[i]->barren = 0;
+            progress = true;
+        } else
+            note_barren(of[i], pressure->now);
+        domain_unref(of[i]);
+    }
+    pthread_mutex_unlock(&manager->lock);
+    return progress ? 0 : next > UINT64_C(1000000) ? UINT64_C(1000000) : next;
 }
 
 static void *pressure_main(void *data) {
     struct pressure *pressure = data;
-    unsigned barren = 0;
 
     while (!atomic_load(&pressure->stop)) {
         uint32_t kicks = atomic_load(&pressure->kicks);
-        uint64_t sleep_ns = pressure_cycle(pressure, &barren);
+        uint64_t sleep_ns = pressure_cycle(pressure);
 
         if (sleep_ns > 0)
             futex_sleep(&pressure->kicks, kicks, sleep_ns);

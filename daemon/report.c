@@ -15,8 +15,8 @@ static uint64_t session_resident(struct session *session) {
     struct region *region;
     uint64_t bytes = 0;
 
-    LIST_FOREACH(region, &session->regions, link)
-    bytes += region_resident_bytes(region);
+    LIST_FOREACH (region, &session->regions, link)
+        bytes += region_resident_bytes(region);
     return bytes;
 }
 
@@ -80,7 +80,7 @@ void report_status(struct manager *manager, struct drp_wire_status_reply *ret) {
     struct session *session;
 
     add_counters(&ret->counters, &manager->ended);
-    LIST_FOREACH(session, &manager->sessions, link) {
+    LIST_FOREACH (session, &manager->sessions, link) {
         ret->counters.resident_bytes += session_resident(session);
         add_counters(&ret->counters, &session->counters);
         ret->quarantined += atomic_load(&session->quarantined);
@@ -175,15 +175,15 @@ void report_list(struct manager *manager, uint64_t cursor, struct drp_wire_list_
     uint64_t index = 0;
 
     pthread_mutex_lock(&manager->lock);
-    LIST_FOREACH(domain, &manager->domains.list, link)
-    if ((entry = on_page(ret, cursor, &index)))
-        list_domain(domain, entry);
-    LIST_FOREACH(session, &manager->sessions, link) {
+    LIST_FOREACH (domain, &manager->domains.list, link)
+        if ((entry = on_page(ret, cursor, &index)))
+            list_domain(domain, entry);
+    LIST_FOREACH (session, &manager->sessions, link) {
         if ((entry = on_page(ret, cursor, &index)))
             list_session(session, entry);
-        LIST_FOREACH(region, &session->regions, link)
-        if ((entry = on_page(ret, cursor, &index)))
-            list_region(region, entry);
+        LIST_FOREACH (region, &session->regions, link)
+            if ((entry = on_page(ret, cursor, &index)))
+                list_region(region, entry);
     }
     pthread_mutex_unlock(&manager->lock);
 }

@@ -107,7 +107,8 @@ void connection_reply(struct connection *connection, uint16_t type, uint32_t ser
     header->error = DRP_WIRE_OK;
     memcpy(&connection->reply, message, size);
     connection->reply_size = size;
-    memcpy(connection->reply_fds, fds, n_fds * sizeof(*fds));
+    if (n_fds > 0)
+        memcpy(connection->reply_fds, fds, n_fds * sizeof(*fds));
     connection->n_reply_fds = n_fds;
     connection_flush(connection);
 }
@@ -226,8 +227,8 @@ static unsigned connections_of(const struct server *server, uid_t uid) {
     struct connection *connection;
     unsigned n = 0;
 
-    LIST_FOREACH(connection, &server->connections, link)
-    n += connection->uid == uid;
+    LIST_FOREACH (connection, &server->connections, link)
+        n += connection->uid == uid;
     return n;
 }
 
@@ -333,11 +334,11 @@ static void ending_release_domain(struct server *server, struct session *session
     struct region *region;
 
     pthread_mutex_lock(&server->manager->lock);
-    LIST_FOREACH(region, &session->regions, link)
-    for (unsigned i = 0; i < region->n_mappings; i++) {
-        gate_adjust(session->domain, -(int64_t)region->mappings[i]->committed);
-        region->mappings[i]->committed = 0;
-    }
+    LIST_FOREACH (region, &session->regions, link)
+        for (unsigned i = 0; i < region->n_mappings; i++) {
+            gate_adjust(session->domain, -(int64_t)region->mappings[i]->committed);
+            region->mappings[i]->committed = 0;
+        }
     domain_unref(session->domain);
     session->domain = NULL;
     pthread_mutex_unlock(&server->manager->lock);
@@ -445,9 +446,9 @@ static void server_tidy(uv_timer_t *timer) {
 
         if (!server->ended)
             return;
-        LIST_FOREACH(ending, &server->endings, link)
-        if (kernel_now() - ending->since < SERVER_END_WAIT_NS)
-            return;
+        LIST_FOREACH (ending, &server->endings, link)
+            if (kernel_now() - ending->since < SERVER_END_WAIT_NS)
+                return;
         /* Only its clients can free such a thread; it ends with the process. */
         log_warning("client %s (pid %d): still holds up a call at the end, leaving it",
                     LIST_FIRST(&server->endings)->session->name, (int)LIST_FIRST(&server->endings)->session->pid);

@@ -48,7 +48,7 @@ int session_new(struct session **ret, struct manager *manager, uint64_t id, pid_
     session->gid = gid;
     session->pidfd = pidfd;
     session->no_interception = ENODATA; /* the client has not offered a userfaultfd */
-    session->pager.uffd = session->pager.maps_fd = -1;
+    session->pager.uffd = session->pager.maps_fd = session->pager.pidfd = -1;
     session->pager.worker = session->dropper.worker = (struct worker)WORKER_NULL;
     LIST_INIT(&session->regions);
     TAILQ_INIT(&session->pager.commands);
@@ -80,22 +80,6 @@ struct session *session_free(struct session *session) {
     return NULL;
 }
 
-/* /proc/PID/maps, certainly of the process behind the pidfd: it was still alive after the file was opened. */
-static int session_open_maps(const struct session *session) {
-    char path[32];
-    int fd;
-
-    snprintf(path, sizeof(path), "/proc/%d/maps", (int)session->pid);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    if (kernel_pidfd_dead(session->pidfd)) {
-        close(fd);
-        return -ESRCH;
-    }
-    return fd;
-}
-
 static uint32_t session_runs_max(void) {
     char text[32] = "";
     unsigned long maps = 65530;
@@ -111,7 +95,7 @@ static uint32_t session_runs_max(void) {
 
 int session_take_uffd(struct session *session, int uffd) {
     const struct kernel *kernel = &session->manager->kernel;
-    int maps_fd, r;
+    int r;
     bool use_wp;
 
     if (!kernel_is_userfaultfd(uffd)) {
@@ -123,12 +107,9 @@ int session_take_uffd(struct session *session, int uffd) {
         close(uffd);
         return r;
     }
-    maps_fd = session_open_maps(session); /* without it, unregistered spans are never armed again */
     session->pager.runs_max = session_runs_max();
-    r = pager_start(session, uffd, maps_fd < 0 ? -1 : maps_fd, use_wp, session->manager->wake_fd);
-    close(uffd);
-    if (maps_fd >= 0)
-        close(maps_fd);
+    r = pager_start(session, uffd, use_wp, session->manager->wake_fd);
+    close(uffd); /* never the last: whoever vetted it still has it */
     if (r < 0)
         return r;
     session->intercepted = true;
@@ -143,9 +124,9 @@ int session_need_dropper(struct session *session) {
 struct region *session_find_region(struct session *session, uint64_t id) {
     struct region *region;
 
-    LIST_FOREACH(region, &session->regions, link)
-    if (region->id == id && !region->dead)
-        return region;
+    LIST_FOREACH (region, &session->regions, link)
+        if (region->id == id && !region->dead)
+            return region;
     return NULL;
 }
 
@@ -171,7 +152,7 @@ static bool session_hand_over_objects(struct session *session) {
     struct region *region;
     bool all = true;
 
-    LIST_FOREACH(region, &session->regions, link) {
+    LIST_FOREACH (region, &session->regions, link) {
         if (!region->data_sent && worker_send_fd(&session->dropper.worker, region->data_fd, region) >= 0)
             region->data_sent = true;
         if (region->data_sent && region->data_fd >= 0) {
@@ -184,7 +165,8 @@ static bool session_hand_over_objects(struct session *session) {
 }
 
 void session_stop(struct session *session, bool client_dead) {
-    session->client_dead |= client_dead;
+    if (client_dead)
+        atomic_store(&session->client_dead, true);
     worker_stop(&session->pager.worker);
     if (LIST_EMPTY(&session->regions) || session_need_dropper(session) < 0 || session_hand_over_objects(session))
         worker_stop(&session->dropper.worker);

@@ -55,8 +55,8 @@ struct session {
     struct pager pager;
     struct dropper dropper;
     _Atomic bool quarantined;
-    bool quarantine_logged; /* of the loop */
-    bool client_dead;       /* set before the end, for the dropper's last work */
+    bool quarantine_logged;   /* of the loop */
+    _Atomic bool client_dead; /* set before the end, for the dropper's last work */
 
     struct session_counters counters;
 };

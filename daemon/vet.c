@@ -84,7 +84,7 @@ static int vet_count(const struct vet_list *list, uid_t uid, unsigned *ret_of_ui
     int n = 0;
 
     *ret_of_uid = 0;
-    LIST_FOREACH(vet, list, link) {
+    LIST_FOREACH (vet, list, link) {
         n++;
         *ret_of_uid += vet->uid == uid;
     }

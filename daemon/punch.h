@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_DAEMON_PUNCH_H
+#define DROPPABLE_DAEMON_PUNCH_H
+
+/* The dropper's punches, and the chunks of an op. In the dropper's thread. */
+
+#include "dropper.h"
+
+#include <sys/types.h>
+
+static inline uint64_t op_first_of_span(const struct drop_op *op) {
+    return (uint64_t)op->span << (SPAN_SHIFT - op->region->chunk_shift);
+}
+
+static inline bool op_claimed(const struct drop_op *op, uint64_t chunk) {
+    uint64_t i = chunk - op_first_of_span(op);
+
+    return op->claimed[i / 64] >> (i % 64) & 1;
+}
+
+/* Where a chunk of a region is in its object. */
+static inline off_t punch_offset(const struct region *region, uint64_t chunk) {
+    return (off_t)(region->object_offset + (chunk << region->chunk_shift));
+}
+
+/* Punches the claimed chunks of every op; failures are left in op->error. */
+void punch_batch(struct session *session, struct drop_op *ops, unsigned n);
+
+#endif
