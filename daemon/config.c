@@ -456,7 +456,7 @@ void config_init(struct config *config) {
         .max_connections_per_uid = 1024,
         .max_regions = 1024,
         .max_region_bytes = 16 * TIB,
-        .max_bytes_per_uid = 64 * TIB,
+        .max_bytes_per_uid = 32 * TIB,
     };
 }
 

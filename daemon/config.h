@@ -25,7 +25,7 @@ struct config {
     uint32_t max_connections_per_uid; /* [Limits] ConnectionsPerUser= (1024) */
     uint32_t max_regions;             /* [Limits] RegionsPerClient= (1024), 1..65536 */
     uint64_t max_region_bytes;        /* [Limits] RegionBytes= (16T), 4K..16T */
-    uint64_t max_bytes_per_uid;       /* [Limits] BytesPerUser= address space of all regions of a uid (64T) */
+    uint64_t max_bytes_per_uid;       /* [Limits] BytesPerUser= address space of all regions of a uid (32T) */
 };
 
 /* Fills in the defaults. */

@@ -31,6 +31,8 @@
 #include <unistd.h>
 
 #define DROPPER_RING_SIZE 64
+/* Beside a region's address, sent with a descriptor: its old state page, not its object. */
+#define DROPPER_OLD_STATE ((uintptr_t)1)
 /* Arming takes 5 us a span unless the client's mmap_lock is held. Without it drops are blind: worth a moment even in need. */
 #define DROPPER_ARM_WAIT_NS UINT64_C(10000000)
 #define DROPPER_ARM_URGENT_NS UINT64_C(500000)
@@ -117,7 +119,25 @@ int dropper_submit_destroy(struct session *session, struct region *region, void 
         return -ENOMEM;
     job->region = region;
     job->destroy = true;
-    job->destroyed = destroyed;
+    job->done = destroyed;
+    return dropper_enqueue(session, job);
+}
+
+int dropper_submit_adopt(struct session *session, struct region *region, int old_state_fd,
+                         void (*adopted)(struct region *region)) {
+    struct drop_job *job = calloc(1, sizeof(*job));
+    int r;
+
+    if (!job)
+        return -ENOMEM;
+    r = worker_send_fd(&session->dropper.worker, old_state_fd, (void *)((uintptr_t)region | DROPPER_OLD_STATE));
+    if (r < 0) {
+        free(job);
+        return r;
+    }
+    job->region = region;
+    job->adopt = true;
+    job->done = adopted;
     return dropper_enqueue(session, job);
 }
 
@@ -342,8 +362,16 @@ static void dropper_receive(struct session *session) {
     void *data;
     int fd;
 
-    while (worker_receive(&session->dropper.worker, &fd, &data) > 0)
-        ((struct region *)data)->dropper_fd = fd;
+    while (worker_receive(&session->dropper.worker, &fd, &data) > 0) {
+        if (!data) { /* the ended connection's socket, with whatever waits in it */
+            worker_call_begin(&session->dropper.worker);
+            close(fd);
+            worker_call_end(&session->dropper.worker);
+        } else if ((uintptr_t)data & DROPPER_OLD_STATE)
+            ((struct region *)((uintptr_t)data & ~DROPPER_OLD_STATE))->old_state_fd = fd;
+        else
+            ((struct region *)data)->dropper_fd = fd;
+    }
 }
 
 /* Moves a job to its next resident byte; false: nothing is left of it. */
@@ -385,6 +413,21 @@ static bool job_take_span(struct drop_job *job, struct drop_op *op) {
     return true;
 }
 
+/* Reads the old state page: in this thread, since it may be large, and its lock is the client's. */
+static void job_adopt(struct session *session, struct drop_job *job) {
+    struct region *region = job->region;
+
+    if (region->old_state_fd < 0)
+        dropper_receive(session);
+    worker_call_begin(&session->dropper.worker);
+    region->adopt_error = region->old_state_fd < 0 ? -EBADF : region_adopt_generations(region, region->old_state_fd);
+    if (region->old_state_fd >= 0)
+        close(region->old_state_fd);
+    region->old_state_fd = -1;
+    worker_call_end(&session->dropper.worker);
+    job->done(region);
+}
+
 static void job_finish(struct session *session, struct drop_job *job) {
     struct region *region = job->region;
     struct drop_request *request;
@@ -403,8 +446,10 @@ static void job_finish(struct session *session, struct drop_job *job) {
             close(region->dropper_fd);
         region->dropper_fd = -1;
         worker_call_end(&session->dropper.worker);
-        job->destroyed(region);
+        job->done(region);
     }
+    if (job->adopt)
+        job_adopt(session, job);
     job_free(job);
     drop_request_finish(request);
 }
@@ -422,7 +467,8 @@ static unsigned batch_collect(struct session *session) {
         bool taken = false;
 
         /* A job with a limit looks again after each span: it must not overshoot by a batch. */
-        while (n < DROPPER_BATCH && !(taken && job->limit != UINT64_MAX) && !job->destroy && job_seek(session, job)) {
+        while (n < DROPPER_BATCH && !(taken && job->limit != UINT64_MAX) && !job->destroy && !job->adopt &&
+               job_seek(session, job)) {
             session_lock(session);
             taken = job_take_span(job, &dropper->ops[n]);
             session_unlock(session);

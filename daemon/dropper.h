@@ -36,10 +36,11 @@ struct drop_job {
     uint64_t limit; /* bytes still wanted; UINT64_MAX: all */
     bool urgent;    /* do not wait for arming */
     bool destroy;   /* unmap the object and let go of its descriptor instead */
+    bool adopt;     /* take generations over from region->old_state_fd instead */
     bool pooled;    /* not malloc'd: in_use is cleared instead of free() */
     _Atomic bool in_use;
-    struct drop_request *request;             /* NULL once it was given up (quarantine) */
-    void (*destroyed)(struct region *region); /* after a destroy job */
+    struct drop_request *request;        /* NULL once it was given up (quarantine) */
+    void (*done)(struct region *region); /* after a destroy or adopt job */
 };
 TAILQ_HEAD(drop_jobs, drop_job);
 
@@ -74,6 +75,9 @@ int dropper_submit(struct session *session, struct region *region, uint64_t firs
                    bool urgent, struct drop_request *request, struct drop_job *pooled);
 /* Lets the dropper take the region's object down; destroyed() is called in its thread. */
 int dropper_submit_destroy(struct session *session, struct region *region, void (*destroyed)(struct region *region));
+/* Lets the dropper take the generations of an old state page over (copy of the descriptor); adopted() is called in its thread, region->adopt_error is set. */
+int dropper_submit_adopt(struct session *session, struct region *region, int old_state_fd,
+                         void (*adopted)(struct region *region));
 /* Gives up every waiting job: their requests see them as failed. What the stuck call still frees is not counted. */
 void dropper_give_up(struct session *session);
 

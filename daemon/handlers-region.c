@@ -17,33 +17,35 @@
 #include <string.h>
 #include <unistd.h>
 
-#define UNFINISHED_RUNS_MAX 64
-
 static void reply_error(struct connection *connection, const struct channel_packet *packet, uint32_t error) {
     connection_reply_error(connection, packet->message.header.type, packet->message.header.serial, error);
 }
 
 /* ---- CREATE, ADOPT ---- */
 
-static uint64_t bytes_of_uid(const struct manager *manager, uid_t uid) {
-    struct session *session;
-    uint64_t bytes = 0;
-
-    LIST_FOREACH (session, &manager->sessions, link)
-        if (session->uid == uid)
-            bytes += session->region_bytes;
-    return bytes;
-}
+/* Address space of all regions: half of what a process has. */
+#define BYTES_MAX (UINT64_C(64) << 40)
 
 /* Is there room for one more region of that size? */
 static uint32_t check_limits(const struct connection *connection, uint64_t size) {
+    const struct manager *manager = connection->server->manager;
     const struct config *config = connection->server->config;
-    const struct session *session = connection->session;
+    const struct session *own = connection->session, *session;
+    uint64_t bytes = 0, bytes_of_uid = 0;
+    unsigned regions_of_uid = 0;
 
-    if (atomic_load(&session->quarantined))
+    if (atomic_load(&own->quarantined))
         return DRP_WIRE_ERROR_QUARANTINED;
-    if (session->n_regions >= config->max_regions || size > config->max_region_bytes ||
-        bytes_of_uid(connection->server->manager, session->uid) + size > config->max_bytes_per_uid)
+    LIST_FOREACH (session, &manager->sessions, link) {
+        bytes += session->region_bytes;
+        if (session->uid != own->uid)
+            continue;
+        bytes_of_uid += session->region_bytes;
+        regions_of_uid += session->n_regions;
+    }
+    if (size > config->max_region_bytes || bytes_of_uid + size > config->max_bytes_per_uid ||
+        bytes + size > BYTES_MAX || own->n_regions >= config->max_regions ||
+        regions_of_uid >= manager->max_regions / 2 || manager->n_regions >= manager->max_regions)
         return DRP_WIRE_ERROR_QUOTA;
     return DRP_WIRE_OK;
 }
@@ -152,6 +154,23 @@ void handle_create(struct connection *connection, struct channel_packet *packet)
     connection_reply(connection, create->header.type, create->header.serial, &reply, sizeof(reply), fds, 2);
 }
 
+/* In the dropper's thread. */
+static void region_finished(struct region *region) {
+    struct operation *operation = region->waiting;
+
+    manager_complete(operation->manager, &operation->completion);
+}
+
+static void adopt_done(struct completion *completion) {
+    struct operation *operation = operation_of(completion);
+    struct drp_wire_create_reply reply;
+
+    fill_create_reply(&reply, operation->region);
+    operation_finish(operation,
+                     operation->region->adopt_error < 0 ? operation_error(operation->region->adopt_error) : DRP_WIRE_OK,
+                     &reply, sizeof(reply));
+}
+
 void handle_adopt(struct connection *connection, struct channel_packet *packet) {
     const struct drp_wire_adopt *adopt = &packet->message.adopt;
     struct manager *manager = connection->server->manager;
@@ -165,10 +184,10 @@ void handle_adopt(struct connection *connection, struct channel_packet *packet) 
         .chunk_base = adopt->chunk_base,
         .chunk_total = adopt->chunk_total,
     };
-    struct drp_wire_create_reply reply;
     struct region *region;
     uint32_t error = check_limits(connection, adopt->size);
-    int state_fd = -1, data_fd;
+    struct operation *operation;
+    int state_fd = -1, data_fd, r;
 
     if (error == DRP_WIRE_OK && ((adopt->granted & ~HANDLERS_KNOWN_OPTIONS) ||
                                  ((adopt->granted & DRP_REGION_HUGE) && adopt->chunk_shift != SPAN_SHIFT)))
@@ -187,20 +206,24 @@ void handle_adopt(struct connection *connection, struct channel_packet *packet) 
         return;
     }
     manager->next_id++;
-    error = region_adopt_generations(region, packet->fds[1]) < 0 ? DRP_WIRE_ERROR_MEMORY : DRP_WIRE_OK;
-    if (error != DRP_WIRE_OK) {
-        region_release_object(region);
-        region_free(region);
-    } else
-        error = link_region(connection, region);
+    error = link_region(connection, region);
     if (error != DRP_WIRE_OK) {
         close(state_fd);
         reply_error(connection, packet, error);
         return;
     }
     region->sweep = true; /* what is resident is not known */
-    fill_create_reply(&reply, region);
-    connection_reply(connection, adopt->header.type, adopt->header.serial, &reply, sizeof(reply), &state_fd, 1);
+    operation = operation_new(connection, &adopt->header, adopt_done);
+    if (!operation) {
+        close(state_fd);
+        return;
+    }
+    operation->region = region;
+    operation->fd = state_fd;
+    region->waiting = operation;
+    r = dropper_submit_adopt(connection->session, region, packet->fds[1], region_finished);
+    if (r < 0)
+        operation_finish(operation, operation_error(r), NULL, 0);
 }
 
 /* ---- MAP, UNMAP, DESTROY ---- */
@@ -208,14 +231,11 @@ void handle_adopt(struct connection *connection, struct channel_packet *packet) 
 /* Drops that the old daemon did not finish are begun anew, now that the pins are known. */
 static void finish_old_drops(struct operation *operation) {
     struct region *region = operation->region;
-    uint64_t chunk = 0, count;
-    unsigned runs = 0;
 
-    pthread_mutex_lock(&operation->manager->lock);
-    for (; runs < UNFINISHED_RUNS_MAX && region_take_unfinished(region, &chunk, &count); chunk += count, runs++)
-        if (session_need_dropper(operation->session) >= 0)
-            dropper_submit(operation->session, region, chunk, chunk + count, UINT64_MAX, false, NULL, NULL);
-    pthread_mutex_unlock(&operation->manager->lock);
+    for (unsigned i = 0; i < region->n_unfinished; i++)
+        dropper_submit(operation->session, region, region->unfinished[i].first,
+                       region->unfinished[i].first + region->unfinished[i].count, UINT64_MAX, false, NULL, NULL);
+    region->n_unfinished = 0;
 }
 
 static void map_done(struct completion *completion) {
@@ -357,13 +377,6 @@ static void destroy_step(struct completion *completion) {
     operation_finish(operation, DRP_WIRE_OK, &reply, sizeof(reply));
 }
 
-/* In the dropper's thread. */
-static void region_destroyed(struct region *region) {
-    struct operation *operation = region->destroyer;
-
-    manager_complete(operation->manager, &operation->completion);
-}
-
 void handle_destroy(struct connection *connection, struct channel_packet *packet) {
     struct operation *operation = operation_new(connection, &packet->message.header, destroy_step);
     struct region *region;
@@ -378,10 +391,10 @@ void handle_destroy(struct connection *connection, struct channel_packet *packet
     }
     operation->region = region;
     pthread_mutex_lock(&operation->manager->lock);
-    region->destroyer = operation;
+    region->waiting = operation;
     r = session_need_dropper(connection->session);
     if (r >= 0)
-        r = dropper_submit_destroy(connection->session, region, region_destroyed);
+        r = dropper_submit_destroy(connection->session, region, region_finished);
     if (r >= 0) {
         region->dead = true;
         close(region->data_fd);

@@ -28,6 +28,7 @@
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -482,6 +483,19 @@ bool kernel_pidfd_dead(int pidfd) {
     struct pollfd entry = {.fd = pidfd, .events = POLLIN};
 
     return poll(&entry, 1, 0) > 0;
+}
+
+unsigned long kernel_max_map_count(void) {
+    int fd = open("/proc/sys/vm/max_map_count", O_RDONLY | O_CLOEXEC);
+    unsigned long maps = 65530; /* the kernel's default */
+    char text[32] = "";
+
+    if (fd < 0)
+        return maps;
+    if (read(fd, text, sizeof(text) - 1) > 0)
+        maps = strtoul(text, NULL, 10);
+    close(fd);
+    return maps;
 }
 
 uint64_t kernel_now(void) {

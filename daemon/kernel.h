@@ -60,6 +60,8 @@ int kernel_peer_pidfd(int socket, pid_t pid);
 /* Has the process behind a pidfd ended? */
 bool kernel_pidfd_dead(int pidfd);
 
+/* vm.max_map_count: VMAs that a process may have. */
+unsigned long kernel_max_map_count(void);
 /* CLOCK_MONOTONIC in nanoseconds. */
 uint64_t kernel_now(void);
 

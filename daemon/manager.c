@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static void manager_init_lock(pthread_mutex_t *lock) {
@@ -45,6 +46,17 @@ static int manager_make_clock(struct manager *manager) {
     return 0;
 }
 
+/* A region costs a descriptor here and five VMAs. A quarter of both is kept for connections and threads. */
+static unsigned regions_that_fit(void) {
+    struct rlimit files = {.rlim_cur = 1024};
+    unsigned long maps = kernel_max_map_count();
+    uint64_t fit;
+
+    getrlimit(RLIMIT_NOFILE, &files);
+    fit = files.rlim_cur / 4 * 3 < maps / 4 * 3 / 5 ? files.rlim_cur / 4 * 3 : maps / 4 * 3 / 5;
+    return fit < 65536 ? (unsigned)fit : 65536;
+}
+
 int manager_init(struct manager *manager, struct config *config) {
     int r;
 
@@ -53,6 +65,7 @@ int manager_init(struct manager *manager, struct config *config) {
     TAILQ_INIT(&manager->completions);
     manager_init_lock(&manager->lock);
     manager_init_lock(&manager->completions_lock);
+    manager->max_regions = regions_that_fit();
     r = kernel_init(&manager->kernel);
     if (r < 0)
         return r;

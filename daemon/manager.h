@@ -31,6 +31,7 @@ struct manager {
     struct domains domains;
     unsigned n_sessions;
     unsigned n_regions;
+    unsigned max_regions;          /* as descriptors and VMAs allow, with a reserve; half of it for one user */
     uint64_t next_id;              /* of sessions, regions, mappings */
     struct session_counters ended; /* sums of sessions that are gone */
 

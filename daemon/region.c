@@ -109,7 +109,7 @@ int region_new(struct region **ret, const struct kernel *kernel, const struct re
     region->chunk_count = shape->size >> shape->chunk_shift;
     region->span_count = (uint32_t)((shape->size + SPAN_SIZE - 1) >> SPAN_SHIFT);
     region->data_fd = -1;
-    region->dropper_fd = -1;
+    region->dropper_fd = region->old_state_fd = -1;
 
     r = region_map_tables(region);
     if (r >= 0)
@@ -151,44 +151,44 @@ struct region *region_free(struct region *region) {
     return NULL;
 }
 
-int region_adopt_generations(struct region *region, int state_fd) {
-    size_t size = drp_state_bytes(region->chunk_total);
-    const _Atomic uint32_t *old;
-    void *map;
+static void note_unfinished(struct region *region, uint64_t chunk) {
+    unsigned n = region->n_unfinished;
 
-    /* Its content is the client's word, and nobody else's loss if it is a lie. Sealed, so it cannot shrink under our eyes. */
-    map = mmap(NULL, size, PROT_READ, MAP_SHARED, state_fd, 0);
-    if (map == MAP_FAILED)
-        return -errno;
-    old = drp_state_generations(map) + region->chunk_base;
-    for (uint64_t i = 0; i < region->chunk_count; i++) {
-        uint32_t generation = atomic_load_explicit(&old[i], memory_order_relaxed);
-
-        if (generation & 1) {
-            atomic_fetch_or_explicit(&region->chunk_flags[i], REGION_CHUNK_UNFINISHED, memory_order_relaxed);
-            region->unfinished++;
-            generation++;
-        }
-        if (generation != 0) /* untouched parts of the new page stay holes */
-            atomic_store_explicit(&region->generations[i], generation, memory_order_relaxed);
+    if (n > 0 &&
+        (region->unfinished[n - 1].first + region->unfinished[n - 1].count == chunk || n == REGION_UNFINISHED_MAX)) {
+        region->unfinished[n - 1].count = chunk + 1 - region->unfinished[n - 1].first;
+        return;
     }
-    munmap(map, size);
-    return 0;
+    region->unfinished[n].first = chunk;
+    region->unfinished[n].count = 1;
+    region->n_unfinished++;
 }
 
-bool region_take_unfinished(struct region *region, uint64_t *chunk, uint64_t *ret_count) {
-    uint64_t i = *chunk, n = 0;
+int region_adopt_generations(struct region *region, int state_fd) {
+    uint64_t start = DRP_PAGES_ARRAY_OFFSET + region->chunk_base * sizeof(uint32_t);
+    uint32_t old[4096];
+    off_t at;
 
-    if (region->unfinished == 0)
-        return false;
-    while (i < region->chunk_count && !(region->chunk_flags[i] & REGION_CHUNK_UNFINISHED))
-        i++;
-    for (; i + n < region->chunk_count && region->chunk_flags[i + n] & REGION_CHUNK_UNFINISHED; n++)
-        atomic_fetch_and_explicit(&region->chunk_flags[i + n], (uint8_t)~REGION_CHUNK_UNFINISHED, memory_order_relaxed);
-    region->unfinished -= n;
-    *chunk = i;
-    *ret_count = n;
-    return n > 0;
+    /* Read, not mapped: reading a hole through a mapping would fill it. The content is the client's word, and nobody else's loss. */
+    for (uint64_t i = 0; i < region->chunk_count;) {
+        ssize_t n;
+
+        at = lseek(state_fd, (off_t)(start + i * sizeof(uint32_t)), SEEK_DATA);
+        if (at < 0) /* holes up to the end */
+            return errno == ENXIO ? 0 : -errno;
+        if ((uint64_t)at > start + i * sizeof(uint32_t))
+            i = ((uint64_t)at - start) / sizeof(uint32_t);
+        n = pread(state_fd, old, sizeof(old), (off_t)(start + i * sizeof(uint32_t)));
+        if (n < (ssize_t)sizeof(uint32_t))
+            return n < 0 ? -errno : 0;
+        for (size_t k = 0; k < (size_t)n / sizeof(uint32_t) && i < region->chunk_count; k++, i++) {
+            if (old[k] & 1)
+                note_unfinished(region, i);
+            if (old[k] != 0) /* untouched parts of the new page stay holes */
+                atomic_store_explicit(&region->generations[i], old[k] + (old[k] & 1), memory_order_relaxed);
+        }
+    }
+    return 0;
 }
 
 uint64_t region_span_bytes(const struct region *region, uint32_t span) {

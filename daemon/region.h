@@ -18,7 +18,7 @@ struct session;
 #define PAGE_SHIFT 12
 #define SPAN_PAGES (SPAN_SIZE >> PAGE_SHIFT)
 #define REGION_MAPPINGS_MAX 4
-#define REGION_CHUNK_UNFINISHED UINT8_C(0x80) /* in chunk_flags, beside POLICY_CHUNK_* */
+#define REGION_UNFINISHED_MAX 64
 
 /* A set of the pages of a span. */
 struct page_set {
@@ -71,9 +71,14 @@ struct region {
     bool sweep; /* the tables missed something: sweep over the object in the next plan. Of the pressure thread */
     _Atomic uint64_t cursor; /* chunk at which an opaque region's next drop begins */
     _Atomic uint32_t last_scan;
-    uint64_t unfinished; /* chunks with REGION_CHUNK_UNFINISHED */
-    bool dead;           /* being destroyed: no new drops */
-    void *destroyer;     /* of the loop: what waits for its end */
+    struct {
+        uint64_t first, count;           /* chunks */
+    } unfinished[REGION_UNFINISHED_MAX]; /* drops that the old daemon began, of an adopted region */
+    unsigned n_unfinished;
+    int old_state_fd; /* of the dropper's table, while it adopts */
+    int adopt_error;
+    bool dead;     /* being destroyed: no new drops */
+    void *waiting; /* of the loop: what waits for its end */
 
     _Atomic uint64_t dropped_bytes;
     _Atomic uint64_t faults;
@@ -98,12 +103,11 @@ struct region *region_free(struct region *region);
 /* Unmaps the object: may free its pages, so not in the loop. */
 void region_release_object(struct region *region);
 /*
- * Takes the generations of an older state page over (read-only descriptor). An odd one, whose drop the old daemon did not finish, becomes
- * the next even, which is what the client's library took it for; the chunk is noted as unfinished.
+ * Takes the generations of an older state page over (read-only descriptor). An odd one, whose drop the old daemon did not
+ * finish, becomes the next even, which is what the client's library took it for; its chunk is noted in unfinished[] (where those are full, the last run
+ * grows over what lies between). Takes the lock of the client's object: in the dropper.
  */
 int region_adopt_generations(struct region *region, int state_fd);
-/* The next run of unfinished chunks at or after *chunk, taken off the notes; false: none. */
-bool region_take_unfinished(struct region *region, uint64_t *chunk, uint64_t *ret_count);
 
 /* Bytes of a span that belong to the region (the last one may be shorter). */
 uint64_t region_span_bytes(const struct region *region, uint32_t span);

@@ -45,12 +45,25 @@ static void server_tidy(uv_timer_t *timer);
 static void connection_closed(uv_handle_t *handle) {
     struct connection *connection = handle->data;
 
-    close(connection->socket);
     if (connection->pidfd >= 0 && !connection->session)
         close(connection->pidfd);
     for (size_t i = 0; i < connection->n_reply_fds; i++)
         close(connection->reply_fds[i]);
     free(connection);
+}
+
+/* Descriptors may wait in it unread, and their close may wait for the client: not ours to do. */
+static void connection_close_socket(struct connection *connection) {
+    struct server *server = connection->server;
+    struct session *session = connection->session;
+
+    shutdown(connection->socket, SHUT_RDWR);
+    if (session && session->dropper.worker.started &&
+        worker_send_fd(&session->dropper.worker, connection->socket, NULL) >= 0)
+        close(connection->socket);
+    else
+        vet_close_socket(&server->vets, server->manager->wake_fd, connection->socket, connection->uid);
+    connection->socket = -1;
 }
 
 void connection_end(struct connection *connection, const char *reason) {
@@ -70,6 +83,7 @@ void connection_end(struct connection *connection, const char *reason) {
     server->n_connections--;
     server->n_refused -= connection->refused;
     uv_close((uv_handle_t *)&connection->poll, connection_closed);
+    connection_close_socket(connection);
     if (connection->session) {
         manager_remove_session(server->manager, connection->session);
         ending_begin(server, connection->session);
@@ -131,8 +145,22 @@ void connection_finish_operation(struct connection *connection) {
         connection_update(connection);
 }
 
+/* The codec says no: a value out of its range is answered, anything else ends the connection, too. */
+static void connection_reject(struct connection *connection, const struct drp_wire_header *header,
+                              enum codec_verdict verdict) {
+    char reason[96];
+
+    if (verdict == CODEC_VALUE && connection->session) {
+        connection_reply_error(connection, header->type, header->serial, DRP_WIRE_ERROR_INVALID);
+        return;
+    }
+    snprintf(reason, sizeof(reason), "malformed: %s: %s", codec_type_name(header->type), codec_verdict_name(verdict));
+    connection_reply_error(connection, header->type, header->serial, DRP_WIRE_ERROR_MALFORMED);
+    connection_end(connection, reason);
+}
+
 /* Takes the packet that waits. 1: nothing there; 0: packet is filled; negative: the connection has been ended. */
-static int connection_take(struct connection *connection, struct channel_packet *packet) {
+static int connection_take(struct connection *connection, struct channel_packet *packet, struct vet **vet) {
     struct server *server = connection->server;
     struct drp_wire_header header;
     bool has_fds = false;
@@ -149,11 +177,16 @@ static int connection_take(struct connection *connection, struct channel_packet 
         connection_end(connection, reason);
         return -EBADMSG;
     } else if (r == CHANNEL_OK) {
-        r = vet_receive(&server->vets, server->manager->wake_fd, connection->socket, connection->uid, packet);
+        r = vet_receive(&server->vets, server->manager->wake_fd, connection->socket, connection->uid,
+                        header.type == DRP_WIRE_UFFD ? VET_USERFAULTFD : VET_SHARED_MEMORY, packet, vet);
         if (r == VET_OK)
             return 0;
+        if (r == VET_MALFORMED) {
+            connection_reject(connection, &packet->message.header, (enum codec_verdict)packet->message.header.error);
+            return -EBADMSG;
+        }
         snprintf(reason, sizeof(reason), "%s: %s", codec_type_name(header.type),
-                 r == VET_FOREIGN ? "descriptor: neither shared memory nor a userfaultfd"
+                 r == VET_FOREIGN ? "descriptor: not of the kind expected"
                  : r == VET_BUSY  ? "descriptor: too many of this user are still being closed"
                  : r < 0          ? strerror(-r)
                                   : "malformed: packet or descriptors truncated");
@@ -169,28 +202,21 @@ static int connection_take(struct connection *connection, struct channel_packet 
 }
 
 static void connection_read(struct connection *connection) {
-    const struct drp_wire_header *header;
     struct channel_packet packet;
     enum codec_verdict verdict;
-    char reason[96];
+    struct vet *vet = NULL;
 
-    if (connection_take(connection, &packet) != 0)
+    if (connection_take(connection, &packet, &vet) != 0)
         return;
-    header = &packet.message.header;
     verdict = codec_check_request(&packet.message, packet.size, packet.n_fds);
     if (verdict == CODEC_OK)
         handlers_dispatch(connection, &packet);
-    else if (verdict == CODEC_VALUE && connection->session)
-        connection_reply_error(connection, header->type, header->serial, DRP_WIRE_ERROR_INVALID);
-    else {
-        snprintf(reason, sizeof(reason), "malformed: %s: %s",
-                 packet.size >= sizeof(*header) ? codec_type_name(header->type) : "no header",
-                 codec_verdict_name(verdict));
-        if (packet.size >= sizeof(*header))
-            connection_reply_error(connection, header->type, header->serial, DRP_WIRE_ERROR_MALFORMED);
-        connection_end(connection, reason);
-    }
+    else if (packet.size >= sizeof(packet.message.header))
+        connection_reject(connection, &packet.message.header, verdict);
+    else
+        connection_end(connection, "malformed: no header");
     channel_packet_close(&packet);
+    vet_release(vet);
 }
 
 static void connection_ready(uv_poll_t *poll, int status, int events) {
@@ -299,8 +325,8 @@ static void server_accept(uv_poll_t *poll, int status, int events) {
             return;
         }
         r = connection_new(server, socket);
-        if (r < 0)
-            close(socket);
+        if (r < 0) /* already there may be what it has sent */
+            vet_close_socket(&server->vets, server->manager->wake_fd, socket, (uid_t)-1);
     }
 }
 
@@ -352,8 +378,10 @@ static void server_tidy_endings(struct server *server) {
         next = LIST_NEXT(ending, link);
         if (ending->stopping || now - ending->since > SERVER_DEATH_WAIT_NS)
             ending_stop(ending, false); /* repeated: a signal may come too early for a call that is about to begin */
-        if (!ending->stopping || !session_stopped(ending->session))
+        if (!ending->stopping || !session_stopped(ending->session)) {
+            dropper_give_up(ending->session); /* nobody waits for one who is stuck and gone */
             continue;
+        }
         LIST_REMOVE(ending, link);
         ending_release_domain(server, ending->session);
         uv_close((uv_handle_t *)&ending->poll, ending_closed);
@@ -371,6 +399,7 @@ static void ending_begin(struct server *server, struct session *session) {
     ending->server = server;
     ending->session = session;
     ending->since = kernel_now();
+    dropper_give_up(session);
     ending->poll.data = ending;
     LIST_INSERT_HEAD(&server->endings, ending, link);
     if (kernel_pidfd_dead(session->pidfd))

@@ -80,19 +80,6 @@ struct session *session_free(struct session *session) {
     return NULL;
 }
 
-static uint32_t session_runs_max(void) {
-    char text[32] = "";
-    unsigned long maps = 65530;
-    int fd = open("/proc/sys/vm/max_map_count", O_RDONLY | O_CLOEXEC);
-
-    if (fd >= 0) {
-        if (read(fd, text, sizeof(text) - 1) > 0)
-            maps = strtoul(text, NULL, 10);
-        close(fd);
-    }
-    return (uint32_t)(maps / 8); /* a quarter of it, and a run costs two */
-}
-
 int session_take_uffd(struct session *session, int uffd) {
     const struct kernel *kernel = &session->manager->kernel;
     int r;
@@ -107,7 +94,7 @@ int session_take_uffd(struct session *session, int uffd) {
         close(uffd);
         return r;
     }
-    session->pager.runs_max = session_runs_max();
+    session->pager.runs_max = (uint32_t)(kernel_max_map_count() / 8); /* a quarter of it, and a run costs two */
     r = pager_start(session, uffd, use_wp, session->manager->wake_fd);
     close(uffd); /* never the last: whoever vetted it still has it */
     if (r < 0)

@@ -104,7 +104,7 @@ START_TEST(test_defaults) {
     ck_assert_uint_eq(config.max_connections_per_uid, 1024);
     ck_assert_uint_eq(config.max_regions, 1024);
     ck_assert_uint_eq(config.max_region_bytes, 16 * TIB);
-    ck_assert_uint_eq(config.max_bytes_per_uid, 64 * TIB);
+    ck_assert_uint_eq(config.max_bytes_per_uid, 32 * TIB);
     config_deinit(&config);
 }
 END_TEST
