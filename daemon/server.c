@@ -214,7 +214,7 @@ static void connection_read(struct connection *connection) {
     else if (packet.size >= sizeof(packet.message.header))
         connection_reject(connection, &packet.message.header, verdict);
     else
-        connection_end(connection, "malformed: no header");
+        connection_end(connection, "malformed: no header: message too short");
     channel_packet_close(&packet);
     vet_release(vet);
 }

@@ -26,6 +26,7 @@
 
 #define VET_MAX 512
 #define VET_STUCK_MAX_PER_UID 4
+#define VET_CLOSERS_PER_UID 16
 #define VET_STUCK_NS UINT64_C(1000000000)
 #define VET_WAIT_MS 5000
 #define VET_FDS_MAX 253 /* SCM_MAX_FD: with room for all of them the kernel disposes of none before the verdict */
@@ -36,6 +37,7 @@ struct vet {
     int socket;
     uid_t uid;
     enum vet_kind kind;
+    bool closer;       /* closes sockets, receives nothing */
     uint64_t released; /* when the thread was told to close; 0: not yet */
     union drp_wire_message message;
     int fds[VET_FDS_MAX];
@@ -113,10 +115,15 @@ static void vet_main(struct worker *worker) {
 static void closer_main(struct worker *worker) {
     struct vet *vet = (struct vet *)((char *)worker - offsetof(struct vet, worker));
     struct pollfd control = {.fd = worker->control, .events = POLLIN};
+    void *data;
+    int fd;
 
     while (!worker_stopping(worker)) /* until ours is closed, so that this one is the last */
         (void)poll(&control, 1, -1);
     close(vet->socket);
+    /* More of the same user's. What comes after this is purged with control, in this thread, too. */
+    while (worker_receive(worker, &fd, &data) > 0)
+        close(fd);
 }
 
 /* What the thread says; it does nothing before that waits for anybody. */
@@ -138,8 +145,8 @@ static unsigned vet_count(const struct vet_list *list, uid_t uid, unsigned *ret_
 
     *ret_stuck = 0;
     LIST_FOREACH (vet, list, link) {
-        n++;
-        *ret_stuck += vet->uid == uid && vet->released != 0 && now - vet->released > VET_STUCK_NS;
+        n += !vet->closer;
+        *ret_stuck += !vet->closer && vet->uid == uid && vet->released != 0 && now - vet->released > VET_STUCK_NS;
     }
     return n;
 }
@@ -206,13 +213,26 @@ void vet_release(struct vet *vet) {
     worker_stop(&vet->worker);
 }
 
+/* Leaves the socket to a thread that is closing another of this user's. */
+static bool vet_queue_socket(struct vet_list *list, int socket, uid_t uid) {
+    const struct vet *vet;
+
+    LIST_FOREACH (vet, list, link)
+        if (vet->closer && vet->uid == uid && worker_send_fd(&vet->worker, socket, NULL) >= 0)
+            return true;
+    return false;
+}
+
 void vet_close_socket(struct vet_list *list, int wake_fd, int socket, uid_t uid) {
-    struct vet *vet = NULL;
-    unsigned stuck;
+    struct vet *vet = NULL, *other;
+    unsigned closers = 0;
 
     vet_tidy(list);
-    if (vet_count(list, uid, &stuck) < VET_MAX)
-        (void)vet_new(list, wake_fd, socket, uid, closer_main, VET_SHARED_MEMORY, &vet);
+    LIST_FOREACH (other, list, link)
+        closers += other->closer && other->uid == uid;
+    if ((closers < VET_CLOSERS_PER_UID || !vet_queue_socket(list, socket, uid)) &&
+        vet_new(list, wake_fd, socket, uid, closer_main, VET_SHARED_MEMORY, &vet) >= 0)
+        vet->closer = true;
     close(socket);
     vet_release(vet);
 }
