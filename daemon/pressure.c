@@ -344,14 +344,19 @@ static size_t look_at_all(struct pressure *pressure, uint32_t now, struct pressu
     bool psi = atomic_exchange(&pressure->psi_edge, false);
     struct pressure_slice *slice;
     struct domain *domain;
-    size_t n = 0;
+    size_t n = 0, position = 0;
 
     /* Children come before their parents: what they free, their parents need not take from others. */
     LIST_FOREACH (domain, &pressure->manager->domains.list, link) {
         uint64_t wait;
 
-        if (n == PRESSURE_SLICES_AT_ONCE)
-            return n; /* none sleeps: the rest comes right after these */
+        if (position++ < pressure->first)
+            continue;
+        if (n == PRESSURE_SLICES_AT_ONCE) { /* the rest has its turn right after these */
+            pressure->first = position - 1;
+            *next = 0;
+            return n;
+        }
         wait = look_and_plan(pressure, domain, psi, now, &slice);
         if (wait < *next)
             *next = wait;
@@ -360,6 +365,9 @@ static size_t look_at_all(struct pressure *pressure, uint32_t now, struct pressu
             slices[n++] = slice;
         }
     }
+    if (pressure->first > 0)
+        *next = 0;
+    pressure->first = 0;
     return n;
 }
 
