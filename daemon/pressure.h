@@ -37,6 +37,7 @@ struct pressure {
 
     /* of the thread */
     uint64_t now;                  /* of the present cycle */
+    size_t first;                  /* domains that had their turn in the last cycle, where one was not enough for all */
     struct policy_region *regions; /* grown under the manager's lock while there is memory */
     struct region **region_of;
     size_t regions_max;
