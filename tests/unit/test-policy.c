@@ -484,6 +484,24 @@ START_TEST(test_demand) {
 }
 END_TEST
 
+START_TEST(test_margin) {
+    const uint64_t least = 256 * 1024, slice = 64 * MIB;
+
+    for (unsigned deficits = 0; deficits < 8; deficits++)
+        ck_assert_uint_eq(policy_margin(least, slice, deficits), least << deficits);
+    for (unsigned deficits = 8; deficits < 200; deficits++)
+        ck_assert_uint_eq(policy_margin(least, slice, deficits), slice);
+    ck_assert_uint_eq(policy_margin(least, slice, UINT32_MAX), slice);
+    ck_assert_uint_eq(policy_margin(2 * slice, slice, 0), slice);
+    ck_assert_uint_eq(policy_margin(0, slice, 40), 0);
+    ck_assert_uint_eq(policy_margin(4096, UINT64_MAX, 31), UINT64_C(4096) << 31);
+    /* Never less than one look before: nothing is shifted out. */
+    for (unsigned deficits = 1; deficits < 80; deficits++)
+        ck_assert_uint_ge(policy_margin(1024 * MIB, UINT64_MAX, deficits),
+                          policy_margin(1024 * MIB, UINT64_MAX, deficits - 1));
+}
+END_TEST
+
 START_TEST(test_next_look) {
     struct policy_limits limits = {.reserve = 16 * MIB, .fill_rate = 1024 * MIB};
 
@@ -576,6 +594,7 @@ int main(void) {
                             test_hostile_values,
                             test_against_sorting,
                             test_demand,
+                            test_margin,
                             test_next_look,
                             test_auto_reserve,
                             test_stall_share,
