@@ -353,9 +353,11 @@ uint64_t policy_demand(const struct policy_limits *limits, uint64_t headroom) {
 }
 
 uint64_t policy_margin(uint64_t least, uint64_t slice, unsigned deficits) {
-    uint64_t margin = least << (deficits < 32 ? deficits : 32);
+    uint64_t margin = least;
 
-    return margin < slice ? margin : slice;
+    while (margin < slice && deficits-- > 0)
+        margin = add_saturating(margin, margin);
+    return minimum(margin, slice);
 }
 
 uint64_t policy_next_look(const struct policy_limits *limits, uint64_t headroom, uint64_t commitment) {

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The gate: its verdicts and what they take, on a chain of domains made by hand: a cgroup in a cgroup in the machine. Each
+ * answer is compared with the credit, the commitment and the wish of every domain, since what one verdict forgets to take (or to give
+ * back) is missing, or left over, until the next look.
+ */
+
+#include "gate.h"
+
+#include "domain.h"
+
+#include <check.h>
+#include <stdlib.h>
+
+#define CHAIN 3
+#define MIB (INT64_C(1) << 20)
+#define PLENTY (64 * MIB)
+
+/* The innermost first, the machine last. */
+static struct domain chain[CHAIN];
+
+static void setup(void) {
+    for (int i = 0; i < CHAIN; i++) {
+        chain[i] = (struct domain){.parent = i + 1 < CHAIN ? &chain[i + 1] : NULL};
+        atomic_store(&chain[i].credit, PLENTY + i * MIB);
+    }
+}
+
+static int64_t credit(int i) {
+    return atomic_load(&chain[i].credit);
+}
+
+/* Every domain gave so much of what setup() left it with. */
+static void check_taken(int64_t taken) {
+    for (int i = 0; i < CHAIN; i++)
+        ck_assert_int_eq(credit(i), PLENTY + i * MIB - taken);
+}
+
+static void check_nobody_waits(void) {
+    for (int i = 0; i < CHAIN; i++) {
+        ck_assert(!atomic_load(&chain[i].waiters));
+        ck_assert_uint_eq(atomic_load(&chain[i].wanted), 0);
+    }
+}
+
+START_TEST(test_free_is_taken_from_all) {
+    ck_assert_int_eq(gate_ask(&chain[0], 3 * MIB), GATE_FREE);
+    check_taken(3 * MIB);
+    ck_assert_int_eq(gate_ask(&chain[0], 4096), GATE_FREE);
+    check_taken(3 * MIB + 4096);
+    check_nobody_waits();
+    for (int i = 0; i < CHAIN; i++)
+        ck_assert_int_eq(atomic_load(&chain[i].commitment), 0);
+}
+END_TEST
+
+/* Asked from the middle, what lies below it is none of its business. */
+START_TEST(test_only_upwards) {
+    atomic_store(&chain[0].credit, -5 * MIB);
+    ck_assert_int_eq(gate_ask(&chain[1], MIB), GATE_FREE);
+    ck_assert_int_eq(credit(0), -5 * MIB);
+    ck_assert_int_eq(credit(1), PLENTY);
+    ck_assert_int_eq(credit(2), PLENTY + MIB);
+    check_nobody_waits();
+}
+END_TEST
+
+/* One domain of the chain is enough, wherever it is; to the byte. */
+START_TEST(test_tight_takes_a_step) {
+    const int64_t enough = MIB + GATE_SPAN;
+
+    atomic_store(&chain[_i].credit, enough - 1);
+    ck_assert_int_eq(gate_ask(&chain[0], MIB), GATE_TIGHT);
+    for (int i = 0; i < CHAIN; i++)
+        ck_assert_int_eq(credit(i), (i == _i ? enough - 1 : PLENTY + i * MIB) - GATE_STEP);
+    check_nobody_waits();
+
+    atomic_store(&chain[_i].credit, enough);
+    ck_assert_int_eq(gate_ask(&chain[0], MIB), GATE_FREE);
+    ck_assert_int_eq(credit(_i), enough - MIB);
+}
+END_TEST
+
+/* Less than a step is wanted: only that is taken. */
+START_TEST(test_tight_takes_no_more_than_asked) {
+    atomic_store(&chain[2].credit, GATE_SPAN);
+    ck_assert_int_eq(gate_ask(&chain[0], 4096), GATE_TIGHT);
+    ck_assert_int_eq(credit(0), PLENTY - 4096);
+    ck_assert_int_eq(credit(2), GATE_SPAN - 4096);
+}
+END_TEST
+
+START_TEST(test_wait_takes_nothing) {
+    atomic_store(&chain[_i].credit, GATE_STEP - 1);
+    for (uint64_t asked = 1; asked <= 3; asked++) {
+        ck_assert_int_eq(gate_ask(&chain[0], MIB), GATE_WAIT);
+        for (int i = 0; i < CHAIN; i++) {
+            ck_assert_int_eq(credit(i), i == _i ? GATE_STEP - 1 : PLENTY + i * MIB);
+            ck_assert_int_eq(atomic_load(&chain[i].waiters), i == _i);
+            ck_assert_uint_eq(atomic_load(&chain[i].wanted), i == _i ? asked * MIB : 0);
+        }
+    }
+    atomic_store(&chain[_i].credit, GATE_STEP); /* to the byte */
+    ck_assert_int_eq(gate_ask(&chain[0], MIB), GATE_TIGHT);
+    ck_assert_int_eq(credit(_i), 0);
+    ck_assert_int_eq(gate_ask(&chain[0], 1), GATE_WAIT);
+}
+END_TEST
+
+/* All that are short learn of it, not only the first one; a tight one between them does not change that. */
+START_TEST(test_wait_is_left_with_each_short_one) {
+    atomic_store(&chain[0].credit, -PLENTY);
+    atomic_store(&chain[1].credit, GATE_SPAN);
+    atomic_store(&chain[2].credit, 0);
+    ck_assert_int_eq(gate_ask(&chain[0], 8192), GATE_WAIT);
+    ck_assert_int_eq(credit(0), -PLENTY);
+    ck_assert_int_eq(credit(1), GATE_SPAN);
+    ck_assert_int_eq(credit(2), 0);
+    for (int i = 0; i < CHAIN; i++) {
+        ck_assert_int_eq(atomic_load(&chain[i].waiters), i != 1);
+        ck_assert_uint_eq(atomic_load(&chain[i].wanted), i != 1 ? 8192 : 0);
+    }
+}
+END_TEST
+
+START_TEST(test_commit) {
+    const int64_t enough = MIB + GATE_SPAN;
+
+    ck_assert(gate_commit(&chain[0], MIB));
+    check_taken(MIB);
+    for (int i = 0; i < CHAIN; i++)
+        ck_assert_int_eq(atomic_load(&chain[i].commitment), MIB);
+    gate_adjust(&chain[0], -MIB);
+    check_taken(0);
+
+    atomic_store(&chain[_i].credit, enough - 1); /* no room for a span beyond it */
+    ck_assert(!gate_commit(&chain[0], MIB));
+    for (int i = 0; i < CHAIN; i++) {
+        ck_assert_int_eq(credit(i), i == _i ? enough - 1 : PLENTY + i * MIB);
+        ck_assert_int_eq(atomic_load(&chain[i].commitment), 0);
+    }
+    check_nobody_waits();
+    atomic_store(&chain[_i].credit, enough);
+    ck_assert(gate_commit(&chain[0], MIB));
+    ck_assert_int_eq(credit(_i), GATE_SPAN);
+}
+END_TEST
+
+/* Always allowed, also below zero, and what is given back is what was taken. */
+START_TEST(test_adjust_is_symmetrical) {
+    gate_adjust(&chain[0], 2 * PLENTY);
+    check_taken(2 * PLENTY);
+    ck_assert_int_lt(credit(0), 0);
+    gate_adjust(&chain[1], MIB);
+    ck_assert_int_eq(atomic_load(&chain[0].commitment), 2 * PLENTY);
+    ck_assert_int_eq(atomic_load(&chain[1].commitment), 2 * PLENTY + MIB);
+    ck_assert_int_eq(atomic_load(&chain[2].commitment), 2 * PLENTY + MIB);
+    gate_adjust(&chain[1], -MIB);
+    gate_adjust(&chain[0], -2 * PLENTY);
+    check_taken(0);
+    for (int i = 0; i < CHAIN; i++)
+        ck_assert_int_eq(atomic_load(&chain[i].commitment), 0);
+    check_nobody_waits();
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("gate");
+    TCase *gate = tcase_create("gate");
+    SRunner *runner;
+    int failed;
+
+    tcase_add_checked_fixture(gate, setup, NULL);
+    tcase_add_test(gate, test_free_is_taken_from_all);
+    tcase_add_test(gate, test_only_upwards);
+    tcase_add_loop_test(gate, test_tight_takes_a_step, 0, CHAIN);
+    tcase_add_test(gate, test_tight_takes_no_more_than_asked);
+    tcase_add_loop_test(gate, test_wait_takes_nothing, 0, CHAIN);
+    tcase_add_test(gate, test_wait_is_left_with_each_short_one);
+    tcase_add_loop_test(gate, test_commit, 0, CHAIN);
+    tcase_add_test(gate, test_adjust_is_symmetrical);
+    suite_add_tcase(suite, gate);
+    runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
