@@ -186,7 +186,6 @@ void domain_take_look(struct domains *domains, struct domain *domain) {
                                                                       DOMAIN_PUNCH_NS, domain->look.limit);
     if (domain->look.headroom != CGROUP_NO_LIMIT)
         credit = (int64_t)domain->look.headroom - atomic_load(&domain->commitment) - (int64_t)limits->reserve;
-    domain->looked = true;
     atomic_store(&domain->credit, credit);
 }
 

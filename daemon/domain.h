@@ -28,7 +28,6 @@ struct domain {
     _Atomic uint64_t wanted;    /* bytes that waiting pagers ask for */
 
     struct cgroup_look look; /* the newest; of the machine: limit and headroom only */
-    bool looked;
     struct policy_limits limits;
     unsigned barren;       /* plans in a row that got nothing done */
     uint64_t not_before;   /* ns: no look until then */

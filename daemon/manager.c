@@ -142,15 +142,6 @@ void manager_remove_session(struct manager *manager, struct session *session) {
     pthread_mutex_unlock(&manager->lock);
 }
 
-struct session *manager_find_session(struct manager *manager, uint64_t id) {
-    struct session *session;
-
-    LIST_FOREACH (session, &manager->sessions, link)
-        if (session->id == id)
-            return session;
-    return NULL;
-}
-
 uint32_t manager_advance_clock(struct manager *manager) {
     uint32_t tick = (uint32_t)(kernel_now() / (UINT64_C(1000000) * DRP_TICK_MS));
 

@@ -60,7 +60,6 @@ void manager_dispatch(struct manager *manager);
 void manager_add_session(struct manager *manager, struct session *session);
 /* Unlinks, keeps its figures. Frees nothing. */
 void manager_remove_session(struct manager *manager, struct session *session);
-struct session *manager_find_session(struct manager *manager, uint64_t id);
 
 /* Brings the clock page up to date. Returns the tick. */
 uint32_t manager_advance_clock(struct manager *manager);

@@ -30,8 +30,6 @@ struct session_counters {
     _Atomic uint64_t unexpected_errors;
 };
 
-enum session_quarantine { SESSION_FREE = 0, SESSION_QUARANTINED = 1 };
-
 struct session {
     LIST_ENTRY(session) link; /* manager.sessions, under its lock */
     struct manager *manager;
