@@ -253,10 +253,25 @@ void context_unlock(struct drp *d) {
     pthread_mutex_unlock(&d->request_lock);
 }
 
+/* $DROPPABLE_BACKEND is the user's word: another backend than he names is an error, never a silent choice. */
+static int check_backend(void) {
+    const char *backend = getenv("DROPPABLE_BACKEND");
+
+    if (!backend || !*backend || strcmp(backend, "daemon") == 0)
+        return 0;
+    if (strcmp(backend, "native") == 0)
+        return error_detail(-EOPNOTSUPP, "DROPPABLE_BACKEND=native: MAP_DROPPABLE has no pins and no generations, which "
+                                         "this library promises; use 'daemon', or mmap(2) itself");
+    return error_detail(-EINVAL, "DROPPABLE_BACKEND=%s: not one of native, daemon", backend);
+}
+
 int drp_new(struct drp **ret, const struct drp_config *config) {
     struct drp *d;
     int r;
 
+    r = check_backend();
+    if (r < 0)
+        return r;
     r = context_new(&d, config);
     if (r < 0)
         return r;

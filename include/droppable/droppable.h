@@ -107,7 +107,8 @@ struct drp_probe {
 /* ---- connection ---- */
 
 /**
- * Connects to the service.
+ * Connects to the service. $DROPPABLE_BACKEND may name the backend: `daemon` (the default), or `native`, which this version
+ * refuses with -EOPNOTSUPP, since MAP_DROPPABLE gives neither pins nor generations.
  * @return 0; -ENOENT or -ECONNREFUSED: no service there; -EPROTO: not this service, or of another version; -EDQUOT: too many
  *         connections of this user; -EINVAL: @config malformed; -ENOMEM, -EMFILE.
  */
