@@ -44,7 +44,7 @@ struct cgroup_look {
     uint64_t limit; /* v2: memory.max; v1: memory.limit_in_bytes; huge values are CGROUP_NO_LIMIT */
     uint64_t high;  /* v2: memory.high, else CGROUP_NO_LIMIT */
     uint64_t usage;
-    uint64_t headroom; /* until limit: see cgroup_headroom(); CGROUP_NO_LIMIT without a limit */
+    uint64_t headroom; /* until the lower of limit and high: see cgroup_headroom(); CGROUP_NO_LIMIT without either */
     bool stat_read;    /* memory.stat was needed */
 };
 /*
