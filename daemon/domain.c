@@ -173,6 +173,7 @@ void domain_take_look(struct domains *domains, struct domain *domain) {
     uint64_t configured = domain->cgroup ? domains->cgroup_reserve : domains->machine_reserve;
     struct policy_limits *limits = &domain->limits;
     int64_t credit = INT64_MAX / 4;
+    uint64_t bound;
 
     if (!domain->parent)
         domain_look_machine(domains, domain);
@@ -181,6 +182,7 @@ void domain_take_look(struct domains *domains, struct domain *domain) {
         domain->look =
             (struct cgroup_look){.limit = CGROUP_NO_LIMIT, .high = CGROUP_NO_LIMIT, .headroom = CGROUP_NO_LIMIT};
     }
+    bound = domain->look.high < domain->look.limit ? domain->look.high : domain->look.limit;
     limits->reserve = configured != CONFIG_AUTO ? configured
                                                 : policy_auto_reserve(domains->fill_rate, DOMAIN_WAKEUP_NS,
                                                                       DOMAIN_PUNCH_NS, domain->look.limit);
