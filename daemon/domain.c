@@ -183,9 +183,9 @@ void domain_take_look(struct domains *domains, struct domain *domain) {
             (struct cgroup_look){.limit = CGROUP_NO_LIMIT, .high = CGROUP_NO_LIMIT, .headroom = CGROUP_NO_LIMIT};
     }
     bound = domain->look.high < domain->look.limit ? domain->look.high : domain->look.limit;
-    limits->reserve = configured != CONFIG_AUTO ? configured
-                                                : policy_auto_reserve(domains->fill_rate, DOMAIN_WAKEUP_NS,
-                                                                      DOMAIN_PUNCH_NS, domain->look.limit);
+    limits->reserve = configured != CONFIG_AUTO
+                          ? configured
+                          : policy_auto_reserve(domains->fill_rate, DOMAIN_WAKEUP_NS, DOMAIN_PUNCH_NS, bound);
     if (domain->look.headroom != CGROUP_NO_LIMIT)
         credit = (int64_t)domain->look.headroom - atomic_load(&domain->commitment) - (int64_t)limits->reserve;
     atomic_store(&domain->credit, credit);
