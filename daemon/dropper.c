@@ -12,6 +12,7 @@
 
 #include "dropper.h"
 
+#include "container.h"
 #include "domain.h"
 #include "gate.h"
 #include "generation.h"
@@ -512,7 +513,7 @@ static void dropper_take_down(struct session *session) {
 }
 
 static void dropper_main(struct worker *worker) {
-    struct session *session = (struct session *)((char *)worker - offsetof(struct session, dropper.worker));
+    struct session *session = container_of(worker, struct session, dropper.worker);
     struct dropper *dropper = &session->dropper;
 
     worker_set_nice(worker, WORKER_URGENT_NICE);

@@ -17,10 +17,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static void reply_error(struct connection *connection, const struct channel_packet *packet, uint32_t error) {
-    connection_reply_error(connection, packet->message.header.type, packet->message.header.serial, error);
-}
-
 /* ---- CREATE, ADOPT ---- */
 
 /* Address space of all regions: half of what a process has. */

@@ -7,6 +7,7 @@
 #include "handlers.h"
 
 #include "codec.h"
+#include "container.h"
 #include "log.h"
 #include "operation.h"
 #include "report.h"
@@ -20,7 +21,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static void reply_error(struct connection *connection, const struct channel_packet *packet, uint32_t error) {
+void reply_error(struct connection *connection, const struct channel_packet *packet, uint32_t error) {
     connection_reply_error(connection, packet->message.header.type, packet->message.header.serial, error);
 }
 
@@ -145,7 +146,7 @@ static void drop_done(struct completion *completion) {
 
 /* In the thread that finished last. */
 static void request_done(struct drop_request *request) {
-    struct operation *operation = (struct operation *)((char *)request - offsetof(struct operation, request));
+    struct operation *operation = container_of(request, struct operation, request);
 
     manager_complete(operation->manager, &operation->completion);
 }

@@ -2,6 +2,8 @@
 #ifndef DROPPABLE_DAEMON_HANDLERS_H
 #define DROPPABLE_DAEMON_HANDLERS_H
 
+#include <stdint.h>
+
 struct channel_packet;
 struct connection;
 
@@ -9,6 +11,9 @@ struct connection;
 
 /* Handles a request that codec_check_request() found well-formed. Replies at once, or leaves connection->operation set and replies later. */
 void handlers_dispatch(struct connection *connection, struct channel_packet *packet);
+
+/* Answers the request with an error. */
+void reply_error(struct connection *connection, const struct channel_packet *packet, uint32_t error);
 
 /* In handlers-region.c, for the table in handlers.c. */
 void handle_create(struct connection *connection, struct channel_packet *packet);

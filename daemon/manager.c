@@ -17,7 +17,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-static void manager_init_lock(pthread_mutex_t *lock) {
+void manager_init_lock(pthread_mutex_t *lock) {
     pthread_mutexattr_t attr;
 
     pthread_mutexattr_init(&attr);

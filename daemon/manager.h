@@ -52,6 +52,8 @@ int manager_start(struct manager *manager);
 /* All sessions must be gone. */
 void manager_deinit(struct manager *manager);
 
+/* A mutex that inherits priority: the real-time pressure thread takes it. */
+void manager_init_lock(pthread_mutex_t *lock);
 /* From any thread: run completion->run in the loop. */
 void manager_complete(struct manager *manager, struct completion *completion);
 /* In the loop, when wake_fd is readable: runs what waits. */

@@ -8,10 +8,10 @@
 
 #include "operation.h"
 
+#include "container.h"
 #include "server.h"
 
 #include <errno.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -35,7 +35,7 @@ struct operation *operation_new(struct connection *connection, const struct drp_
 }
 
 struct operation *operation_of(struct completion *completion) {
-    return (struct operation *)((char *)completion - offsetof(struct operation, completion));
+    return container_of(completion, struct operation, completion);
 }
 
 void operation_finish(struct operation *operation, uint32_t error, void *message, size_t size) {
@@ -61,7 +61,7 @@ void operation_abandon(struct operation *operation) {
 
 /* In the pager's thread. */
 static void command_done(struct pager_command *command) {
-    struct operation *operation = (struct operation *)((char *)command - offsetof(struct operation, command));
+    struct operation *operation = container_of(command, struct operation, command);
 
     manager_complete(operation->manager, &operation->completion);
 }

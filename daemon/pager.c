@@ -10,6 +10,7 @@
 
 #include "pager.h"
 
+#include "container.h"
 #include "fault.h"
 #include "gate.h"
 #include "kernel.h"
@@ -86,6 +87,13 @@ static void pager_map(struct session *session, struct pager_command *command) {
     session_unlock(session);
 }
 
+/* Under the lock: the region no longer has this mapping, and its commitments end. */
+static void pager_unlink_mapping(struct session *session, struct mapping *mapping) {
+    gate_adjust(session->domain, -(int64_t)mapping->committed);
+    mapping->committed = 0;
+    region_remove_mapping(mapping->region, mapping);
+}
+
 static void pager_unmap(struct session *session, struct pager_command *command) {
     struct mapping *mapping = command->mapping;
     uint64_t address, length, offset;
@@ -105,9 +113,7 @@ static void pager_unmap(struct session *session, struct pager_command *command) 
         }
     }
     session_lock(session);
-    gate_adjust(session->domain, -(int64_t)mapping->committed);
-    mapping->committed = 0;
-    region_remove_mapping(mapping->region, mapping);
+    pager_unlink_mapping(session, mapping);
     session_unlock(session);
 }
 
@@ -478,18 +484,15 @@ static void pager_abort_commands(struct session *session) {
         session_lock(session);
         if (command->type == PAGER_MAP) /* freed with its region */
             region_add_mapping(command->mapping->region, command->mapping);
-        else if (command->type == PAGER_UNMAP && command->mapping) {
-            gate_adjust(session->domain, -(int64_t)command->mapping->committed);
-            command->mapping->committed = 0;
-            region_remove_mapping(command->mapping->region, command->mapping);
-        }
+        else if (command->type == PAGER_UNMAP && command->mapping)
+            pager_unlink_mapping(session, command->mapping);
         session_unlock(session);
         command->done(command);
     }
 }
 
 static void pager_main(struct worker *worker) {
-    struct session *session = (struct session *)((char *)worker - offsetof(struct session, pager.worker));
+    struct session *session = container_of(worker, struct session, pager.worker);
     struct pager *pager = &session->pager;
     void *data;
     int fd;

@@ -10,6 +10,7 @@
 
 #include "pressure.h"
 
+#include "container.h"
 #include "gate.h"
 #include "manager.h"
 
@@ -17,7 +18,6 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <sched.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -237,7 +237,7 @@ static void submit_victim(struct pressure *pressure, const struct policy_victim 
 
 static void slice_done(struct drop_request *request) {
     struct pressure *pressure = request->data;
-    struct pressure_slice *slice = (struct pressure_slice *)((char *)request - offsetof(struct pressure_slice, request));
+    struct pressure_slice *slice = container_of(request, struct pressure_slice, request);
 
     atomic_store(&slice->in_use, false);
     /* Not a kick: that would keep the thread from sleeping after slices that freed nothing. */

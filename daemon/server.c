@@ -140,7 +140,6 @@ void connection_reply_error(struct connection *connection, uint16_t type, uint32
 }
 
 void connection_finish_operation(struct connection *connection) {
-    connection->operation = NULL;
     if (!connection->closing)
         connection_update(connection);
 }

@@ -21,15 +21,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static void session_init_lock(pthread_mutex_t *lock) {
-    pthread_mutexattr_t attr;
-
-    pthread_mutexattr_init(&attr);
-    pthread_mutexattr_setprotocol(&attr, PTHREAD_PRIO_INHERIT);
-    pthread_mutex_init(lock, &attr);
-    pthread_mutexattr_destroy(&attr);
-}
-
 int session_new(struct session **ret, struct manager *manager, uint64_t id, pid_t pid, uid_t uid, gid_t gid, int pidfd) {
     struct session *session = calloc(1, sizeof(*session));
     int r;
@@ -53,7 +44,7 @@ int session_new(struct session **ret, struct manager *manager, uint64_t id, pid_
     LIST_INIT(&session->regions);
     TAILQ_INIT(&session->pager.commands);
     TAILQ_INIT(&session->dropper.jobs);
-    session_init_lock(&session->lock);
+    manager_init_lock(&session->lock);
     *ret = session;
     return 0;
 }
@@ -85,10 +76,6 @@ int session_take_uffd(struct session *session, int uffd) {
     int r;
     bool use_wp;
 
-    if (!kernel_is_userfaultfd(uffd)) {
-        close(uffd);
-        return -EBADF;
-    }
     r = pager_handshake(uffd, kernel->uffd_wp_shmem, &use_wp);
     if (r < 0) {
         close(uffd);

@@ -64,7 +64,7 @@ int session_new(struct session **ret, struct manager *manager, uint64_t id, pid_
 /* After both workers are joined. pidfd is closed. NULL is fine. */
 struct session *session_free(struct session *session);
 
-/* Takes a client's userfaultfd (consumed in any case) and starts the pager. 0, or negative errno: no interception, and why. */
+/* Takes a client's userfaultfd (vetted; consumed in any case) and starts the pager. 0, or negative errno: no interception, and why. */
 int session_take_uffd(struct session *session, int uffd);
 /* Starts the dropper unless it runs. */
 int session_need_dropper(struct session *session);

@@ -11,14 +11,13 @@
 #include "vet.h"
 
 #include "codec.h"
+#include "container.h"
 #include "kernel.h"
 #include "worker.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <stddef.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -45,17 +44,8 @@ struct vet {
 };
 
 static bool is_of_kind(int fd, enum vet_kind kind) {
-    char path[64], target[64];
-    ssize_t n;
-
-    if (kind == VET_SHARED_MEMORY)
-        return fcntl(fd, F_GET_SEALS) >= 0; /* asks no file system but shared memory */
-    snprintf(path, sizeof(path), "/proc/thread-self/fd/%d", fd);
-    n = readlink(path, target, sizeof(target) - 1);
-    if (n < 0)
-        return false;
-    target[n] = '\0';
-    return strcmp(target, "anon_inode:[userfaultfd]") == 0; /* no path of a file: those begin with a slash */
+    /* Neither asks a file system but shared memory. */
+    return kind == VET_SHARED_MEMORY ? fcntl(fd, F_GET_SEALS) >= 0 : kernel_is_userfaultfd(fd);
 }
 
 /* Bytes of the packet, or -1. */
@@ -83,7 +73,7 @@ static ssize_t take_packet(struct vet *vet, bool *ret_truncated) {
 }
 
 static void vet_main(struct worker *worker) {
-    struct vet *vet = (struct vet *)((char *)worker - offsetof(struct vet, worker));
+    struct vet *vet = container_of(worker, struct vet, worker);
     struct drp_wire_header verdict = {.type = VET_OK};
     struct pollfd control = {.fd = worker->control, .events = POLLIN};
     bool truncated = false;
@@ -113,7 +103,7 @@ static void vet_main(struct worker *worker) {
 }
 
 static void closer_main(struct worker *worker) {
-    struct vet *vet = (struct vet *)((char *)worker - offsetof(struct vet, worker));
+    struct vet *vet = container_of(worker, struct vet, worker);
     struct pollfd control = {.fd = worker->control, .events = POLLIN};
     void *data;
     int fd;
