@@ -19,7 +19,7 @@ repeat() { # COUNT LINE
 
 good_tree() {
     rm -rf "$scratch/tree"
-    mkdir -p "$scratch"/tree/{daemon,client/ctl,protocol,include/droppable,examples,tests/unit}
+    mkdir -p "$scratch"/tree/{daemon,client/ctl,client/preload,protocol,include/droppable,examples,bench,tests/unit}
     cd "$scratch/tree"
     echo '#include <stdint.h>' >protocol/wire.h
     echo '#include <stdint.h>' >protocol/pages.h
@@ -28,10 +28,13 @@ good_tree() {
     printf '#include "policy.h"\n#include <stdlib.h>\n' >daemon/policy.c
     echo '#include "pages.h"' >daemon/policy.h
     printf '#include "policy.h"\n#include "wire.h"\n#include <droppable/droppable.h>\n' >daemon/manager.c
-    touch daemon/gate.c daemon/manager.h daemon/server.h daemon/session.h daemon/pager.h client/watcher.h client/ctl/print.h include/droppable/droppable.h
+    touch daemon/gate.c daemon/manager.h daemon/server.h daemon/session.h daemon/pager.h client/watcher.h client/ctl/print.h client/preload/table.h include/droppable/droppable.h
     printf '#include "watcher.h"\n#include "wire.h"\n' >client/pin.c
     printf '#include "print.h"\n#include "watcher.h"\n' >client/ctl/main.c
+    printf '#include "table.h"\n#include "watcher.h"\n#include "wire.h"\n' >client/preload/preload.c
     echo '#include <droppable/droppable.h>' >examples/cache.c
+    printf '#include "rows.h"\n#include <droppable/droppable.h>\n' >bench/touch.c
+    touch bench/rows.h
     # A function of 60 lines, a file of 600.
     { echo 'int x(void) {' && repeat 58 '    y();' && echo '}' && echo '#include "session.h"'; } >daemon/pager.c
     repeat 600 '/* */' >tests/unit/test-x.c
@@ -64,10 +67,15 @@ expect_violation 'client includes a daemon header' client/pin.c '#include "manag
 expect_violation 'spaces do not hide it' client/pin.c ' #  include "manager.h"' '"manager.h", which is not in'
 expect_violation 'droppablectl includes a daemon header' client/ctl/main.c '#include "manager.h"' '"manager.h", which is not in'
 expect_violation 'the library includes a droppablectl header' client/pin.c '#include "print.h"' '"print.h", which is not in'
+expect_violation 'the library includes a header of the preload library' client/pin.c '#include "table.h"' '"table.h", which is not in: client protocol'
+expect_violation 'the preload library includes a droppablectl header' client/preload/preload.c '#include "print.h"' '"print.h", which is not in'
+expect_violation 'droppablectl includes a header of the preload library' client/ctl/main.c '#include "table.h"' '"table.h", which is not in'
+expect_violation 'the preload library includes a daemon header' client/preload/preload.c '#include "manager.h"' '"manager.h", which is not in'
 expect_violation 'protocol includes the public header' protocol/wire.h '#include <droppable/droppable.h>' 'must not know'
 expect_violation 'protocol includes a daemon header' protocol/pages.h '#include "policy.h"' '"policy.h", which is not in: protocol'
 expect_violation 'the public header includes a private one' include/droppable/droppable.h '#include "wire.h"' '"wire.h", which is not in'
 expect_violation 'an example includes a private header' examples/cache.c '#include "wire.h"' '"wire.h", which is not in'
+expect_violation 'bench includes a private header' bench/touch.c '#include "wire.h"' '"wire.h", which is not in: bench'
 expect_violation 'codec knows more than the wire format' protocol/codec.c '#include "pages.h"' 'may include of the project only: wire.h codec.h'
 expect_violation 'policy includes a project header' daemon/policy.c '#include "pager.h"' 'may include of the project only: policy.h pages.h'
 expect_violation 'policy includes a system header' daemon/policy.h '#include <unistd.h>' 'policy is pure'

@@ -53,7 +53,7 @@ check_folders() { # FILE PUBLIC FOLDER...
             continue
         fi
         if [[ $style == angle ]]; then
-            if [[ $name =~ ^(client|daemon|protocol|tests|examples)/ ]]; then
+            if [[ $name =~ ^(client|daemon|protocol|tests|examples|bench)/ ]]; then
                 violation "$file:$line" "includes <$name>: project headers are quoted and named alone"
             fi
             continue
@@ -104,17 +104,21 @@ check_layers() {
         check_folders "$file" yes daemon protocol
     done
     for file in $(c_files client); do
-        check_folders "$file" yes client/ctl client protocol
-        # The library does not know the command.
-        if [[ $file != client/ctl/* ]]; then
-            check_folders "$file" yes client protocol
-        fi
+        # The library knows neither the command nor the preload library, nor do these know each other.
+        case $file in
+        client/ctl/*) check_folders "$file" yes client/ctl client protocol ;;
+        client/preload/*) check_folders "$file" yes client/preload client protocol ;;
+        *) check_folders "$file" yes client protocol ;;
+        esac
     done
     for file in $(c_files protocol); do
         check_folders "$file" no protocol
     done
     for file in $(c_files examples); do
         check_folders "$file" yes
+    done
+    for file in $(c_files bench); do
+        check_folders "$file" yes bench
     done
     for file in $(c_files include); do
         check_folders "$file" no

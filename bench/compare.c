@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * Compares the ratio of each row with that of a result file. Ratios, since both sides of one meet the same machine and the same
+ * noise; a baseline made elsewhere still says something. A row is worse only if its median and its best ratio both are: noise in
+ * one round of either run moves the best, or with few rounds the median, and hardly ever both.
+ *
+ * Ours without a value where the baseline has one is worse, too.
+ */
+
+#include "compare.h"
+
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <string.h>
+
+#define WORSE 2.0
+
+/* Ratios of one row in the baseline. */
+struct baseline {
+    double median, best;
+};
+
+static bool get_number(struct json_object *object, const char *key, double *ret) {
+    struct json_object *number;
+
+    if (!json_object_object_get_ex(object, key, &number) || !number)
+        return false;
+    *ret = json_object_get_double(number);
+    return *ret > 0;
+}
+
+static bool find_row(struct json_object *list, const struct row *row, struct baseline *ret) {
+    struct json_object *name, *ratio, *over, *under;
+
+    for (size_t i = 0; i < json_object_array_length(list); i++) {
+        struct json_object *entry = json_object_array_get_idx(list, i);
+
+        if (!json_object_object_get_ex(entry, "name", &name) || strcmp(json_object_get_string(name), row->name) != 0)
+            continue;
+        return json_object_object_get_ex(entry, "ratio", &ratio) && json_object_object_get_ex(ratio, "over", &over) &&
+               strcmp(json_object_get_string(over), contender_names[row->over]) == 0 &&
+               json_object_object_get_ex(ratio, "under", &under) &&
+               strcmp(json_object_get_string(under), contender_names[row->under]) == 0 &&
+               get_number(ratio, "median", &ret->median) && get_number(ratio, "best", &ret->best);
+    }
+    return false;
+}
+
+/* How many times as bad as then; below 1: better. */
+static double worsening(const struct row *row, double then, double now) {
+    return row->better == BETTER_LOWER ? now / then : then / now;
+}
+
+static bool is_worse(const struct row_result *result, const struct baseline *baseline) {
+    const struct row *row = result->row;
+    double median = result_ratio(result, row->over, row->under, STATISTIC_MEDIAN);
+    double best = result_ratio(result, row->over, row->under, STATISTIC_BEST);
+
+    if (isnan(median)) {
+        if (*result->cells[row->over].missing == '\0')
+            return false; /* the other side is missing: this kernel has it not */
+        printf("  WORSE %s: no %s any more: %s\n", row->name, contender_names[row->over],
+               result->cells[row->over].missing);
+        return true;
+    }
+    if (worsening(row, baseline->median, median) < WORSE || worsening(row, baseline->best, best) < WORSE)
+        return false;
+    printf("  WORSE %s: %s/%s was %.2f (best %.2f), is %.2f (best %.2f)\n", row->name, contender_names[row->over],
+           contender_names[row->under], baseline->median, baseline->best, median, best);
+    return true;
+}
+
+int compare_print(const struct result *result, const char *path) {
+    struct json_object *file = json_object_from_file(path), *list;
+    unsigned compared = 0, unknown = 0;
+    struct baseline baseline;
+    int worse = 0;
+
+    if (!file || !json_object_object_get_ex(file, "rows", &list)) {
+        fprintf(stderr, "droppable-bench: %s is no result file: %s\n", path, json_util_get_last_err());
+        json_object_put(file);
+        return -EINVAL;
+    }
+    printf("\ncompared with %s:\n", path);
+    for (unsigned i = 0; i < row_count; i++) {
+        if (!result->rows[i].selected)
+            continue;
+        if (!find_row(list, &rows[i], &baseline)) {
+            unknown++;
+            continue;
+        }
+        compared++;
+        worse += is_worse(&result->rows[i], &baseline);
+    }
+    printf("  %u ratios compared, %d worse by %g times or more, %u rows without a ratio in the baseline\n", compared,
+           worse, WORSE, unknown);
+    json_object_put(file);
+    return worse;
+}

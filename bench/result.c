@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * Owns the samples. Ratios are made within one round, where both sides met the same machine, and only then summed up: what
+ * slows the whole machine down for a while does not look like a difference.
+ */
+
+#include "result.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+int result_init(struct result *result) {
+    *result = (struct result){.rows = calloc(row_count, sizeof(*result->rows))};
+    if (!result->rows)
+        return -ENOMEM;
+    for (unsigned i = 0; i < row_count; i++)
+        result->rows[i].row = &rows[i];
+    return 0;
+}
+
+void result_deinit(struct result *result) {
+    for (unsigned i = 0; result->rows && i < row_count; i++)
+        for (unsigned c = 0; c < CONTENDER_COUNT; c++)
+            free(result->rows[i].cells[c].samples);
+    free(result->rows);
+    result->rows = NULL;
+}
+
+struct summary result_summary(const struct cell *cell) {
+    struct summary summary = {.count = cell->count, .median = NAN, .min = NAN, .max = NAN, .spread = NAN};
+    double values[ROUNDS_MAX];
+
+    for (unsigned i = 0; i < cell->count; i++)
+        values[i] = cell->samples[i].value;
+    if (cell->count == 0)
+        return summary;
+    summary.median = sample_quantile(values, cell->count, 0.5);
+    summary.min = values[0];
+    summary.max = values[cell->count - 1];
+    summary.spread = summary.max / summary.min;
+    return summary;
+}
+
+double result_extra(const struct cell *cell, enum extra extra) {
+    double values[ROUNDS_MAX];
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < cell->count; i++)
+        if (!isnan(cell->samples[i].extra[extra]))
+            values[count++] = cell->samples[i].extra[extra];
+    return sample_quantile(values, count, 0.5);
+}
+
+unsigned result_ratios(const struct row_result *result, enum contender over, enum contender under, double *ret) {
+    const struct cell *a = &result->cells[over], *b = &result->cells[under];
+    unsigned count = a->count < b->count ? a->count : b->count;
+
+    for (unsigned i = 0; i < count; i++)
+        ret[i] = a->samples[i].value / b->samples[i].value;
+    return count;
+}
+
+double result_ratio(const struct row_result *result, enum contender over, enum contender under,
+                    enum statistic statistic) {
+    double ratios[ROUNDS_MAX];
+    unsigned count = result_ratios(result, over, under, ratios);
+    double best = result->row->better == BETTER_LOWER ? 0 : 1;
+
+    /* Where ours is the divisor, what is best for it is best. */
+    if (under == CONTENDER_LIBRARY)
+        best = 1 - best;
+    return sample_quantile(ratios, count, statistic == STATISTIC_BEST ? best : 0.5);
+}
+
+double result_goal_value(const struct row_result *result, const struct goal *goal) {
+    if (goal->kind == GOAL_BROUGHT_BACK)
+        return result_extra(&result->cells[goal->over], EXTRA_BROUGHT_BACK);
+    return result_ratio(result, goal->over, goal->under, goal->statistic);
+}
+
+void goal_text(const struct goal *goal, char *text, size_t size) {
+    char what[64], bounds[48];
+
+    if (goal->kind == GOAL_BROUGHT_BACK)
+        snprintf(what, sizeof(what), "%s brings back", contender_names[goal->over]);
+    else
+        snprintf(what, sizeof(what), "%s/%s", contender_names[goal->over], contender_names[goal->under]);
+    if (goal->min > 0 && isinf(goal->max))
+        snprintf(bounds, sizeof(bounds), ">= %g", goal->min);
+    else if (goal->min > 0)
+        snprintf(bounds, sizeof(bounds), "in %g..%g", goal->min, goal->max);
+    else
+        snprintf(bounds, sizeof(bounds), "<= %g%s", goal->max, goal->kind == GOAL_BROUGHT_BACK ? " x" : "");
+    snprintf(text, size, "%s %s", what, bounds);
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BENCH_ROWS_H
+#define BENCH_ROWS_H
+
+/*
+ * What is measured: one row is one measurement of several contenders. A name is theme/...; the theme's rows make one table.
+ */
+
+#include "contender.h"
+#include "sample.h"
+#include "task.h"
+
+#include <stdbool.h>
+
+enum better { BETTER_LOWER, BETTER_HIGHER };
+
+enum statistic { STATISTIC_BEST, STATISTIC_MEDIAN };
+
+enum pattern {
+    PATTERN_SEQ,     /* every page, in order */
+    PATTERN_RANDOM,  /* every page, shuffled */
+    PATTERN_SPARSE,  /* one page in 2 MiB */
+    PATTERN_STRIDED, /* every 16th page */
+};
+
+enum goal_kind {
+    GOAL_NONE,
+    GOAL_RATIO,        /* of the values of two contenders, within one round */
+    GOAL_BROUGHT_BACK, /* of one contender: memory after the touch over memory before the drop */
+};
+
+struct goal {
+    enum goal_kind kind;
+    enum contender over, under;
+    enum statistic statistic;
+    double min, max; /* 0 and INFINITY: no such bound */
+};
+
+#define ROW_GOALS 2
+
+struct row {
+    const char *name;
+    const char *unit;
+    enum better better;
+    unsigned contenders; /* CONTENDER_BIT()s */
+    bool quick;          /* is in the quick form */
+    unsigned rounds;     /* at least so many; 0: as the command line says */
+    /* The ratio that is shown, and that --compare watches; without goals, by median. */
+    enum contender over, under;
+    struct goal goals[ROW_GOALS];
+    /* In the worker. @return 0; a negative errno: no value, @task may have the reason */
+    int (*run)(struct task *task, struct sample *ret);
+    /* What the theme's function wants to know. */
+    enum pattern pattern;
+    unsigned threads;
+    bool huge;
+    uint64_t size;
+    unsigned variant;
+};
+
+extern const struct row rows[];
+extern const unsigned row_count;
+
+/* How the ratio of a row is summed up: as its first goal has it. */
+enum statistic row_statistic(const struct row *row);
+/* Characters of the name before the first slash. */
+int row_theme(const struct row *row);
+
+#endif
