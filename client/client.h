@@ -45,12 +45,20 @@ enum region_phase {
     REGION_INHERITED, /* of the parent, in a forked child: plain memory for good */
 };
 
+/*
+ * Which bytes of a region are still mapped: the first piece that ends after *offset, which becomes its start or stays
+ * inside of it; *ret_length is the rest of it. false: no more. Called under the locks above, and in a child by the fork
+ * handler.
+ */
+typedef bool region_next_piece(const struct drp_region *r, size_t *offset, size_t *ret_length);
+
 struct drp_region {
     struct pins pins; /* first: drp_pin() reads nothing else */
     struct drp *context;
     struct drp_region *next;
     enum region_phase phase;
-    void *address; /* NULL: not mapped; so the others */
+    region_next_piece *next_piece; /* NULL: all of it is mapped. regions_lock and fork lock to write */
+    void *address;                 /* NULL: not mapped; so the others */
     void *state;
     void *pin;
     size_t size;
@@ -140,6 +148,23 @@ int context_lock(struct drp *d);
 void context_unlock(struct drp *d);
 
 /* ---- region.c ---- */
+
+struct region_place {
+    void *address;  /* NULL: anywhere; else what is mapped there gives way */
+    bool reserved;  /* that is a reservation of the caller's, which goes if the call fails */
+    int protection; /* PROT_* */
+};
+
+/* drp_region_new() for who minds where the region is and how it is protected. The errors of mmap(2), too. */
+int region_new_at(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options,
+                  const struct region_place *place);
+/*
+ * From here on the caller keeps the account of what is mapped of the region, and unmaps it: what next_piece does not name,
+ * nobody here touches.
+ */
+void region_set_pieces(struct drp_region *r, region_next_piece *next_piece);
+/* The next mapped piece, see region_next_piece. */
+bool region_piece(const struct drp_region *r, size_t *offset, size_t *ret_length);
 
 /* Unmaps and frees a region; tell: sends DESTROY before, if the daemon knows it. 0, or why it could not be told. */
 int region_end(struct drp_region *r, bool tell);

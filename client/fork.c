@@ -76,8 +76,8 @@ static void child_region(struct drp_region *r) {
     close_fd(&r->state_fd);
     close_fd(&r->pin_fd);
     if (r->phase != REGION_INHERITED) {
-        if (r->address)
-            complete &= map_zeros(r->address, r->size, PROT_READ | PROT_WRITE);
+        for (size_t offset = 0, length; region_piece(r, &offset, &length); offset += length)
+            complete &= map_zeros((char *)r->address + offset, length, PROT_READ | PROT_WRITE);
         if (r->state)
             complete &= map_zeros(r->state, drp_state_bytes(r->chunk_total), PROT_READ);
         if (r->pin)

@@ -11,36 +11,27 @@
  * The data is mapped inaccessible first, kept out of children and core dumps, announced to the daemon (which registers
  * it with userfaultfd) and made accessible last: no page of it appears unseen. Its address is congruent with its place
  * in the object modulo 2 MiB, which lets the kernel use huge pages and keeps spans of the daemon in one page table
- * each.
+ * each. A caller that names the place of a region (region_new_at()) gives that up.
  *
- * A range request goes out in pieces, each with a deadline of its own, so that the deadline measures the daemon's
- * health and not the size of the range.
+ * The data stays mapped as a whole until the region ends, unless somebody else keeps the account of its pieces
+ * (region_set_pieces()): that one unmaps, and this module touches nothing of the region's addresses that is not a piece.
  */
 
 #include "client.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PAGE UINT64_C(4096)
 #define SPAN ((size_t)2 << 20)
 #define CHUNK_MIN ((size_t)4096)
 #define CHUNK_MAX ((size_t)2 << 20)
-#define POPULATE_PIECE (UINT64_C(64) << 20)
-#define DROP_PIECE (UINT64_C(4) << 30)
 
 #define OPTIONS_SIZE_MIN sizeof(struct drp_region_options)
 #define OPTIONS_KNOWN DRP_REGION_HUGE
-
-/* Linux 5.14. */
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
 
 static void close_fd(int *fd) {
     if (*fd >= 0)
@@ -112,22 +103,37 @@ static int check_object(int fd, uint64_t size, const char *what) {
     return 0;
 }
 
-static int map_data(struct drp_region *r) {
-    size_t skew = r->object_offset & (SPAN - 1);
+static int map_anywhere(struct drp_region *r) {
     void *p = NULL;
     int error;
 
-    error = check_object(r->data_fd, r->object_offset + r->size, "data object");
-    if (error == 0)
-        error = reserve(r->size, skew, &p);
+    error = reserve(r->size, r->object_offset & (SPAN - 1), &p);
     if (error < 0)
         return error;
     r->address = p;
     if (mmap(p, r->size, PROT_NONE, MAP_SHARED | MAP_FIXED, r->data_fd, (off_t)r->object_offset) == MAP_FAILED)
         return error_detail(-errno, "cannot map the region: %s", strerror(errno));
+    return 0;
+}
+
+static int map_there(struct drp_region *r, void *address) {
+    if (mmap(address, r->size, PROT_NONE, MAP_SHARED | MAP_FIXED, r->data_fd, (off_t)r->object_offset) == MAP_FAILED)
+        return error_detail(-errno, "cannot map the region at %p: %s", address, strerror(errno));
+    r->address = address;
+    return 0;
+}
+
+static int map_data(struct drp_region *r, const struct region_place *place) {
+    int error;
+
+    error = check_object(r->data_fd, r->object_offset + r->size, "data object");
+    if (error == 0)
+        error = place->address ? map_there(r, place->address) : map_anywhere(r);
+    if (error < 0)
+        return error;
     /* EINVAL: a kernel without transparent huge pages, which gives what is asked for anyway, or nothing. */
-    madvise(p, r->size, r->granted & DRP_REGION_HUGE ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
-    return keep_private(p, r->size);
+    madvise(r->address, r->size, r->granted & DRP_REGION_HUGE ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    return keep_private(r->address, r->size);
 }
 
 /* Maps one of the pages; in the place of the old one if there is one. Fork lock held. */
@@ -150,13 +156,13 @@ static void set_state(struct drp_region *r) {
     r->pins.generations = drp_state_generations(r->state) + r->chunk_base;
 }
 
-static int map_objects(struct drp_region *r, struct link *link) {
+static int map_objects(struct drp_region *r, struct link *link, const struct region_place *place) {
     int error;
 
     fork_lock();
     r->data_fd = channel_packet_take(&link->packet, 0);
     r->state_fd = channel_packet_take(&link->packet, 1);
-    error = map_data(r);
+    error = map_data(r, place);
     if (error == 0)
         error = map_page(r->state_fd, drp_state_bytes(r->chunk_total), PROT_READ, "state page", &r->state);
     fork_unlock();
@@ -166,15 +172,16 @@ static int map_objects(struct drp_region *r, struct link *link) {
 }
 
 /*
- * Tells the daemon where the region is mapped, with the pin page if there is one already; else maps the one that comes
- * back.
+ * Tells the daemon where a piece of the region is mapped, with the pin page if there is one already; else maps the one
+ * that comes back.
  */
-static int announce(struct drp_region *r, struct link *link) {
+static int announce(struct drp_region *r, struct link *link, size_t offset, size_t length) {
     struct drp_wire_map request = {
         .header.type = DRP_WIRE_MAP,
         .region = atomic_load(&r->id),
-        .address = (uintptr_t)r->address,
-        .length = r->size,
+        .address = (uintptr_t)r->address + offset,
+        .length = length,
+        .offset = offset,
     };
     bool has_pins = r->pin_fd >= 0;
     int error;
@@ -241,7 +248,8 @@ static int create_error(struct drp *d, int error, size_t size) {
     }
 }
 
-static int create(struct drp_region *r, size_t size, const struct drp_region_options *options) {
+static int create(struct drp_region *r, size_t size, const struct drp_region_options *options,
+                  const struct region_place *place) {
     struct drp *d = r->context;
     struct drp_wire_create request = {
         .header.type = DRP_WIRE_CREATE,
@@ -271,16 +279,16 @@ static int create(struct drp_region *r, size_t size, const struct drp_region_opt
     r->pins.size = reply->size;
     r->pins.chunk_shift = reply->chunk_shift;
     r->pins.clock = d->clock;
-    error = map_objects(r, &d->link);
-    return error < 0 ? error : announce(r, &d->link);
+    error = map_objects(r, &d->link, place);
+    return error < 0 ? error : announce(r, &d->link, 0, r->size);
 }
 
 /* From here on the watcher sees to the region; unless the daemon was lost meanwhile, which nobody told the region. */
-static int make_live(struct drp_region *r, uint64_t epoch) {
+static int make_live(struct drp_region *r, uint64_t epoch, int protection) {
     struct drp *d = r->context;
     bool same;
 
-    if (mprotect(r->address, r->size, PROT_READ | PROT_WRITE) < 0)
+    if (mprotect(r->address, r->size, protection) < 0)
         return error_detail(-errno, "cannot make the region accessible: %s", strerror(errno));
     pthread_mutex_lock(&d->regions_lock);
     same = atomic_load(&d->connected) && d->epoch == epoch;
@@ -292,7 +300,8 @@ static int make_live(struct drp_region *r, uint64_t epoch) {
     return same ? 0 : error_detail(-ENOTCONN, "the service went away while it made the region");
 }
 
-int drp_region_new(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options) {
+int region_new_at(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options,
+                  const struct region_place *place) {
     struct drp_region_options o;
     struct drp_region *r;
     uint64_t epoch;
@@ -304,22 +313,55 @@ int drp_region_new(struct drp_region **ret, struct drp *d, size_t size, const st
     if (size == 0 || size > SIZE_MAX / 2)
         return error_detail(-EINVAL, "a region of %zu bytes cannot be made", size);
     r = region_alloc(d);
+    if (!r && place->reserved)
+        munmap(place->address, size);
     if (!r)
         return error_detail(-ENOMEM, "no memory for a region");
+    if (place->reserved) {
+        r->address = place->address;
+        r->size = size;
+    }
     error = context_lock(d);
     if (error == 0) {
         epoch = d->epoch;
-        error = create(r, size, &o);
+        error = create(r, size, &o, place);
         context_unlock(d);
     }
     if (error == 0)
-        error = make_live(r, epoch);
+        error = make_live(r, epoch, place->protection);
     if (error < 0) {
         region_end(r, true);
         return error;
     }
     *ret = r;
     return 0;
+}
+
+int drp_region_new(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options) {
+    struct region_place place = {.protection = PROT_READ | PROT_WRITE};
+
+    return region_new_at(ret, d, size, options, &place);
+}
+
+/* ---- pieces ---- */
+
+void region_set_pieces(struct drp_region *r, region_next_piece *next_piece) {
+    struct drp *d = r->context;
+
+    pthread_mutex_lock(&d->regions_lock);
+    fork_lock();
+    r->next_piece = next_piece;
+    fork_unlock();
+    pthread_mutex_unlock(&d->regions_lock);
+}
+
+bool region_piece(const struct drp_region *r, size_t *offset, size_t *ret_length) {
+    if (r->next_piece)
+        return r->next_piece(r, offset, ret_length);
+    if (!r->address || *offset >= r->size)
+        return false;
+    *ret_length = r->size - *offset;
+    return true;
 }
 
 /* ---- ending ---- */
@@ -364,8 +406,8 @@ int region_end(struct drp_region *r, bool tell) {
     fork_unlock();
     pthread_mutex_unlock(&d->regions_lock);
 
-    if (r->address)
-        munmap(r->address, r->size);
+    for (size_t offset = 0, length; region_piece(r, &offset, &length); offset += length)
+        munmap((char *)r->address + offset, length);
     if (r->state)
         munmap(r->state, drp_state_bytes(r->chunk_total));
     if (r->pin)
@@ -404,6 +446,21 @@ static int adopt_state(struct drp_region *r, struct link *link) {
 }
 
 /*
+ * All pieces share the pin page, since its cells are by the region's chunks. The daemon takes a few mappings of a region
+ * only; what it is not told of it does not intercept.
+ */
+static int announce_pieces(struct drp_region *r, struct link *link) {
+    int error = 0;
+
+    for (size_t offset = 0, length, n = 0; region_piece(r, &offset, &length); offset += length, n++) {
+        error = announce(r, link, offset, length);
+        if (error < 0)
+            return n == 0 ? error : 0;
+    }
+    return error;
+}
+
+/*
  * The order matters. The daemon drops nothing of an adopted region before it has the pin page, which MAP brings. Until
  * then the new state page takes the old one's place, so that every pin is checked against the generations that will
  * change, and gone is cleared, so that an odd one is waited for again. Pins taken in between are counts in the same pin
@@ -432,7 +489,7 @@ int region_adopt(struct drp_region *r, struct link *link) {
     if (error < 0)
         return error;
     atomic_store(&r->pins.gone, false);
-    error = announce(r, link);
+    error = announce_pieces(r, link);
     if (error == 0)
         atomic_store(&r->connected, true);
     return error;
@@ -460,113 +517,4 @@ void drp_region_get_info(const struct drp_region *r, struct drp_region_info *ret
         .interception = connected ? (enum drp_interception)atomic_load(&r->interception) : DRP_INTERCEPTION_NONE,
         .connected = connected,
     };
-}
-
-/* ---- by hand ---- */
-
-static int check_range(const struct drp_region *r, size_t offset, size_t length) {
-    if (length == 0 || offset >= r->size || length > r->size - offset)
-        return error_detail(-ERANGE, "offset %zu, length %zu: not inside the region, which has %zu bytes, or empty",
-                            offset, length, r->size);
-    return 0;
-}
-
-/* One request about a piece of a region; *ret is its reply. */
-static int range_call(struct drp_region *r, uint16_t type, uint64_t offset, uint64_t length,
-                      struct drp_wire_drop_reply *ret) {
-    struct drp *d = r->context;
-    struct drp_wire_range request = {.header.type = type, .offset = offset, .length = length};
-    int error;
-
-    error = context_lock(d);
-    if (error < 0)
-        return error;
-    if (atomic_load(&r->connected)) {
-        request.region = atomic_load(&r->id);
-        error = link_call(&d->link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_LONG_MS);
-        if (error == 0 && ret)
-            *ret = d->link.packet.message.drop_reply;
-    } else {
-        error = error_detail(-ENOTCONN,
-                             "the service does not hold this region: it was made before fork(), or the service could "
-                             "not take it over; it is plain memory");
-    }
-    context_unlock(d);
-    return error;
-}
-
-int drp_drop(struct drp_region *r, size_t offset, size_t length, uint64_t *ret_freed, uint64_t *ret_pinned) {
-    uint64_t mask = (UINT64_C(1) << r->pins.chunk_shift) - 1;
-    struct drp_wire_drop_reply reply;
-    uint64_t freed = 0;
-    uint64_t pinned = 0;
-    uint64_t start;
-    uint64_t end;
-    int error;
-
-    error = check_range(r, offset, length);
-    if (error < 0)
-        return error;
-    end = (offset + length) & ~mask;
-    for (start = (offset + mask) & ~mask; start < end; start += DROP_PIECE) {
-        error = range_call(r, DRP_WIRE_DROP, start, end - start < DROP_PIECE ? end - start : DROP_PIECE, &reply);
-        if (error < 0)
-            return error;
-        if (reply.failed > 0)
-            return error_detail(-ETIMEDOUT, "the service could not free %llu bytes: this process holds up its calls",
-                                (unsigned long long)reply.failed);
-        freed += reply.freed;
-        pinned += reply.pinned;
-    }
-    if (ret_freed)
-        *ret_freed = freed;
-    if (ret_pinned)
-        *ret_pinned = pinned;
-    return 0;
-}
-
-/* By the kernel. */
-static int populate_here(struct drp_region *r, uint64_t offset, uint64_t length) {
-    char *p = (char *)r->address + offset;
-    int error;
-
-    if (r->data_fd >= 0)
-        error = fallocate(r->data_fd, 0, (off_t)(r->object_offset + offset), (off_t)length) < 0 ? errno : 0;
-    else
-        error = madvise(p, length, MADV_POPULATE_WRITE) < 0 ? errno : 0;
-    if (error == EINVAL && r->data_fd < 0) {
-        /* Before 5.14: write to each page what is there. */
-        for (uint64_t i = 0; i < length; i += PAGE)
-            atomic_fetch_or_explicit((_Atomic char *)(p + i), 0, memory_order_relaxed);
-        error = 0;
-    }
-    if (error == ENOSPC || error == EDQUOT)
-        error = ENOMEM;
-    return error ? error_detail(-error, "the kernel cannot populate %llu bytes: %s", (unsigned long long)length,
-                                strerror(error))
-                 : 0;
-}
-
-int drp_populate(struct drp_region *r, size_t offset, size_t length) {
-    uint64_t start;
-    uint64_t end;
-    int error;
-
-    error = check_range(r, offset, length);
-    if (error < 0)
-        return error;
-    start = offset & ~(PAGE - 1);
-    end = (offset + length + PAGE - 1) & ~(PAGE - 1);
-    while (start < end) {
-        uint64_t piece = end - start < POPULATE_PIECE ? end - start : POPULATE_PIECE;
-
-        error = range_call(r, DRP_WIRE_POPULATE, start, piece, NULL);
-        /* Away, or without interception: nobody but the kernel can. */
-        if (error == -ENOTCONN || error == -EOPNOTSUPP)
-            error = populate_here(r, start, piece);
-        if (error < 0)
-            return error;
-        start += piece;
-    }
-    return 0;
 }

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * madvise(2) and mincore(2) on droppable memory of the service: what they say on the kernel's own, tried there.
+ *
+ * A range is walked: pieces of ours are answered here, what lies between is the kernel's. Both go on behind a hole, and end
+ * with ENOMEM then, as the kernel does.
+ */
+
+#include "client.h"
+#include "holding.h"
+#include "raw.h"
+#include "serve.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+/* Newer than the C library's headers may be. */
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24 /* Linux 5.18 */
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
+
+enum answer {
+    ANSWER_KERNEL, /* its own advice for shared memory does the same */
+    ANSWER_IGNORE, /* succeeds, and is so already or may be left undone */
+    ANSWER_DISCARD,
+    ANSWER_DROP,
+    ANSWER_REFUSE, /* EINVAL */
+};
+
+static enum answer answer(int advice) {
+    switch (advice) {
+    case MADV_DONTNEED:
+    case MADV_DONTNEED_LOCKED:
+        return ANSWER_DISCARD;
+    case MADV_PAGEOUT:
+        return ANSWER_DROP;
+    /* Kept: the memory may be dropped at any moment in any case. */
+    case MADV_FREE:
+    case MADV_COLD:
+    /* A child has zeros here, whatever was advised; above all DOFORK must not give it the parent's bytes. */
+    case MADV_DONTFORK:
+    case MADV_DOFORK:
+    case MADV_WIPEONFORK:
+    case MADV_DONTDUMP:
+    /* The kernel does not merge shared memory, and a huge page that is dropped in parts could be seen torn. */
+    case MADV_MERGEABLE:
+    case MADV_UNMERGEABLE:
+    case MADV_HUGEPAGE:
+    case MADV_NOHUGEPAGE:
+        return ANSWER_IGNORE;
+    case MADV_REMOVE:
+    case MADV_DODUMP:
+    case MADV_KEEPONFORK:
+    case MADV_COLLAPSE:
+        return ANSWER_REFUSE;
+    default:
+        return ANSWER_KERNEL;
+    }
+}
+
+/* Whole chunks by the service, so that it knows; the parts at the ends, and all of it when the service is away, by hand. */
+static int drop(const struct piece *piece) {
+    if (!piece->holding->inherited)
+        drp_drop(piece->holding->region, holding_offset(piece), piece->end - piece->start, NULL, NULL);
+    return holding_discard(piece);
+}
+
+static int by_kernel(uintptr_t start, uintptr_t end, int advice) {
+    return raw_madvise((void *)start, end - start, advice) < 0 ? -errno : 0;
+}
+
+static int advise(const struct piece *piece, int advice) {
+    switch (answer(advice)) {
+    case ANSWER_IGNORE:
+        return 0;
+    case ANSWER_DISCARD:
+        return holding_discard(piece);
+    case ANSWER_DROP:
+        return drop(piece);
+    case ANSWER_REFUSE:
+        return -EINVAL;
+    case ANSWER_KERNEL:
+        break;
+    }
+    return by_kernel(piece->start, piece->end, advice);
+}
+
+/* What begins at start: a piece, or what lies before the next one. *ret_end is where that ends. */
+static int advise_next(uintptr_t start, uintptr_t end, int advice, uintptr_t *ret_end) {
+    struct piece piece;
+    bool found = table_find(start, end, &piece);
+    int r;
+
+    if (found && piece.start == start) {
+        *ret_end = piece.end;
+        r = advise(&piece, advice);
+    } else {
+        *ret_end = found ? piece.start : end;
+        r = by_kernel(start, *ret_end, advice);
+    }
+    if (found)
+        holding_release(piece.holding);
+    return r;
+}
+
+static int advise_pages(uintptr_t start, uintptr_t end, int advice) {
+    bool holes = false;
+    int r;
+
+    while (start < end) {
+        r = advise_next(start, end, advice, &start);
+        if (r < 0 && r != -ENOMEM)
+            return r;
+        holes |= r == -ENOMEM;
+    }
+    return holes ? -ENOMEM : 0;
+}
+
+int serve_madvise(void *address, size_t length, int advice) {
+    int saved = errno, r;
+    uintptr_t start, end;
+
+    if (!holding_pages(address, length, &start, &end))
+        return raw_madvise(address, length, advice);
+    r = advise_pages(start, end, advice);
+    errno = r < 0 ? -r : saved;
+    return r < 0 ? -1 : 0;
+}
+
+/* The kernel judges the arguments, and what is not ours. */
+int serve_mincore(void *address, size_t length, unsigned char *vector) {
+    int saved = errno, r = 0;
+    uintptr_t start, end;
+    struct piece piece;
+
+    if (raw_mincore(address, length, vector) < 0)
+        return -1;
+    if (!holding_pages(address, length, &start, &end))
+        return 0;
+    for (uintptr_t at = start; r == 0 && table_find(at, end, &piece); at = piece.end) {
+        r = holding_resident(&piece, vector + (piece.start - start) / HOLDING_PAGE);
+        holding_release(piece.holding);
+    }
+    errno = r < 0 ? EAGAIN : saved;
+    return r < 0 ? -1 : 0;
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * The kernel's calls. Not dlsym(RTLD_NEXT, ...): that needs a dynamic linker that is ready, and may allocate, while memory
+ * allocators call mmap(2) before either.
+ *
+ * The client library inside of this one maps memory too, and must not be served by itself. The linker does it: with
+ * --wrap=NAME each undefined reference to NAME in its objects becomes one to __wrap_NAME, which is here, whereas the
+ * definition that we export keeps its name. What the C library calls inside of itself never comes to us at all.
+ */
+
+#include "raw.h"
+
+#include <assert.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static_assert(sizeof(long) == 8, "where an address is shorter than an offset, the call is mmap2");
+
+void *raw_mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset) {
+    return (void *)syscall(SYS_mmap, address, length, protection, flags, fd, offset);
+}
+
+int raw_munmap(void *address, size_t length) {
+    return (int)syscall(SYS_munmap, address, length);
+}
+
+int raw_madvise(void *address, size_t length, int advice) {
+    return (int)syscall(SYS_madvise, address, length, advice);
+}
+
+int raw_mincore(void *address, size_t length, unsigned char *vector) {
+    return (int)syscall(SYS_mincore, address, length, vector);
+}
+
+/* ---- for the client library ---- */
+
+void *__wrap_mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset);
+int __wrap_munmap(void *address, size_t length);
+int __wrap_madvise(void *address, size_t length, int advice);
+int __wrap_mincore(void *address, size_t length, unsigned char *vector);
+
+void *__wrap_mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset) {
+    return raw_mmap(address, length, protection, flags, fd, offset);
+}
+
+int __wrap_munmap(void *address, size_t length) {
+    return raw_munmap(address, length);
+}
+
+int __wrap_madvise(void *address, size_t length, int advice) {
+    return raw_madvise(address, length, advice);
+}
+
+int __wrap_mincore(void *address, size_t length, unsigned char *vector) {
+    return raw_mincore(address, length, vector);
+}

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * What a program asks for by hand, of a range of a region: to drop it, to make it resident.
+ *
+ * A request goes out in pieces, each with a deadline of its own, so that the deadline measures the daemon's health and
+ * not the size of the range.
+ */
+
+#include "client.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define PAGE UINT64_C(4096)
+#define POPULATE_PIECE (UINT64_C(64) << 20)
+#define DROP_PIECE (UINT64_C(4) << 30)
+
+/* Linux 5.14. */
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+static int check_range(const struct drp_region *r, size_t offset, size_t length) {
+    if (length == 0 || offset >= r->size || length > r->size - offset)
+        return error_detail(-ERANGE, "offset %zu, length %zu: not inside the region, which has %zu bytes, or empty",
+                            offset, length, r->size);
+    return 0;
+}
+
+/* One request about a piece of a region; *ret is its reply. */
+static int range_call(struct drp_region *r, uint16_t type, uint64_t offset, uint64_t length,
+                      struct drp_wire_drop_reply *ret) {
+    struct drp *d = r->context;
+    struct drp_wire_range request = {.header.type = type, .offset = offset, .length = length};
+    int error;
+
+    error = context_lock(d);
+    if (error < 0)
+        return error;
+    if (atomic_load(&r->connected)) {
+        request.region = atomic_load(&r->id);
+        error = link_call(&d->link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_LONG_MS);
+        if (error == 0 && ret)
+            *ret = d->link.packet.message.drop_reply;
+    } else {
+        error = error_detail(-ENOTCONN,
+                             "the service does not hold this region: it was made before fork(), or the service could "
+                             "not take it over; it is plain memory");
+    }
+    context_unlock(d);
+    return error;
+}
+
+int drp_drop(struct drp_region *r, size_t offset, size_t length, uint64_t *ret_freed, uint64_t *ret_pinned) {
+    uint64_t mask = (UINT64_C(1) << r->pins.chunk_shift) - 1;
+    struct drp_wire_drop_reply reply;
+    uint64_t freed = 0;
+    uint64_t pinned = 0;
+    uint64_t start;
+    uint64_t end;
+    int error;
+
+    error = check_range(r, offset, length);
+    if (error < 0)
+        return error;
+    end = (offset + length) & ~mask;
+    for (start = (offset + mask) & ~mask; start < end; start += DROP_PIECE) {
+        error = range_call(r, DRP_WIRE_DROP, start, end - start < DROP_PIECE ? end - start : DROP_PIECE, &reply);
+        if (error < 0)
+            return error;
+        if (reply.failed > 0)
+            return error_detail(-ETIMEDOUT, "the service could not free %llu bytes: this process holds up its calls",
+                                (unsigned long long)reply.failed);
+        freed += reply.freed;
+        pinned += reply.pinned;
+    }
+    if (ret_freed)
+        *ret_freed = freed;
+    if (ret_pinned)
+        *ret_pinned = pinned;
+    return 0;
+}
+
+/* By the kernel. */
+static int populate_here(struct drp_region *r, uint64_t offset, uint64_t length) {
+    char *p = (char *)r->address + offset;
+    int error;
+
+    if (r->data_fd >= 0)
+        error = fallocate(r->data_fd, 0, (off_t)(r->object_offset + offset), (off_t)length) < 0 ? errno : 0;
+    else
+        error = madvise(p, length, MADV_POPULATE_WRITE) < 0 ? errno : 0;
+    if (error == EINVAL && r->data_fd < 0) {
+        /* Before 5.14: write to each page what is there. */
+        for (uint64_t i = 0; i < length; i += PAGE)
+            atomic_fetch_or_explicit((_Atomic char *)(p + i), 0, memory_order_relaxed);
+        error = 0;
+    }
+    if (error == ENOSPC || error == EDQUOT)
+        error = ENOMEM;
+    return error ? error_detail(-error, "the kernel cannot populate %llu bytes: %s", (unsigned long long)length,
+                                strerror(error))
+                 : 0;
+}
+
+int drp_populate(struct drp_region *r, size_t offset, size_t length) {
+    uint64_t start;
+    uint64_t end;
+    int error;
+
+    error = check_range(r, offset, length);
+    if (error < 0)
+        return error;
+    start = offset & ~(PAGE - 1);
+    end = (offset + length + PAGE - 1) & ~(PAGE - 1);
+    while (start < end) {
+        uint64_t piece = end - start < POPULATE_PIECE ? end - start : POPULATE_PIECE;
+
+        error = range_call(r, DRP_WIRE_POPULATE, start, piece, NULL);
+        /* Away, or without interception: nobody but the kernel can. */
+        if (error == -ENOTCONN || error == -EOPNOTSUPP)
+            error = populate_here(r, start, piece);
+        if (error < 0)
+            return error;
+        start += piece;
+    }
+    return 0;
+}
