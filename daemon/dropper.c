@@ -3,8 +3,9 @@
  * The dropper: a thread per session that punches chunks out of its objects, one span at a time. It starts with the session's first drop, and takes
  * the memory down at the end, since both wait for the object's inode lock, which the client can hold.
  *
- * The order for each span: which pages are there; generation odd; pins; arm; punch; generation even; wake. A chunk without pages is
- * left alone: nothing is lost, so nothing changes. Freed is what was resident when its chunk was claimed.
+ * The order for each span: arm; which pages are there; generation odd; pins; punch; generation even; wake. A chunk without pages is
+ * left alone: nothing is lost, so nothing changes. Freed is what was resident when its chunk was claimed. A whole batch is armed at
+ * once, since that is a round trip to the pager, and then punched in slices, so that nobody waits long for a pin or a fault.
  *
  * Punches go through io_uring when a batch has several objects, since punches of one object never run at once anyway.
  * Always: only this thread writes generations; in_flight is up from before the first look at a span until after its settling.
@@ -20,6 +21,7 @@
 #include "punch.h"
 #include "session.h"
 
+#include <droppable/droppable.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -37,6 +39,10 @@
 /* Arming takes 5 us a span unless the client's mmap_lock is held. Without it drops are blind: worth a moment even in need. */
 #define DROPPER_ARM_WAIT_NS UINT64_C(10000000)
 #define DROPPER_ARM_URGENT_NS UINT64_C(500000)
+/* The weight of a slice. A span of 4 KiB pages takes 100 us, a huge page 6 us, but one may turn out to be small pages. */
+#define DROPPER_SLICE 16
+#define DROPPER_WEIGHT_SMALL 2
+#define DROPPER_WEIGHT_HUGE 1
 
 /* ---- requests ---- */
 
@@ -250,101 +256,120 @@ static void op_note_gone(const struct drop_op *op, uint64_t chunk) {
         counter_add(&op->job->request->cleared, 1);
 }
 
-/* Under the session's lock: even again, waiters woken; what was dropped is noted. */
-static void op_settle(struct session *session, struct drop_op *op) {
-    struct region *region = op->region;
-    struct span *span = &region->spans[op->span];
-    unsigned pages = chunk_pages(region);
-    bool unseen = op->armed && span->fills == op->fills; /* nothing can have come since without the pager's knowing */
-    uint64_t freed = 0, failed = 0;
+/* Under the session's lock: settles the claimed chunks, and notes which are gone. Returns the pages claimed. */
+static void settle_chunks(struct drop_op *op, bool unseen, struct page_set *ret_claimed) {
+    unsigned pages = chunk_pages(op->region);
 
     for (uint64_t chunk = op->first_chunk; chunk < op->end_chunk; chunk++) {
         unsigned first = (unsigned)(chunk - op_first_of_span(op)) * pages;
-        unsigned resident = page_set_count_range(&op->resident, first, pages);
 
-        if (!op_claimed(op, chunk)) {
-            if (unseen && page_set_count_range(&op->left, first, pages) == 0)
+        if (op_claimed(op, chunk)) {
+            generation_settle(&op->region->generations[chunk]);
+            wake_waiters(op, chunk);
+            page_set_add_range(ret_claimed, first, pages);
+            if (unseen && op->error == 0)
                 op_note_gone(op, chunk);
-            continue;
-        }
-        generation_settle(&region->generations[chunk]);
-        wake_waiters(op, chunk);
-        if (op->error != 0) {
-            failed += (uint64_t)resident << PAGE_SHIFT;
-            continue;
-        }
-        freed += (uint64_t)resident << PAGE_SHIFT;
-        for (unsigned page = first; op->armed && page < first + pages; page++)
-            if (page_set_has(&op->resident, page))
-                page_set_add(&span->history, page);
-        if (unseen)
+        } else if (unseen && page_set_count_range(&op->resident, first, pages) == 0)
             op_note_gone(op, chunk);
     }
+}
+
+/* Under the session's lock: what was dropped from an armed span may be brought back, and what is left is known. */
+static void note_dropped(struct drop_op *op, const struct page_set *claimed, unsigned dropped, bool unseen) {
+    struct span *span = &op->region->spans[op->span];
+
+    if (op->armed && dropped > 0 && op->error == 0) {
+        page_set_add_common(&op->region->history[op->span], &op->resident, claimed);
+        span->has_history = true;
+    }
+    if (unseen && op->error == 0)
+        span->resident = (uint16_t)(SPAN_KNOWN | (op->n_resident - dropped));
+    else
+        span->resident = 0;
+}
+
+/* Under the session's lock: even again, waiters woken; what was dropped is noted. */
+static void op_settle(struct session *session, struct drop_op *op) {
+    struct region *region = op->region;
+    /* Nothing can have come since without the pager's knowing. */
+    bool unseen = op->armed && region->spans[op->span].fills == op->fills && op_is_armed(op);
+    struct page_set claimed = {0}, dropped = {0};
+    uint64_t bytes;
+
+    settle_chunks(op, unseen, &claimed);
+    page_set_add_common(&dropped, &op->resident, &claimed);
+    bytes = (uint64_t)page_set_count(&dropped) << PAGE_SHIFT;
+    note_dropped(op, &claimed, (unsigned)(bytes >> PAGE_SHIFT), unseen);
     /* Nothing there, and nobody will tell when something is: the next plans shall name others first. */
     if (!op->any && !op->armed)
         atomic_store_explicit(&region->ticks[op->span].last_fault, session_tick(session), memory_order_relaxed);
-    counter_add(&region->dropped_bytes, freed);
-    counter_add(&session->counters.dropped_bytes, freed);
-    if (op->job->request) {
-        counter_add(&op->job->request->freed, freed);
-        counter_add(&op->job->request->failed, failed);
+    if (op->error != 0) {
+        if (op->job->request)
+            counter_add(&op->job->request->failed, bytes);
+        bytes = 0;
     }
-    op->job->limit = op->job->limit == UINT64_MAX || op->job->limit < freed ? op->job->limit : op->job->limit - freed;
+    counter_add(&region->dropped_bytes, bytes);
+    counter_add(&session->counters.dropped_bytes, bytes);
+    if (op->job->request)
+        counter_add(&op->job->request->freed, bytes);
+    op->job->limit = op->job->limit == UINT64_MAX || op->job->limit < bytes ? op->job->limit : op->job->limit - bytes;
     if (op->job->limit < region_chunk_size(region))
         op->job->limit = 0;
     if (op->any && !op->armed)
-        op_commit_unarmed(session, op, freed);
+        op_commit_unarmed(session, op, bytes);
 }
 
 /*
- * Arms what the kernel fills, also where nothing was claimed: only of an armed span can be known that nothing is there. What is not armed
- * when the time is up is punched all the same.
+ * Arms what the kernel fills, also where nothing is there: only of an armed span can that be known. What is not armed when the time is
+ * up is punched all the same.
  */
 static void batch_arm(struct session *session, struct drop_op *ops, unsigned n) {
     struct region *regions[DROPPER_BATCH];
     uint32_t spans[DROPPER_BATCH];
-    unsigned wanted = 0;
     bool urgent = false;
 
     for (unsigned i = 0; i < n; i++) {
         urgent |= ops[i].job->urgent;
-        ops[i].left = ops[i].resident;
-        if (ops[i].armed)
-            continue;
-        regions[wanted] = ops[i].region;
-        spans[wanted++] = ops[i].span;
+        regions[i] = ops[i].region;
+        spans[i] = ops[i].span;
     }
-    if (wanted == 0 || !session->intercepted || atomic_load(&session->quarantined))
-        return;
-    pager_arm_spans(session, regions, spans, wanted, urgent ? DROPPER_ARM_URGENT_NS : DROPPER_ARM_WAIT_NS);
-    for (unsigned i = 0; i < n; i++) {
-        bool was = ops[i].armed;
-
-        session_lock(session);
-        ops[i].armed = op_is_armed(&ops[i]);
-        session_unlock(session);
-        if (!was && ops[i].armed && region_resident(ops[i].region, ops[i].span, &ops[i].left) < 0)
-            ops[i].armed = false;
-    }
+    if (session->intercepted && !atomic_load(&session->quarantined))
+        pager_arm_spans(session, regions, spans, n, urgent ? DROPPER_ARM_URGENT_NS : DROPPER_ARM_WAIT_NS);
 }
 
-static void batch_run(struct session *session, struct drop_op *ops, unsigned n) {
+/* Looks at the ops from the first on, until a slice is full. Returns how many it took. in_flight is up from before the look. */
+static unsigned slice_look(struct session *session, struct drop_op *ops, unsigned n) {
+    unsigned taken = 0, weight = 0;
+
     session_lock(session);
-    for (unsigned i = 0; i < n; i++) {
-        ops[i].region->spans[ops[i].span].in_flight++;
-        ops[i].fills = ops[i].region->spans[ops[i].span].fills;
-        ops[i].armed = op_is_armed(&ops[i]);
+    for (; taken < n && weight < DROPPER_SLICE; taken++) {
+        struct drop_op *op = &ops[taken];
+
+        weight += op->region->options & DRP_REGION_HUGE ? DROPPER_WEIGHT_HUGE : DROPPER_WEIGHT_SMALL;
+        op->region->spans[op->span].in_flight++;
+        op->fills = op->region->spans[op->span].fills;
+        op->armed = op_is_armed(op);
     }
     session_unlock(session);
-    for (unsigned i = 0; i < n; i++)
-        if (region_resident(ops[i].region, ops[i].span, &ops[i].resident) < 0)
-            counter_add(&session->counters.unexpected_errors, 1);
+    for (unsigned i = 0; i < taken; i++) {
+        struct drop_op *op = &ops[i];
+        int pages;
 
+        worker_call_begin(&session->dropper.worker);
+        pages = region_look(op->region, op->region->dropper_fd, op->span, &op->resident);
+        worker_call_end(&session->dropper.worker);
+        if (pages < 0)
+            counter_add(&session->counters.unexpected_errors, 1);
+        op->n_resident = pages < 0 ? 0 : (unsigned)pages;
+    }
+    return taken;
+}
+
+static void slice_run(struct session *session, struct drop_op *ops, unsigned n) {
     session_lock(session);
     for (unsigned i = 0; i < n; i++)
         op_claim(session, &ops[i]);
     session_unlock(session);
-    batch_arm(session, ops, n);
     punch_batch(session, ops, n);
 
     session_lock(session);
@@ -355,6 +380,14 @@ static void batch_run(struct session *session, struct drop_op *ops, unsigned n) 
     session_unlock(session);
     if (atomic_load(&session->pager.waits_for_drop))
         worker_kick(&session->pager.worker);
+}
+
+static void batch_run(struct session *session, struct drop_op *ops, unsigned n) {
+    batch_arm(session, ops, n);
+    for (unsigned i = 0, taken; i < n; i += taken) {
+        taken = slice_look(session, ops + i, n - i);
+        slice_run(session, ops + i, taken);
+    }
 }
 
 /* ---- the queue ---- */

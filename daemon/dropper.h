@@ -2,6 +2,7 @@
 #ifndef DROPPABLE_DAEMON_DROPPER_H
 #define DROPPABLE_DAEMON_DROPPER_H
 
+#include "pager.h"
 #include "region.h"
 #include "worker.h"
 
@@ -44,7 +45,7 @@ struct drop_job {
 };
 TAILQ_HEAD(drop_jobs, drop_job);
 
-#define DROPPER_BATCH 8
+#define DROPPER_BATCH PAGER_ARM_MAX
 
 /* One span of a job, from claim to settle. */
 struct drop_op {
@@ -53,10 +54,10 @@ struct drop_op {
     uint32_t span;
     uint64_t first_chunk, end_chunk; /* of the region */
     uint64_t claimed[8];             /* bit per chunk from the span's first chunk */
-    struct page_set resident;        /* at the first look */
-    struct page_set left;            /* after arming, or as resident where it was armed before */
+    struct page_set resident;        /* at the look */
+    unsigned n_resident;
     uint16_t fills;
-    bool armed; /* before the punch */
+    bool armed; /* before the look */
     bool any;
     int error;
 };

@@ -1,19 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The answer to a missing page: intercept one fault of a span, not each of its pages.
+ * The answer to a missing page: intercept one fault of a span, not each of its pages, and where memory is plentiful one of many spans.
  *
- * A span that is armed sends its next missing page here. What is filled: after a drop, the pages that were resident then; never touched before,
- * just the page (or the whole span, where the one before it is full: somebody streams); of huge pages nothing, the kernel does that at
- * once. Then the span is disarmed, if the gate allows what the kernel may fill in it: that is a commitment until it is armed again.
+ * What is filled in an armed span:
+ *   never touched   just the page; the whole span, where the one before it is full: somebody streams
+ *   dropped         the pages that were resident then, nothing else. Where that are few, those of the neighbours too if many are touched
+ *                   again, and it all stays armed: a round trip costs as much as filling ten pages or more
+ *   in crumbs       (dropped, and what was resident had many holes) just the page: the kernel is as fast with the others
+ *   huge pages      nothing: the kernel does that at once
+ * Then the span is disarmed, if the gate allows what the kernel may fill in it. With much room up to sixteen spans around it are disarmed
+ * by the same call: of huge pages, in crumbs, or never touched where the accesses are scattered (not while somebody streams: filling
+ * whole spans is twice as fast as the kernel's faults). Nothing is brought back by that; less is seen of the accesses.
  *
- * The session's lock is held while deciding and while noting, never during an ioctl. Only this thread fills and changes span states, so
- * what was decided still holds after the ioctl, but for drops: in_flight and fills tell dropper and pager of each other.
+ * The session's lock is held while deciding and while noting, never during an ioctl.
  */
 
 #include "fault.h"
 
 #include "domain.h"
 #include "gate.h"
+#include "intercept.h"
 #include "kernel.h"
 #include "session.h"
 #include "uffd.h"
@@ -26,6 +32,26 @@
 #define REFRESH_INTERVAL_NS UINT64_C(1000000)
 #define REFRESH_TIGHT 8
 #define REFRESH_WAIT 64
+/* Few pages: a span is sparse, and its neighbours are refilled with it, so many runs in all at 1.5 us. */
+#define SPARSE_PAGES 16
+#define SPARSE_RUNS 4
+#define SPARSE_GROUP 32
+#define BURST_NS UINT64_C(100000000)
+/* Crumbs: so many runs, and that short. A call for one run of n pages takes 0.6 + 0.9 n us, a fault by the kernel 1.7 us. */
+#define CRUMBS_RUNS 8
+#define CRUMBS_PAGES 4
+/* Spans disarmed by one call; only while what they may take is a small part of the room. */
+#define BLOCK_SPANS 16
+#define BLOCK_SHARE 16
+#define BLOCK_SCATTERED 4
+
+enum fault_kind {
+    FAULT_PLAIN,   /* as little around it as may be */
+    FAULT_FRESH,   /* never touched, and accesses are scattered */
+    FAULT_HUGE,    /* 2 MiB pages, filled by the kernel */
+    FAULT_SPARSE,  /* few pages were resident */
+    FAULT_CRUMBED, /* many short runs were */
+};
 
 struct fault {
     struct session *session;
@@ -35,49 +61,9 @@ struct fault {
     unsigned page;         /* in the span */
     uint64_t start;        /* page address of the fault */
     struct page_set pages; /* to fill */
-    bool disarm;
+    uint16_t fills;        /* of the span, when that was decided */
+    enum fault_kind kind;
 };
-
-static uint64_t span_offset(uint32_t span) {
-    return (uint64_t)span << SPAN_SHIFT;
-}
-
-static unsigned span_pages(const struct region *region, uint32_t span) {
-    return (unsigned)(region_span_bytes(region, span) >> PAGE_SHIFT);
-}
-
-/* Calls for each piece of a span that a mapping has in the client's address space now. Takes the lock for each step. */
-#define for_each_piece(session, mapping_, first, last, address, length, offset) \
-    for (size_t cursor_ = 0;                                                    \
-         fault_next_piece(session, mapping_, first, last, &cursor_, &(address), &(length), &(offset));)
-
-static bool fault_next_piece(struct session *session, const struct mapping *mapping, uint64_t first, uint64_t last,
-                             size_t *cursor, uint64_t *address, uint64_t *length, uint64_t *offset) {
-    bool more;
-
-    session_lock(session);
-    more = extents_next(&session->extents, mapping, first, last, cursor, address, length, offset);
-    session_unlock(session);
-    return more;
-}
-
-/* Under the lock: a span's commitment becomes pages. */
-static void set_commit(struct session *session, struct mapping *mapping, uint32_t span, unsigned pages) {
-    int64_t change = ((int64_t)pages - mapping->span_commit[span]) * (INT64_C(1) << PAGE_SHIFT);
-
-    if (change == 0)
-        return;
-    mapping->span_commit[span] = (uint16_t)pages;
-    mapping->committed = (uint64_t)((int64_t)mapping->committed + change);
-    gate_adjust(session->domain, change);
-}
-
-static void wake_span(struct session *session, const struct mapping *mapping, uint32_t span) {
-    uint64_t address, length, offset;
-
-    for_each_piece (session, mapping, span_offset(span), span_offset(span + 1), address, length, offset)
-        uffd_wake(session, address, length);
-}
 
 /* Answers as the kernel would where no armed mapping of ours is known: one zero page. */
 static enum fault_answer answer_unknown(struct session *session, uint64_t address) {
@@ -89,43 +75,119 @@ static enum fault_answer answer_unknown(struct session *session, uint64_t addres
     return FAULT_DONE;
 }
 
-/* Under the lock: was the chunk of this page dropped and not brought back? */
+/* ---- deciding, under the lock ---- */
+
+/* Was the chunk of this page dropped and not brought back? */
 static bool is_refault(const struct region *region, uint32_t span, unsigned page) {
     uint64_t chunk = (span_offset(span) + ((uint64_t)page << PAGE_SHIFT)) >> region->chunk_shift;
 
     return (atomic_load_explicit(&region->chunk_flags[chunk], memory_order_relaxed) & POLICY_CHUNK_GONE) ||
-           page_set_has(&region->spans[span].history, page);
+           (region->spans[span].has_history && page_set_has(&region->history[span], page));
 }
 
 static bool is_streaming(const struct fault *fault) {
     struct page_set resident;
 
     return fault->span > 0 && fault->mapping->span_state[fault->span - 1] == MAPPING_DISARMED &&
+           region_has_tail(fault->region, fault->span - 1) &&
            region_resident(fault->region, fault->span - 1, &resident) == (int)SPAN_PAGES;
 }
 
-/* Under the lock: which pages to fill. */
-static void choose_pages(struct fault *fault) {
-    const struct span *span = &fault->region->spans[fault->span];
+/* Does a history of few pages tell of a span that has hardly any others? */
+static bool is_sparse(const struct region *region, uint32_t span) {
+    return region->spans[span].has_history && region->spans[span].resident == SPAN_KNOWN &&
+           page_set_count(&region->history[span]) <= SPARSE_PAGES &&
+           page_set_count_runs(&region->history[span]) <= SPARSE_RUNS;
+}
 
-    if (fault->region->options & DRP_REGION_HUGE)
-        return; /* the kernel fills a huge page at once */
-    fault->pages = span->history;
-    if (page_set_count(&fault->pages) == 0 && !span->touched && is_streaming(fault))
+static bool is_crumbed(const struct region *region, uint32_t span) {
+    unsigned runs;
+
+    if (!region->spans[span].has_history)
+        return false;
+    runs = page_set_count_runs(&region->history[span]);
+    return runs >= CRUMBS_RUNS && page_set_count(&region->history[span]) < runs * CRUMBS_PAGES;
+}
+
+static bool is_fresh(const struct region *region, uint32_t span) {
+    return !region->spans[span].touched && !region->spans[span].has_history && !region->adopted;
+}
+
+/* Of a span that was never touched: all of it, or just the page. */
+static void choose_fresh(struct fault *fault) {
+    bool streaming = is_streaming(fault);
+
+    fault->mapping->scattered = streaming ? 0 : fault->mapping->scattered + 1;
+    if (streaming)
         page_set_add_range(&fault->pages, 0, span_pages(fault->region, fault->span));
+    else if (fault->mapping->scattered > BLOCK_SCATTERED)
+        fault->kind = FAULT_FRESH;
+}
+
+/* Which pages to fill. */
+static void choose_pages(struct fault *fault) {
+    struct region *region = fault->region;
+    struct span *span = &region->spans[fault->span];
+
+    fault->fills = span->fills;
+    if (region->options & DRP_REGION_HUGE) {
+        fault->kind = FAULT_HUGE; /* the kernel fills a huge page at once */
+        return;
+    }
+    if (is_fresh(region, fault->span)) {
+        if (!region_is_opaque(region))
+            span->resident = SPAN_KNOWN;
+        choose_fresh(fault);
+    } else if (is_sparse(region, fault->span))
+        fault->kind = FAULT_SPARSE;
+    else if (is_crumbed(region, fault->span))
+        fault->kind = FAULT_CRUMBED;
+    if (span->has_history)
+        fault->pages = region->history[fault->span];
     page_set_add(&fault->pages, fault->page);
 }
 
 /* The window of 64 KiB around the page, and nothing outside it. */
 static void narrow_pages(struct fault *fault) {
     unsigned first = fault->page / WINDOW_PAGES * WINDOW_PAGES;
-    struct page_set window = {0};
+    struct page_set all = fault->pages, window = {0};
 
     page_set_add_range(&window, first, WINDOW_PAGES);
-    for (size_t i = 0; i < SPAN_PAGES / 64; i++)
-        fault->pages.bits[i] &= window.bits[i];
+    fault->pages = (struct page_set){0};
+    page_set_add_common(&fault->pages, &all, &window);
     page_set_add(&fault->pages, fault->page);
 }
+
+/* The bytes that the gate is asked for. */
+static uint64_t wanted_bytes(const struct fault *fault) {
+    return fault->kind == FAULT_HUGE ? region_span_bytes(fault->region, fault->span)
+                                     : (uint64_t)page_set_count(&fault->pages) << PAGE_SHIFT;
+}
+
+static enum gate_verdict ask_gate(struct fault *fault, bool forced) {
+    struct session *session = fault->session;
+    uint64_t bytes = wanted_bytes(fault);
+    enum gate_verdict verdict = gate_ask(session->domain, bytes);
+
+    if (verdict != GATE_FREE && !forced && kernel_now() - session->pager.last_refresh > REFRESH_INTERVAL_NS) {
+        bool wait = verdict == GATE_WAIT;
+
+        session->pager.last_refresh = kernel_now();
+        session_unlock(session);
+        if (intercept_refresh(session, wait ? REFRESH_WAIT : REFRESH_TIGHT, false, SPAN_SIZE) > 0 && wait) {
+            session_lock(session);
+            return gate_ask(session->domain, bytes);
+        }
+        session_lock(session);
+    }
+    if (verdict == GATE_WAIT && forced) {
+        counter_add(&session->counters.gate_timeouts, 1);
+        return GATE_TIGHT;
+    }
+    return verdict;
+}
+
+/* ---- filling ---- */
 
 static enum uffd_outcome fill_pages(const struct fault *fault, uint64_t *filled) {
     enum uffd_outcome outcome = UFFD_OK;
@@ -144,8 +206,8 @@ static enum uffd_outcome fill_pages(const struct fault *fault, uint64_t *filled)
     return outcome;
 }
 
-/* Under the lock: these pages are back. */
-static void note_filled(const struct fault *fault) {
+/* Under the lock: these pages are back, and so many bytes of them by us. */
+static void note_filled(const struct fault *fault, uint64_t filled) {
     struct region *region = fault->region;
     struct span *span = &region->spans[fault->span];
     unsigned shift = region->chunk_shift - PAGE_SHIFT, first = 0, count;
@@ -154,87 +216,141 @@ static void note_filled(const struct fault *fault) {
         uint64_t chunk = (span_offset(fault->span) >> region->chunk_shift) + (first >> shift);
         uint64_t last = (span_offset(fault->span) >> region->chunk_shift) + ((first + count - 1) >> shift);
 
-        page_set_remove_range(&span->history, first, count);
         for (; chunk <= last && chunk < region->chunk_count; chunk++)
-            atomic_fetch_and_explicit(&region->chunk_flags[chunk], (uint8_t)~POLICY_CHUNK_GONE, memory_order_relaxed);
+            region_clear_gone(region, chunk);
     }
+    if (span->has_history) {
+        page_set_remove(&region->history[fault->span], &fault->pages);
+        span->has_history = !page_set_is_empty(&region->history[fault->span]);
+    }
+    /* A drop that came in between may have taken some of it along. */
+    if (span->fills != fault->fills || span->in_flight > 0)
+        span->resident = 0;
+    else if (span->resident & SPAN_KNOWN)
+        span->resident = (uint16_t)(span->resident + (filled >> PAGE_SHIFT));
     span->fills++;
 }
 
-/* Under the lock: nothing of the span is known to be gone any more, the kernel may fill any of it. */
-static void forget_gone(struct region *region, uint32_t span) {
-    uint64_t chunk = (uint64_t)span << (SPAN_SHIFT - region->chunk_shift);
+/* Under the lock: may a sparse neighbour be refilled along with the span? Then its pages are chosen. */
+static bool choose_neighbour(struct fault *fault, unsigned *runs) {
+    const struct span *span = &fault->region->spans[fault->span];
 
-    for (uint64_t i = 0; i < region_chunks_per_span(region) && chunk + i < region->chunk_count; i++)
-        atomic_fetch_and_explicit(&region->chunk_flags[chunk + i], (uint8_t)~POLICY_CHUNK_GONE, memory_order_relaxed);
-    region->spans[span].history = (struct page_set){0};
-    region->spans[span].fills++;
+    if (fault->mapping->span_state[fault->span] != MAPPING_ARMED || span->in_flight > 0 ||
+        !is_sparse(fault->region, fault->span))
+        return false;
+    fault->pages = fault->region->history[fault->span];
+    fault->fills = span->fills;
+    *runs += page_set_count_runs(&fault->pages);
+    return *runs <= SPARSE_GROUP && gate_ask(fault->session->domain, wanted_bytes(fault)) == GATE_FREE;
 }
 
-/* Under the lock: may the span be disarmed? Then it counts as disarmed, and its commitment is made. */
-static bool commit_disarm(struct fault *fault) {
-    struct session *session = fault->session;
-    struct page_set resident;
-    unsigned total = span_pages(fault->region, fault->span), missing;
-    int n;
+/* How many neighbours to look at: each touch that soon follows another doubles them, a lone one brings back its own span only. */
+static uint32_t note_burst(struct fault *fault) {
+    struct mapping *mapping = fault->mapping;
+    uint64_t now = kernel_now();
 
-    if (fault->region->spans[fault->span].in_flight || fault->mapping->disarmed_runs >= session->pager.runs_max)
+    mapping->burst = now - mapping->burst_at > BURST_NS ? 0 : mapping->burst + 1;
+    mapping->burst_at = now;
+    return mapping->burst < 5 ? 1U << mapping->burst : SPARSE_GROUP;
+}
+
+/* What was resident around a sparse span comes back with it: one round trip for all. It stays armed. */
+static void refill_neighbours(struct fault *of) {
+    uint32_t base = of->span / SPARSE_GROUP * SPARSE_GROUP, window = note_burst(of);
+    struct fault fault = *of;
+    unsigned runs = page_set_count_runs(&of->pages);
+
+    for (uint32_t i = 1; i < window && runs < SPARSE_GROUP; i++) {
+        enum uffd_outcome outcome;
+        uint64_t filled = 0;
+        bool chosen;
+
+        fault.span = base + (of->span - base + i) % SPARSE_GROUP;
+        if (fault.span >= fault.region->span_count)
+            continue;
+        session_lock(fault.session);
+        chosen = choose_neighbour(&fault, &runs);
+        session_unlock(fault.session);
+        if (!chosen)
+            continue;
+        outcome = fill_pages(&fault, &filled);
+        counter_add(&fault.session->counters.filled_bytes, filled);
+        if (outcome != UFFD_OK)
+            return; /* its history stands */
+        session_lock(fault.session);
+        note_filled(&fault, filled);
+        session_unlock(fault.session);
+    }
+}
+
+/* ---- disarming ---- */
+
+/* Under the lock: may this span be disarmed with one of the kind beside it? */
+static bool is_alike(const struct fault *fault, uint32_t span) {
+    if (fault->mapping->span_state[span] != MAPPING_ARMED || fault->region->spans[span].in_flight > 0)
         return false;
-    n = region_resident(fault->region, fault->span, &resident);
-    missing = n < 0 ? total : total - (unsigned)n;
-    if (!gate_commit(session->domain, (uint64_t)missing << PAGE_SHIFT))
+    switch (fault->kind) {
+    case FAULT_FRESH:
+        return is_fresh(fault->region, span);
+    case FAULT_CRUMBED:
+        return is_crumbed(fault->region, span);
+    default:
+        return fault->kind == FAULT_HUGE;
+    }
+}
+
+/* Under the lock: commits and touches a neighbour. */
+static bool take_along(struct fault *fault, uint32_t span) {
+    if (!is_alike(fault, span) || !intercept_commit(fault->session, fault->mapping, span))
         return false;
-    fault->mapping->span_commit[fault->span] = (uint16_t)missing;
-    fault->mapping->committed += (uint64_t)missing << PAGE_SHIFT;
+    region_touch(fault->region, span, session_tick(fault->session));
     return true;
 }
 
-/* Makes the kernel fill the span from now on. Waiters still have to be woken. */
-static bool disarm(struct fault *fault) {
-    struct session *session = fault->session;
-    bool wp = session->pager.use_wp && !(fault->region->options & DRP_REGION_HUGE);
-    uint64_t address, length, offset;
-    enum uffd_outcome outcome = UFFD_OK;
+/*
+ * Under the lock: which spans around the fault to disarm, and their commitments. false: none. Those of a block that lies at a multiple of its size, so
+ * that a walk in either direction meets few of them.
+ */
+static bool choose_block(struct fault *fault, uint32_t *ret_first, uint32_t *ret_count) {
+    uint32_t size = BLOCK_SPANS, base, first = fault->span, end = fault->span + 1;
 
-    for_each_piece (session, fault->mapping, span_offset(fault->span), span_offset(fault->span + 1), address, length,
-                    offset) {
-        outcome = wp ? uffd_register(session, address, length, UFFD_MODE_WP) : uffd_unregister(session, address, length);
-        if (outcome != UFFD_OK)
-            break;
-    }
-    session_lock(session);
-    if (outcome == UFFD_OK) {
-        mapping_set_state(fault->mapping, fault->span, wp ? MAPPING_DISARMED : MAPPING_UNREGISTERED);
-        forget_gone(fault->region, fault->span);
-    } else /* ENOMEM at max_map_count, or something moved: it stays armed */
-        set_commit(session, fault->mapping, fault->span, 0);
-    session_unlock(session);
-    return outcome == UFFD_OK;
+    if (fault->region->spans[fault->span].in_flight > 0 ||
+        fault->mapping->disarmed_runs >= fault->session->pager.runs_max ||
+        !intercept_commit(fault->session, fault->mapping, fault->span))
+        return false;
+    while (size > 1 && gate_room(fault->session->domain) < (uint64_t)size * SPAN_SIZE * BLOCK_SHARE)
+        size /= 2;
+    base = fault->span / size * size;
+    while (first > base && take_along(fault, first - 1))
+        first--;
+    while (end < base + size && end < fault->region->span_count && take_along(fault, end))
+        end++;
+    *ret_first = first;
+    *ret_count = end - first;
+    return true;
 }
 
-/* Under the lock. */
-static enum gate_verdict ask_gate(struct fault *fault, bool forced) {
-    struct session *session = fault->session;
-    uint64_t bytes = fault->region->options & DRP_REGION_HUGE ? region_span_bytes(fault->region, fault->span)
-                                                              : (uint64_t)page_set_count(&fault->pages) << PAGE_SHIFT;
-    enum gate_verdict verdict = gate_ask(session->domain, bytes);
+/* After the fill: disarms, if that is right, and lets the waiters go on. */
+static void disarm_and_wake(struct fault *fault, enum uffd_outcome outcome, enum gate_verdict verdict) {
+    uint32_t first = fault->span, count = 1;
+    bool disarmed = false;
 
-    if (verdict != GATE_FREE && !forced && kernel_now() - session->pager.last_refresh > REFRESH_INTERVAL_NS) {
-        bool wait = verdict == GATE_WAIT;
+    if (outcome == UFFD_OK && verdict == GATE_FREE && fault->kind == FAULT_SPARSE)
+        refill_neighbours(fault);
+    else if (outcome == UFFD_OK && verdict == GATE_FREE) {
+        session_lock(fault->session);
+        disarmed = choose_block(fault, &first, &count);
+        session_unlock(fault->session);
+    }
+    /* Without memory even after the wait, the kernel shall do as its own policy says. */
+    if (disarmed || outcome == UFFD_MEMORY)
+        disarmed = intercept_disarm(fault->session, fault->mapping, first, count);
+    if (!disarmed && page_set_is_empty(&fault->pages)) { /* nobody else will fill it: a small page then */
+        uint64_t filled = 0;
 
-        session->pager.last_refresh = kernel_now();
-        session_unlock(session);
-        if (fault_refresh_commitments(session, wait ? REFRESH_WAIT : REFRESH_TIGHT, false, SPAN_SIZE) > 0 && wait) {
-            session_lock(session);
-            return gate_ask(session->domain, bytes);
-        }
-        session_lock(session);
+        uffd_zero(fault->session, fault->start, UINT64_C(1) << PAGE_SHIFT, &filled);
     }
-    if (verdict == GATE_WAIT && forced) {
-        counter_add(&session->counters.gate_timeouts, 1);
-        return GATE_TIGHT;
-    }
-    return verdict;
+    intercept_wake(fault->session, fault->mapping, first, count);
 }
 
 static enum fault_answer fill_and_disarm(struct fault *fault, enum gate_verdict verdict, bool forced) {
@@ -256,18 +372,13 @@ static enum fault_answer fill_and_disarm(struct fault *fault, enum gate_verdict 
         return FAULT_GATED;
 
     session_lock(session);
-    note_filled(fault);
-    fault->disarm = outcome == UFFD_OK && verdict == GATE_FREE && commit_disarm(fault);
+    note_filled(fault, filled);
     session_unlock(session);
-
-    /* Without memory even after the wait, the kernel shall do as its own policy says. */
-    if (fault->disarm || outcome == UFFD_MEMORY)
-        fault->disarm = disarm(fault);
-    if (!fault->disarm && (fault->region->options & DRP_REGION_HUGE)) /* nobody else will fill it: a small page then */
-        uffd_zero(session, fault->start, UINT64_C(1) << PAGE_SHIFT, &filled);
-    wake_span(session, fault->mapping, fault->span);
+    disarm_and_wake(fault, outcome, verdict);
     return FAULT_DONE;
 }
+
+/* ---- the fault ---- */
 
 /* Under the lock: finds out what faults. false: no armed span of ours. */
 static bool fault_begin(struct fault *fault, uint64_t address) {
@@ -297,8 +408,8 @@ enum fault_answer fault_answer(struct session *session, uint64_t address, bool f
     }
     if (atomic_load(&session->quarantined)) { /* no new fills: the kernel does it */
         session_unlock(session);
-        disarm(&fault);
-        wake_span(session, fault.mapping, fault.span);
+        intercept_disarm(session, fault.mapping, fault.span, 1);
+        intercept_wake(session, fault.mapping, fault.span, 1);
         return FAULT_DONE;
     }
     if (fault.region->spans[fault.span].in_flight && !forced) {
@@ -314,7 +425,8 @@ enum fault_answer fault_answer(struct session *session, uint64_t address, bool f
     if (verdict == GATE_TIGHT || forced) {
         narrow_pages(&fault);
         verdict = GATE_TIGHT;
-    }
+    } else if (fault.kind == FAULT_CRUMBED || session->pager.kernel_fills)
+        fault.pages = (struct page_set){0}; /* the kernel does it, once the span is disarmed */
     if (is_refault(fault.region, fault.span, fault.page)) {
         counter_add(&session->counters.refaults, 1);
         counter_add(&fault.region->refaults, 1);
@@ -342,6 +454,7 @@ enum fault_answer fault_populate(struct session *session, struct pager_command *
     end = span_offset(fault.span + 1) < command->end ? span_offset(fault.span + 1) : command->end;
 
     session_lock(session);
+    fault.fills = region->spans[fault.span].fills;
     page_set_add_range(&fault.pages, fault.page, (unsigned)((end - command->offset) >> PAGE_SHIFT));
     verdict = ask_gate(&fault, false);
     if (verdict == GATE_WAIT) {
@@ -366,9 +479,9 @@ enum fault_answer fault_populate(struct session *session, struct pager_command *
     counter_add(&session->counters.filled_bytes, filled);
     command->filled += filled;
     session_lock(session);
-    note_filled(&fault);
+    note_filled(&fault, filled);
     session_unlock(session);
-    wake_span(session, fault.mapping, fault.span);
+    intercept_wake(session, fault.mapping, fault.span, 1);
     if (outcome == UFFD_EVENTS)
         return FAULT_DROPPING; /* read them, then the same step again */
     if (outcome != UFFD_OK) {
@@ -378,115 +491,4 @@ enum fault_answer fault_populate(struct session *session, struct pager_command *
     command->offset = end;
     command->deadline = 0;
     return command->offset >= command->end ? FAULT_DONE : FAULT_DROPPING;
-}
-
-/* ---- arming ---- */
-
-static enum uffd_outcome arm_mapping(struct session *session, struct mapping *mapping, uint32_t span) {
-    enum uffd_outcome outcome = UFFD_OK;
-    uint64_t address, length, offset;
-
-    for_each_piece (session, mapping, span_offset(span), span_offset(span + 1), address, length, offset) {
-        int mapped = mapping->span_state[span] != MAPPING_UNREGISTERED
-                         ? 1
-                         : pager_still_mapped(session, mapping, address, length, offset);
-
-        if (mapped < 0)
-            return UFFD_FAILED;
-        if (mapped == 0) {
-            /* Nothing told us when it was unmapped: forget that piece. */
-            session_lock(session);
-            extents_remove(&session->extents, address, address + length);
-            session_unlock(session);
-            cursor_ = 0;
-            continue;
-        }
-        outcome = uffd_register(session, address, length, UFFD_MODE_MISSING);
-        if (outcome != UFFD_OK)
-            break;
-    }
-    return outcome;
-}
-
-uint64_t fault_arm(struct session *session, struct region *region, uint32_t span) {
-    uint64_t back = 0;
-
-    for (unsigned i = 0; i < region->n_mappings; i++) {
-        struct mapping *mapping = region->mappings[i];
-
-        if (!mapping->intercepted || mapping->span_state[span] == MAPPING_ARMED ||
-            mapping->disarmed_runs >= session->pager.runs_max)
-            continue;
-        if (arm_mapping(session, mapping, span) != UFFD_OK)
-            continue;
-        session_lock(session);
-        mapping_set_state(mapping, span, MAPPING_ARMED);
-        back += (uint64_t)mapping->span_commit[span] << PAGE_SHIFT;
-        set_commit(session, mapping, span, 0);
-        session_unlock(session);
-    }
-    return back;
-}
-
-/* ---- commitments ---- */
-
-#define REFRESH_BATCH 16
-
-struct refresh {
-    struct region *regions[REFRESH_BATCH];
-    uint32_t spans[REFRESH_BATCH];
-    unsigned n;
-    uint64_t back;
-};
-
-/* Under the lock: measures touched spans of a mapping from its cursor on, until the batch is full. */
-static void refresh_mapping(struct session *session, struct mapping *mapping, unsigned max, struct refresh *refresh) {
-    struct region *region = mapping->region;
-    uint32_t n = atomic_load(&region->touched_count);
-
-    for (uint32_t steps = 0; steps < n && refresh->n < max && mapping->committed > 0; steps++) {
-        uint64_t before = mapping->committed;
-        struct page_set resident;
-        uint32_t span;
-        int pages;
-
-        mapping->refresh = mapping->refresh + 1 < n ? mapping->refresh + 1 : 0;
-        span = atomic_load(&region->touched[mapping->refresh]);
-        if (mapping->span_commit[span] == 0)
-            continue;
-        pages = region_resident(region, span, &resident);
-        if (pages < 0)
-            continue;
-        set_commit(session, mapping, span, span_pages(region, span) - (unsigned)pages);
-        refresh->back += before > mapping->committed ? before - mapping->committed : 0;
-        refresh->regions[refresh->n] = region;
-        refresh->spans[refresh->n++] = span;
-    }
-}
-
-uint64_t fault_refresh_commitments(struct session *session, unsigned max, bool rearm, uint64_t wanted) {
-    uint64_t back = 0;
-
-    while (max > 0 && back < wanted) {
-        struct refresh refresh = {0};
-        unsigned batch = max < REFRESH_BATCH ? max : REFRESH_BATCH;
-        uint64_t left = 0;
-        struct region *region;
-
-        session_lock(session);
-        LIST_FOREACH (region, &session->regions, link)
-            for (unsigned i = 0; i < region->n_mappings; i++) {
-                refresh_mapping(session, region->mappings[i], batch, &refresh);
-                left += region->mappings[i]->committed;
-            }
-        session_unlock(session);
-        back += refresh.back;
-        /* A region is freed only by a command to this thread, so these still stand. */
-        for (unsigned i = 0; rearm && i < refresh.n && back < wanted; i++)
-            back += fault_arm(session, refresh.regions[i], refresh.spans[i]);
-        max -= batch;
-        if (refresh.n < batch || left == 0)
-            break;
-    }
-    return back;
 }

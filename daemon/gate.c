@@ -38,6 +38,17 @@ bool gate_commit(struct domain *domain, uint64_t bytes) {
     return true;
 }
 
+uint64_t gate_room(const struct domain *domain) {
+    int64_t room = INT64_MAX;
+
+    for (const struct domain *d = domain; d; d = d->parent) {
+        int64_t credit = atomic_load_explicit(&d->credit, memory_order_relaxed);
+
+        room = credit < room ? credit : room;
+    }
+    return room > 0 ? (uint64_t)room : 0;
+}
+
 void gate_adjust(struct domain *domain, int64_t bytes) {
     for (struct domain *d = domain; d; d = d->parent) {
         atomic_fetch_add_explicit(&d->commitment, bytes, memory_order_relaxed);

@@ -28,6 +28,8 @@ enum gate_verdict {
 enum gate_verdict gate_ask(struct domain *domain, uint64_t bytes);
 /* May a span be disarmed that the kernel can then fill with so many bytes more? If so, they are committed. */
 bool gate_commit(struct domain *domain, uint64_t bytes);
+/* The least credit of the chain of domains; 0 if there is none. */
+uint64_t gate_room(const struct domain *domain);
 /* A commitment becomes larger (negative: smaller, or ends). Always allowed. */
 void gate_adjust(struct domain *domain, int64_t bytes);
 

@@ -59,6 +59,11 @@
 #define SEALS_SIZE (F_SEAL_SHRINK | F_SEAL_GROW)
 #define SEALS_ALL (SEALS_SIZE | F_SEAL_SEAL)
 
+/* In no header of Debian 12: the same number on every architecture. */
+#ifndef SYS_cachestat
+#define SYS_cachestat 451
+#endif
+
 #define FILL_ROUNDS 2
 #define FILL_BYTES_SMALL (UINT64_C(8) << 20)
 #define FILL_BYTES_HUGE (UINT64_C(128) << 20)
@@ -199,6 +204,45 @@ static void probe_psi(struct kernel *kernel) {
     close_fd(&fd);
 }
 
+int64_t kernel_cached_pages(int fd, uint64_t offset, uint64_t length) {
+    struct {
+        uint64_t offset, length;
+    } range = {offset, length};
+    struct {
+        uint64_t cached, dirty, writeback, evicted, recently_evicted;
+    } counts;
+
+    return syscall(SYS_cachestat, fd, &range, &counts, 0) < 0 ? -errno : (int64_t)counts.cached;
+}
+
+static void probe_cachestat(struct kernel *kernel) {
+    int fd = -1;
+
+    if (kernel_data_object(kernel, 4096, false, &fd) < 0)
+        return;
+    kernel->cachestat = pwrite(fd, "", 1, 0) == 1 && kernel_cached_pages(fd, 0, 4096) == 1;
+    close(fd);
+}
+
+/* The first line of a file of /sys; empty if there is none. */
+static void read_setting(const char *path, char *line, size_t size) {
+    FILE *file = fopen(path, "re");
+
+    if (!file || !fgets(line, (int)size, file))
+        line[0] = '\0';
+    if (file)
+        fclose(file);
+}
+
+static void read_settings(struct kernel *kernel) {
+    char line[256];
+
+    read_setting("/sys/devices/system/node/has_memory", line, sizeof(line));
+    kernel->numa = strpbrk(line, ",-") != NULL;
+    read_setting("/sys/kernel/mm/transparent_hugepage/enabled", line, sizeof(line));
+    kernel->thp_always = strstr(line, "[always]") != NULL;
+}
+
 int kernel_psi_open(const char *path, uint64_t stall_us, uint64_t window_us) {
     char text[64];
     int fd;
@@ -309,6 +353,8 @@ int kernel_init(struct kernel *kernel) {
     probe_userfaultfd(&found);
     probe_uring(&found);
     probe_psi(&found);
+    probe_cachestat(&found);
+    read_settings(&found);
     measure_fill_rates(&found);
     *kernel = found;
     return 0;

@@ -25,6 +25,9 @@ struct kernel {
     int uffd_error;         /* 0: a full userfaultfd can be made by this process; else negative errno */
     uint64_t uffd_features; /* those that UFFDIO_API offers */
     bool uffd_wp_shmem;     /* UFFD_FEATURE_WP_HUGETLBFS_SHMEM: disarm by write-protect mode */
+    bool cachestat;         /* cachestat(2) counts the pages of an object (Linux 6.5) */
+    bool numa;              /* several nodes have memory: a fill by the daemon would come from its own */
+    bool thp_always;        /* transparent huge pages for everybody, unless they refuse */
     int uring_error;        /* 0: io_uring can be had */
     int psi_error;          /* 0: a PSI trigger on memory can be had */
     bool psi_short;         /* windows under 2 s allowed */
@@ -45,6 +48,9 @@ int kernel_psi_open(const char *path, uint64_t stall_us, uint64_t window_us);
 int kernel_data_object(const struct kernel *kernel, uint64_t size, bool huge, int *ret_fd);
 /* Checks an object that a client hands back: a regular tmpfs file, of at least size bytes, open read-write. 0 or negative errno. */
 int kernel_check_data_object(int fd, uint64_t size);
+
+/* Pages of [offset, offset + length) in an object's page cache (cachestat(2)), or negative errno. Takes no lock of the object. */
+int64_t kernel_cached_pages(int fd, uint64_t offset, uint64_t length);
 
 /* A memfd of size bytes, mode, sealed SHRINK|GROW|SEAL, read-write. */
 int kernel_page_object(const char *name, uint64_t size, mode_t mode, int *ret_fd);

@@ -36,6 +36,9 @@ struct mapping {
     uint32_t disarmed_runs; /* runs of spans that are not armed: each costs two more VMAs */
     uint64_t committed;     /* sum of span_commit in bytes */
     uint32_t refresh;       /* span at which the next refresh of commitments begins */
+    uint32_t scattered;     /* first touches in a row that did not follow a full span */
+    uint32_t burst;         /* sparse spans that were touched again in a row */
+    uint64_t burst_at;      /* ns: when the last one was */
 };
 
 /* Where a piece of a mapping is in the client's address space now. */

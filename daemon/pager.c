@@ -13,6 +13,7 @@
 #include "container.h"
 #include "fault.h"
 #include "gate.h"
+#include "intercept.h"
 #include "kernel.h"
 #include "session.h"
 #include "uffd.h"
@@ -253,8 +254,12 @@ static void pager_run_arm(struct session *session) {
     session_lock(session);
     arm = pager->arm;
     session_unlock(session);
-    for (unsigned i = 0; i < arm.n; i++)
-        fault_arm(session, arm.regions[i], arm.spans[i]);
+    for (unsigned i = 0, run; i < arm.n; i += run) {
+        for (run = 1;
+             i + run < arm.n && arm.regions[i + run] == arm.regions[i] && arm.spans[i + run] == arm.spans[i] + run;)
+            run++;
+        intercept_arm(session, arm.regions[i], arm.spans[i], run);
+    }
     worker_set_nice(&pager->worker, 0);
     atomic_fetch_add(&pager->arm_sequence, 1);
     syscall(SYS_futex, &pager->arm_sequence, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
@@ -302,7 +307,7 @@ void pager_arm_spans(struct session *session, struct region *const *regions, con
 static void pager_run_rearm(struct session *session) {
     uint64_t wanted = atomic_exchange(&session->pager.rearm_bytes, 0);
 
-    if (wanted > 0 && fault_refresh_commitments(session, PAGER_REARM_SPANS, true, wanted) > 0)
+    if (wanted > 0 && intercept_refresh(session, PAGER_REARM_SPANS, true, wanted) > 0)
         session_kick_pressure(session);
 }
 
@@ -369,7 +374,20 @@ static void pager_run_deferred(struct session *session) {
         pager_wake_all(session);
 }
 
-/* The client gave these pages up itself: nothing to bring back. */
+/* Under the lock: the client gave bytes [first, last) of a region up itself; they lie in one span. Nothing to bring back. */
+static void forget_pages(struct region *region, uint64_t first, uint64_t last) {
+    uint32_t span = (uint32_t)(first >> SPAN_SHIFT);
+    struct span *s = &region->spans[span];
+
+    if (s->resident != 0) /* what was never written costs no memory */
+        s->resident = 0;
+    if (!s->has_history)
+        return;
+    page_set_remove_range(&region->history[span], (unsigned)(first >> PAGE_SHIFT) % SPAN_PAGES,
+                          (unsigned)((last - first) >> PAGE_SHIFT));
+    s->has_history = !page_set_is_empty(&region->history[span]);
+}
+
 static void pager_forget_history(struct session *session, uint64_t start, uint64_t end) {
     const struct extent *e;
 
@@ -377,15 +395,11 @@ static void pager_forget_history(struct session *session, uint64_t start, uint64
     for (uint64_t at = start; at < end && (e = extents_overlap(&session->extents, at, end));) {
         uint64_t first = at > e->address ? at : e->address;
         uint64_t last = end < e->address + e->length ? end : e->address + e->length;
+        uint64_t o = e->offset + (first - e->address), stop = e->offset + (last - e->address), next;
 
-        for (uint64_t o = e->offset + (first - e->address); o < e->offset + (last - e->address);
-             o += UINT64_C(1) << PAGE_SHIFT) {
-            if ((o & (SPAN_SIZE - 1)) == 0 && !e->mapping->region->spans[o >> SPAN_SHIFT].touched) {
-                o += SPAN_SIZE - (UINT64_C(1) << PAGE_SHIFT); /* nothing known of that whole span */
-                continue;
-            }
-            page_set_remove_range(&e->mapping->region->spans[o >> SPAN_SHIFT].history,
-                                  (unsigned)(o >> PAGE_SHIFT) % SPAN_PAGES, 1);
+        for (; o < stop; o = next) {
+            next = (o | (SPAN_SIZE - 1)) + 1 < stop ? (o | (SPAN_SIZE - 1)) + 1 : stop;
+            forget_pages(e->mapping->region, o, next);
         }
         at = e->address + e->length;
     }
@@ -508,7 +522,7 @@ static void pager_main(struct worker *worker) {
         pager_run_deferred(session);
         if (poll(fds, 2, pager_timeout(session)) < 0)
             continue;
-        while (worker_receive(worker, &fd, &data) > 0)
+        while (fds[1].revents && worker_receive(worker, &fd, &data) > 0)
             close(fd);                /* nobody sends any */
         if (fds[0].revents & POLLERR) /* the client made its copy blocking: that holds for ours, too */
             fcntl(pager->uffd, F_SETFL, O_NONBLOCK);

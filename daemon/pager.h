@@ -41,7 +41,7 @@ struct pager_deferred {
 };
 
 /* Spans that the dropper wants armed before it punches. One request at a time, all under the session's lock. */
-#define PAGER_ARM_MAX 16
+#define PAGER_ARM_MAX 32
 struct pager_arm {
     struct region *regions[PAGER_ARM_MAX];
     uint32_t spans[PAGER_ARM_MAX];
@@ -54,6 +54,7 @@ struct pager {
     int pidfd;         /* the client's */
     int maps_fd;       /* /proc/PID/maps, to look before an unregistered range is armed; -1: not open */
     bool use_wp;       /* disarm by write-protect mode; else by unregistering */
+    bool kernel_fills; /* several NUMA nodes: what we fill would come from ours */
     uint32_t runs_max; /* runs of disarmed spans that max_map_count allows */
 
     struct pager_commands commands; /* under the session's lock */
@@ -88,8 +89,8 @@ int pager_still_mapped(struct session *session, const struct mapping *mapping, u
 void pager_submit(struct session *session, struct pager_command *command);
 
 /*
- * From the dropper: asks for spans to be armed, waits at most wait_ns (0: not at all). The spans' in_flight is up. When this returns,
- * a span is armed where its mappings' span_state says so.
+ * From the dropper: asks for spans to be armed, waits at most wait_ns (0: not at all). When this returns, a span is armed where its mappings'
+ * span_state says so: a fault in between may have disarmed it again.
  */
 void pager_arm_spans(struct session *session, struct region *const *regions, const uint32_t *spans, unsigned n,
                      uint64_t wait_ns);

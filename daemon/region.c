@@ -21,27 +21,31 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define SPAN_TAIL_PAGES UINT64_C(16)
+
 static size_t round_page(size_t size) {
     return (size + 4095) & ~(size_t)4095;
 }
 
 static int region_map_tables(struct region *region) {
     size_t spans = round_page(region->span_count * sizeof(struct span));
+    size_t history = round_page(region->span_count * sizeof(struct page_set));
     size_t ticks = round_page(region->span_count * sizeof(struct policy_span));
     size_t touched = round_page(region->span_count * sizeof(uint32_t));
     size_t flags = round_page(region->chunk_count);
     char *p;
 
-    region->tables_size = spans + ticks + touched + flags;
+    region->tables_size = spans + history + ticks + touched + flags;
     p = mmap(NULL, region->tables_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED)
         return -errno;
     madvise(p, region->tables_size, MADV_NOHUGEPAGE);
     region->tables = p;
     region->spans = (struct span *)p;
-    region->ticks = (struct policy_span *)(p + spans);
-    region->touched = (_Atomic uint32_t *)(p + spans + ticks);
-    region->chunk_flags = (_Atomic uint8_t *)(p + spans + ticks + touched);
+    region->history = (struct page_set *)(p += spans);
+    region->ticks = (struct policy_span *)(p += history);
+    region->touched = (_Atomic uint32_t *)(p += ticks);
+    region->chunk_flags = (_Atomic uint8_t *)(p + touched);
     return 0;
 }
 
@@ -106,6 +110,8 @@ int region_new(struct region **ret, const struct kernel *kernel, const struct re
     region->object_offset = shape->object_offset;
     region->chunk_base = shape->chunk_base;
     region->chunk_total = shape->chunk_total;
+    region->cachestat = kernel->cachestat;
+    region->adopted = data_fd >= 0;
     region->chunk_count = shape->size >> shape->chunk_shift;
     region->span_count = (uint32_t)((shape->size + SPAN_SIZE - 1) >> SPAN_SHIFT);
     region->data_fd = -1;
@@ -213,6 +219,32 @@ int region_resident(const struct region *region, uint32_t span, struct page_set 
     return n;
 }
 
+int region_look(const struct region *region, int fd, uint32_t span, struct page_set *ret) {
+    uint64_t bytes = region_span_bytes(region, span);
+    int64_t pages = -1;
+
+    if (region->cachestat)
+        pages = kernel_cached_pages(fd, region->object_offset + ((uint64_t)span << SPAN_SHIFT), bytes);
+    if (pages != 0 && pages != (int64_t)(bytes >> PAGE_SHIFT))
+        return region_resident(region, span, ret);
+    *ret = (struct page_set){0};
+    page_set_add_range(ret, 0, (unsigned)pages);
+    return (int)pages;
+}
+
+bool region_has_tail(const struct region *region, uint32_t span) {
+    unsigned char vec[SPAN_TAIL_PAGES];
+    uint64_t bytes = region_span_bytes(region, span), length = SPAN_TAIL_PAGES << PAGE_SHIFT;
+    bool all = true;
+
+    if (bytes < length ||
+        mincore((char *)region->object_map + ((uint64_t)span << SPAN_SHIFT) + bytes - length, length, vec) < 0)
+        return false;
+    for (unsigned i = 0; i < SPAN_TAIL_PAGES; i++)
+        all &= vec[i] & 1;
+    return all;
+}
+
 uint64_t region_resident_bytes(const struct region *region) {
     struct stat st;
 
@@ -243,48 +275,4 @@ void region_touch(struct region *region, uint32_t span, uint32_t tick) {
     region->spans[span].touched = true;
     atomic_store_explicit(&region->touched[region->touched_count], span, memory_order_relaxed);
     atomic_fetch_add_explicit(&region->touched_count, 1, memory_order_release);
-}
-
-void page_set_add_range(struct page_set *set, unsigned first, unsigned count) {
-    for (unsigned i = first; i < first + count;)
-        if (i % 64 == 0 && first + count - i >= 64) {
-            set->bits[i / 64] = UINT64_MAX;
-            i += 64;
-        } else
-            page_set_add(set, i++);
-}
-
-void page_set_remove_range(struct page_set *set, unsigned first, unsigned count) {
-    for (unsigned i = first; i < first + count; i++)
-        set->bits[i / 64] &= ~(UINT64_C(1) << (i % 64));
-}
-
-unsigned page_set_count(const struct page_set *set) {
-    unsigned n = 0;
-
-    for (size_t i = 0; i < SPAN_PAGES / 64; i++)
-        n += (unsigned)__builtin_popcountll(set->bits[i]);
-    return n;
-}
-
-unsigned page_set_count_range(const struct page_set *set, unsigned first, unsigned count) {
-    unsigned n = 0;
-
-    for (unsigned i = first; i < first + count; i++)
-        n += page_set_has(set, i);
-    return n;
-}
-
-bool page_set_next_run(const struct page_set *set, unsigned *first, unsigned *ret_count) {
-    unsigned i = *first, end;
-
-    while (i < SPAN_PAGES && !page_set_has(set, i))
-        i = set->bits[i / 64] >> (i % 64) == 0 ? (i / 64 + 1) * 64 : i + 1;
-    if (i >= SPAN_PAGES)
-        return false;
-    for (end = i; end < SPAN_PAGES && page_set_has(set, end);)
-        end += end % 64 == 0 && set->bits[end / 64] == UINT64_MAX ? 64 : 1;
-    *first = i;
-    *ret_count = end - i;
-    return true;
 }

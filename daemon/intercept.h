@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_DAEMON_INTERCEPT_H
+#define DROPPABLE_DAEMON_INTERCEPT_H
+
+/*
+ * Who fills which spans: arming, disarming, and the commitments that disarmed spans are. Runs in the pager's thread only; allocates nothing.
+ */
+
+#include "mapping.h"
+#include "region.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct session;
+
+static inline uint64_t span_offset(uint32_t span) {
+    return (uint64_t)span << SPAN_SHIFT;
+}
+static inline unsigned span_pages(const struct region *region, uint32_t span) {
+    return (unsigned)(region_span_bytes(region, span) >> PAGE_SHIFT);
+}
+
+/* For each piece of a mapping's bytes [first, last) that is in the client's address space now. Takes the lock for each step. */
+#define for_each_piece(session, mapping_, first, last, address, length, offset) \
+    for (size_t cursor_ = 0;                                                    \
+         intercept_next_piece(session, mapping_, first, last, &cursor_, &(address), &(length), &(offset));)
+
+bool intercept_next_piece(struct session *session, const struct mapping *mapping, uint64_t first, uint64_t last,
+                          size_t *cursor, uint64_t *address, uint64_t *length, uint64_t *offset);
+
+/* Has the waiters of count spans go on. */
+void intercept_wake(struct session *session, const struct mapping *mapping, uint32_t first, uint32_t count);
+
+/* Under the lock: how many pages of an armed span are there? Seldom asks the kernel: see struct span. */
+unsigned intercept_resident(const struct region *region, uint32_t span);
+
+/* Under the lock: may the armed span be disarmed? Then the commitment is made, and intercept_disarm() has to follow. */
+bool intercept_commit(struct session *session, struct mapping *mapping, uint32_t span);
+/*
+ * Makes the kernel fill count armed spans from now on, by one call. Waiters still have to be woken. A span of which it fails stays
+ * armed and its commitment ends. false: not all of them could be.
+ */
+bool intercept_disarm(struct session *session, struct mapping *mapping, uint32_t first, uint32_t count);
+/* Arms count spans of a region in all its mappings, by one call for each run. Returns the bytes of commitments that this gave back. */
+uint64_t intercept_arm(struct session *session, struct region *region, uint32_t first, uint32_t count);
+
+/*
+ * Measures at most max spans whose commitment is not used up, and takes back what the kernel has filled meanwhile. Returns the bytes
+ * taken back. rearm: arms them, too, so that all of it is taken back, until wanted bytes are reached.
+ */
+uint64_t intercept_refresh(struct session *session, unsigned max, bool rearm, uint64_t wanted);
+
+#endif
