@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * In each round of a row every contender measures once, so that all meet the same noise; who begins moves on from round to
- * round, so that nobody always comes after the same one. Owns the workers. Progress goes to stderr.
+ * In each round of a row every contender measures once, so that all meet the same noise. Order changes from round to round, so
+ * that nobody always comes after the same one, whose freed pages he gets. Owns the workers. Progress goes to stderr.
  */
 
 #include "driver.h"
@@ -36,6 +36,11 @@ static void measure(struct driver *driver, struct row_result *result, enum conte
         cell->count++;
 }
 
+/* Who is next: begins with another one in each round, and goes the other way round in every second. */
+static unsigned place(unsigned i, unsigned round, unsigned count) {
+    return (round % 2 == 0 ? i + round : round + count - i) % count;
+}
+
 static void run_row(struct driver *driver, struct row_result *result) {
     enum contender taking_part[CONTENDER_COUNT];
     unsigned count = 0;
@@ -56,7 +61,7 @@ static void run_row(struct driver *driver, struct row_result *result) {
     for (unsigned round = 0; round < result->rounds; round++) {
         fprintf(stderr, " %u", round + 1);
         for (unsigned i = 0; i < count; i++)
-            measure(driver, result, taking_part[(i + round) % count]);
+            measure(driver, result, taking_part[place(i, round, count)]);
     }
 }
 

@@ -23,6 +23,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define ROUNDS 5
+
 enum { EXIT_REGRESSION = 1, EXIT_USAGE = 2, EXIT_NO_SERVICE = 3 };
 enum {
     KEY_JSON = 256,
@@ -43,8 +45,9 @@ static const char doc[] =
     "Times droppable memory beside the kernel's own and others. Run it under a service of its own: "
     "droppablectl run -- droppable-bench."
     "\v"
-    "Each round of a row measures every contender once, so that all meet the same noise. A ratio is made within one round; "
-    "shown are the median of the rounds and the best of them.\n"
+    "Each round of a row measures every contender once, so that all meet the same noise. Shown are the medians of the rounds; "
+    "`ratio', the median of the ratios within one round; and `best', the ratio of each side's best round, which noise moves least: "
+    "goals are judged by it, unless --list says that they are by the median.\n"
     "\n"
     "--compare looks at ratios only, which hold on other machines too. A row has become worse if both its median and its best "
     "ratio are twice as bad as the baseline's: one that noise has struck is not.\n"
@@ -55,7 +58,7 @@ static const char doc[] =
 static const struct argp_option option_table[] = {
     {"rows", KEY_ROWS, "REGEX", 0, "Only rows whose name matches", 0},
     {"contenders", KEY_CONTENDERS, "REGEX", 0, "Only contenders whose name matches", 0},
-    {"rounds", KEY_ROUNDS, "N", 0, "Rounds of each row (5; 3 in the quick form)", 0},
+    {"rounds", KEY_ROUNDS, "N", 0, "Rounds of each row (5; steady rows have 11 at least)", 0},
     {"quick", KEY_QUICK, NULL, 0, "Fewer rows, smaller memory", 0},
     {"tiny", KEY_TINY, NULL, 0, "Memory so small that the figures mean nothing: shows that all works", 0},
     {"list", KEY_LIST, NULL, 0, "List contenders and rows", 1},
@@ -195,7 +198,7 @@ int main(int argc, char **argv) {
         return 0;
     }
     plan.scale = line.scale;
-    plan.rounds = line.rounds ? line.rounds : line.scale == SCALE_FULL ? 5 : line.scale == SCALE_QUICK ? 3 : 1;
+    plan.rounds = line.rounds ? line.rounds : line.scale == SCALE_TINY ? 1 : ROUNDS;
     if (result_init(&result) < 0)
         return EXIT_REGRESSION;
     if (choose(&result, &plan, &line) == 0 || plan.contenders == 0) {

@@ -27,6 +27,8 @@
 #define MAP_DROPPABLE 0x08
 #endif
 
+#define HUGE_MIN 0.9
+
 static struct drp *connection;
 
 struct drp *memory_connection(struct task *task) {
@@ -36,6 +38,17 @@ struct drp *memory_connection(struct task *task) {
         return connection;
     task_fail(task, r, "drp_new: %s", drp_detail());
     return NULL;
+}
+
+void memory_warm(uint64_t size) {
+    unsigned char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (memory == MAP_FAILED)
+        return;
+    madvise(memory, size, MADV_HUGEPAGE);
+    for (uint64_t at = 0; at < size; at += PAGE)
+        ((volatile unsigned char *)memory)[at] = 1;
+    munmap(memory, size);
 }
 
 /* ---- objects ---- */
@@ -103,27 +116,10 @@ static int open_library(struct memory *memory, struct task *task) {
     return 0;
 }
 
-/* The mapping that has the address: whether it is of a file. */
-static bool is_of_object(const void *address) {
-    FILE *file = fopen("/proc/self/maps", "re");
-    uint64_t start, end, inode;
-    bool found = false;
-    char line[512];
-
-    while (!found && file && fgets(line, sizeof(line), file))
-        found = sscanf(line, "%" SCNx64 "-%" SCNx64 " %*s %*s %*s %" SCNu64, &start, &end, &inode) == 3 &&
-                (uintptr_t)address >= start && (uintptr_t)address < end && inode != 0;
-    if (file)
-        fclose(file);
-    return found;
-}
-
 static int open_anonymous(struct memory *memory, struct task *task, int type) {
     memory->address = mmap(NULL, memory->size, PROT_READ | PROT_WRITE, type | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory->address == MAP_FAILED)
         return task_fail(task, -errno, "%s", type == MAP_DROPPABLE ? "mmap(MAP_DROPPABLE)" : "mmap");
-    if (memory->contender == CONTENDER_PRELOAD && !is_of_object(memory->address))
-        return task_fail(task, -EOPNOTSUPP, "the preload library left this mapping to the kernel");
     return 0;
 }
 
@@ -230,6 +226,27 @@ int memory_drop(struct memory *memory, struct task *task, uint64_t offset, uint6
 
 /* ---- looking ---- */
 
+/* The mapping that has the address: whether it is of a file. */
+static bool is_of_object(const void *address) {
+    FILE *file = fopen("/proc/self/maps", "re");
+    uint64_t start, end, inode;
+    bool found = false;
+    char line[512];
+
+    while (!found && file && fgets(line, sizeof(line), file))
+        found = sscanf(line, "%" SCNx64 "-%" SCNx64 " %*s %*s %*s %" SCNu64, &start, &end, &inode) == 3 &&
+                (uintptr_t)address >= start && (uintptr_t)address < end && inode != 0;
+    if (file)
+        fclose(file);
+    return found;
+}
+
+int memory_check(const struct memory *memory, struct task *task) {
+    if (memory->contender == CONTENDER_PRELOAD && !is_of_object(memory->address))
+        return task_fail(task, -EOPNOTSUPP, "the preload library left this mapping to the kernel");
+    return 0;
+}
+
 uint64_t memory_resident(const struct memory *memory) {
     uint64_t pages = memory->size / PAGE, resident = 0;
     unsigned char *there = malloc(pages);
@@ -266,4 +283,12 @@ double memory_huge_share(const struct memory *memory) {
     if (file)
         fclose(file);
     return rss > 0 ? (double)huge / (double)rss : NAN;
+}
+
+int memory_check_huge(const struct memory *memory, struct task *task) {
+    double share = memory->huge ? memory_huge_share(memory) : 1;
+
+    if (share >= HUGE_MIN)
+        return 0;
+    return task_fail(task, -EOPNOTSUPP, "of this memory only %.0f %% are huge pages", share * 100);
 }

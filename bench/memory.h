@@ -25,11 +25,22 @@ struct memory {
 };
 
 /*
+ * Uses so much memory for a moment. A virtual machine gives free memory back to its host, and getting it again costs more than
+ * what is measured here: whose turn came after a pause would pay for it.
+ */
+void memory_warm(uint64_t size);
+
+/*
  * Maps @size bytes, nothing of it resident. Without @huge 4 KiB pages are asked for. @return 0; a negative errno, with the
  * reason in @task: this contender has no such memory.
  */
 int memory_open(struct memory *memory, struct task *task, uint64_t size, bool huge);
 void memory_close(struct memory *memory);
+
+/* Whether the memory is whose it should be. Looks into /proc: not to be timed. @return 0 or a negative errno */
+int memory_check(const struct memory *memory, struct task *task);
+/* Whether what is there is in huge pages, if that was asked for. Not to be timed. @return 0 or a negative errno */
+int memory_check_huge(const struct memory *memory, struct task *task);
 
 /* Drops a part. @return 0 or a negative errno */
 int memory_drop(struct memory *memory, struct task *task, uint64_t offset, uint64_t length);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * Owns the samples. Ratios are made within one round, where both sides met the same machine, and only then summed up: what
- * slows the whole machine down for a while does not look like a difference.
+ * Owns the samples. Ratios are made within one round, where both sides met the same machine, and only then summed up by their
+ * median: what slows the whole machine down for a while does not look like a difference. The best of these ratios would be the one in
+ * which noise struck the other side alone, so the best is that of each side: noise only ever adds.
  */
 
 #include "result.h"
@@ -62,16 +63,20 @@ unsigned result_ratios(const struct row_result *result, enum contender over, enu
     return count;
 }
 
+/* Of one side's rounds. */
+static double best_of(const struct row_result *result, enum contender contender) {
+    struct summary summary = result_summary(&result->cells[contender]);
+
+    return result->row->better == BETTER_LOWER ? summary.min : summary.max;
+}
+
 double result_ratio(const struct row_result *result, enum contender over, enum contender under,
                     enum statistic statistic) {
     double ratios[ROUNDS_MAX];
-    unsigned count = result_ratios(result, over, under, ratios);
-    double best = result->row->better == BETTER_LOWER ? 0 : 1;
 
-    /* Where ours is the divisor, what is best for it is best. */
-    if (under == CONTENDER_LIBRARY)
-        best = 1 - best;
-    return sample_quantile(ratios, count, statistic == STATISTIC_BEST ? best : 0.5);
+    if (statistic == STATISTIC_BEST)
+        return best_of(result, over) / best_of(result, under);
+    return sample_quantile(ratios, result_ratios(result, over, under, ratios), 0.5);
 }
 
 double result_goal_value(const struct row_result *result, const struct goal *goal) {
@@ -86,7 +91,8 @@ void goal_text(const struct goal *goal, char *text, size_t size) {
     if (goal->kind == GOAL_BROUGHT_BACK)
         snprintf(what, sizeof(what), "%s brings back", contender_names[goal->over]);
     else
-        snprintf(what, sizeof(what), "%s/%s", contender_names[goal->over], contender_names[goal->under]);
+        snprintf(what, sizeof(what), "%s/%s%s", contender_names[goal->over], contender_names[goal->under],
+                 goal->statistic == STATISTIC_MEDIAN ? " (median)" : "");
     if (goal->min > 0 && isinf(goal->max))
         snprintf(bounds, sizeof(bounds), ">= %g", goal->min);
     else if (goal->min > 0)

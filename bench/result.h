@@ -48,7 +48,7 @@ double result_extra(const struct cell *cell, enum extra extra);
 
 /* Ratios of two contenders, each within one round. @return number of them */
 unsigned result_ratios(const struct row_result *result, enum contender over, enum contender under, double *ret);
-/* One figure of the ratios. NAN: there are none. The best is the lowest, or of throughputs the highest. */
+/* The median of the ratios, or the ratio of each side's best round. NAN: there is none. */
 double result_ratio(const struct row_result *result, enum contender over, enum contender under,
                     enum statistic statistic);
 
@@ -57,7 +57,7 @@ double result_goal_value(const struct row_result *result, const struct goal *goa
 static inline bool goal_met(const struct goal *goal, double value) {
     return value >= goal->min && value <= goal->max;
 }
-/* "library/native <= 1.2". */
+/* "library/native <= 1.2", "library/native (median) in 0.95..1.05". */
 void goal_text(const struct goal *goal, char *text, size_t size);
 
 #endif

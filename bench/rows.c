@@ -7,6 +7,10 @@
 
 #include "rows.h"
 
+#include "drop.h"
+#include "lifetime.h"
+#include "pins.h"
+#include "steady.h"
 #include "touch.h"
 
 #include <string.h>
@@ -21,9 +25,13 @@
         .statistic = STATISTIC_##statistic_, .min = (min_), .max = (max_),          \
     }
 #define AT_MOST(over_, under_, max_) RATIO(over_, under_, BEST, 0, max_)
+#define MEDIAN_WITHIN(over_, under_, min_, max_) RATIO(over_, under_, MEDIAN, min_, max_)
 #define AT_LEAST(over_, under_, min_) RATIO(over_, under_, BEST, min_, INFINITY)
 #define BROUGHT_BACK_AT_MOST(max_) \
     { .kind = GOAL_BROUGHT_BACK, .over = CONTENDER_LIBRARY, .statistic = STATISTIC_MEDIAN, .max = (max_) }
+
+#define NO_GOAL \
+    { .kind = GOAL_NONE }
 
 /* ---- touch ---- */
 
@@ -40,8 +48,63 @@
 #define HUGE(kind_, text_, order_, threads_, quick_, ...) \
     TOUCH(kind_, text_, order_, "huge", true, threads_, quick_, __VA_ARGS__)
 
-#define NO_GOAL \
-    { .kind = GOAL_NONE }
+/* ---- steady ---- */
+
+#define STEADY(name_, huge_, ...)                                                                         \
+    {                                                                                                     \
+        .name = "steady/" name_, .unit = "ns", .quick = true, .rounds = STEADY_ROUNDS,                    \
+        .contenders = BIT(NATIVE) | BIT(DONTNEED) | BIT(MEMFD) | BIT(LIBRARY) | BIT(PRELOAD),             \
+        .over = CONTENDER_LIBRARY, .under = CONTENDER_NATIVE, .goals = {__VA_ARGS__}, .run = steady_read, \
+        .huge = (huge_),                                                                                  \
+    }
+#define STEADY_ROUNDS 11
+
+/* ---- pins ---- */
+
+#define PIN(name_, threads_, place_, ...)                                                            \
+    {                                                                                                \
+        .name = "pin/" name_, .unit = "ns", .quick = true, .contenders = BIT(CAS) | BIT(LIBRARY),    \
+        .over = CONTENDER_LIBRARY, .under = CONTENDER_CAS, .goals = {__VA_ARGS__}, .run = pins_pair, \
+        .threads = (threads_), .variant = PINS_##place_,                                             \
+    }
+#define READ(name_, threads_)                                                                        \
+    {                                                                                                \
+        .name = "read/" name_, .unit = "ns", .quick = true, .contenders = BIT(LOAD) | BIT(LIBRARY),  \
+        .over = CONTENDER_LIBRARY, .under = CONTENDER_LOAD, .run = pins_read, .threads = (threads_), \
+        .variant = PINS_SAME,                                                                        \
+    }
+
+/* ---- drop ---- */
+
+#define DROPPING (BIT(NATIVE) | BIT(PAGEOUT) | BIT(DONTNEED) | BIT(FREE) | BIT(MEMFD) | BIT(LIBRARY) | BIT(PRELOAD))
+
+#define DROP(name_, size_, huge_, quick_, ...)                                                                     \
+    {                                                                                                              \
+        .name = "drop/" name_, .unit = "GB/s", .better = BETTER_HIGHER, .quick = (quick_), .contenders = DROPPING, \
+        .over = CONTENDER_LIBRARY, .under = CONTENDER_MEMFD, .goals = {__VA_ARGS__}, .run = drop_throughput,       \
+        .size = (size_), .huge = (huge_), .variant = DROP_QUIET,                                                   \
+    }
+#define BUSY(name_, size_, huge_, quick_)                                                                    \
+    {                                                                                                        \
+        .name = "drop-busy/" name_, .unit = "GB/s", .better = BETTER_HIGHER, .quick = (quick_),              \
+        .contenders = DROPPING, .over = CONTENDER_LIBRARY, .under = CONTENDER_MEMFD, .run = drop_throughput, \
+        .size = (size_), .huge = (huge_), .variant = DROP_BUSY,                                              \
+    }
+
+/* ---- lifetime ---- */
+
+#define LIVING (BIT(NATIVE) | BIT(DONTNEED) | BIT(MEMFD) | BIT(LIBRARY) | BIT(PRELOAD))
+
+#define CREATE(name_, size_)                                                                                   \
+    {                                                                                                          \
+        .name = "create/" name_, .unit = "us", .quick = true, .contenders = LIVING, .over = CONTENDER_LIBRARY, \
+        .under = CONTENDER_NATIVE, .run = lifetime_create, .size = (size_),                                    \
+    }
+#define FORK(name_, huge_)                                                                                   \
+    {                                                                                                        \
+        .name = "fork/" name_, .unit = "ms", .quick = true, .contenders = LIVING, .over = CONTENDER_LIBRARY, \
+        .under = CONTENDER_NATIVE, .run = lifetime_fork, .huge = (huge_),                                    \
+    }
 
 /* clang-format off */
 const struct row rows[] = {
@@ -73,7 +136,7 @@ const struct row rows[] = {
     SMALL(refill, "seq", SEQ, 1, true, AT_MOST(LIBRARY, NATIVE, 1.0)),
     SMALL(refill, "seq", SEQ, 2, true, NO_GOAL),
     SMALL(refill, "seq", SEQ, 8, false, NO_GOAL),
-    SMALL(refill, "random", RANDOM, 1, true, AT_MOST(LIBRARY, NATIVE, 1.2), AT_LEAST(TEXTBOOK, LIBRARY, 10)),
+    SMALL(refill, "random", RANDOM, 1, true, AT_MOST(LIBRARY, NATIVE, 1.2), RATIO(TEXTBOOK, LIBRARY, MEDIAN, 10, INFINITY)),
     SMALL(refill, "random", RANDOM, 2, true, NO_GOAL),
     SMALL(refill, "random", RANDOM, 8, true, NO_GOAL),
     SMALL(refill, "sparse", SPARSE, 1, true, AT_MOST(LIBRARY, NATIVE, 5), BROUGHT_BACK_AT_MOST(2)),
@@ -94,14 +157,43 @@ const struct row rows[] = {
     HUGE(refill, "strided", STRIDED, 1, false, NO_GOAL),
     HUGE(refill, "strided", STRIDED, 2, false, NO_GOAL),
     HUGE(refill, "strided", STRIDED, 8, false, NO_GOAL),
+
+    STEADY("4k", false, MEDIAN_WITHIN(LIBRARY, NATIVE, 0.95, 1.05)),
+    STEADY("huge", true, NO_GOAL),
+
+    PIN("1", 1, SAME, AT_MOST(LIBRARY, CAS, 1.5)),
+    PIN("same/2", 2, SAME, NO_GOAL),
+    PIN("same/8", 8, SAME, NO_GOAL),
+    PIN("apart/2", 2, APART, NO_GOAL),
+    PIN("apart/8", 8, APART, NO_GOAL),
+    READ("1", 1),
+    READ("2", 2),
+
+    /* A part of a huge page is not dropped: no 64 KiB there. */
+    DROP("64k/4k", 64 * KIB, false, true, NO_GOAL),
+    DROP("2m/4k", 2 * MIB, false, true, NO_GOAL),
+    DROP("64m/4k", 64 * MIB, false, true, NO_GOAL),
+    DROP("large/4k", 0, false, true, AT_LEAST(LIBRARY, MEMFD, 0.85)),
+    DROP("2m/huge", 2 * MIB, true, true, NO_GOAL),
+    DROP("64m/huge", 64 * MIB, true, true, NO_GOAL),
+    DROP("large/huge", 0, true, true, AT_LEAST(LIBRARY, MEMFD, 0.5)),
+    BUSY("64k/4k", 64 * KIB, false, false),
+    BUSY("2m/4k", 2 * MIB, false, true),
+    BUSY("64m/4k", 64 * MIB, false, false),
+    BUSY("large/4k", 0, false, true),
+    BUSY("2m/huge", 2 * MIB, true, false),
+    BUSY("64m/huge", 64 * MIB, true, false),
+    BUSY("large/huge", 0, true, true),
+
+    CREATE("64k", 64 * KIB),
+    CREATE("2m", 2 * MIB),
+    CREATE("1g", GIB),
+    FORK("4k", false),
+    FORK("huge", true),
 };
 /* clang-format on */
 
 const unsigned row_count = sizeof(rows) / sizeof(rows[0]);
-
-enum statistic row_statistic(const struct row *row) {
-    return row->goals[0].kind == GOAL_RATIO ? row->goals[0].statistic : STATISTIC_MEDIAN;
-}
 
 int row_theme(const struct row *row) {
     return (int)strcspn(row->name, "/");

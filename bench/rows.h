@@ -14,7 +14,10 @@
 
 enum better { BETTER_LOWER, BETTER_HIGHER };
 
-enum statistic { STATISTIC_BEST, STATISTIC_MEDIAN };
+enum statistic {
+    STATISTIC_BEST,   /* each side's best round */
+    STATISTIC_MEDIAN, /* of the ratios within one round */
+};
 
 enum pattern {
     PATTERN_SEQ,     /* every page, in order */
@@ -25,7 +28,7 @@ enum pattern {
 
 enum goal_kind {
     GOAL_NONE,
-    GOAL_RATIO,        /* of the values of two contenders, within one round */
+    GOAL_RATIO,        /* of the values of two contenders */
     GOAL_BROUGHT_BACK, /* of one contender: memory after the touch over memory before the drop */
 };
 
@@ -45,7 +48,7 @@ struct row {
     unsigned contenders; /* CONTENDER_BIT()s */
     bool quick;          /* is in the quick form */
     unsigned rounds;     /* at least so many; 0: as the command line says */
-    /* The ratio that is shown, and that --compare watches; without goals, by median. */
+    /* The ratio that is shown, and that --compare watches. */
     enum contender over, under;
     struct goal goals[ROW_GOALS];
     /* In the worker. @return 0; a negative errno: no value, @task may have the reason */
@@ -61,8 +64,6 @@ struct row {
 extern const struct row rows[];
 extern const unsigned row_count;
 
-/* How the ratio of a row is summed up: as its first goal has it. */
-enum statistic row_statistic(const struct row *row);
 /* Characters of the name before the first slash. */
 int row_theme(const struct row *row);
 

@@ -33,12 +33,14 @@ static int compare(const void *a, const void *b) {
 }
 
 double sample_quantile(double *values, size_t count, double quantile) {
-    double at = quantile * (double)(count - 1);
-    size_t below = (size_t)at;
+    size_t below;
+    double at;
 
     if (count == 0)
         return NAN;
     qsort(values, count, sizeof(*values), compare);
+    at = quantile * (double)(count - 1);
+    below = (size_t)at;
     if (below + 1 >= count)
         return values[count - 1];
     return values[below] + (at - (double)below) * (values[below + 1] - values[below]);

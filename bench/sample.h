@@ -10,7 +10,7 @@
 #include <stddef.h>
 
 enum extra {
-    EXTRA_P50,             /* of the single operations, in the row's unit of time */
+    EXTRA_P50,             /* of the single operations, in the row's unit; us if that is no time */
     EXTRA_P99,             /* the same */
     EXTRA_US_PER_PAGE,     /* us per 4 KiB, where the value is something else */
     EXTRA_RESIDENT_BEFORE, /* bytes, before the drop */

@@ -11,8 +11,20 @@
 #include <stdio.h>
 #include <string.h>
 
-#define ROW_WIDTH 24
-#define CELL_WIDTH 10
+#define ROW_WIDTH 22
+#define CELL_WIDTH 9
+
+/* What else is told of the contender whose ratio is shown, where it was taken. */
+static const struct {
+    enum extra extra;
+    const char *title;
+} beside[] = {
+    {EXTRA_FAULTS, "faults"},
+    {EXTRA_BROUGHT_BACK, "back x"},
+    {EXTRA_SERVICE_CPU_MS, "cpu ms"},
+    {EXTRA_P99, "p99"},
+};
+#define BESIDE (sizeof(beside) / sizeof(beside[0]))
 
 static bool same_theme(const struct row *a, const struct row *b) {
     return row_theme(a) == row_theme(b) && strncmp(a->name, b->name, (size_t)row_theme(a)) == 0;
@@ -42,7 +54,7 @@ static void print_goals(const struct row_result *result) {
     }
 }
 
-static void print_row(const struct row_result *result, unsigned columns) {
+static void print_row(const struct row_result *result, unsigned columns, unsigned extras) {
     const struct row *row = result->row;
 
     printf("%-*s", ROW_WIDTH, row->name);
@@ -51,6 +63,9 @@ static void print_row(const struct row_result *result, unsigned columns) {
             print_number(result_summary(&result->cells[c]).median);
     print_number(result_ratio(result, row->over, row->under, STATISTIC_MEDIAN));
     print_number(result_ratio(result, row->over, row->under, STATISTIC_BEST));
+    for (unsigned i = 0; i < BESIDE; i++)
+        if (extras & 1u << i)
+            print_number(result_extra(&result->cells[row->over], beside[i].extra));
     print_goals(result);
     printf("\n");
 }
@@ -79,28 +94,40 @@ static void print_missing(const struct result *result, unsigned first, unsigned 
     }
 }
 
+static void print_head(const struct row *row, unsigned columns, unsigned extras) {
+    printf("\n%.*s, %s, %s is better; medians, ratios %s/%s", row_theme(row), row->name, row->unit,
+           row->better == BETTER_LOWER ? "lower" : "higher", contender_names[row->over], contender_names[row->under]);
+    if (extras)
+        printf(", beside them figures of %s", contender_names[row->over]);
+    printf("\n%-*s", ROW_WIDTH, "");
+    for (unsigned c = 0; c < CONTENDER_COUNT; c++)
+        if (columns & CONTENDER_BIT(c))
+            printf("%*s", CELL_WIDTH, contender_names[c]);
+    printf("%*s%*s", CELL_WIDTH, "ratio", CELL_WIDTH, "best");
+    for (unsigned i = 0; i < BESIDE; i++)
+        if (extras & 1u << i)
+            printf("%*s", CELL_WIDTH, beside[i].title);
+    printf("\n");
+}
+
 static void print_theme(const struct result *result, unsigned first, unsigned end) {
-    unsigned columns = 0, selected = 0;
+    unsigned columns = 0, extras = 0, selected = 0;
 
     for (unsigned i = first; i < end; i++) {
         selected += result->rows[i].selected;
         for (unsigned c = 0; c < CONTENDER_COUNT; c++)
             if (result->rows[i].cells[c].count > 0)
                 columns |= CONTENDER_BIT(c);
+        for (unsigned b = 0; b < BESIDE; b++)
+            if (!isnan(result_extra(&result->rows[i].cells[rows[i].over], beside[b].extra)))
+                extras |= 1u << b;
     }
     if (selected == 0)
         return;
-    printf("\n%.*s, %s, %s is better; medians\n", row_theme(&rows[first]), rows[first].name, rows[first].unit,
-           rows[first].better == BETTER_LOWER ? "lower" : "higher");
-    printf("%-*s", ROW_WIDTH, "");
-    for (unsigned c = 0; c < CONTENDER_COUNT; c++)
-        if (columns & CONTENDER_BIT(c))
-            printf("%*s", CELL_WIDTH, contender_names[c]);
-    printf("%*s%*s  %s/%s\n", CELL_WIDTH, "ratio", CELL_WIDTH, "best", contender_names[rows[first].over],
-           contender_names[rows[first].under]);
+    print_head(&rows[first], columns, extras);
     for (unsigned i = first; i < end; i++)
         if (result->rows[i].selected)
-            print_row(&result->rows[i], columns);
+            print_row(&result->rows[i], columns, extras);
     for (unsigned c = 0; c < CONTENDER_COUNT; c++)
         print_missing(result, first, end, c);
 }

@@ -19,7 +19,6 @@
 
 #define STRIDE 16
 #define LEFT_MAX 0.05 /* of what was there: more after a drop means that it was none */
-#define HUGE_MIN 0.9
 
 struct walk {
     volatile unsigned char *address;
@@ -52,11 +51,12 @@ static void shuffle(uint32_t *pages, uint64_t count) {
     }
 }
 
-static int walk_init(struct walk *walk, const struct row *row, uint64_t size) {
+static int walk_init(struct walk *walk, const struct row *row, const struct memory *memory) {
     uint64_t step = row->pattern == PATTERN_STRIDED ? STRIDE : row->pattern == PATTERN_SPARSE ? SPAN / PAGE : 1;
 
+    walk->address = memory->address;
     walk->threads = row->threads;
-    walk->count = size / PAGE / step;
+    walk->count = memory->size / PAGE / step;
     walk->pages = malloc(walk->count * sizeof(*walk->pages));
     if (!walk->pages)
         return -ENOMEM;
@@ -91,9 +91,7 @@ static int touch_timed(struct walk *walk, const struct memory *memory, struct ta
     ret->value = (double)ns / (double)walk->count / 1000;
     ret->extra[EXTRA_RESIDENT_AFTER] = (double)memory_resident(memory);
     ret->extra[EXTRA_HUGE] = memory_huge_share(memory);
-    if (memory->huge && !(ret->extra[EXTRA_HUGE] >= HUGE_MIN))
-        return task_fail(task, -EOPNOTSUPP, "only %.0f %% of it are huge pages", ret->extra[EXTRA_HUGE] * 100);
-    return 0;
+    return memory_check_huge(memory, task);
 }
 
 int touch_first(struct task *task, struct sample *ret) {
@@ -101,11 +99,13 @@ int touch_first(struct task *task, struct sample *ret) {
     struct memory memory;
     int r;
 
+    memory_warm(task_scaled(task, 512 * MIB, 128 * MIB, 8 * MIB));
     r = memory_open(&memory, task, size_of(task), task->row->huge);
     if (r < 0)
         return r;
-    walk.address = memory.address;
-    r = walk_init(&walk, task->row, memory.size);
+    r = memory_check(&memory, task);
+    if (r == 0)
+        r = walk_init(&walk, task->row, &memory);
     if (r == 0)
         r = touch_timed(&walk, &memory, task, ret);
     memory_close(&memory);
@@ -143,8 +143,9 @@ int touch_refill(struct task *task, struct sample *ret) {
     r = memory_open(&memory, task, size_of(task), task->row->huge);
     if (r < 0)
         return r;
-    walk.address = memory.address;
-    r = walk_init(&walk, task->row, memory.size);
+    r = memory_check(&memory, task);
+    if (r == 0)
+        r = walk_init(&walk, task->row, &memory);
     if (r == 0)
         r = prepare(&walk, &memory, task, ret);
     if (r == 0)

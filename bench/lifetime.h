@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BENCH_LIFETIME_H
+#define BENCH_LIFETIME_H
+
+/*
+ * Making and freeing memory, and forking with it. row: size (0: the largest of this scale), huge.
+ */
+
+#include "rows.h"
+
+int lifetime_create(struct task *task, struct sample *ret); /* us for making and freeing, nothing touched */
+int lifetime_fork(struct task *task, struct sample *ret);   /* ms for fork(), _exit() and wait(), all resident */
+
+#endif
