@@ -78,7 +78,7 @@ int table_add(uintptr_t start, uintptr_t end, struct holding *holding) {
 static bool find(uintptr_t start, uintptr_t end, size_t *ret_index, struct piece *ret) {
     size_t i = lower(start);
 
-    if (i == count() || entries[i].start >= end)
+    if (start >= end || i == count() || entries[i].start >= end)
         return false;
     *ret = entries[i];
     if (ret->start < start)
@@ -165,7 +165,7 @@ bool table_next_piece(const struct drp_region *region, uintptr_t start, uintptr_
     size_t i;
 
     pthread_mutex_lock(&lock);
-    while (!found && start < end && find(start, end, &i, &part)) {
+    while (!found && find(start, end, &i, &part)) {
         found = part.holding->region == region;
         start = part.end;
     }

@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Programs that know nothing of droppable but mmap(2), under the preload library: this test runs itself as such a program (program.c),
+ * and looks from outside at what the service holds, so that it is certainly the service that answered.
+ */
+
+#include "child.h"
+#include "fixture.h"
+#include "program.h"
+
+#include <check.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+#define PAGE UINT64_C(4096)
+#define KIB UINT64_C(1024)
+#define MIB (1024 * KIB)
+#define TEXT_SIZE (64 * 1024)
+
+/* Linux 6.11. */
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 0x08
+#endif
+
+/* In the child: becomes the program. backend NULL: without the library. output: a file for its stdout, or NULL. */
+static void become(const char *name, const char *backend, const char *output, int socket) {
+    char library[512], number[16];
+    int fd;
+
+    if (output) {
+        fd = open(output, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        child_check(fd >= 0 && dup2(fd, STDOUT_FILENO) >= 0);
+    }
+    if (backend) {
+        snprintf(library, sizeof(library), "%s/libdroppable-preload.so", getenv("DROPPABLE_TEST_BINDIR"));
+        child_check(access(library, R_OK) == 0);
+        child_check(setenv("LD_PRELOAD", library, 1) == 0);
+        child_check(*backend ? setenv("DROPPABLE_BACKEND", backend, 1) == 0 : unsetenv("DROPPABLE_BACKEND") == 0);
+    }
+    child_check(fcntl(socket, F_SETFD, 0) == 0);
+    snprintf(number, sizeof(number), "%d", socket);
+    execl("/proc/self/exe", "test-preload", "--program", name, number, (char *)NULL);
+    child_check(false);
+}
+
+struct program {
+    const char *name, *backend, *output;
+};
+
+static void run_program(int socket, void *data) {
+    const struct program *program = data;
+
+    become(program->name, program->backend, program->output, socket);
+}
+
+static struct child start(const char *name) {
+    struct program program = {.name = name, .backend = "daemon"};
+    struct child child;
+
+    child_start(&child, run_program, &program);
+    return child;
+}
+
+static void go_on(const struct child *child) {
+    ck_assert(child_say(child->socket, '.'));
+}
+
+static uint64_t session_resident(const struct child *child) {
+    return listing_number("sessions", "pid", (uint64_t)child->pid, "resident_bytes");
+}
+
+static void drop_all(void) {
+    ck_assert_int_eq(service_ctl(&service, NULL, 0, (const char *const[]){"drop", "--all", NULL}), 0);
+}
+
+START_TEST(test_memory) {
+    struct child child = start("memory");
+
+    child_expect(&child, 'd');
+    ck_assert_uint_eq(listing_count("regions"), 2);
+    ck_assert_uint_eq(session_resident(&child), 8 * MIB + 4 * PAGE);
+    ck_assert_uint_eq(listing_number("regions", "size", 8 * MIB, "chunk_size"), 64 * KIB);
+    ck_assert_uint_eq(listing_number("regions", "size", 4 * PAGE, "chunk_size"), 4 * PAGE);
+    drop_all();
+    ck_assert_uint_eq(session_resident(&child), 0);
+    go_on(&child);
+    child_expect(&child, 'e');
+    ck_assert_uint_eq(listing_count("regions"), 0);
+    ck_assert_uint_eq(session_resident(&child), 0);
+    go_on(&child);
+    child_end(&child);
+}
+END_TEST
+
+/* Waits for the letter, compares what is resident, and lets the program go on. */
+static void expect_pages(const struct child *child, char word, uint64_t pages) {
+    child_expect(child, word);
+    ck_assert_uint_eq(session_resident(child), pages * PAGE);
+    go_on(child);
+}
+
+START_TEST(test_parts) {
+    struct child child = start("parts");
+
+    expect_pages(&child, 'a', 256);
+    expect_pages(&child, 'b', 156);
+    expect_pages(&child, 'c', 154);
+    expect_pages(&child, 'd', 150);
+    expect_pages(&child, 'e', 9 + 40 + 41 + 64);
+    child_expect(&child, 'f');
+    /* The next daemon is handed what is left of them, and only that. */
+    ck_assert(service_kill(&service, 10000));
+    service_restart(&service);
+    ck_assert(status_becomes("regions", 2, 10000));
+    for (uint64_t deadline = now_ms() + 10000; service_status(&service, "resident_bytes") > 0; drop_all())
+        ck_assert(now_ms() < deadline);
+    go_on(&child);
+    expect_pages(&child, 'g', 9 + 40 + 41 + 64);
+    child_expect(&child, 'h');
+    ck_assert_uint_eq(listing_count("regions"), 0);
+    go_on(&child);
+    child_end(&child);
+    fixture_measure();
+}
+END_TEST
+
+static void watch_advice(const char *name) {
+    struct child child = start(name);
+    uint64_t dropped;
+
+    child_expect(&child, 'a');
+    dropped = listing_number("sessions", "pid", (uint64_t)child.pid, "dropped_bytes");
+    go_on(&child);
+    child_expect(&child, 'b');
+    ck_assert_uint_eq(session_resident(&child), 216 * PAGE);
+    ck_assert_uint_eq(listing_number("sessions", "pid", (uint64_t)child.pid, "dropped_bytes") - dropped, 16 * PAGE);
+    go_on(&child);
+    child_end(&child);
+}
+
+START_TEST(test_advice) {
+    watch_advice("advice");
+}
+END_TEST
+
+START_TEST(test_nobody) {
+    watch_advice("nobody");
+}
+END_TEST
+
+START_TEST(test_fork) {
+    struct child child = start("fork");
+
+    child_expect(&child, 'f');
+    ck_assert(status_becomes("sessions", 2, 10000)); /* the program's, droppablectl's */
+    ck_assert_uint_eq(listing_count("regions"), 2);
+    ck_assert_uint_eq(session_resident(&child), MIB + 48 * PAGE);
+    go_on(&child);
+    child_end(&child);
+}
+END_TEST
+
+START_TEST(test_threads) {
+    struct child child = start("threads");
+
+    child_expect(&child, 't');
+    ck_assert(status_becomes("regions", 0, 10000));
+    ck_assert_uint_eq(session_resident(&child), 0);
+    go_on(&child);
+    child_end(&child);
+}
+END_TEST
+
+static void setup_many(void) {
+    fixture_start("[Limits]\nRegionsPerClient=4000\n");
+}
+
+START_TEST(test_many) {
+    struct child child = start("many");
+
+    child_expect(&child, 'm');
+    ck_assert_uint_eq(service_status(&service, "regions"), 2000);
+    ck_assert_uint_eq(session_resident(&child), 2000 * PAGE);
+    go_on(&child);
+    child_expect(&child, 'n');
+    ck_assert_uint_eq(service_status(&service, "regions"), 0);
+    ck_assert_uint_eq(session_resident(&child), 0);
+    go_on(&child);
+    child_end(&child);
+}
+END_TEST
+
+/* ---- against the kernel's own ---- */
+
+static bool kernel_has_it(void) {
+    void *p = mmap(NULL, PAGE, PROT_READ, MAP_DROPPABLE | MAP_ANONYMOUS, -1, 0);
+
+    if (p == MAP_FAILED)
+        return false;
+    munmap(p, PAGE);
+    return true;
+}
+
+static void output_of(const char *backend, char *ret) {
+    char path[128];
+    struct program program = {.name = "say", .backend = backend, .output = path};
+    struct child child;
+    ssize_t n;
+    int fd;
+
+    snprintf(path, sizeof(path), "%s/output", service.dir);
+    child_start(&child, run_program, &program);
+    child_end(&child);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    ck_assert_int_ge(fd, 0);
+    n = read(fd, ret, TEXT_SIZE - 1);
+    ck_assert_int_gt(n, 0);
+    ret[n] = '\0';
+    close(fd);
+    unlink(path);
+}
+
+/* Line by line, so that a difference is named. */
+static void compare(char *ours, char *kernels) {
+    char *save_ours, *save_kernels, *a = strtok_r(ours, "\n", &save_ours), *b = strtok_r(kernels, "\n", &save_kernels);
+    char context[128] = "";
+
+    while (a && b) {
+        if (*a != ' ')
+            snprintf(context, sizeof(context), "%s", a);
+        ck_assert_msg(strcmp(a, b) == 0, "after '%s': here '%s', kernel '%s'", context, a, b);
+        a = strtok_r(NULL, "\n", &save_ours);
+        b = strtok_r(NULL, "\n", &save_kernels);
+    }
+    ck_assert_msg(!a && !b, "one says more than the other");
+}
+
+START_TEST(test_same_words) {
+    static char ours[TEXT_SIZE], kernels[TEXT_SIZE];
+
+    output_of("daemon", ours);
+    ck_assert(status_becomes("dropped_bytes", 16 * PAGE, 1000)); /* of MADV_PAGEOUT: it was the service */
+    if (!kernel_has_it()) {
+        printf("this kernel has no MAP_DROPPABLE to compare with\n");
+        return;
+    }
+    output_of(NULL, kernels);
+    compare(ours, kernels);
+}
+END_TEST
+
+/* ---- backends ---- */
+
+static int try_backend(const char *backend, bool *ret_served) {
+    struct program program = {.name = "try", .backend = backend};
+    struct child child;
+    int status;
+    char word;
+
+    child_start(&child, run_program, &program);
+    if (child_hear(child.socket, &word)) {
+        *ret_served = service_status(&service, "regions") > 0;
+        go_on(&child);
+    }
+    ck_assert_int_eq(waitpid(child.pid, &status, 0), child.pid);
+    close(child.socket);
+    ck_assert(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+START_TEST(test_backends) {
+    bool has = kernel_has_it(), served = false;
+
+    ck_assert_int_eq(try_backend("daemon", &served), 0);
+    ck_assert(served);
+    ck_assert_int_eq(try_backend("", &served), 0);
+    ck_assert(served == !has);
+    served = false;
+    ck_assert_int_eq(try_backend("native", &served) == 0, has);
+    ck_assert(!served);
+    ck_assert_int_eq(try_backend("nonsense", &served), EOPNOTSUPP);
+
+    ck_assert_int_eq(setenv("DROPPABLE_SOCKET", "/nowhere/socket", 1), 0);
+    ck_assert_int_eq(try_backend("daemon", &served), EOPNOTSUPP);
+    ck_assert_int_eq(try_backend("", &served), has ? 0 : EOPNOTSUPP);
+    ck_assert_int_eq(setenv("DROPPABLE_SOCKET", service.socket, 1), 0);
+}
+END_TEST
+
+static Suite *preload_suite(void) {
+    Suite *suite = suite_create("preload");
+    TCase *tcase = tcase_create("programs"), *many = tcase_create("many");
+
+    tcase_add_checked_fixture(tcase, fixture_setup, fixture_teardown);
+    tcase_set_timeout(tcase, 60);
+    tcase_add_test(tcase, test_memory);
+    tcase_add_test(tcase, test_parts);
+    tcase_add_test(tcase, test_advice);
+    tcase_add_test(tcase, test_nobody);
+    tcase_add_test(tcase, test_fork);
+    tcase_add_test(tcase, test_threads);
+    tcase_add_test(tcase, test_same_words);
+    tcase_add_test(tcase, test_backends);
+    suite_add_tcase(suite, tcase);
+
+    tcase_add_checked_fixture(many, setup_many, fixture_teardown);
+    tcase_set_timeout(many, 60);
+    tcase_add_test(many, test_many);
+    suite_add_tcase(suite, many);
+    return suite;
+}
+
+int main(int argc, char **argv) {
+    SRunner *runner;
+    int failed;
+
+    program_main(argc, argv);
+    runner = srunner_create(preload_suite());
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? 0 : 1;
+}
