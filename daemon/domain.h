@@ -29,6 +29,7 @@ struct domain {
 
     struct cgroup_look look; /* the newest; of the machine: limit and headroom only */
     struct policy_limits limits;
+    bool took_back;        /* the last look at waiters left it at taking commitments back */
     unsigned barren;       /* plans in a row that got nothing done */
     uint64_t not_before;   /* ns: no look until then */
     unsigned deficits;     /* looks in a row that found less than the reserve */

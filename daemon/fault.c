@@ -44,6 +44,9 @@
 #define BLOCK_SPANS 16
 #define BLOCK_SHARE 16
 #define BLOCK_SCATTERED 4
+/* Promises: with more than a quarter of the headroom committed, scattered first touches make none; beyond a half, some are taken back. */
+#define AMPLE_SHARE 4
+#define SCARCE_SHARE 2
 
 enum fault_kind {
     FAULT_PLAIN,   /* as little around it as may be */
@@ -168,13 +171,15 @@ static enum gate_verdict ask_gate(struct fault *fault, bool forced) {
     struct session *session = fault->session;
     uint64_t bytes = wanted_bytes(fault);
     enum gate_verdict verdict = gate_ask(session->domain, bytes);
+    bool scarce = verdict != GATE_FREE || !gate_is_ample(session->domain, SCARCE_SHARE);
 
-    if (verdict != GATE_FREE && !forced && kernel_now() - session->pager.last_refresh > REFRESH_INTERVAL_NS) {
+    if (scarce && !forced && kernel_now() - session->pager.last_refresh > REFRESH_INTERVAL_NS) {
         bool wait = verdict == GATE_WAIT;
 
         session->pager.last_refresh = kernel_now();
         session_unlock(session);
-        if (intercept_refresh(session, wait ? REFRESH_WAIT : REFRESH_TIGHT, false, SPAN_SIZE) > 0 && wait) {
+        if (intercept_refresh(session, wait ? REFRESH_WAIT : REFRESH_TIGHT, verdict == GATE_FREE, SPAN_SIZE) > 0 &&
+            wait) {
             session_lock(session);
             return gate_ask(session->domain, bytes);
         }
@@ -318,6 +323,8 @@ static bool choose_block(struct fault *fault, uint32_t *ret_first, uint32_t *ret
         fault->mapping->disarmed_runs >= fault->session->pager.runs_max ||
         !intercept_commit(fault->session, fault->mapping, fault->span))
         return false;
+    if (!gate_is_ample(fault->session->domain, AMPLE_SHARE))
+        size = 1;
     while (size > 1 && gate_room(fault->session->domain) < (uint64_t)size * SPAN_SIZE * BLOCK_SHARE)
         size /= 2;
     base = fault->span / size * size;
@@ -330,14 +337,24 @@ static bool choose_block(struct fault *fault, uint32_t *ret_first, uint32_t *ret
     return true;
 }
 
+/*
+ * Does the span stay armed after the fill? Sparse ones do until they are touched again, and so do fresh ones where accesses are
+ * scattered and much is promised already: else 2 MiB of headroom were promised for each page that is touched.
+ */
+static bool stays_armed(const struct fault *fault) {
+    return fault->kind == FAULT_SPARSE ||
+           (fault->kind == FAULT_FRESH && !gate_is_ample(fault->session->domain, AMPLE_SHARE));
+}
+
 /* After the fill: disarms, if that is right, and lets the waiters go on. */
 static void disarm_and_wake(struct fault *fault, enum uffd_outcome outcome, enum gate_verdict verdict) {
     uint32_t first = fault->span, count = 1;
     bool disarmed = false;
 
-    if (outcome == UFFD_OK && verdict == GATE_FREE && fault->kind == FAULT_SPARSE)
-        refill_neighbours(fault);
-    else if (outcome == UFFD_OK && verdict == GATE_FREE) {
+    if (outcome == UFFD_OK && verdict == GATE_FREE && stays_armed(fault)) {
+        if (fault->kind == FAULT_SPARSE)
+            refill_neighbours(fault);
+    } else if (outcome == UFFD_OK && verdict == GATE_FREE) {
         session_lock(fault->session);
         disarmed = choose_block(fault, &first, &count);
         session_unlock(fault->session);

@@ -49,6 +49,16 @@ uint64_t gate_room(const struct domain *domain) {
     return room > 0 ? (uint64_t)room : 0;
 }
 
+bool gate_is_ample(const struct domain *domain, int64_t share) {
+    for (const struct domain *d = domain; d; d = d->parent) {
+        int64_t commitment = atomic_load_explicit(&d->commitment, memory_order_relaxed);
+
+        if (atomic_load_explicit(&d->credit, memory_order_relaxed) < commitment * (share - 1))
+            return false;
+    }
+    return true;
+}
+
 void gate_adjust(struct domain *domain, int64_t bytes) {
     for (struct domain *d = domain; d; d = d->parent) {
         atomic_fetch_add_explicit(&d->commitment, bytes, memory_order_relaxed);

@@ -30,6 +30,8 @@ enum gate_verdict gate_ask(struct domain *domain, uint64_t bytes);
 bool gate_commit(struct domain *domain, uint64_t bytes);
 /* The least credit of the chain of domains; 0 if there is none. */
 uint64_t gate_room(const struct domain *domain);
+/* Is at most a part of 1 / share of the headroom committed, in the whole chain? */
+bool gate_is_ample(const struct domain *domain, int64_t share);
 /* A commitment becomes larger (negative: smaller, or ends). Always allowed. */
 void gate_adjust(struct domain *domain, int64_t bytes);
 

@@ -46,7 +46,7 @@ static int mapping_map_pins(struct mapping *mapping, int pin_fd, int *ret_pin_fd
 int mapping_new(struct mapping **ret, struct region *region, uint64_t address, uint64_t length, uint64_t offset,
                 int pin_fd, int *ret_pin_fd) {
     struct mapping *mapping = calloc(1, sizeof(*mapping));
-    size_t commits = region->span_count * sizeof(uint16_t);
+    size_t commits = region->span_count * sizeof(uint16_t), pages = (drp_pin_bytes(region->chunk_total) + 4095) / 4096;
     int r;
 
     if (!mapping)
@@ -55,7 +55,7 @@ int mapping_new(struct mapping **ret, struct region *region, uint64_t address, u
     mapping->address = address;
     mapping->length = length;
     mapping->offset = offset;
-    mapping->tables_size = commits + region->span_count;
+    mapping->tables_size = commits + region->span_count + pages;
     mapping->tables =
         mmap(NULL, mapping->tables_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (mapping->tables == MAP_FAILED) {
@@ -65,6 +65,7 @@ int mapping_new(struct mapping **ret, struct region *region, uint64_t address, u
     }
     mapping->span_commit = mapping->tables;
     mapping->span_state = (uint8_t *)mapping->tables + commits;
+    mapping->pins_present = mapping->span_state + region->span_count;
     r = mapping_map_pins(mapping, pin_fd, ret_pin_fd);
     if (r < 0) {
         mapping_free(mapping);
@@ -83,6 +84,13 @@ struct mapping *mapping_free(struct mapping *mapping) {
         munmap(mapping->tables, mapping->tables_size);
     free(mapping);
     return NULL;
+}
+
+void mapping_look_at_pins(struct mapping *mapping) {
+    size_t size = drp_pin_bytes(mapping->region->chunk_total);
+
+    if (mincore(mapping->pins, size, mapping->pins_present) < 0)
+        memset(mapping->pins_present, 1, (size + 4095) / 4096);
 }
 
 void mapping_set_state(struct mapping *mapping, uint32_t span, enum mapping_span_state state) {

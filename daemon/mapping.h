@@ -27,6 +27,7 @@ struct mapping {
     void *pins; /* the pin page, PROT_READ */
     struct drp_pin_header *pin_header;
     struct drp_pin_cell *cells; /* of the region's first chunk */
+    uint8_t *pins_present;      /* by page of it: bit 0 says that it is there. Of who has the session's lock */
 
     /* By span of the region, one lazily filled mapping. */
     void *tables;
@@ -60,6 +61,8 @@ struct extents {
 int mapping_new(struct mapping **ret, struct region *region, uint64_t address, uint64_t length, uint64_t offset,
                 int pin_fd, int *ret_pin_fd);
 struct mapping *mapping_free(struct mapping *mapping);
+/* Brings pins_present up to date: what no client wrote must not be read, since that would fill it. */
+void mapping_look_at_pins(struct mapping *mapping);
 /* Changes the state of a span and keeps disarmed_runs. */
 void mapping_set_state(struct mapping *mapping, uint32_t span, enum mapping_span_state state);
 

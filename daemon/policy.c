@@ -92,6 +92,19 @@ static bool region_usable(const struct policy_region *region) {
     return region->chunk_shift >= 12 && region->chunk_shift <= POLICY_SPAN_SHIFT && region->chunk_count > 0;
 }
 
+/* Has a client written to a page of these cells? */
+static bool pins_written(const struct policy_region *region, unsigned i, uint64_t first, unsigned count) {
+    uint64_t start = region->pins_offset[i] + (region->first_chunk + first) * sizeof(struct drp_pin_cell);
+    uint64_t last = start + count * sizeof(struct drp_pin_cell) - 1;
+
+    if (!region->pins_present[i])
+        return true;
+    for (uint64_t page = start >> 12; page <= last >> 12; page++)
+        if (region->pins_present[i][page] & 1)
+            return true;
+    return false;
+}
+
 /* False if the region has no such span. */
 static bool span_view(const struct policy_region *region, uint32_t span, uint32_t now, struct span_view *ret) {
     unsigned shift = POLICY_SPAN_SHIFT - region->chunk_shift;
@@ -102,16 +115,16 @@ static bool span_view(const struct policy_region *region, uint32_t span, uint32_
         return false;
     rest = region->chunk_count - first;
     ret->flags = region->chunk_flags + first;
-    ret->n_pins = 0;
-    for (unsigned i = 0; i < region->n_pins && i < 4; i++)
-        if (region->pins[i])
-            ret->pins[ret->n_pins++] = region->pins[i] + region->first_chunk + first;
     ret->base = priority_base(region);
     ret->last_fault = atomic_load_explicit(&region->spans[span].last_fault, memory_order_relaxed);
     ret->rank = ret->base + coldness(now, ret->last_fault);
     ret->first_chunk = first;
     ret->count = rest < UINT64_C(1) << shift ? (unsigned)rest : 1u << shift;
     ret->chunk_size = UINT64_C(1) << region->chunk_shift;
+    ret->n_pins = 0;
+    for (unsigned i = 0; i < region->n_pins && i < 4; i++)
+        if (region->pins[i] && pins_written(region, i, first, ret->count))
+            ret->pins[ret->n_pins++] = region->pins[i] + region->first_chunk + first;
     return true;
 }
 

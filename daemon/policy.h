@@ -35,6 +35,9 @@ struct policy_region {
     const struct policy_span *spans;    /* by span index */
     const _Atomic uint8_t *chunk_flags; /* by chunk index of the region: POLICY_CHUNK_* */
     struct drp_pin_cell *pins[4];       /* each mapping's cells, NULL beyond n_pins; never written */
+    /* By page of each mapping's pin page, as mincore(2) tells: reading one that no client wrote would fill it. NULL: all are there. */
+    const uint8_t *pins_present[4];
+    uint64_t pins_offset[4]; /* bytes from the start of the pin page to pins[i] */
     uint32_t n_pins;
     /* A region whose faults nobody sees: resident bytes are known, their places are not. Offered as a whole, age by last_scan. */
     bool opaque;

@@ -90,6 +90,15 @@ static uint64_t demand_of_waiters(struct domain *domain) {
     return wanted < domain->limits.slice ? wanted : domain->limits.slice;
 }
 
+/*
+ * What waits for room that is only promised to others gets it by taking promises back, not by a drop; unless that was tried, and still
+ * somebody waits.
+ */
+static bool relies_on_taking_back(struct domain *domain, int64_t commitment, uint64_t wanted) {
+    domain->took_back = !domain->took_back && commitment > (int64_t)wanted;
+    return domain->took_back;
+}
+
 static struct outlook look_at(struct manager *manager, struct domain *domain, bool psi) {
     const struct policy_limits *limits = &domain->limits;
     struct outlook outlook;
@@ -104,10 +113,13 @@ static struct outlook look_at(struct manager *manager, struct domain *domain, bo
     waiters = demand_of_waiters(domain);
     domain_note_deficit(domain, manager->pressure.now);
     outlook.demand = policy_demand(limits, headroom);
-    if (waiters > outlook.demand)
+    if (waiters <= outlook.demand)
+        domain->took_back = false;
+    else if (!relies_on_taking_back(domain, commitment, waiters))
         outlook.demand = waiters;
-    if (credit < 0 && commitment > 0)
-        take_back_commitments(manager, domain, (uint64_t)-credit + GATE_SPAN);
+    if (credit <
+        commitment) /* more than half of the headroom is promised: some of it back, before anybody has to wait for it */
+        take_back_commitments(manager, domain, (uint64_t)(commitment - credit) / 2 + GATE_SPAN);
     if (outlook.demand == 0 && psi && headroom < 2 * limits->reserve)
         outlook.demand = policy_stall_share(limits, headroom, droppable_bytes(manager, domain));
     outlook.next = policy_next_look(limits, headroom, commitment > 0 ? (uint64_t)commitment : 0);
@@ -165,8 +177,14 @@ static void describe_region(struct region *region, struct policy_region *ret) {
         .last_scan = atomic_load(&region->last_scan),
         .n_pins = region->n_mappings,
     };
-    for (unsigned i = 0; i < region->n_mappings; i++)
-        ret->pins[i] = region->mappings[i]->cells;
+    for (unsigned i = 0; i < region->n_mappings; i++) {
+        struct mapping *mapping = region->mappings[i];
+
+        mapping_look_at_pins(mapping);
+        ret->pins[i] = mapping->cells;
+        ret->pins_present[i] = mapping->pins_present;
+        ret->pins_offset[i] = (uint64_t)((char *)mapping->cells - (char *)mapping->pins);
+    }
     if (ret->opaque)
         ret->resident = region_resident_bytes(region);
 }
