@@ -5,7 +5,7 @@
  * noise; a baseline made elsewhere still says something. A row is worse only if its median and its best ratio both are: noise in
  * one round of either run moves the best, or with few rounds the median, and hardly ever both.
  *
- * Ours without a value where the baseline has one is worse, too.
+ * How much worse is too much depends on the row: see `tolerance'. Ours without a value where the baseline has one is worse, too.
  */
 
 #include "compare.h"
@@ -14,8 +14,6 @@
 #include <json-c/json.h>
 #include <stdio.h>
 #include <string.h>
-
-#define WORSE 2.0
 
 /* Ratios of one row in the baseline. */
 struct baseline {
@@ -57,6 +55,7 @@ static bool is_worse(const struct row_result *result, const struct baseline *bas
     const struct row *row = result->row;
     double median = result_ratio(result, row->over, row->under, STATISTIC_MEDIAN);
     double best = result_ratio(result, row->over, row->under, STATISTIC_BEST);
+    double tolerance = row->tolerance > 0 ? row->tolerance : TOLERANCE;
 
     if (isnan(median)) {
         if (*result->cells[row->over].missing == '\0')
@@ -65,18 +64,18 @@ static bool is_worse(const struct row_result *result, const struct baseline *bas
                result->cells[row->over].missing);
         return true;
     }
-    if (worsening(row, baseline->median, median) < WORSE || worsening(row, baseline->best, best) < WORSE)
+    if (worsening(row, baseline->median, median) < tolerance || worsening(row, baseline->best, best) < tolerance)
         return false;
     printf("  WORSE %s: %s/%s was %.2f (best %.2f), is %.2f (best %.2f)\n", row->name, contender_names[row->over],
            contender_names[row->under], baseline->median, baseline->best, median, best);
     return true;
 }
 
-int compare_print(const struct result *result, const char *path) {
+int compare_print(const struct result *result, const char *path, bool *worse) {
     struct json_object *file = json_object_from_file(path), *list;
     unsigned compared = 0, unknown = 0;
     struct baseline baseline;
-    int worse = 0;
+    int count = 0;
 
     if (!file || !json_object_object_get_ex(file, "rows", &list)) {
         fprintf(stderr, "droppable-bench: %s is no result file: %s\n", path, json_util_get_last_err());
@@ -92,10 +91,10 @@ int compare_print(const struct result *result, const char *path) {
             continue;
         }
         compared++;
-        worse += is_worse(&result->rows[i], &baseline);
+        worse[i] = is_worse(&result->rows[i], &baseline);
+        count += worse[i];
     }
-    printf("  %u ratios compared, %d worse by %g times or more, %u rows without a ratio in the baseline\n", compared,
-           worse, WORSE, unknown);
+    printf("  %u ratios compared, %d worse, %u rows without a ratio in the baseline\n", compared, count, unknown);
     json_object_put(file);
-    return worse;
+    return count;
 }

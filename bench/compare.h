@@ -8,7 +8,10 @@
 
 #include "result.h"
 
-/* Prints what has become worse. @return number of rows that have, or a negative errno: no baseline. */
-int compare_print(const struct result *result, const char *path);
+/*
+ * Prints which rows have become worse, and notes them in @worse, by their place in the table. @return number of them, or a negative
+ * errno: no baseline.
+ */
+int compare_print(const struct result *result, const char *path, bool *worse);
 
 #endif

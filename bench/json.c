@@ -17,9 +17,16 @@
 
 static const char *const scale_names[SCALE_COUNT] = {"full", "quick", "tiny"};
 
-/* What was not measured is null: JSON has no NAN. */
+/* Six digits. What was not measured is null: JSON has no NAN. */
+static struct json_object *new_number(double value) {
+    char text[32];
+
+    snprintf(text, sizeof(text), "%.6g", value);
+    return isfinite(value) ? json_object_new_double_s(value, text) : NULL;
+}
+
 static void add_number(struct json_object *object, const char *key, double value) {
-    json_object_object_add(object, key, isfinite(value) ? json_object_new_double(value) : NULL);
+    json_object_object_add(object, key, new_number(value));
 }
 
 static void add_text(struct json_object *object, const char *key, const char *value) {
@@ -41,7 +48,7 @@ static struct json_object *add_array(struct json_object *object, const char *key
 }
 
 static void append_number(struct json_object *array, double value) {
-    json_object_array_add(array, isfinite(value) ? json_object_new_double(value) : NULL);
+    json_object_array_add(array, new_number(value));
 }
 
 /* ---- writing ---- */
@@ -160,20 +167,41 @@ static struct json_object *make_row(const struct row_result *result) {
     return object;
 }
 
-int json_write(const struct result *result, const char *path) {
-    struct json_object *object = json_object_new_object(), *list;
-    int r;
+/* Takes the object. Its text without the last @cut characters. */
+static void write_object(FILE *file, struct json_object *object, size_t cut) {
+    size_t length;
+    const char *text = json_object_to_json_string_length(object, JSON_C_TO_STRING_NOSLASHESCAPE, &length);
 
-    add_place(object, result);
-    list = add_array(object, "rows");
-    for (unsigned i = 0; i < row_count; i++)
-        if (result->rows[i].selected)
-            json_object_array_add(list, make_row(&result->rows[i]));
-    r = json_object_to_file_ext(path, object, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE);
-    if (r < 0)
-        fprintf(stderr, "droppable-bench: cannot write %s: %s\n", path, json_util_get_last_err());
+    fwrite(text, 1, length - cut, file);
     json_object_put(object);
-    return r < 0 ? -EIO : 0;
+}
+
+/* A line for each row, so that a new result can be seen as a difference to the one before. */
+int json_write(const struct result *result, const char *path) {
+    struct json_object *place = json_object_new_object();
+    FILE *file = fopen(path, "we");
+    bool first = true, failed;
+
+    if (!file) {
+        fprintf(stderr, "droppable-bench: cannot write %s: %m\n", path);
+        json_object_put(place);
+        return -EIO;
+    }
+    add_place(place, result);
+    write_object(file, place, 1);
+    fprintf(file, ",\"rows\":[");
+    for (unsigned i = 0; i < row_count; i++)
+        if (result->rows[i].selected) {
+            fprintf(file, first ? "\n" : ",\n");
+            write_object(file, make_row(&result->rows[i]), 0);
+            first = false;
+        }
+    fprintf(file, "\n]}\n");
+    failed = ferror(file) != 0;
+    failed = fclose(file) != 0 || failed;
+    if (failed)
+        fprintf(stderr, "droppable-bench: cannot write %s\n", path);
+    return failed ? -EIO : 0;
 }
 
 /* ---- printing again ---- */

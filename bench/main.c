@@ -50,9 +50,10 @@ static const char doc[] =
     "goals are judged by it, unless --list says that they are by the median.\n"
     "\n"
     "--compare looks at ratios only, which hold on other machines too. A row has become worse if both its median and its best "
-    "ratio are twice as bad as the baseline's: one that noise has struck is not.\n"
+    "ratio are twice as bad as the baseline's, and are so again when it is measured once more. Where round trips between processes "
+    "are all that is measured it is five times, and where threads contend nothing is compared.\n"
     "\n"
-    "Exit status: 0 fine, also where goals are not met; 1 a ratio has become worse by 2 or more, or something failed; 2 usage; "
+    "Exit status: 0 fine, also where goals are not met; 1 a ratio has become worse, or something failed; 2 usage; "
     "3 the service cannot be reached.";
 
 static const struct argp_option option_table[] = {
@@ -160,6 +161,35 @@ static unsigned choose(struct result *result, struct plan *plan, const struct co
     return selected;
 }
 
+/*
+ * Compares with the baseline. What seems worse is measured once more before it is believed: noise that lasts as long as a row
+ * does is not rare.
+ */
+static int guard(const struct result *result, const struct plan *plan, const char *baseline) {
+    bool *worse = calloc(row_count, sizeof(*worse));
+    struct result again;
+    int status = EXIT_REGRESSION, r;
+
+    if (!worse || result_init(&again) < 0) {
+        free(worse);
+        return EXIT_REGRESSION;
+    }
+    r = compare_print(result, baseline, worse);
+    if (r > 0) {
+        printf("once more:\n");
+        for (unsigned i = 0; i < row_count; i++)
+            again.rows[i].selected = worse[i];
+        driver_run(&again, plan);
+        table_print(&again);
+        r = compare_print(&again, baseline, worse);
+    }
+    if (r == 0)
+        status = 0;
+    result_deinit(&again);
+    free(worse);
+    return status;
+}
+
 static int measure(struct result *result, struct plan *plan, const struct command_line *line) {
     int r = service_find(&plan->service), status = 0;
 
@@ -174,7 +204,7 @@ static int measure(struct result *result, struct plan *plan, const struct comman
     table_print(result);
     if (line->json && json_write(result, line->json) < 0)
         status = EXIT_REGRESSION;
-    if (line->compare && compare_print(result, line->compare) != 0)
+    if (line->compare && guard(result, plan, line->compare) != 0)
         status = EXIT_REGRESSION;
     return status;
 }

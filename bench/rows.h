@@ -40,6 +40,7 @@ struct goal {
 };
 
 #define ROW_GOALS 2
+#define TOLERANCE 2.0
 
 struct row {
     const char *name;
@@ -50,6 +51,7 @@ struct row {
     unsigned rounds;     /* at least so many; 0: as the command line says */
     /* The ratio that is shown, and that --compare watches. */
     enum contender over, under;
+    double tolerance; /* how many times worse is too much; 0: TOLERANCE */
     struct goal goals[ROW_GOALS];
     /* In the worker. @return 0; a negative errno: no value, @task may have the reason */
     int (*run)(struct task *task, struct sample *ret);

@@ -4,8 +4,8 @@
  * Touching memory that is not there. A byte is written to each page of a list, which the threads share out in equal runs; the
  * list is made before. Time is from the first thread's start to the last one's end, over all pages of the list.
  *
- * Sparse touches get a memory of one span for each, so that they are as many in the quick form as pages cost to tell apart. The
- * textbook's server gets an eighth of the memory: what a page costs it does not depend on that, and it takes ten times as long.
+ * A sparse touch takes a span of its own, so that memory is large but hardly filled; of huge pages, which fill it, there are fewer.
+ * The textbook's server gets an eighth of the memory: what a page costs it does not depend on that, and it takes ten times as long.
  */
 
 #include "touch.h"
@@ -31,7 +31,7 @@ static uint64_t size_of(const struct task *task) {
     uint64_t size = task_scaled(task, 512 * MIB, 128 * MIB, 8 * MIB);
 
     if (task->row->pattern == PATTERN_SPARSE)
-        size = task_scaled(task, task->row->huge ? 512 : 4096, 512, 8) * SPAN;
+        size = task_scaled(task, task->row->huge ? 512 : 4096, task->row->huge ? 512 : 2048, 8) * SPAN;
     return task->contender == CONTENDER_TEXTBOOK ? size / 8 : size;
 }
 
