@@ -87,18 +87,15 @@ static void fill_create_reply(struct drp_wire_create_reply *reply, const struct 
 /* What was asked becomes what is given. */
 static uint32_t shape_region(const struct connection *connection, const struct drp_wire_create *create,
                              struct region_shape *ret) {
-    uint64_t options = create->required | create->preferred;
+    const struct kernel *kernel = &connection->server->manager->kernel;
     uint32_t shift = create->chunk_shift;
-    uint64_t size;
+    uint64_t size, options;
 
-    if (options & ~HANDLERS_KNOWN_OPTIONS)
+    if ((create->required | create->preferred) & ~HANDLERS_KNOWN_OPTIONS)
         return DRP_WIRE_ERROR_UNSUPPORTED;
     if ((create->required & DRP_REGION_HUGE) && shift != 0 && shift != SPAN_SHIFT)
         return DRP_WIRE_ERROR_INVALID; /* a part of a huge page cannot be dropped whole */
-    if ((options & DRP_REGION_HUGE) && shift != 0 && shift != SPAN_SHIFT)
-        options &= ~DRP_REGION_HUGE;
-    if (shift == 0)
-        shift = options & DRP_REGION_HUGE ? SPAN_SHIFT : 16;
+    options = region_choose_options(kernel, create->required, create->preferred, create->size, &shift);
     size = (create->size + (UINT64_C(1) << shift) - 1) & ~((UINT64_C(1) << shift) - 1);
     *ret = (struct region_shape){
         .id = connection->server->manager->next_id,

@@ -68,7 +68,9 @@ struct drp_region_options {
     size_t struct_size; /**< sizeof(struct drp_region_options) */
     uint64_t required;  /**< DRP_REGION_* that must be given, else creation fails */
     uint64_t preferred; /**< DRP_REGION_* that are welcome; drp_region_info() tells what was given */
-    size_t chunk_size;  /**< bytes, a power of two from 4 KiB to 2 MiB; 0: 64 KiB, or 2 MiB with DRP_REGION_HUGE */
+    size_t chunk_size; /**< bytes, a power of two from 4 KiB to 2 MiB; 0: 64 KiB, or 2 MiB with huge pages: with DRP_REGION_HUGE, or, of a region
+                            of 2 MiB or more for which no option is asked, where the system gives huge pages to everybody
+                            (transparent_hugepage/enabled is `always`) */
     enum drp_priority priority; /**< 0: normal */
 };
 
