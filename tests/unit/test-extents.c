@@ -191,35 +191,6 @@ START_TEST(test_runs_of_disarmed_spans) {
 }
 END_TEST
 
-START_TEST(test_page_sets) {
-    struct page_set set = {0};
-    unsigned first = 0, count;
-
-    ck_assert(!page_set_next_run(&set, &first, &count));
-    page_set_add_range(&set, 3, 130);
-    page_set_add_range(&set, 511, 1);
-    ck_assert_uint_eq(page_set_count(&set), 131);
-    ck_assert(page_set_next_run(&set, &first, &count));
-    ck_assert_uint_eq(first, 3);
-    ck_assert_uint_eq(count, 130);
-    first += count;
-    ck_assert(page_set_next_run(&set, &first, &count));
-    ck_assert_uint_eq(first, 511);
-    ck_assert_uint_eq(count, 1);
-    first += count;
-    ck_assert(!page_set_next_run(&set, &first, &count));
-    page_set_remove_range(&set, 64, 64);
-    ck_assert_uint_eq(page_set_count_range(&set, 0, 512), 67);
-    first = 64;
-    ck_assert(page_set_next_run(&set, &first, &count));
-    ck_assert_uint_eq(first, 128);
-    page_set_add_range(&set, 0, 512);
-    first = 0;
-    ck_assert(page_set_next_run(&set, &first, &count));
-    ck_assert_uint_eq(count, 512);
-}
-END_TEST
-
 int main(void) {
     Suite *suite = suite_create("extents");
     TCase *tcase = tcase_create("extents");
@@ -234,7 +205,6 @@ int main(void) {
     tcase_add_test(tcase, test_pieces_of_a_mapping);
     tcase_add_loop_test(tcase, test_random_against_model, 0, 8);
     tcase_add_test(tcase, test_runs_of_disarmed_spans);
-    tcase_add_test(tcase, test_page_sets);
     suite_add_tcase(suite, tcase);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -164,6 +164,31 @@ START_TEST(test_adjust_is_symmetrical) {
 }
 END_TEST
 
+/* The least of the chain, and none below zero. */
+START_TEST(test_room) {
+    ck_assert_uint_eq(gate_room(&chain[0]), PLENTY);
+    atomic_store(&chain[2].credit, 3 * MIB);
+    ck_assert_uint_eq(gate_room(&chain[0]), 3 * MIB);
+    atomic_store(&chain[1].credit, -MIB);
+    ck_assert_uint_eq(gate_room(&chain[0]), 0);
+    ck_assert_uint_eq(gate_room(&chain[2]), 3 * MIB);
+}
+END_TEST
+
+/* A share of the headroom, which is credit and commitment together; of every domain. */
+START_TEST(test_ample) {
+    ck_assert(gate_is_ample(&chain[0], 4));
+    gate_adjust(&chain[0], 16 * MIB); /* 16 of 64 */
+    ck_assert(gate_is_ample(&chain[0], 4));
+    gate_adjust(&chain[0], MIB);
+    ck_assert(!gate_is_ample(&chain[0], 4)); /* the innermost has the least */
+    ck_assert(gate_is_ample(&chain[1], 3));
+    ck_assert(gate_is_ample(&chain[0], 2));
+    gate_adjust(&chain[1], 48 * MIB);
+    ck_assert(!gate_is_ample(&chain[0], 2));
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("gate");
     TCase *gate = tcase_create("gate");
@@ -173,6 +198,8 @@ int main(void) {
     tcase_add_checked_fixture(gate, setup, NULL);
     tcase_add_test(gate, test_free_is_taken_from_all);
     tcase_add_test(gate, test_only_upwards);
+    tcase_add_test(gate, test_room);
+    tcase_add_test(gate, test_ample);
     tcase_add_loop_test(gate, test_tight_takes_a_step, 0, CHAIN);
     tcase_add_test(gate, test_tight_takes_no_more_than_asked);
     tcase_add_loop_test(gate, test_wait_takes_nothing, 0, CHAIN);

@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How much one intercepted access brings about: what comes back with it, what is disarmed with it, and that neither is more than was
+ * there, or costs memory. Counts, not times: they are what makes the times.
+ *
+ * Skipped where accesses are not intercepted: there the kernel fills each page by itself.
+ */
+
+#include "fixture.h"
+
+#include <check.h>
+#include <droppable/droppable.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define KIB UINT64_C(1024)
+#define MIB (1024 * KIB)
+#define GIB (1024 * MIB)
+#define PAGE (4 * KIB)
+#define SPAN (2 * MIB)
+#define SPARSE_SPANS 256
+#define CRUMBS (SPAN / (16 * PAGE))
+#define LARGE_TOUCHES 20000
+#define LARGE_PSS_MAX (40 * MIB)
+
+static struct drp *connection;
+
+static void setup(void) {
+    fixture_setup();
+    ck_assert_int_eq(drp_new(&connection, NULL), 0);
+}
+
+static void teardown(void) {
+    connection = drp_free(connection);
+    fixture_teardown();
+}
+
+static struct drp_region *make(size_t size, uint64_t required) {
+    struct drp_region_options options = {.struct_size = sizeof(options), .required = required};
+    struct drp_region *region = NULL;
+    int r = drp_region_new(&region, connection, size, &options);
+
+    ck_assert_msg(r == 0, "%s", drp_detail());
+    return region;
+}
+
+static uint64_t resident(const struct drp_region *region) {
+    struct drp_region_info info;
+
+    drp_region_get_info(region, &info);
+    return listing_number("regions", "id", info.id, "resident_bytes");
+}
+
+static struct drp_stats stats(void) {
+    struct drp_stats ret;
+
+    ck_assert_int_eq(drp_get_stats(connection, &ret), 0);
+    return ret;
+}
+
+/* Writes a byte every step bytes; each must have been zero. Returns the intercepted accesses. */
+static uint64_t touch(struct drp_region *region, uint64_t start, uint64_t step, uint64_t n) {
+    volatile unsigned char *p = drp_region_address(region);
+    uint64_t before = stats().intercepted_faults;
+
+    for (uint64_t i = 0; i < n; i++) {
+        ck_assert_uint_eq(p[start + i * step], 0);
+        p[start + i * step] = 0xa5;
+    }
+    return stats().intercepted_faults - before;
+}
+
+static void drop_all(struct drp_region *region, uint64_t expected) {
+    uint64_t freed = 0;
+
+    ck_assert_int_eq(drp_drop(region, 0, drp_region_size(region), &freed, NULL), 0);
+    ck_assert_uint_eq(freed, expected);
+    ck_assert_uint_eq(resident(region), 0);
+}
+
+/* One access brings back all of its span that was there, and nothing of another. */
+START_TEST(test_dense) {
+    struct drp_region *region = make(8 * SPAN, 0);
+    unsigned char *p = drp_region_address(region);
+
+    touch(region, 0, PAGE, 8 * SPAN / PAGE);
+    drop_all(region, 8 * SPAN);
+    ck_assert_uint_eq(touch(region, 3 * SPAN + 77 * PAGE, PAGE, 1), 1);
+    ck_assert_uint_eq(touch(region, 3 * SPAN + 78 * PAGE, PAGE, 1), 0); /* waits for the fill, if it is not through yet */
+    for (uint64_t deadline = now_ms() + 5000; resident(region) != SPAN;)
+        ck_assert(now_ms() < deadline);
+    p[3 * SPAN + 77 * PAGE] = p[3 * SPAN + 78 * PAGE] = 0;
+    ck_assert(is_zero(p + 3 * SPAN, SPAN));
+    ck_assert_uint_eq(resident(region), SPAN);
+    drp_region_free(region);
+}
+END_TEST
+
+/* A burst of accesses to a page a span: few round trips, each page back, none besides, and still intercepted. */
+START_TEST(test_sparse) {
+    struct drp_region *region = make(SPARSE_SPANS * SPAN, 0);
+    uint64_t faults;
+
+    touch(region, 5 * PAGE, SPAN, SPARSE_SPANS);
+    ck_assert_uint_eq(resident(region), SPARSE_SPANS * PAGE);
+    for (unsigned round = 0; round < 3; round++) {
+        drop_all(region, SPARSE_SPANS * PAGE);
+        faults = touch(region, 5 * PAGE, SPAN, SPARSE_SPANS);
+        printf("sparse, round %u: %" PRIu64 " accesses of %d intercepted\n", round, faults, SPARSE_SPANS);
+        ck_assert_uint_ge(faults, 1);
+        ck_assert_uint_le(faults, SPARSE_SPANS / 8);
+        ck_assert_uint_eq(resident(region), SPARSE_SPANS * PAGE);
+    }
+    /* Another page of each span is seen, too. */
+    ck_assert_uint_eq(touch(region, 300 * PAGE, SPAN, SPARSE_SPANS), SPARSE_SPANS);
+    ck_assert_uint_eq(resident(region), 2 * SPARSE_SPANS * PAGE);
+    drp_region_free(region);
+}
+END_TEST
+
+/* A lone access brings back its own span only. */
+START_TEST(test_sparse_alone) {
+    struct drp_region *region = make(32 * SPAN, 0);
+
+    touch(region, 0, SPAN, 32);
+    drop_all(region, 32 * PAGE);
+    for (uint64_t i = 0; i < 3; i++) {
+        nanosleep(&(struct timespec){.tv_nsec = 150000000}, NULL); /* what follows later is no burst */
+        ck_assert_uint_eq(touch(region, (i * 7 + 2) * SPAN, SPAN, 1), 1);
+        ck_assert_uint_eq(resident(region), (i + 1) * PAGE);
+    }
+    drp_region_free(region);
+}
+END_TEST
+
+/* Every sixteenth page: nothing comes back but what is touched, and the kernel fills after few round trips. */
+START_TEST(test_crumbs) {
+    struct drp_region *region = make(32 * SPAN, 0);
+    uint64_t faults;
+
+    touch(region, 0, 16 * PAGE, 32 * CRUMBS);
+    drop_all(region, 32 * CRUMBS * PAGE);
+    ck_assert_uint_eq(touch(region, 16 * SPAN, PAGE, 1), 1);
+    ck_assert_uint_eq(resident(region), PAGE);
+    faults = 1 + touch(region, 0, 16 * PAGE, 16 * CRUMBS);
+    faults += touch(region, 16 * SPAN + 16 * PAGE, 16 * PAGE, 16 * CRUMBS - 1);
+    printf("crumbs: %" PRIu64 " accesses intercepted in 32 spans\n", faults);
+    ck_assert_uint_le(faults, 32 / 4);
+    ck_assert_uint_eq(resident(region), 32 * CRUMBS * PAGE);
+    drop_all(region, 32 * CRUMBS * PAGE); /* all of it is known */
+    drp_region_free(region);
+}
+END_TEST
+
+/* Fresh spans here and there: one access in many is intercepted, and nothing is resident but what was touched. */
+START_TEST(test_scattered) {
+    struct drp_region *region = make(SPARSE_SPANS * SPAN, 0);
+    uint64_t faults = touch(region, 9 * PAGE, SPAN, SPARSE_SPANS);
+
+    printf("scattered first touches: %" PRIu64 " of %d intercepted\n", faults, SPARSE_SPANS);
+    ck_assert_uint_le(faults, SPARSE_SPANS / 8);
+    ck_assert_uint_eq(resident(region), SPARSE_SPANS * PAGE);
+    drop_all(region, SPARSE_SPANS * PAGE);
+    drp_region_free(region);
+}
+END_TEST
+
+START_TEST(test_huge) {
+    struct drp_region *region;
+    uint64_t faults;
+
+    if (!status_feature("huge")) {
+        printf("huge pages: skipped: none here\n");
+        return;
+    }
+    region = make(64 * SPAN, DRP_REGION_HUGE);
+    touch(region, 0, SPAN, 64);
+    for (unsigned round = 0; round < 2; round++) {
+        drop_all(region, 64 * SPAN);
+        faults = touch(region, 0, SPAN, 64);
+        printf("huge pages: %" PRIu64 " of 64 intercepted\n", faults);
+        ck_assert_uint_ge(faults, 1);
+        ck_assert_uint_le(faults, 64 / 8);
+        ck_assert_uint_eq(resident(region), 64 * SPAN);
+    }
+    drp_region_free(region);
+}
+END_TEST
+
+/* Pss of the service in bytes. */
+static uint64_t service_pss(void) {
+    char path[64], line[256];
+    uint64_t kib = 0;
+    FILE *file;
+
+    snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)service.pid);
+    file = fopen(path, "re");
+    ck_assert_ptr_nonnull(file);
+    while (fgets(line, sizeof(line), file))
+        if (strncmp(line, "Pss:", 4) == 0)
+            kib = strtoull(line + 4, NULL, 10);
+    fclose(file);
+    return kib * KIB;
+}
+
+/* A terabyte, touched here and there: promises to the kernel's fills must neither use up the headroom nor have memory dropped. */
+START_TEST(test_large) {
+    struct drp_region *region = make(1024 * GIB, 0);
+    uint64_t step = (1024 * GIB / LARGE_TOUCHES) & ~(PAGE - 1), pss;
+
+    touch(region, 0, step, LARGE_TOUCHES);
+    pss = service_pss();
+    printf("1 TiB, %d pages touched: service %" PRIu64 " KiB, dropped %" PRIu64 ", gate waits %" PRIu64 "\n",
+           LARGE_TOUCHES, pss / KIB, stats().dropped_bytes, service_status(&service, "gate_waits"));
+    ck_assert_uint_eq(stats().dropped_bytes, 0);
+    ck_assert_uint_eq(resident(region), LARGE_TOUCHES * PAGE);
+    if (!under_sanitizer())
+        ck_assert_uint_le(pss, LARGE_PSS_MAX);
+    drp_region_free(region);
+}
+END_TEST
+
+/* A full userfaultfd, as the library makes it. */
+static bool may_intercept(void) {
+    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
+int main(void) {
+    Suite *suite = suite_create("refill");
+    TCase *tcase = tcase_create("refill");
+    SRunner *runner;
+    int failed;
+
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    if (!may_intercept())
+        skip_all("no full userfaultfd for this user");
+    tcase_add_checked_fixture(tcase, setup, teardown);
+    tcase_set_timeout(tcase, 120);
+    tcase_add_test(tcase, test_dense);
+    tcase_add_test(tcase, test_sparse);
+    tcase_add_test(tcase, test_sparse_alone);
+    tcase_add_test(tcase, test_crumbs);
+    tcase_add_test(tcase, test_scattered);
+    tcase_add_test(tcase, test_huge);
+    tcase_add_test(tcase, test_large);
+    suite_add_tcase(suite, tcase);
+    runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? 1 : 0;
+}
