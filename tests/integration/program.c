@@ -182,6 +182,7 @@ static void run_nobody(int socket) {
 static void child_of(char *p, char *q) {
     char *own;
 
+    child_check(is_filled(p + 16 * PAGE, 3, 16 * PAGE)); /* not ours */
     child_check(is_zero(p, 16 * PAGE) && is_zero(p + 32 * PAGE, 32 * PAGE) && is_zero(q, MIB));
     memset(p, 7, 16 * PAGE);
     memset(q, 7, MIB);
@@ -202,7 +203,8 @@ static void run_fork(int socket) {
 
     memset(p, 1, 64 * PAGE);
     memset(q, 2, MIB);
-    child_check(munmap(p + 16 * PAGE, 16 * PAGE) == 0);
+    child_check(mmap(p + 16 * PAGE, 16 * PAGE, READ_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED);
+    memset(p + 16 * PAGE, 3, 16 * PAGE);
     child_check(madvise(q, MIB, MADV_DOFORK) == 0);
     pid = fork();
     child_check(pid >= 0);
@@ -284,6 +286,17 @@ static void run_many(int socket) {
     for (size_t i = 0; i < MANY; i++) /* in another order than they were made */
         child_check(munmap(maps[i * 7 % MANY], 64 * KIB) == 0);
     show(socket, 'n');
+}
+
+/* What the service refuses is no memory, and leaves nothing behind. */
+static void run_limit(int socket) {
+    char *p = map(4 * MIB - PAGE), *place = p;
+
+    child_check(munmap(p, 4 * MIB - PAGE) == 0);
+    child_check(mmap(NULL, 4 * MIB, READ_WRITE, FLAGS, -1, 0) == MAP_FAILED && errno == ENOMEM);
+    child_check(mmap(place, 4 * MIB, READ_WRITE, FLAGS, -1, 0) == MAP_FAILED && errno == ENOMEM);
+    child_check(!is_mapped(place, PAGE));
+    show(socket, 'l');
 }
 
 /* ---- what it says ---- */
@@ -420,8 +433,10 @@ static void run_say(int socket) {
 static void run_try(int socket) {
     char *p = mmap(NULL, MIB, READ_WRITE, FLAGS, -1, 0);
 
-    if (p == MAP_FAILED)
+    if (p == MAP_FAILED) {
+        child_check(mmap(NULL, MIB, READ_WRITE, FLAGS, -1, 0) == p);
         _exit(errno);
+    }
     memset(p, 1, MIB);
     show(socket, 'y');
 }
@@ -430,8 +445,9 @@ static const struct {
     const char *name;
     void (*run)(int socket);
 } programs[] = {
-    {"memory", run_memory},   {"parts", run_parts}, {"advice", run_advice}, {"nobody", run_nobody}, {"fork", run_fork},
-    {"threads", run_threads}, {"many", run_many},   {"say", run_say},       {"try", run_try},
+    {"memory", run_memory}, {"parts", run_parts},     {"advice", run_advice}, {"nobody", run_nobody},
+    {"fork", run_fork},     {"threads", run_threads}, {"many", run_many},     {"say", run_say},
+    {"try", run_try},       {"limit", run_limit},
 };
 
 void program_main(int argc, char **argv) {
