@@ -392,6 +392,12 @@ static void batch_run(struct session *session, struct drop_op *ops, unsigned n) 
 
 /* ---- the queue ---- */
 
+/* With the second object, not in the emergency; for one alone it would be 8 KiB and of no use. */
+static void dropper_count_object(struct dropper *dropper) {
+    if (++dropper->n_objects == 2)
+        dropper->have_ring = io_uring_queue_init(DROPPER_RING_SIZE, &dropper->ring, 0) == 0;
+}
+
 static void dropper_receive(struct session *session) {
     void *data;
     int fd;
@@ -403,8 +409,10 @@ static void dropper_receive(struct session *session) {
             worker_call_end(&session->dropper.worker);
         } else if ((uintptr_t)data & DROPPER_OLD_STATE)
             ((struct region *)((uintptr_t)data & ~DROPPER_OLD_STATE))->old_state_fd = fd;
-        else
+        else {
             ((struct region *)data)->dropper_fd = fd;
+            dropper_count_object(&session->dropper);
+        }
     }
 }
 
@@ -550,7 +558,6 @@ static void dropper_main(struct worker *worker) {
     struct dropper *dropper = &session->dropper;
 
     worker_set_nice(worker, WORKER_URGENT_NICE);
-    dropper->have_ring = io_uring_queue_init(DROPPER_RING_SIZE, &dropper->ring, 0) == 0;
     while (!worker_stopping(worker)) {
         struct pollfd fd = {.fd = worker->control, .events = POLLIN};
         unsigned n;

@@ -66,6 +66,7 @@ struct dropper {
     struct worker worker;
     struct io_uring ring;
     bool have_ring;
+    unsigned n_objects;                /* that it ever got */
     struct drop_jobs jobs;             /* under the session's lock */
     struct drop_op ops[DROPPER_BATCH]; /* of the thread */
 };

@@ -11,6 +11,7 @@
 #include "mapping.h"
 
 #include "kernel.h"
+#include "sparse-table.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -56,12 +57,10 @@ int mapping_new(struct mapping **ret, struct region *region, uint64_t address, u
     mapping->length = length;
     mapping->offset = offset;
     mapping->tables_size = commits + region->span_count + pages;
-    mapping->tables =
-        mmap(NULL, mapping->tables_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (mapping->tables == MAP_FAILED) {
-        r = -errno;
+    mapping->tables = sparse_table_new(mapping->tables_size);
+    if (!mapping->tables) {
         free(mapping);
-        return r;
+        return -ENOMEM;
     }
     mapping->span_commit = mapping->tables;
     mapping->span_state = (uint8_t *)mapping->tables + commits;
@@ -80,8 +79,7 @@ struct mapping *mapping_free(struct mapping *mapping) {
         return NULL;
     if (mapping->pins)
         munmap(mapping->pins, drp_pin_bytes(mapping->region->chunk_total));
-    if (mapping->tables)
-        munmap(mapping->tables, mapping->tables_size);
+    sparse_table_free(mapping->tables, mapping->tables_size);
     free(mapping);
     return NULL;
 }

@@ -29,7 +29,7 @@ struct mapping {
     struct drp_pin_cell *cells; /* of the region's first chunk */
     uint8_t *pins_present;      /* by page of it: bit 0 says that it is there. Of who has the session's lock */
 
-    /* By span of the region, one lazily filled mapping. */
+    /* By span of the region, one sparse table. */
     void *tables;
     size_t tables_size;
     uint8_t *span_state;    /* enum mapping_span_state */

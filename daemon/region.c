@@ -2,9 +2,8 @@
 /*
  * A region: a range of a data object, its state page, and what the daemon knows of its spans and chunks.
  *
- * The daemon never has a readable mapping of the data: object_map is PROT_NONE and serves mincore(2) only. The tables are one
- * anonymous mapping of which only touched parts cost memory, so that a sparse terabyte costs little; zero is the initial state of
- * everything (span armed, nothing known, chunk not gone).
+ * The daemon never has a readable mapping of the data: object_map is PROT_NONE and serves mincore(2) only. The tables
+ * cost memory only where they are written; zero is the initial state of everything (span armed, nothing known, chunk not gone).
  */
 
 #include "region.h"
@@ -12,6 +11,7 @@
 #include "kernel.h"
 #include "mapping.h"
 #include "pages.h"
+#include "sparse-table.h"
 
 #include <droppable/droppable.h>
 #include <errno.h>
@@ -23,23 +23,22 @@
 
 #define SPAN_TAIL_PAGES UINT64_C(16)
 
-static size_t round_page(size_t size) {
-    return (size + 4095) & ~(size_t)4095;
+/* Tables begin at a line of the cache. */
+static size_t round_line(size_t size) {
+    return (size + 63) & ~(size_t)63;
 }
 
-static int region_map_tables(struct region *region) {
-    size_t spans = round_page(region->span_count * sizeof(struct span));
-    size_t history = round_page(region->span_count * sizeof(struct page_set));
-    size_t ticks = round_page(region->span_count * sizeof(struct policy_span));
-    size_t touched = round_page(region->span_count * sizeof(uint32_t));
-    size_t flags = round_page(region->chunk_count);
+static int region_make_tables(struct region *region) {
+    size_t spans = round_line(region->span_count * sizeof(struct span));
+    size_t history = round_line(region->span_count * sizeof(struct page_set));
+    size_t ticks = round_line(region->span_count * sizeof(struct policy_span));
+    size_t touched = round_line(region->span_count * sizeof(uint32_t));
     char *p;
 
-    region->tables_size = spans + history + ticks + touched + flags;
-    p = mmap(NULL, region->tables_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED)
-        return -errno;
-    madvise(p, region->tables_size, MADV_NOHUGEPAGE);
+    region->tables_size = spans + history + ticks + touched + region->chunk_count;
+    p = sparse_table_new(region->tables_size);
+    if (!p)
+        return -ENOMEM;
     region->tables = p;
     region->spans = (struct span *)p;
     region->history = (struct page_set *)(p += spans);
@@ -117,7 +116,7 @@ int region_new(struct region **ret, const struct kernel *kernel, const struct re
     region->data_fd = -1;
     region->dropper_fd = region->old_state_fd = -1;
 
-    r = region_map_tables(region);
+    r = region_make_tables(region);
     if (r >= 0)
         r = region_make_state(region, ret_state_fd);
     if (r >= 0) {
@@ -162,8 +161,7 @@ struct region *region_free(struct region *region) {
         return NULL;
     if (region->state)
         munmap(region->state, drp_state_bytes(region->chunk_total));
-    if (region->tables)
-        munmap(region->tables, region->tables_size);
+    sparse_table_free(region->tables, region->tables_size);
     if (region->data_fd >= 0)
         close(region->data_fd);
     free(region);

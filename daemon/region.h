@@ -56,7 +56,7 @@ struct region {
     void *state;                   /* the state page, writable by us alone */
     _Atomic uint32_t *generations; /* of the region's first chunk */
 
-    /* Tables by span or chunk: one lazily filled anonymous mapping. */
+    /* Tables by span or chunk: one sparse table. */
     void *tables;
     size_t tables_size;
     struct span *spans;
