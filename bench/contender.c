@@ -10,7 +10,7 @@ const char *const contender_names[CONTENDER_COUNT] = {
     [CONTENDER_NATIVE] = "native",   [CONTENDER_PAGEOUT] = "pageout", [CONTENDER_DONTNEED] = "dontneed",
     [CONTENDER_FREE] = "free",       [CONTENDER_MEMFD] = "memfd",     [CONTENDER_TEXTBOOK] = "textbook",
     [CONTENDER_LIBRARY] = "library", [CONTENDER_PRELOAD] = "preload", [CONTENDER_CAS] = "cas",
-    [CONTENDER_LOAD] = "load",
+    [CONTENDER_LOAD] = "load",       [CONTENDER_SERVER] = "server",
 };
 
 const char *const contender_texts[CONTENDER_COUNT] = {
@@ -20,6 +20,7 @@ const char *const contender_texts[CONTENDER_COUNT] = {
     [CONTENDER_FREE] = "private anonymous memory, dropped by MADV_FREE and then MADV_PAGEOUT",
     [CONTENDER_MEMFD] = "a bare shared-memory object, dropped by PUNCH_HOLE in 2 MiB pieces: the floor of the service",
     [CONTENDER_TEXTBOOK] = "a userfaultfd server after the manual page: one thread, one event, one page",
+    [CONTENDER_SERVER] = "the same in a process of its own, as a service has to be",
     [CONTENDER_LIBRARY] = "libdroppable and its service",
     [CONTENDER_PRELOAD] = "the code of `native' with libdroppable-preload and the service, dropped by MADV_PAGEOUT",
     [CONTENDER_CAS] = "two compare-and-swaps on one line, up and down",

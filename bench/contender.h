@@ -13,6 +13,7 @@ enum contender {
     CONTENDER_FREE,     /* private anonymous memory, MADV_FREE, and MADV_PAGEOUT so that it really goes */
     CONTENDER_MEMFD,    /* a bare shared-memory object, PUNCH_HOLE: the floor of what the service does */
     CONTENDER_TEXTBOOK, /* a userfaultfd server as the manual page has it */
+    CONTENDER_SERVER,   /* the same in a process of its own, as a service has to be */
     CONTENDER_LIBRARY,  /* libdroppable */
     CONTENDER_PRELOAD,  /* the native code over libdroppable-preload */
     CONTENDER_CAS,      /* two compare-and-swaps: what a pin cannot go below */

@@ -131,7 +131,7 @@ static int open_textbook(struct memory *memory, struct task *task) {
     r = open_anonymous(memory, task, MAP_PRIVATE);
     if (r < 0)
         return r;
-    r = textbook_new(&memory->textbook, memory->address, memory->size);
+    r = textbook_new(&memory->textbook, memory->address, memory->size, task->contender == CONTENDER_SERVER);
     return r < 0 ? task_fail(task, r, "userfaultfd") : 0;
 }
 
@@ -148,6 +148,7 @@ static int open_any(struct memory *memory, struct task *task) {
     case CONTENDER_MEMFD:
         return open_memfd(memory, task);
     case CONTENDER_TEXTBOOK:
+    case CONTENDER_SERVER:
         return open_textbook(memory, task);
     case CONTENDER_LIBRARY:
         return open_library(memory, task);

@@ -45,7 +45,8 @@
 
 /* ---- touch ---- */
 
-#define TOUCHING (BIT(NATIVE) | BIT(DONTNEED) | BIT(FREE) | BIT(MEMFD) | BIT(TEXTBOOK) | BIT(LIBRARY) | BIT(PRELOAD))
+#define TOUCHING \
+    (BIT(NATIVE) | BIT(DONTNEED) | BIT(FREE) | BIT(MEMFD) | BIT(TEXTBOOK) | BIT(SERVER) | BIT(LIBRARY) | BIT(PRELOAD))
 
 #define TOUCH(kind_, pattern_text_, order_, huge_text_, huge_, threads_, quick_, ...)                             \
     {                                                                                                             \

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * A userfaultfd server as the manual page has it, to compare with: owns the descriptor and one thread, which ends when the
- * other end of its pipe is closed. A page that cannot be filled is woken, so that nobody hangs: the kernel then faults again.
+ * A userfaultfd server as the manual page has it, to compare with: owns the descriptor and one thread, or the only thread of a
+ * forked process, which ends when the other end of its pipe is closed. A page that cannot be filled is woken, so that nobody hangs: the kernel then faults again.
  */
 
 #include "textbook.h"
@@ -12,9 +12,12 @@
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define PAGE_BYTES 4096
@@ -28,6 +31,7 @@ struct textbook {
     int uffd;
     int stop[2]; /* a pipe; closed at [1]: the thread ends */
     pthread_t thread;
+    pid_t process; /* 0: the thread it is */
 };
 
 static void serve_one(int uffd) {
@@ -70,13 +74,28 @@ static int register_range(int uffd, void *address, uint64_t size) {
     return 0;
 }
 
-int textbook_new(struct textbook **ret, void *address, uint64_t size) {
+/* Forked before the memory is touched, so that nothing of it is copied; the descriptor goes on to mean the parent's memory. */
+static int start_process(struct textbook *textbook) {
+    textbook->process = fork();
+    if (textbook->process < 0)
+        return -errno;
+    if (textbook->process == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        close(textbook->stop[1]);
+        serve(textbook);
+        _exit(0);
+    }
+    return 0;
+}
+
+int textbook_new(struct textbook **ret, void *address, uint64_t size, bool process) {
     struct textbook *textbook = malloc(sizeof(*textbook));
     int r;
 
     if (!textbook)
         return -ENOMEM;
     textbook->stop[0] = textbook->stop[1] = -1;
+    textbook->process = 0;
     textbook->uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
     if (textbook->uffd < 0)
         textbook->uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
@@ -84,7 +103,7 @@ int textbook_new(struct textbook **ret, void *address, uint64_t size) {
     if (r == 0)
         r = register_range(textbook->uffd, address, size);
     if (r == 0)
-        r = -pthread_create(&textbook->thread, NULL, serve, textbook);
+        r = process ? start_process(textbook) : -pthread_create(&textbook->thread, NULL, serve, textbook);
     if (r < 0) {
         close(textbook->uffd);
         close(textbook->stop[0]);
@@ -100,7 +119,10 @@ struct textbook *textbook_free(struct textbook *textbook) {
     if (!textbook)
         return NULL;
     close(textbook->stop[1]);
-    pthread_join(textbook->thread, NULL);
+    if (textbook->process > 0)
+        waitpid(textbook->process, NULL, 0);
+    else
+        pthread_join(textbook->thread, NULL);
     close(textbook->stop[0]);
     close(textbook->uffd);
     free(textbook);

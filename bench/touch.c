@@ -32,7 +32,7 @@ static uint64_t size_of(const struct task *task) {
 
     if (task->row->pattern == PATTERN_SPARSE)
         size = task_scaled(task, task->row->huge ? 512 : 4096, task->row->huge ? 512 : 2048, 8) * SPAN;
-    return task->contender == CONTENDER_TEXTBOOK ? size / 8 : size;
+    return task->contender == CONTENDER_TEXTBOOK || task->contender == CONTENDER_SERVER ? size / 8 : size;
 }
 
 static void shuffle(uint32_t *pages, uint64_t count) {
