@@ -105,7 +105,7 @@ static int make_mount(const char *huge, bool noswap) {
         close(context);
         return r;
     }
-    root = fsmount(context, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+    root = fsmount(context, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
     r = root < 0 ? -errno : root;
     close(context);
     return r;
