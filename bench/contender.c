@@ -10,7 +10,7 @@ const char *const contender_names[CONTENDER_COUNT] = {
     [CONTENDER_NATIVE] = "native",   [CONTENDER_PAGEOUT] = "pageout", [CONTENDER_DONTNEED] = "dontneed",
     [CONTENDER_FREE] = "free",       [CONTENDER_MEMFD] = "memfd",     [CONTENDER_TEXTBOOK] = "textbook",
     [CONTENDER_LIBRARY] = "library", [CONTENDER_PRELOAD] = "preload", [CONTENDER_CAS] = "cas",
-    [CONTENDER_LOAD] = "load",       [CONTENDER_SERVER] = "server",
+    [CONTENDER_LOAD] = "load",       [CONTENDER_SERVER] = "server",   [CONTENDER_CALLS] = "calls",
 };
 
 const char *const contender_texts[CONTENDER_COUNT] = {
@@ -25,6 +25,7 @@ const char *const contender_texts[CONTENDER_COUNT] = {
     [CONTENDER_PRELOAD] = "the code of `native' with libdroppable-preload and the service, dropped by MADV_PAGEOUT",
     [CONTENDER_CAS] = "two compare-and-swaps on one line, up and down",
     [CONTENDER_LOAD] = "a plain load",
+    [CONTENDER_CALLS] = "the system calls of which the service's work is made, in one process",
 };
 
 int contender_find(const char *name) {

@@ -18,6 +18,7 @@ enum contender {
     CONTENDER_PRELOAD,  /* the native code over libdroppable-preload */
     CONTENDER_CAS,      /* two compare-and-swaps: what a pin cannot go below */
     CONTENDER_LOAD,     /* a plain load */
+    CONTENDER_CALLS,    /* bare system calls */
     CONTENDER_COUNT,
 };
 

@@ -43,7 +43,7 @@ pivot() { # ROW-REGEX PREFIX
 
 # The same contender has the same colour everywhere.
 declare -A colours=([native]='#444444' [pageout]='#777777' [dontneed]='#a9a9a9' [free]='#d3d3d3' [memfd]='#8c6bb1'
-    [textbook]='#e6ab02' [server]='#a6761d' [library]='#1b9e77' [preload]='#7fcdbb' [cas]='#444444' [load]='#444444')
+    [textbook]='#e6ab02' [server]='#a6761d' [library]='#1b9e77' [preload]='#7fcdbb' [cas]='#444444' [load]='#444444' [calls]='#444444')
 
 bars() { # TABLE
     local contender column=2 comma=''

@@ -74,6 +74,8 @@ double result_ratio(const struct row_result *result, enum contender over, enum c
                     enum statistic statistic) {
     double ratios[ROUNDS_MAX];
 
+    if (over == under) /* nobody to compare with */
+        return NAN;
     if (statistic == STATISTIC_BEST)
         return best_of(result, over) / best_of(result, under);
     return sample_quantile(ratios, result_ratios(result, over, under, ratios), 0.5);

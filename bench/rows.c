@@ -8,6 +8,7 @@
 #include "rows.h"
 
 #include "drop.h"
+#include "floor.h"
 #include "lifetime.h"
 #include "pins.h"
 #include "steady.h"
@@ -118,6 +119,16 @@
         .under = CONTENDER_NATIVE, .run = lifetime_fork, .huge = (huge_), .tolerance = ROUND_TRIPS,          \
     }
 
+/* ---- floors ---- */
+
+/* 1 us that becomes 2 is the machine's doing, not ours: only shown. */
+#define FLOOR(name_, unit_, call_, size_, huge_)                                                                 \
+    {                                                                                                            \
+        .name = "floor-" name_, .unit = unit_, .contenders = BIT(CALLS), .over = CONTENDER_CALLS,                \
+        .under = CONTENDER_CALLS, .run = floor_call, .variant = FLOOR_##call_, .size = (size_), .huge = (huge_), \
+        .tolerance = UNWATCHED,                                                                                  \
+    }
+
 /* clang-format off */
 const struct row rows[] = {
     SMALL(first, "seq", SEQ, 1, true, NO_GOAL),
@@ -202,6 +213,18 @@ const struct row rows[] = {
     CREATE("1g", GIB),
     FORK("4k", false),
     FORK("huge", true),
+
+    FLOOR("fill/1", "us/page", ZERO, PAGE, false),
+    FLOOR("fill/16", "us/page", ZERO, 16 * PAGE, false),
+    FLOOR("fill/512", "us/page", ZERO, SPAN, false),
+    FLOOR("arm/1", "us", ARM, SPAN, false),
+    FLOOR("arm/16", "us", ARM, 16 * SPAN, false),
+    FLOOR("disarm/1", "us", DISARM, SPAN, false),
+    FLOOR("disarm/16", "us", DISARM, 16 * SPAN, false),
+    FLOOR("mincore/4k", "us", MINCORE, SPAN, false),
+    FLOOR("cachestat/4k", "us", COUNT, SPAN, false),
+    FLOOR("mincore/huge", "us", MINCORE, SPAN, true),
+    FLOOR("cachestat/huge", "us", COUNT, SPAN, true),
 };
 /* clang-format on */
 

@@ -95,8 +95,10 @@ static void print_missing(const struct result *result, unsigned first, unsigned 
 }
 
 static void print_head(const struct row *row, unsigned columns, unsigned extras) {
-    printf("\n%.*s, %s, %s is better; medians, ratios %s/%s", row_theme(row), row->name, row->unit,
-           row->better == BETTER_LOWER ? "lower" : "higher", contender_names[row->over], contender_names[row->under]);
+    printf("\n%.*s, %s, %s is better; medians", row_theme(row), row->name, row->unit,
+           row->better == BETTER_LOWER ? "lower" : "higher");
+    if (row->over != row->under)
+        printf(", ratios %s/%s", contender_names[row->over], contender_names[row->under]);
     if (extras)
         printf(", beside them figures of %s", contender_names[row->over]);
     printf("\n%-*s", ROW_WIDTH, "");
