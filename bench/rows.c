@@ -217,14 +217,14 @@ const struct row rows[] = {
     FLOOR("fill/1", "us/page", ZERO, PAGE, false),
     FLOOR("fill/16", "us/page", ZERO, 16 * PAGE, false),
     FLOOR("fill/512", "us/page", ZERO, SPAN, false),
-    FLOOR("arm/1", "us", ARM, SPAN, false),
-    FLOOR("arm/16", "us", ARM, 16 * SPAN, false),
-    FLOOR("disarm/1", "us", DISARM, SPAN, false),
-    FLOOR("disarm/16", "us", DISARM, 16 * SPAN, false),
-    FLOOR("mincore/4k", "us", MINCORE, SPAN, false),
-    FLOOR("cachestat/4k", "us", COUNT, SPAN, false),
-    FLOOR("mincore/huge", "us", MINCORE, SPAN, true),
-    FLOOR("cachestat/huge", "us", COUNT, SPAN, true),
+    FLOOR("call/arm-1", "us", ARM, SPAN, false),
+    FLOOR("call/arm-16", "us", ARM, 16 * SPAN, false),
+    FLOOR("call/disarm-1", "us", DISARM, SPAN, false),
+    FLOOR("call/disarm-16", "us", DISARM, 16 * SPAN, false),
+    FLOOR("call/mincore-4k", "us", MINCORE, SPAN, false),
+    FLOOR("call/cachestat-4k", "us", COUNT, SPAN, false),
+    FLOOR("call/mincore-huge", "us", MINCORE, SPAN, true),
+    FLOOR("call/cachestat-huge", "us", COUNT, SPAN, true),
 };
 /* clang-format on */
 
