@@ -65,6 +65,7 @@ struct fault {
     uint64_t start;        /* page address of the fault */
     struct page_set pages; /* to fill */
     uint16_t fills;        /* of the span, when that was decided */
+    unsigned filled;       /* pages, by us */
     enum fault_kind kind;
 };
 
@@ -323,7 +324,7 @@ static bool is_alike(const struct fault *fault, uint32_t span) {
 
 /* Under the lock: commits and touches a neighbour. */
 static bool take_along(struct fault *fault, uint32_t span) {
-    if (!is_alike(fault, span) || !intercept_commit(fault->session, fault->mapping, span))
+    if (!is_alike(fault, span) || !intercept_commit(fault->session, fault->mapping, span, 0))
         return false;
     region_touch(fault->region, span, session_tick(fault->session));
     return true;
@@ -338,7 +339,7 @@ static bool choose_block(struct fault *fault, uint32_t *ret_first, uint32_t *ret
 
     if (fault->region->spans[fault->span].in_flight > 0 ||
         fault->mapping->disarmed_runs >= fault->session->pager.runs_max ||
-        !intercept_commit(fault->session, fault->mapping, fault->span))
+        !intercept_commit(fault->session, fault->mapping, fault->span, fault->filled))
         return false;
     if (!gate_is_ample(fault->session->domain, AMPLE_SHARE))
         size = 1;
@@ -406,6 +407,7 @@ static enum fault_answer fill_and_disarm(struct fault *fault, enum gate_verdict 
     if (outcome == UFFD_MEMORY && !forced)
         return FAULT_GATED;
 
+    fault->filled = (unsigned)(filled >> PAGE_SHIFT);
     session_lock(session);
     note_filled(fault, filled);
     session_unlock(session);

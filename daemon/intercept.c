@@ -18,6 +18,8 @@
 
 #include <droppable/droppable.h>
 
+#define TRUSTED_PAGES 16
+
 bool intercept_next_piece(struct session *session, const struct mapping *mapping, uint64_t first, uint64_t last,
                           size_t *cursor, uint64_t *address, uint64_t *length, uint64_t *offset) {
     bool more;
@@ -48,21 +50,26 @@ static void set_commit(struct session *session, struct mapping *mapping, uint32_
     gate_adjust(session->domain, change);
 }
 
-unsigned intercept_resident(const struct region *region, uint32_t span) {
+/*
+ * Under the lock: how many pages of an armed span are there? Counted ones may be gone, since a client can punch its object without anybody being
+ * told: only a few are taken on trust, else the kernel is asked.
+ */
+static unsigned resident_pages(const struct region *region, uint32_t span, unsigned just_filled) {
     const struct span *s = &region->spans[span];
+    unsigned counted = s->resident & (uint16_t)~SPAN_KNOWN;
     struct page_set resident;
     int n;
 
-    if (s->resident & SPAN_KNOWN)
-        return s->resident & (uint16_t)~SPAN_KNOWN;
+    if ((s->resident & SPAN_KNOWN) && counted <= just_filled + TRUSTED_PAGES)
+        return counted;
     if (!s->touched && !region->adopted)
         return 0;
     n = region_resident(region, span, &resident);
     return n < 0 ? 0 : (unsigned)n;
 }
 
-bool intercept_commit(struct session *session, struct mapping *mapping, uint32_t span) {
-    unsigned missing = span_pages(mapping->region, span) - intercept_resident(mapping->region, span);
+bool intercept_commit(struct session *session, struct mapping *mapping, uint32_t span, unsigned just_filled) {
+    unsigned missing = span_pages(mapping->region, span) - resident_pages(mapping->region, span, just_filled);
 
     if (!gate_commit(session->domain, (uint64_t)missing << PAGE_SHIFT))
         return false;

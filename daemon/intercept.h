@@ -32,11 +32,11 @@ bool intercept_next_piece(struct session *session, const struct mapping *mapping
 /* Has the waiters of count spans go on. */
 void intercept_wake(struct session *session, const struct mapping *mapping, uint32_t first, uint32_t count);
 
-/* Under the lock: how many pages of an armed span are there? Seldom asks the kernel: see struct span. */
-unsigned intercept_resident(const struct region *region, uint32_t span);
-
-/* Under the lock: may the armed span be disarmed? Then the commitment is made, and intercept_disarm() has to follow. */
-bool intercept_commit(struct session *session, struct mapping *mapping, uint32_t span);
+/*
+ * Under the lock: may the armed span be disarmed? Then the commitment is made, and intercept_disarm() has to follow. just_filled: pages of it that
+ * are certainly there.
+ */
+bool intercept_commit(struct session *session, struct mapping *mapping, uint32_t span, unsigned just_filled);
 /*
  * Makes the kernel fill count armed spans from now on, by one call. Waiters still have to be woken. A span of which it fails stays
  * armed and its commitment ends. false: not all of them could be.
