@@ -291,11 +291,13 @@ static void note_dropped(struct drop_op *op, const struct page_set *claimed, uns
 /* Under the session's lock: even again, waiters woken; what was dropped is noted. */
 static void op_settle(struct session *session, struct drop_op *op) {
     struct region *region = op->region;
-    /* Nothing can have come since without the pager's knowing. */
-    bool unseen = op->armed && region->spans[op->span].fills == op->fills && op_is_armed(op);
     struct page_set claimed = {0}, dropped = {0};
     uint64_t bytes;
+    bool unseen;
 
+    op->armed &= op_is_armed(op); /* the pager may have been about to disarm it */
+    /* Nothing can have come since without the pager's knowing. */
+    unseen = op->armed && region->spans[op->span].fills == op->fills;
     settle_chunks(op, unseen, &claimed);
     page_set_add_common(&dropped, &op->resident, &claimed);
     bytes = (uint64_t)page_set_count(&dropped) << PAGE_SHIFT;

@@ -57,7 +57,7 @@ struct drop_op {
     struct page_set resident;        /* at the look */
     unsigned n_resident;
     uint16_t fills;
-    bool armed; /* before the look */
+    bool armed; /* from before the look on */
     bool any;
     int error;
 };

@@ -133,7 +133,6 @@ static void choose_pages(struct fault *fault) {
     struct region *region = fault->region;
     struct span *span = &region->spans[fault->span];
 
-    fault->fills = span->fills;
     if (region->options & DRP_REGION_HUGE) {
         fault->kind = FAULT_HUGE; /* the kernel fills a huge page at once */
         return;
@@ -229,10 +228,12 @@ static enum uffd_outcome fill_window_first(struct fault *fault, uint64_t *filled
     return outcome;
 }
 
-/* Under the lock: these pages are back, and so many bytes of them by us. */
-static void note_filled(const struct fault *fault, uint64_t filled) {
+/*
+ * Under the lock, before the fill: these pages may be there from now on, however far it comes. A chunk that counts as gone and is not would
+ * never be dropped again.
+ */
+static void expect_fill(struct fault *fault) {
     struct region *region = fault->region;
-    struct span *span = &region->spans[fault->span];
     unsigned shift = region->chunk_shift - PAGE_SHIFT, first = 0, count;
 
     for (; page_set_next_run(&fault->pages, &first, &count); first += count) {
@@ -242,6 +243,20 @@ static void note_filled(const struct fault *fault, uint64_t filled) {
         for (; chunk <= last && chunk < region->chunk_count; chunk++)
             region_clear_gone(region, chunk);
     }
+    fault->fills = ++region->spans[fault->span].fills;
+}
+
+/* Under the lock: the fill did not come to its end, what is there is not known. */
+static void note_broken_fill(const struct fault *fault) {
+    fault->region->spans[fault->span].resident = 0;
+    fault->region->spans[fault->span].fills++;
+}
+
+/* Under the lock: these pages are back, and so many bytes of them by us. */
+static void note_filled(const struct fault *fault, uint64_t filled) {
+    struct region *region = fault->region;
+    struct span *span = &region->spans[fault->span];
+
     if (span->has_history) {
         page_set_remove(&region->history[fault->span], &fault->pages);
         span->has_history = !page_set_is_empty(&region->history[fault->span]);
@@ -262,9 +277,11 @@ static bool choose_neighbour(struct fault *fault, unsigned *runs) {
         !is_sparse(fault->region, fault->span))
         return false;
     fault->pages = fault->region->history[fault->span];
-    fault->fills = span->fills;
     *runs += page_set_count_runs(&fault->pages);
-    return *runs <= SPARSE_GROUP && gate_ask(fault->session->domain, wanted_bytes(fault)) == GATE_FREE;
+    if (*runs > SPARSE_GROUP || gate_ask(fault->session->domain, wanted_bytes(fault)) != GATE_FREE)
+        return false;
+    expect_fill(fault);
+    return true;
 }
 
 /* How many neighbours to look at: each touch that soon follows another doubles them, a lone one brings back its own span only. */
@@ -298,11 +315,14 @@ static void refill_neighbours(struct fault *of) {
             continue;
         outcome = fill_pages(&fault, &filled);
         counter_add(&fault.session->counters.filled_bytes, filled);
-        if (outcome != UFFD_OK)
-            return; /* its history stands */
         session_lock(fault.session);
-        note_filled(&fault, filled);
+        if (outcome == UFFD_OK)
+            note_filled(&fault, filled);
+        else
+            note_broken_fill(&fault);
         session_unlock(fault.session);
+        if (outcome != UFFD_OK)
+            return;
     }
 }
 
@@ -401,16 +421,18 @@ static enum fault_answer fill_and_disarm(struct fault *fault, enum gate_verdict 
         page_set_add(&fault->pages, fault->page);
         outcome = uffd_zero(session, fault->start, UINT64_C(1) << PAGE_SHIFT, &filled);
     }
+    fault->filled = (unsigned)(filled >> PAGE_SHIFT);
+    session_lock(session);
+    if (outcome == UFFD_EVENTS || outcome == UFFD_MEMORY)
+        note_broken_fill(fault);
+    else
+        note_filled(fault, filled);
+    session_unlock(session);
     /* Not woken: it would fault anew, and faults are read before events. With many threads the event were never read. */
     if (outcome == UFFD_EVENTS)
         return FAULT_DROPPING;
     if (outcome == UFFD_MEMORY && !forced)
         return FAULT_GATED;
-
-    fault->filled = (unsigned)(filled >> PAGE_SHIFT);
-    session_lock(session);
-    note_filled(fault, filled);
-    session_unlock(session);
     disarm_and_wake(fault, outcome, verdict);
     return FAULT_DONE;
 }
@@ -470,6 +492,7 @@ enum fault_answer fault_answer(struct session *session, uint64_t address, bool f
     }
     counter_add(&fault.region->faults, 1);
     region_touch(fault.region, fault.span, session_tick(session));
+    expect_fill(&fault);
     session_unlock(session);
     return fill_and_disarm(&fault, verdict, forced);
 }
@@ -491,7 +514,6 @@ enum fault_answer fault_populate(struct session *session, struct pager_command *
     end = span_offset(fault.span + 1) < command->end ? span_offset(fault.span + 1) : command->end;
 
     session_lock(session);
-    fault.fills = region->spans[fault.span].fills;
     page_set_add_range(&fault.pages, fault.page, (unsigned)((end - command->offset) >> PAGE_SHIFT));
     verdict = ask_gate(&fault, false);
     if (verdict == GATE_WAIT) {
@@ -510,6 +532,7 @@ enum fault_answer fault_populate(struct session *session, struct pager_command *
         page_set_add_range(&fault.pages, fault.page, (unsigned)((end - command->offset) >> PAGE_SHIFT));
     }
     region_touch(region, fault.span, session_tick(session));
+    expect_fill(&fault);
     session_unlock(session);
 
     outcome = fill_pages(&fault, &filled);
