@@ -5,6 +5,8 @@
  * noise; a baseline made elsewhere still says something. A row is worse only if its median and its best ratio both are: noise in
  * one round of either run moves the best, or with few rounds the median, and hardly ever both.
  *
+ * Where there is nobody beside the service, its memory or its CPU time say the same elsewhere, and are compared themselves.
+ *
  * How much worse is too much depends on the row: see `tolerance'. Ours without a value where the baseline has one is worse, too.
  */
 
@@ -15,7 +17,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Ratios of one row in the baseline. */
+/* Ratios of one row in the baseline, or values. */
 struct baseline {
     double median, best;
 };
@@ -29,19 +31,36 @@ static bool get_number(struct json_object *object, const char *key, double *ret)
     return *ret > 0;
 }
 
+static bool names_contender(struct json_object *ratio, const char *key, enum contender contender) {
+    struct json_object *name;
+
+    return json_object_object_get_ex(ratio, key, &name) &&
+           strcmp(json_object_get_string(name), contender_names[contender]) == 0;
+}
+
+/* Median and best of the contender's own rounds. */
+static bool get_value(struct json_object *entry, const struct row *row, struct baseline *ret) {
+    struct json_object *contenders, *cell;
+
+    return json_object_object_get_ex(entry, "contenders", &contenders) &&
+           json_object_object_get_ex(contenders, contender_names[row->over], &cell) &&
+           get_number(cell, "median", &ret->median) &&
+           get_number(cell, row->better == BETTER_LOWER ? "min" : "max", &ret->best);
+}
+
 static bool find_row(struct json_object *list, const struct row *row, struct baseline *ret) {
-    struct json_object *name, *ratio, *over, *under;
+    struct json_object *name, *ratio;
 
     for (size_t i = 0; i < json_object_array_length(list); i++) {
         struct json_object *entry = json_object_array_get_idx(list, i);
 
         if (!json_object_object_get_ex(entry, "name", &name) || strcmp(json_object_get_string(name), row->name) != 0)
             continue;
-        return json_object_object_get_ex(entry, "ratio", &ratio) && json_object_object_get_ex(ratio, "over", &over) &&
-               strcmp(json_object_get_string(over), contender_names[row->over]) == 0 &&
-               json_object_object_get_ex(ratio, "under", &under) &&
-               strcmp(json_object_get_string(under), contender_names[row->under]) == 0 &&
-               get_number(ratio, "median", &ret->median) && get_number(ratio, "best", &ret->best);
+        if (row_is_alone(row))
+            return get_value(entry, row, ret);
+        return json_object_object_get_ex(entry, "ratio", &ratio) && names_contender(ratio, "over", row->over) &&
+               names_contender(ratio, "under", row->under) && get_number(ratio, "median", &ret->median) &&
+               get_number(ratio, "best", &ret->best);
     }
     return false;
 }
@@ -51,10 +70,16 @@ static double worsening(const struct row *row, double then, double now) {
     return row->better == BETTER_LOWER ? now / then : then / now;
 }
 
+static double now_by(const struct row_result *result, enum statistic statistic) {
+    const struct row *row = result->row;
+
+    return row_is_alone(row) ? result_value(result, row->over, statistic)
+                             : result_ratio(result, row->over, row->under, statistic);
+}
+
 static bool is_worse(const struct row_result *result, const struct baseline *baseline) {
     const struct row *row = result->row;
-    double median = result_ratio(result, row->over, row->under, STATISTIC_MEDIAN);
-    double best = result_ratio(result, row->over, row->under, STATISTIC_BEST);
+    double median = now_by(result, STATISTIC_MEDIAN), best = now_by(result, STATISTIC_BEST);
     double tolerance = row->tolerance > 0 ? row->tolerance : TOLERANCE;
 
     if (isnan(median)) {
@@ -66,8 +91,9 @@ static bool is_worse(const struct row_result *result, const struct baseline *bas
     }
     if (worsening(row, baseline->median, median) < tolerance || worsening(row, baseline->best, best) < tolerance)
         return false;
-    printf("  WORSE %s: %s/%s was %.2f (best %.2f), is %.2f (best %.2f)\n", row->name, contender_names[row->over],
-           contender_names[row->under], baseline->median, baseline->best, median, best);
+    printf("  WORSE %s: %s%s%s was %.2f (best %.2f), is %.2f (best %.2f)\n", row->name, contender_names[row->over],
+           row_is_alone(row) ? "" : "/", row_is_alone(row) ? "" : contender_names[row->under], baseline->median,
+           baseline->best, median, best);
     return true;
 }
 

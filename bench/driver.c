@@ -48,6 +48,8 @@ static void run_row(struct driver *driver, struct row_result *result) {
     result->rounds = driver->plan->rounds;
     if (driver->plan->scale != SCALE_TINY && result->row->rounds > result->rounds)
         result->rounds = result->row->rounds;
+    if (result->row->rounds_most > 0 && result->row->rounds_most < result->rounds)
+        result->rounds = result->row->rounds_most;
     for (unsigned c = 0; c < CONTENDER_COUNT; c++) {
         struct cell *cell = &result->cells[c];
 

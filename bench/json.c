@@ -7,6 +7,8 @@
 
 #include "json.h"
 
+#include "growth.h"
+
 #include <errno.h>
 #include <json-c/json.h>
 #include <stdio.h>
@@ -128,9 +130,14 @@ static void add_ratio(struct json_object *object, const struct row_result *resul
     add_number(ratio, "best", result_ratio(result, row->over, row->under, STATISTIC_BEST));
 }
 
-static void add_goals(struct json_object *object, const struct row_result *result) {
+static void add_goals(struct json_object *object, const struct result *all, const struct row_result *result) {
+    static const char *const statistics[] = {
+        [STATISTIC_BEST] = "best",
+        [STATISTIC_MEDIAN] = "median",
+        [STATISTIC_WORST] = "worst",
+    };
     struct json_object *goals = add_array(object, "goals");
-    char text[128];
+    char text[160];
 
     for (unsigned i = 0; i < ROW_GOALS; i++) {
         const struct goal *goal = &result->row->goals[i];
@@ -139,11 +146,11 @@ static void add_goals(struct json_object *object, const struct row_result *resul
 
         if (goal->kind == GOAL_NONE)
             continue;
-        value = result_goal_value(result, goal);
+        value = result_goal_value(all, result, goal);
         goal_text(goal, text, sizeof(text));
         added = json_object_new_object();
         add_text(added, "goal", text);
-        add_text(added, "statistic", goal->statistic == STATISTIC_BEST ? "best" : "median");
+        add_text(added, "statistic", statistics[goal->statistic]);
         add_number(added, "value", value);
         if (!isnan(value))
             json_object_object_add(added, "met", json_object_new_boolean(goal_met(goal, value)));
@@ -151,7 +158,7 @@ static void add_goals(struct json_object *object, const struct row_result *resul
     }
 }
 
-static struct json_object *make_row(const struct row_result *result) {
+static struct json_object *make_row(const struct result *all, const struct row_result *result) {
     struct json_object *object = json_object_new_object(), *contenders;
 
     add_text(object, "name", result->row->name);
@@ -163,7 +170,26 @@ static struct json_object *make_row(const struct row_result *result) {
         if (result->cells[c].count > 0 || *result->cells[c].missing)
             add_cell(add_object(contenders, contender_names[c]), &result->cells[c]);
     add_ratio(object, result);
-    add_goals(object, result);
+    add_goals(object, all, result);
+    return object;
+}
+
+static struct json_object *make_growth(const struct growth *growth) {
+    struct json_object *object = json_object_new_object(), *points;
+
+    add_text(object, "name", growth->curve->name);
+    add_text(object, "text", growth->curve->text);
+    add_text(object, "contender", contender_names[growth->curve->contender]);
+    add_text(object, "unit", growth->curve->unit);
+    points = add_array(object, "x");
+    for (unsigned i = 0; i < growth->count; i++)
+        append_number(points, growth->x[i]);
+    points = add_array(object, "y");
+    for (unsigned i = 0; i < growth->count; i++)
+        append_number(points, growth->y[i]);
+    add_number(object, "exponent", growth->exponent);
+    add_number(object, "goal_max", growth->curve->max);
+    json_object_object_add(object, "met", json_object_new_boolean(growth_met(growth)));
     return object;
 }
 
@@ -174,6 +200,22 @@ static void write_object(FILE *file, struct json_object *object, size_t cut) {
 
     fwrite(text, 1, length - cut, file);
     json_object_put(object);
+}
+
+static void write_growth(FILE *file, const struct result *result) {
+    bool first = true;
+
+    fprintf(file, "\n],\"growth\":[");
+    for (unsigned i = 0; i < curve_count; i++) {
+        struct growth growth;
+
+        growth_fit(result, &curves[i], &growth);
+        if (growth.count < GROWTH_POINTS_MIN)
+            continue;
+        fprintf(file, first ? "\n" : ",\n");
+        write_object(file, make_growth(&growth), 0);
+        first = false;
+    }
 }
 
 /* A line for each row, so that a new result can be seen as a difference to the one before. */
@@ -193,9 +235,10 @@ int json_write(const struct result *result, const char *path) {
     for (unsigned i = 0; i < row_count; i++)
         if (result->rows[i].selected) {
             fprintf(file, first ? "\n" : ",\n");
-            write_object(file, make_row(&result->rows[i]), 0);
+            write_object(file, make_row(result, &result->rows[i]), 0);
             first = false;
         }
+    write_growth(file, result);
     fprintf(file, "\n]}\n");
     failed = ferror(file) != 0;
     failed = fclose(file) != 0 || failed;
@@ -221,6 +264,17 @@ static void print_tsv_number(struct json_object *object, const char *key) {
         printf("\tNaN");
 }
 
+/* Of an array, a number for each round. */
+static void print_tsv_median(struct json_object *object, const char *key) {
+    struct json_object *array = get(object, key);
+    double values[ROUNDS_MAX];
+    size_t count = 0;
+
+    for (size_t i = 0; array && i < json_object_array_length(array) && count < ROUNDS_MAX; i++)
+        values[count++] = json_object_get_double(json_object_array_get_idx(array, i));
+    printf(count > 0 ? "\t%g" : "\tNaN", sample_quantile(values, count, 0.5));
+}
+
 int json_print_tsv(const char *path) {
     struct json_object *file = json_object_from_file(path), *list = get(file, "rows");
 
@@ -229,7 +283,7 @@ int json_print_tsv(const char *path) {
         json_object_put(file);
         return -EINVAL;
     }
-    printf("row\tcontender\tunit\tmedian\tmin\tmax\tratio\tbest\n");
+    printf("row\tcontender\tunit\tmedian\tmin\tmax\tratio\tbest\tp50\tp99\n");
     for (size_t i = 0; i < json_object_array_length(list); i++) {
         struct json_object *row = json_object_array_get_idx(list, i), *ratio = get(row, "ratio");
 
@@ -243,8 +297,32 @@ int json_print_tsv(const char *path) {
             print_tsv_number(cell, "max");
             print_tsv_number(is_over ? ratio : NULL, "median");
             print_tsv_number(is_over ? ratio : NULL, "best");
+            print_tsv_median(cell, extra_names[EXTRA_P50]);
+            print_tsv_median(cell, extra_names[EXTRA_P99]);
             printf("\n");
         }
+    }
+    json_object_put(file);
+    return 0;
+}
+
+int json_print_curves(const char *path) {
+    struct json_object *file = json_object_from_file(path), *list = get(file, "growth");
+
+    if (!list) {
+        fprintf(stderr, "droppable-bench: %s has no curves\n", path);
+        json_object_put(file);
+        return -EINVAL;
+    }
+    printf("curve\tx\ty\texponent\n");
+    for (size_t i = 0; i < json_object_array_length(list); i++) {
+        struct json_object *curve = json_object_array_get_idx(list, i), *x = get(curve, "x"), *y = get(curve, "y");
+
+        for (size_t p = 0; p < json_object_array_length(x); p++)
+            printf("%s\t%g\t%g\t%g\n", json_object_get_string(get(curve, "name")),
+                   json_object_get_double(json_object_array_get_idx(x, p)),
+                   json_object_get_double(json_object_array_get_idx(y, p)),
+                   json_object_get_double(get(curve, "exponent")));
     }
     json_object_put(file);
     return 0;

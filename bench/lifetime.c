@@ -24,12 +24,6 @@ static uint64_t size_of(const struct task *task) {
     return task->row->size ? task->row->size : largest;
 }
 
-static void set_distribution(struct sample *sample, double *values, size_t count) {
-    sample->value = sample_quantile(values, count, 0.5);
-    sample->extra[EXTRA_P50] = sample->value;
-    sample->extra[EXTRA_P99] = sample_quantile(values, count, 0.99);
-}
-
 int lifetime_create(struct task *task, struct sample *ret) {
     size_t count = task_scaled(task, CREATES, CREATES, 5);
     struct memory memory;
@@ -52,7 +46,7 @@ int lifetime_create(struct task *task, struct sample *ret) {
         us[i] = (double)(now_ns() - start) / 1000;
     }
     if (r == 0)
-        set_distribution(ret, us, count);
+        sample_set_distribution(ret, us, count);
     return r;
 }
 
@@ -89,7 +83,7 @@ int lifetime_fork(struct task *task, struct sample *ret) {
             task_fail(task, r, "fork");
     }
     if (r == 0)
-        set_distribution(ret, ms, FORKS);
+        sample_set_distribution(ret, ms, FORKS);
     memory_close(&memory);
     return r;
 }

@@ -36,6 +36,7 @@ enum {
     KEY_LIST,
     KEY_COMPARE,
     KEY_TSV,
+    KEY_CURVES,
     KEY_WORKER
 };
 
@@ -51,7 +52,11 @@ static const char doc[] =
     "\n"
     "--compare looks at ratios only, which hold on other machines too. A row has become worse if both its median and its best "
     "ratio are twice as bad as the baseline's, and are so again when it is measured once more. Where round trips between processes "
-    "are all that is measured it is five times, and where threads contend nothing is compared.\n"
+    "are all that is measured it is five times, and where threads contend nothing is compared. Where nobody is beside the service, "
+    "as with its memory, the value itself is compared.\n"
+    "\n"
+    "Growth: the rows of a theme that differ in a number or a size are points of a curve; its exponent is 0 if that number costs "
+    "nothing, and 1 if it is linear.\n"
     "\n"
     "Exit status: 0 fine, also where goals are not met; 1 a ratio has become worse, or something failed; 2 usage; "
     "3 the service cannot be reached.";
@@ -66,6 +71,7 @@ static const struct argp_option option_table[] = {
     {"json", KEY_JSON, "FILE", 0, "Write all samples", 1},
     {"compare", KEY_COMPARE, "BASELINE", 0, "Compare ratios with those of a file that --json wrote", 1},
     {"tsv", KEY_TSV, "FILE", 0, "Measure nothing: print a file that --json wrote as a table for gnuplot", 1},
+    {"curves", KEY_CURVES, "FILE", 0, "Measure nothing: print the growth curves of such a file, for gnuplot", 1},
     {"worker", KEY_WORKER, "NAME", OPTION_HIDDEN, NULL, 0},
     {0},
 };
@@ -74,7 +80,7 @@ struct command_line {
     enum scale scale;
     unsigned rounds; /* 0: by scale */
     const char *rows, *contenders;
-    const char *json, *compare, *tsv, *worker;
+    const char *json, *compare, *tsv, *curves, *worker;
     bool list;
 };
 
@@ -117,6 +123,9 @@ static error_t parse(int key, char *text, struct argp_state *state) {
         return 0;
     case KEY_TSV:
         line->tsv = text;
+        return 0;
+    case KEY_CURVES:
+        line->curves = text;
         return 0;
     case KEY_WORKER:
         line->worker = text;
@@ -223,6 +232,8 @@ int main(int argc, char **argv) {
         return worker_main(line.worker);
     if (line.tsv)
         return json_print_tsv(line.tsv) < 0 ? EXIT_REGRESSION : 0;
+    if (line.curves)
+        return json_print_curves(line.curves) < 0 ? EXIT_REGRESSION : 0;
     if (line.list) {
         table_list();
         return 0;

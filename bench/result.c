@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 int result_init(struct result *result) {
     *result = (struct result){.rows = calloc(row_count, sizeof(*result->rows))};
@@ -44,14 +45,26 @@ struct summary result_summary(const struct cell *cell) {
     return summary;
 }
 
-double result_extra(const struct cell *cell, enum extra extra) {
+double result_extra_by(const struct cell *cell, enum extra extra, enum statistic statistic) {
     double values[ROUNDS_MAX];
     unsigned count = 0;
 
     for (unsigned i = 0; i < cell->count; i++)
         if (!isnan(cell->samples[i].extra[extra]))
             values[count++] = cell->samples[i].extra[extra];
-    return sample_quantile(values, count, 0.5);
+    return sample_quantile(values, count, statistic == STATISTIC_BEST ? 0 : statistic == STATISTIC_WORST ? 1 : 0.5);
+}
+
+double result_extra(const struct cell *cell, enum extra extra) {
+    return result_extra_by(cell, extra, STATISTIC_MEDIAN);
+}
+
+double result_value(const struct row_result *result, enum contender contender, enum statistic statistic) {
+    struct summary summary = result_summary(&result->cells[contender]);
+
+    if (statistic == STATISTIC_MEDIAN)
+        return summary.median;
+    return (statistic == STATISTIC_BEST) == (result->row->better == BETTER_LOWER) ? summary.min : summary.max;
 }
 
 unsigned result_ratios(const struct row_result *result, enum contender over, enum contender under, double *ret) {
@@ -63,42 +76,77 @@ unsigned result_ratios(const struct row_result *result, enum contender over, enu
     return count;
 }
 
-/* Of one side's rounds. */
-static double best_of(const struct row_result *result, enum contender contender) {
-    struct summary summary = result_summary(&result->cells[contender]);
-
-    return result->row->better == BETTER_LOWER ? summary.min : summary.max;
-}
-
 double result_ratio(const struct row_result *result, enum contender over, enum contender under,
                     enum statistic statistic) {
     double ratios[ROUNDS_MAX];
 
     if (over == under) /* nobody to compare with */
         return NAN;
-    if (statistic == STATISTIC_BEST)
-        return best_of(result, over) / best_of(result, under);
+    if (statistic != STATISTIC_MEDIAN)
+        return result_value(result, over, statistic) / result_value(result, under, statistic);
     return sample_quantile(ratios, result_ratios(result, over, under, ratios), 0.5);
 }
 
-double result_goal_value(const struct row_result *result, const struct goal *goal) {
+static const struct row_result *find_row(const struct result *result, const char *name) {
+    for (unsigned i = 0; i < row_count; i++)
+        if (strcmp(rows[i].name, name) == 0)
+            return &result->rows[i];
+    return NULL;
+}
+
+double result_goal_value(const struct result *result, const struct row_result *row, const struct goal *goal) {
+    const struct row_result *other;
+
+    switch (goal->kind) {
+    case GOAL_BROUGHT_BACK:
+        return result_extra(&row->cells[goal->over], EXTRA_BROUGHT_BACK);
+    case GOAL_VALUE:
+        return result_value(row, goal->over, goal->statistic);
+    case GOAL_EXTRA:
+        return result_extra_by(&row->cells[goal->over], goal->extra, goal->statistic);
+    case GOAL_ROW:
+        other = find_row(result, goal->row);
+        if (!other)
+            return NAN;
+        return result_value(row, goal->over, goal->statistic) / result_value(other, goal->over, goal->statistic);
+    case GOAL_RATIO:
+        return result_ratio(row, goal->over, goal->under, goal->statistic);
+    default:
+        return NAN;
+    }
+}
+
+/* What the goal bounds; the best is not named, as it is the rule. */
+static void goal_subject(const struct goal *goal, char *text, size_t size) {
+    static const char *const by[] = {
+        [STATISTIC_BEST] = "",
+        [STATISTIC_MEDIAN] = " (median)",
+        [STATISTIC_WORST] = " (worst)",
+    };
+    const char *over = contender_names[goal->over];
+
     if (goal->kind == GOAL_BROUGHT_BACK)
-        return result_extra(&result->cells[goal->over], EXTRA_BROUGHT_BACK);
-    return result_ratio(result, goal->over, goal->under, goal->statistic);
+        snprintf(text, size, "%s brings back", over);
+    else if (goal->kind == GOAL_VALUE)
+        snprintf(text, size, "%s%s", over, by[goal->statistic]);
+    else if (goal->kind == GOAL_EXTRA)
+        snprintf(text, size, "%s%s", extra_names[goal->extra], by[goal->statistic]);
+    else if (goal->kind == GOAL_ROW)
+        snprintf(text, size, "%s/%s in %s%s", over, over, goal->row, by[goal->statistic]);
+    else
+        snprintf(text, size, "%s/%s%s", over, contender_names[goal->under], by[goal->statistic]);
 }
 
 void goal_text(const struct goal *goal, char *text, size_t size) {
-    char what[64], bounds[48];
+    char what[80], bounds[48];
 
-    if (goal->kind == GOAL_BROUGHT_BACK)
-        snprintf(what, sizeof(what), "%s brings back", contender_names[goal->over]);
-    else
-        snprintf(what, sizeof(what), "%s/%s%s", contender_names[goal->over], contender_names[goal->under],
-                 goal->statistic == STATISTIC_MEDIAN ? " (median)" : "");
+    goal_subject(goal, what, sizeof(what));
     if (goal->min > 0 && isinf(goal->max))
         snprintf(bounds, sizeof(bounds), ">= %g", goal->min);
     else if (goal->min > 0)
         snprintf(bounds, sizeof(bounds), "in %g..%g", goal->min, goal->max);
+    else if (goal->kind == GOAL_EXTRA && goal->max >= (double)MIB)
+        snprintf(bounds, sizeof(bounds), "<= %g MiB", goal->max / (double)MIB);
     else
         snprintf(bounds, sizeof(bounds), "<= %g%s", goal->max, goal->kind == GOAL_BROUGHT_BACK ? " x" : "");
     snprintf(text, size, "%s %s", what, bounds);

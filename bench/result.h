@@ -46,14 +46,19 @@ struct summary result_summary(const struct cell *cell);
 /* Median over the rounds of a figure beside the value. */
 double result_extra(const struct cell *cell, enum extra extra);
 
+/* Best or worst, or the median of the rounds. NAN: there is none. */
+double result_value(const struct row_result *result, enum contender contender, enum statistic statistic);
+/* Of a figure beside the value, of which less is better. */
+double result_extra_by(const struct cell *cell, enum extra extra, enum statistic statistic);
+
 /* Ratios of two contenders, each within one round. @return number of them */
 unsigned result_ratios(const struct row_result *result, enum contender over, enum contender under, double *ret);
-/* The median of the ratios, or the ratio of each side's best round. NAN: there is none. */
+/* The median of the ratios, or the ratio of each side's best or worst round. NAN: there is none. */
 double result_ratio(const struct row_result *result, enum contender over, enum contender under,
                     enum statistic statistic);
 
-/* What a goal is about. NAN: not measured. */
-double result_goal_value(const struct row_result *result, const struct goal *goal);
+/* What a goal of the row is about. NAN: not measured. */
+double result_goal_value(const struct result *result, const struct row_result *row, const struct goal *goal);
 static inline bool goal_met(const struct goal *goal, double value) {
     return value >= goal->min && value <= goal->max;
 }

@@ -7,8 +7,10 @@
 
 #include "rows.h"
 
+#include "clients.h"
 #include "drop.h"
 #include "floor.h"
+#include "latency.h"
 #include "lifetime.h"
 #include "pins.h"
 #include "steady.h"
@@ -40,6 +42,16 @@
 #define AT_LEAST(over_, under_, min_) RATIO(over_, under_, BEST, min_, INFINITY)
 #define BROUGHT_BACK_AT_MOST(max_) \
     { .kind = GOAL_BROUGHT_BACK, .over = CONTENDER_LIBRARY, .statistic = STATISTIC_MEDIAN, .max = (max_) }
+
+#define VALUE_AT_MOST(contender_, statistic_, max_) \
+    { .kind = GOAL_VALUE, .over = CONTENDER_##contender_, .statistic = STATISTIC_##statistic_, .max = (max_) }
+#define EXTRA_AT_MOST(extra_, statistic_, max_)                                                                      \
+    {                                                                                                                \
+        .kind = GOAL_EXTRA, .over = CONTENDER_LIBRARY, .extra = EXTRA_##extra_, .statistic = STATISTIC_##statistic_, \
+        .max = (max_),                                                                                               \
+    }
+#define TIMES_ROW(row_, max_) \
+    { .kind = GOAL_ROW, .over = CONTENDER_LIBRARY, .row = (row_), .statistic = STATISTIC_BEST, .max = (max_) }
 
 #define NO_GOAL \
     { .kind = GOAL_NONE }
@@ -117,6 +129,71 @@
     {                                                                                                        \
         .name = "fork/" name_, .unit = "ms", .quick = true, .contenders = LIVING, .over = CONTENDER_LIBRARY, \
         .under = CONTENDER_NATIVE, .run = lifetime_fork, .huge = (huge_), .tolerance = ROUND_TRIPS,          \
+    }
+
+/* ---- latency ---- */
+
+#define BESIDE_NATIVE .over = CONTENDER_LIBRARY, .under = CONTENDER_NATIVE
+#define ALONE .contenders = BIT(LIBRARY), .over = CONTENDER_LIBRARY, .under = CONTENDER_LIBRARY
+
+#define LATENCY(name_, count_, tolerance_)                                                                              \
+    {                                                                                                                   \
+        .name = "latency/" name_, .unit = "us", .quick = true, .contenders = BIT(NATIVE) | BIT(LIBRARY) | BIT(PRELOAD), \
+        BESIDE_NATIVE, .run = latency_fault, .count = (count_), .tolerance = (tolerance_),                              \
+    }
+
+/* ---- numbers ---- */
+
+#define CLIENTS(count_, quick_, ...)                                                                            \
+    {                                                                                                           \
+        .name = "clients/" #count_, .unit = "us", .quick = (quick_), .contenders = BIT(NATIVE) | BIT(LIBRARY),  \
+        BESIDE_NATIVE, .goals = {__VA_ARGS__}, .run = clients_fault, .count = (count_), .tolerance = UNWATCHED, \
+    }
+#define JOIN(count_)                                                                                   \
+    {                                                                                                  \
+        .name = "join/" #count_, .unit = "us", .rounds_most = MANY_ROUNDS, ALONE, .run = clients_join, \
+        .count = (count_), .tolerance = UNWATCHED,                                                     \
+    }
+#define CROWD(theme_, run_, count_, contenders_)                                                           \
+    {                                                                                                      \
+        .name = theme_ "/" #count_, .unit = "us", .contenders = (contenders_), .rounds_most = MANY_ROUNDS, \
+        BESIDE_NATIVE, .run = crowd_##run_, .count = (count_), .tolerance = ROUND_TRIPS,                   \
+    }
+/* For the points of a curve, of which each takes its time. */
+#define MANY_ROUNDS 3
+
+/* ---- sizes ---- */
+
+#define EXTENT(step_, name_, size_, quick_, ...)                                                                     \
+    {                                                                                                                \
+        .name = "size-" #step_ "/" name_, .unit = "us", .quick = (quick_), .contenders = BIT(NATIVE) | BIT(LIBRARY), \
+        BESIDE_NATIVE, .goals = {__VA_ARGS__}, .run = extent_##step_, .size = (size_), .tolerance = ROUND_TRIPS,     \
+    }
+#define EXTENTS(step_, goal_)                                                                             \
+    EXTENT(step_, "64k", 64 * KIB, true, NO_GOAL), EXTENT(step_, "1m", MIB, false, NO_GOAL),              \
+        EXTENT(step_, "16m", 16 * MIB, false, NO_GOAL), EXTENT(step_, "256m", 256 * MIB, false, NO_GOAL), \
+        EXTENT(step_, "4g", 4 * GIB, false, NO_GOAL), EXTENT(step_, "64g", 64 * GIB, false, NO_GOAL),     \
+        EXTENT(step_, "1t", 1024 * GIB, true, goal_)
+
+/* Rounds that find what others left need less: so few of them, and the worst counts. */
+#define EXTENT_MEMORY(name_, size_, count_, quick_, ...)                                                          \
+    {                                                                                                             \
+        .name = "size-memory/" name_, .unit = "MiB", .quick = (quick_), .rounds_most = MANY_ROUNDS, ALONE,        \
+        .goals = {__VA_ARGS__}, .run = extent_memory, .size = (size_), .count = (count_), .tolerance = UNWATCHED, \
+    }
+#define SOME_SPANS 16384
+
+/* ---- cost ---- */
+
+#define COST(name_, unit_, quick_, run_, contenders_)                                                             \
+    {                                                                                                             \
+        .name = name_, .unit = unit_, .quick = (quick_), .rounds_most = MANY_ROUNDS, .contenders = (contenders_), \
+        .over = CONTENDER_LIBRARY, .under = CONTENDER_LIBRARY, .run = cost_##run_,                                \
+    }
+#define IDLE(count_, quick_)                                                                           \
+    {                                                                                                  \
+        .name = "idle/" #count_, .unit = "us/s", .quick = (quick_), .rounds_most = MANY_ROUNDS, ALONE, \
+        .run = cost_idle, .count = (count_), .tolerance = UNWATCHED,                                   \
     }
 
 /* ---- floors ---- */
@@ -213,6 +290,19 @@ const struct row rows[] = {
     CREATE("1g", GIB),
     FORK("4k", false),
     FORK("huge", true),
+
+    LATENCY("alone", 0, ROUND_TRIPS),
+    LATENCY("storm-1", 1, UNWATCHED),
+    LATENCY("storm-8", 8, UNWATCHED),
+
+    CLIENTS(1, true, NO_GOAL),
+    CLIENTS(10, false, NO_GOAL),
+    CLIENTS(100, true, TIMES_ROW("clients/1", 3)),
+    CLIENTS(1000, false, TIMES_ROW("clients/1", 3), EXTRA_AT_MOST(SERVICE_PSS, WORST, 64 * MIB)),
+    JOIN(1),
+    JOIN(10),
+    JOIN(100),
+    JOIN(1000),
 
     FLOOR("fill/1", "us/page", ZERO, PAGE, false),
     FLOOR("fill/16", "us/page", ZERO, 16 * PAGE, false),

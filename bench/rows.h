@@ -17,6 +17,7 @@ enum better { BETTER_LOWER, BETTER_HIGHER };
 enum statistic {
     STATISTIC_BEST,   /* each side's best round */
     STATISTIC_MEDIAN, /* of the ratios within one round */
+    STATISTIC_WORST, /* each side's worst round: for memory, of which a round may find some that another one has left */
 };
 
 enum pattern {
@@ -30,6 +31,9 @@ enum goal_kind {
     GOAL_NONE,
     GOAL_RATIO,        /* of the values of two contenders */
     GOAL_BROUGHT_BACK, /* of one contender: memory after the touch over memory before the drop */
+    GOAL_VALUE,        /* of one contender */
+    GOAL_EXTRA,        /* of one contender: a figure beside the value */
+    GOAL_ROW,          /* of one contender: its value over that in another row */
 };
 
 struct goal {
@@ -37,6 +41,8 @@ struct goal {
     enum contender over, under;
     enum statistic statistic;
     double min, max; /* 0 and INFINITY: no such bound */
+    enum extra extra;
+    const char *row; /* the other row's name */
 };
 
 #define ROW_GOALS 2
@@ -46,10 +52,11 @@ struct row {
     const char *name;
     const char *unit;
     enum better better;
-    unsigned contenders; /* CONTENDER_BIT()s */
-    bool quick;          /* is in the quick form */
-    unsigned rounds;     /* at least so many; 0: as the command line says */
-    /* The ratio that is shown, and that --compare watches. */
+    unsigned contenders;  /* CONTENDER_BIT()s */
+    bool quick;           /* is in the quick form */
+    unsigned rounds;      /* at least so many; 0: as the command line says */
+    unsigned rounds_most; /* 0: as the command line says */
+    /* The ratio that is shown, and that --compare watches. The same twice: there is none, and --compare watches the value. */
     enum contender over, under;
     double tolerance; /* how many times worse is too much; 0: TOLERANCE */
     struct goal goals[ROW_GOALS];
@@ -60,11 +67,17 @@ struct row {
     unsigned threads;
     bool huge;
     uint64_t size;
+    unsigned count; /* of clients, regions, pages */
     unsigned variant;
 };
 
 extern const struct row rows[];
 extern const unsigned row_count;
+
+/* Whether there is nobody to compare with. */
+static inline bool row_is_alone(const struct row *row) {
+    return row->over == row->under;
+}
 
 /* Characters of the name before the first slash. */
 int row_theme(const struct row *row);

@@ -18,6 +18,14 @@ const char *const extra_names[EXTRA_COUNT] = {
     [EXTRA_SERVICE_CPU_MS] = "service_cpu_ms",
     [EXTRA_HUGE] = "huge",
     [EXTRA_TOUCHES_PER_MS] = "touches_per_ms",
+    [EXTRA_MAX] = "worst",
+    [EXTRA_SERVICE_US_PER_FAULT] = "service_us_per_fault",
+    [EXTRA_SERVICE_PSS] = "service_pss",
+    [EXTRA_SERVICE_RSS] = "service_rss",
+    [EXTRA_SERVICE_THREADS] = "service_threads",
+    [EXTRA_AFTER_DROP] = "service_after_drop",
+    [EXTRA_AFTER_FREE] = "service_after_free",
+    [EXTRA_DROPPED] = "dropped",
 };
 
 void sample_init(struct sample *sample) {
@@ -44,4 +52,11 @@ double sample_quantile(double *values, size_t count, double quantile) {
     if (below + 1 >= count)
         return values[count - 1];
     return values[below] + (at - (double)below) * (values[below + 1] - values[below]);
+}
+
+void sample_set_distribution(struct sample *sample, double *values, size_t count) {
+    sample->value = sample_quantile(values, count, 0.5);
+    sample->extra[EXTRA_P50] = sample->value;
+    sample->extra[EXTRA_P99] = sample_quantile(values, count, 0.99);
+    sample->extra[EXTRA_MAX] = count > 0 ? values[count - 1] : NAN;
 }

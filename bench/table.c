@@ -7,6 +7,8 @@
 
 #include "table.h"
 
+#include "growth.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,11 +20,21 @@
 static const struct {
     enum extra extra;
     const char *title;
+    uint64_t unit;
 } beside[] = {
-    {EXTRA_FAULTS, "faults"},
-    {EXTRA_BROUGHT_BACK, "back x"},
-    {EXTRA_SERVICE_CPU_MS, "cpu ms"},
-    {EXTRA_P99, "p99"},
+    {EXTRA_FAULTS, "faults", 1},
+    {EXTRA_BROUGHT_BACK, "back x", 1},
+    {EXTRA_SERVICE_CPU_MS, "cpu ms", 1},
+    {EXTRA_P50, "p50", 1},
+    {EXTRA_P99, "p99", 1},
+    {EXTRA_MAX, "max", 1},
+    {EXTRA_SERVICE_US_PER_FAULT, "cpu us", 1},
+    {EXTRA_SERVICE_PSS, "pss MiB", MIB},
+    {EXTRA_SERVICE_RSS, "rss MiB", MIB},
+    {EXTRA_SERVICE_THREADS, "threads", 1},
+    {EXTRA_AFTER_DROP, "dropped", MIB},
+    {EXTRA_AFTER_FREE, "freed", MIB},
+    {EXTRA_DROPPED, "drop MiB", MIB},
 };
 #define BESIDE (sizeof(beside) / sizeof(beside[0]))
 
@@ -37,12 +49,22 @@ static void print_number(double value) {
         printf("%*.*f", CELL_WIDTH, value >= 1000 ? 0 : value >= 100 ? 1 : value >= 1 ? 2 : 3, value);
 }
 
-static void print_goals(const struct row_result *result) {
-    char text[128];
+/* NAN also where it is the row's value itself. */
+static double beside_value(const struct row_result *result, unsigned i) {
+    const struct cell *cell = &result->cells[result->row->over];
+    double value = result_extra(cell, beside[i].extra);
+
+    if (value == result_summary(cell).median)
+        return NAN;
+    return value / (double)beside[i].unit;
+}
+
+static void print_goals(const struct result *all, const struct row_result *result) {
+    char text[160];
 
     for (unsigned i = 0; i < ROW_GOALS; i++) {
         const struct goal *goal = &result->row->goals[i];
-        double value = goal->kind == GOAL_NONE ? NAN : result_goal_value(result, goal);
+        double value = goal->kind == GOAL_NONE ? NAN : result_goal_value(all, result, goal);
 
         if (goal->kind == GOAL_NONE)
             continue;
@@ -54,19 +76,21 @@ static void print_goals(const struct row_result *result) {
     }
 }
 
-static void print_row(const struct row_result *result, unsigned columns, unsigned extras) {
+static void print_row(const struct result *all, const struct row_result *result, unsigned columns, unsigned extras) {
     const struct row *row = result->row;
 
     printf("%-*s", ROW_WIDTH, row->name);
     for (unsigned c = 0; c < CONTENDER_COUNT; c++)
         if (columns & CONTENDER_BIT(c))
             print_number(result_summary(&result->cells[c]).median);
-    print_number(result_ratio(result, row->over, row->under, STATISTIC_MEDIAN));
-    print_number(result_ratio(result, row->over, row->under, STATISTIC_BEST));
+    if (!row_is_alone(row)) {
+        print_number(result_ratio(result, row->over, row->under, STATISTIC_MEDIAN));
+        print_number(result_ratio(result, row->over, row->under, STATISTIC_BEST));
+    }
     for (unsigned i = 0; i < BESIDE; i++)
         if (extras & 1u << i)
-            print_number(result_extra(&result->cells[row->over], beside[i].extra));
-    print_goals(result);
+            print_number(beside_value(result, i));
+    print_goals(all, result);
     printf("\n");
 }
 
@@ -97,7 +121,7 @@ static void print_missing(const struct result *result, unsigned first, unsigned 
 static void print_head(const struct row *row, unsigned columns, unsigned extras) {
     printf("\n%.*s, %s, %s is better; medians", row_theme(row), row->name, row->unit,
            row->better == BETTER_LOWER ? "lower" : "higher");
-    if (row->over != row->under)
+    if (!row_is_alone(row))
         printf(", ratios %s/%s", contender_names[row->over], contender_names[row->under]);
     if (extras)
         printf(", beside them figures of %s", contender_names[row->over]);
@@ -105,7 +129,8 @@ static void print_head(const struct row *row, unsigned columns, unsigned extras)
     for (unsigned c = 0; c < CONTENDER_COUNT; c++)
         if (columns & CONTENDER_BIT(c))
             printf("%*s", CELL_WIDTH, contender_names[c]);
-    printf("%*s%*s", CELL_WIDTH, "ratio", CELL_WIDTH, "best");
+    if (!row_is_alone(row))
+        printf("%*s%*s", CELL_WIDTH, "ratio", CELL_WIDTH, "best");
     for (unsigned i = 0; i < BESIDE; i++)
         if (extras & 1u << i)
             printf("%*s", CELL_WIDTH, beside[i].title);
@@ -121,7 +146,7 @@ static void print_theme(const struct result *result, unsigned first, unsigned en
             if (result->rows[i].cells[c].count > 0)
                 columns |= CONTENDER_BIT(c);
         for (unsigned b = 0; b < BESIDE; b++)
-            if (!isnan(result_extra(&result->rows[i].cells[rows[i].over], beside[b].extra)))
+            if (!isnan(beside_value(&result->rows[i], b)))
                 extras |= 1u << b;
     }
     if (selected == 0)
@@ -129,18 +154,46 @@ static void print_theme(const struct result *result, unsigned first, unsigned en
     print_head(&rows[first], columns, extras);
     for (unsigned i = first; i < end; i++)
         if (result->rows[i].selected)
-            print_row(&result->rows[i], columns, extras);
+            print_row(result, &result->rows[i], columns, extras);
     for (unsigned c = 0; c < CONTENDER_COUNT; c++)
         print_missing(result, first, end, c);
+}
+
+static void print_growth(const struct result *result) {
+    bool begun = false;
+
+    for (unsigned i = 0; i < curve_count; i++) {
+        struct growth growth;
+
+        growth_fit(result, &curves[i], &growth);
+        if (growth.count < GROWTH_POINTS_MIN)
+            continue;
+        if (!begun)
+            printf("\ngrowth: exponents by least squares over best rounds, 0 is constant and 1 linear\n");
+        begun = true;
+        printf("%-*s%*.2f", ROW_WIDTH, curves[i].name, CELL_WIDTH, growth.exponent);
+        printf("  <= %g: %s; %s, %s:", curves[i].max, growth_met(&growth) ? "met" : "NOT met", curves[i].text,
+               curves[i].unit);
+        for (unsigned p = 0; p < growth.count; p++)
+            printf(" %.3g", growth.y[p]);
+        printf("\n");
+    }
 }
 
 static void print_verdict(const struct result *result) {
     unsigned met = 0, missed = 0, unknown = 0;
 
+    for (unsigned i = 0; i < curve_count; i++) {
+        struct growth growth;
+
+        growth_fit(result, &curves[i], &growth);
+        met += growth.count >= GROWTH_POINTS_MIN && growth_met(&growth);
+        missed += growth.count >= GROWTH_POINTS_MIN && !growth_met(&growth);
+    }
     for (unsigned i = 0; i < row_count; i++)
         for (unsigned g = 0; result->rows[i].selected && g < ROW_GOALS; g++) {
             const struct goal *goal = &rows[i].goals[g];
-            double value = goal->kind == GOAL_NONE ? NAN : result_goal_value(&result->rows[i], goal);
+            double value = goal->kind == GOAL_NONE ? NAN : result_goal_value(result, &result->rows[i], goal);
 
             if (goal->kind == GOAL_NONE)
                 continue;
@@ -161,11 +214,12 @@ void table_print(const struct result *result) {
             print_theme(result, first, i);
             first = i;
         }
+    print_growth(result);
     print_verdict(result);
 }
 
 void table_list(void) {
-    char text[128];
+    char text[160];
 
     printf("contenders:\n");
     for (unsigned c = 0; c < CONTENDER_COUNT; c++)
@@ -180,4 +234,8 @@ void table_list(void) {
             }
         printf("\n");
     }
+    printf("curves:\n");
+    for (unsigned i = 0; i < curve_count; i++)
+        printf("  %-*s %-8s  exponent <= %g: %s\n", ROW_WIDTH, curves[i].name, curves[i].unit, curves[i].max,
+               curves[i].text);
 }
