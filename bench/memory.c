@@ -103,6 +103,7 @@ static int open_library(struct memory *memory, struct task *task) {
     struct drp_region_options options = {
         .struct_size = sizeof(options),
         .required = memory->huge ? DRP_REGION_HUGE : 0,
+        .chunk_size = memory->huge ? 0 : 64 * KIB, /* asked for, it keeps huge pages out wherever those are the default */
     };
     struct drp *d = memory_connection(task);
     int r;

@@ -18,6 +18,7 @@ struct config {
     char *socket_group; /* [Daemon] SocketGroup=: group of the socket; NULL: the daemon's. Owned */
     gid_t socket_gid;   /* resolved; (gid_t)-1: unchanged */
     mode_t socket_mode; /* [Daemon] SocketMode=, octal, default 0666: what a client may do is decided by limits, not by reaching us */
+    bool system_huge_pages; /* [Daemon] SystemHugePages=yes|no (yes): regions that ask for nothing get huge pages where everybody does */
     uint64_t machine_reserve;         /* [Pressure] MachineReserve= bytes (K, M, G, T suffixes), or auto */
     uint64_t cgroup_reserve;          /* [Pressure] CgroupReserve= bytes, or auto */
     bool kill_stuck;                  /* [Daemon] KillStuckClients=yes|no (no): SIGKILL by pidfd after quarantine */

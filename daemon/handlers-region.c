@@ -88,6 +88,7 @@ static void fill_create_reply(struct drp_wire_create_reply *reply, const struct 
 static uint32_t shape_region(const struct connection *connection, const struct drp_wire_create *create,
                              struct region_shape *ret) {
     const struct kernel *kernel = &connection->server->manager->kernel;
+    bool huge = kernel->thp_always && kernel->mount_huge >= 0 && connection->server->config->system_huge_pages;
     uint32_t shift = create->chunk_shift;
     uint64_t size, options;
 
@@ -95,7 +96,7 @@ static uint32_t shape_region(const struct connection *connection, const struct d
         return DRP_WIRE_ERROR_UNSUPPORTED;
     if ((create->required & DRP_REGION_HUGE) && shift != 0 && shift != SPAN_SHIFT)
         return DRP_WIRE_ERROR_INVALID; /* a part of a huge page cannot be dropped whole */
-    options = region_choose_options(kernel, create->required, create->preferred, create->size, &shift);
+    options = region_choose_options(huge, create->required, create->preferred, create->size, &shift);
     size = (create->size + (UINT64_C(1) << shift) - 1) & ~((UINT64_C(1) << shift) - 1);
     *ret = (struct region_shape){
         .id = connection->server->manager->next_id,

@@ -137,11 +137,11 @@ int region_new(struct region **ret, const struct kernel *kernel, const struct re
     return 0;
 }
 
-uint64_t region_choose_options(const struct kernel *kernel, uint64_t required, uint64_t preferred, uint64_t size,
+uint64_t region_choose_options(bool huge_by_default, uint64_t required, uint64_t preferred, uint64_t size,
                                uint32_t *chunk_shift) {
     uint64_t options = required | preferred;
 
-    if (options == 0 && *chunk_shift == 0 && kernel->thp_always && kernel->mount_huge >= 0 && size >= SPAN_SIZE)
+    if (options == 0 && *chunk_shift == 0 && huge_by_default && size >= SPAN_SIZE)
         options = DRP_REGION_HUGE;
     if (*chunk_shift != 0 && *chunk_shift != SPAN_SHIFT)
         options &= ~DRP_REGION_HUGE; /* a part of a huge page cannot be dropped whole */

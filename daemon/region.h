@@ -100,10 +100,10 @@ struct region_shape {
 int region_new(struct region **ret, const struct kernel *kernel, const struct region_shape *shape, int data_fd,
                int *ret_state_fd);
 /*
- * What is given of the DRP_REGION_* asked for. Who asks for neither huge pages nor a chunk gets what the system gives everybody. chunk_shift: 0 if not
+ * What is given of the DRP_REGION_* asked for. Who asks for neither huge pages nor a chunk gets huge ones if that is the default. chunk_shift: 0 if not
  * asked for; the one given is returned.
  */
-uint64_t region_choose_options(const struct kernel *kernel, uint64_t required, uint64_t preferred, uint64_t size,
+uint64_t region_choose_options(bool huge_by_default, uint64_t required, uint64_t preferred, uint64_t size,
                                uint32_t *chunk_shift);
 /* Frees tables, state page and our descriptor. The PROT_NONE mapping must be gone (region_release_object()). NULL is fine. */
 struct region *region_free(struct region *region);

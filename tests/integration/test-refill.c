@@ -226,6 +226,30 @@ START_TEST(test_large) {
 }
 END_TEST
 
+/* As the system's huge page mode says for everybody, unless the administrator keeps it out. */
+START_TEST(test_default_pages) {
+    char line[128] = "";
+    FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "re");
+    struct drp_region_info info;
+    struct drp_region *region;
+    bool huge;
+
+    if (file) {
+        (void)!fgets(line, sizeof(line), file);
+        fclose(file);
+    }
+    fixture_start(_i ? "[Daemon]\nSystemHugePages=yes\n" : NULL);
+    ck_assert_int_eq(drp_new(&connection, NULL), 0);
+    huge = _i && strstr(line, "[always]") && status_feature("huge");
+    region = make(4 * MIB, 0);
+    drp_region_get_info(region, &info);
+    ck_assert_uint_eq(info.granted, huge ? DRP_REGION_HUGE : 0);
+    ck_assert_uint_eq(info.chunk_size, huge ? SPAN : 64 * KIB);
+    drp_region_free(region);
+    teardown();
+}
+END_TEST
+
 /* A full userfaultfd, as the library makes it. */
 static bool may_intercept(void) {
     int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
@@ -253,6 +277,9 @@ int main(void) {
     tcase_add_test(tcase, test_scattered);
     tcase_add_test(tcase, test_huge);
     tcase_add_test(tcase, test_large);
+    suite_add_tcase(suite, tcase);
+    tcase = tcase_create("default");
+    tcase_add_loop_test(tcase, test_default_pages, 0, 2);
     suite_add_tcase(suite, tcase);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

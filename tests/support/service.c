@@ -170,7 +170,7 @@ static void service_exec(const struct service *service) {
                                service->socket,
                                "--log-level",
                                "debug",
-                               service->config[0] ? "--config" : NULL,
+                               "--config",
                                service->config,
                                NULL};
     int log = open(service->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
@@ -210,21 +210,20 @@ void service_restart(struct service *service) {
 }
 
 void service_start(struct service *service, const char *config) {
+    FILE *file;
+
     *service = (struct service){.pid = -1};
     strcpy(service->dir, "/tmp/droppable-test-XXXXXX");
     ck_assert_msg(mkdtemp(service->dir) != NULL, "%s: %s", service->dir, strerror(errno));
     ck_assert_int_eq(chmod(service->dir, 0755), 0); /* clients may be of another uid */
     snprintf(service->socket, sizeof(service->socket), "%s/socket", service->dir);
     snprintf(service->log, sizeof(service->log), "%s/log", service->dir);
-    if (config) {
-        FILE *file;
-
-        snprintf(service->config, sizeof(service->config), "%s/config", service->dir);
-        file = fopen(service->config, "we");
-        ck_assert_ptr_nonnull(file);
-        ck_assert_int_ge(fputs(config, file), 0);
-        ck_assert_int_eq(fclose(file), 0);
-    }
+    snprintf(service->config, sizeof(service->config), "%s/config", service->dir);
+    file = fopen(service->config, "we");
+    ck_assert_ptr_nonnull(file);
+    /* Counts of pages and chunks must not depend on a setting of the machine; the last assignment wins. */
+    ck_assert_int_ge(fprintf(file, "[Daemon]\nSystemHugePages=no\n%s", config ? config : ""), 0);
+    ck_assert_int_eq(fclose(file), 0);
     setenv("DROPPABLE_SOCKET", service->socket, 1);
     service_restart(service);
 }
@@ -267,8 +266,7 @@ static void service_check_log(const struct service *service) {
 static void service_remove(const struct service *service) {
     unlink(service->socket);
     unlink(service->log);
-    if (service->config[0])
-        unlink(service->config);
+    unlink(service->config);
     rmdir(service->dir);
 }
 

@@ -13,7 +13,7 @@ struct service {
     char dir[64];
     char socket[96];
     char log[96];
-    char config[96]; /* written from service_start()'s text, if any */
+    char config[96]; /* no huge pages by default, and service_start()'s text */
     pid_t pid;
 };
 

@@ -100,6 +100,7 @@ START_TEST(test_defaults) {
     ck_assert_uint_eq(config.machine_reserve, CONFIG_AUTO);
     ck_assert_uint_eq(config.cgroup_reserve, CONFIG_AUTO);
     ck_assert(!config.kill_stuck);
+    ck_assert(config.system_huge_pages);
     ck_assert_uint_eq(config.max_connections, 4096);
     ck_assert_uint_eq(config.max_connections_per_uid, 1024);
     ck_assert_uint_eq(config.max_regions, 1024);
@@ -116,6 +117,7 @@ START_TEST(test_every_key) {
                                "SocketGroup = 12345 ; by number\n"
                                "  SocketMode=0660\n"
                                "\tKillStuckClients=yes\n"
+                               "SystemHugePages=no\n"
                                "\n[Pressure]\n"
                                "MachineReserve=512M\n"
                                "CgroupReserve=4096\n"
@@ -139,6 +141,7 @@ START_TEST(test_every_key) {
     ck_assert_uint_eq(config.socket_gid, 12345);
     ck_assert_uint_eq(config.socket_mode, 0660);
     ck_assert(config.kill_stuck);
+    ck_assert(!config.system_huge_pages);
     ck_assert_uint_eq(config.machine_reserve, 512 << 20);
     ck_assert_uint_eq(config.cgroup_reserve, 8192);
     ck_assert_uint_eq(config.max_connections, 10);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What a region is given of what was asked for, and what planning reads of a pin page: pure. */
 
-#include "kernel.h"
 #include "policy.h"
 #include "region.h"
 
@@ -13,8 +12,7 @@
 #define MIB (UINT64_C(1) << 20)
 
 struct choice {
-    bool thp_always;
-    int mount_huge;
+    bool by_default;
     uint64_t required, preferred, size;
     uint32_t shift; /* asked for; 0: not */
     bool huge;      /* given */
@@ -22,26 +20,24 @@ struct choice {
 };
 
 static const struct choice choices[] = {
-    /* Nothing asked: as the system does. */
-    {false, 3, 0, 0, 64 * MIB, 0, false, 16},
-    {true, 3, 0, 0, 64 * MIB, 0, true, 21},
-    {true, 3, 0, 0, MIB, 0, false, 16},
-    {true, -1, 0, 0, 64 * MIB, 0, false, 16},
+    /* Nothing asked: the default. */
+    {false, 0, 0, 64 * MIB, 0, false, 16},
+    {true, 0, 0, 64 * MIB, 0, true, 21},
+    {true, 0, 0, MIB, 0, false, 16},
     /* A chunk asked: no huge pages unless it is as large as they are. */
-    {true, 3, 0, 0, 64 * MIB, 16, false, 16},
-    {true, 3, 0, 0, 64 * MIB, 21, false, 21},
-    {false, 3, 0, DRP_REGION_HUGE, 64 * MIB, 12, false, 12},
-    {false, 3, 0, DRP_REGION_HUGE, 64 * MIB, 21, true, 21},
+    {true, 0, 0, 64 * MIB, 16, false, 16},
+    {true, 0, 0, 64 * MIB, 21, false, 21},
+    {false, 0, DRP_REGION_HUGE, 64 * MIB, 12, false, 12},
+    {false, 0, DRP_REGION_HUGE, 64 * MIB, 21, true, 21},
     /* Huge pages asked. */
-    {false, 3, DRP_REGION_HUGE, 0, 64 * MIB, 0, true, 21},
-    {false, 3, 0, DRP_REGION_HUGE, MIB, 0, true, 21},
+    {false, DRP_REGION_HUGE, 0, 64 * MIB, 0, true, 21},
+    {false, 0, DRP_REGION_HUGE, MIB, 0, true, 21},
 };
 
 START_TEST(test_choices) {
     const struct choice *c = &choices[_i];
-    struct kernel kernel = {.thp_always = c->thp_always, .mount_huge = c->mount_huge};
     uint32_t shift = c->shift;
-    uint64_t options = region_choose_options(&kernel, c->required, c->preferred, c->size, &shift);
+    uint64_t options = region_choose_options(c->by_default, c->required, c->preferred, c->size, &shift);
 
     ck_assert_uint_eq(options, c->huge ? DRP_REGION_HUGE : 0);
     ck_assert_uint_eq(shift, c->given);
