@@ -98,20 +98,19 @@ static int sit(struct member *member) {
 
 static int join_once(struct task *task, double *ret_us) {
     uint64_t start = now_ns();
+    struct drp_region *region;
     struct drp *d;
     int r;
 
     r = drp_new(&d, NULL);
     if (r < 0)
         return task_fail(task, r, "drp_new: %s", drp_detail());
-    {
-        struct drp_region *region;
-
-        r = drp_region_new(&region, d, SPAN, NULL);
-    }
+    r = drp_region_new(&region, d, SPAN, NULL);
     *ret_us = (double)(now_ns() - start) / 1000;
+    if (r < 0)
+        task_fail(task, r, "drp_region_new: %s", drp_detail());
     drp_free(d);
-    return r < 0 ? task_fail(task, r, "drp_region_new: %s", drp_detail()) : 0;
+    return r;
 }
 
 int clients_join(struct task *task, struct sample *ret) {

@@ -9,7 +9,7 @@
 #include "result.h"
 
 #define GROWTH_POINTS 16
-#define GROWTH_POINTS_MIN 3 /* two are no curve: not shown, nor judged */
+#define GROWTH_POINTS_MIN 3 /* fewer are no curve: not shown, nor judged */
 
 struct curve {
     const char *name;
@@ -19,7 +19,8 @@ struct curve {
     bool of_extra;
     enum extra extra; /* the figure, if it is not the value */
     const char *unit;
-    double max; /* goal for the exponent */
+    double from; /* points with a lower x are shown, and not fitted */
+    double max;  /* goal for the exponent */
 };
 
 struct growth {

@@ -187,6 +187,7 @@ static struct json_object *make_growth(const struct growth *growth) {
     points = add_array(object, "y");
     for (unsigned i = 0; i < growth->count; i++)
         append_number(points, growth->y[i]);
+    add_number(object, "from", growth->curve->from);
     add_number(object, "exponent", growth->exponent);
     add_number(object, "goal_max", growth->curve->max);
     json_object_object_add(object, "met", json_object_new_boolean(growth_met(growth)));

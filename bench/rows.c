@@ -8,7 +8,9 @@
 #include "rows.h"
 
 #include "clients.h"
+#include "crowd.h"
 #include "drop.h"
+#include "extent.h"
 #include "floor.h"
 #include "latency.h"
 #include "lifetime.h"
@@ -303,6 +305,34 @@ const struct row rows[] = {
     JOIN(10),
     JOIN(100),
     JOIN(1000),
+
+    CROWD("regions-new", new, 1, BIT(NATIVE) | BIT(LIBRARY)),
+    CROWD("regions-new", new, 16, BIT(NATIVE) | BIT(LIBRARY)),
+    CROWD("regions-new", new, 256, BIT(NATIVE) | BIT(LIBRARY)),
+    CROWD("regions-new", new, 1000, BIT(NATIVE) | BIT(LIBRARY)),
+    CROWD("regions-fault", fault, 1, BIT(NATIVE) | BIT(LIBRARY)),
+    CROWD("regions-fault", fault, 16, BIT(NATIVE) | BIT(LIBRARY)),
+    CROWD("regions-fault", fault, 256, BIT(NATIVE) | BIT(LIBRARY)),
+    CROWD("regions-fault", fault, 1000, BIT(NATIVE) | BIT(LIBRARY)),
+    CROWD("cycle", cycle, 1, BIT(NATIVE) | BIT(LIBRARY) | BIT(PRELOAD)),
+    CROWD("cycle", cycle, 16, BIT(NATIVE) | BIT(LIBRARY) | BIT(PRELOAD)),
+    CROWD("cycle", cycle, 256, BIT(NATIVE) | BIT(LIBRARY) | BIT(PRELOAD)),
+    CROWD("cycle", cycle, 1000, BIT(NATIVE) | BIT(LIBRARY) | BIT(PRELOAD)),
+
+    EXTENTS(new, VALUE_AT_MOST(LIBRARY, BEST, 1000)),
+    EXTENTS(first, NO_GOAL),
+    EXTENTS(refill, NO_GOAL),
+    EXTENTS(free, NO_GOAL),
+    EXTENT_MEMORY("64k/new", 64 * KIB, 0, false, NO_GOAL),
+    EXTENT_MEMORY("64k/some", 64 * KIB, SOME_SPANS, false, NO_GOAL),
+    EXTENT_MEMORY("16m/new", 16 * MIB, 0, false, NO_GOAL),
+    EXTENT_MEMORY("16m/some", 16 * MIB, SOME_SPANS, false, NO_GOAL),
+    EXTENT_MEMORY("4g/new", 4 * GIB, 0, false, NO_GOAL),
+    EXTENT_MEMORY("4g/some", 4 * GIB, SOME_SPANS, false, NO_GOAL),
+    EXTENT_MEMORY("64g/some", 64 * GIB, SOME_SPANS, false, NO_GOAL),
+    EXTENT_MEMORY("1t/new", 1024 * GIB, 0, true, VALUE_AT_MOST(LIBRARY, WORST, 40)),
+    EXTENT_MEMORY("1t/some", 1024 * GIB, SOME_SPANS, false, VALUE_AT_MOST(LIBRARY, WORST, 40)),
+    EXTENT_MEMORY("1t/all", 1024 * GIB, 524288, false, VALUE_AT_MOST(LIBRARY, WORST, 40)),
 
     FLOOR("fill/1", "us/page", ZERO, PAGE, false),
     FLOOR("fill/16", "us/page", ZERO, 16 * PAGE, false),
