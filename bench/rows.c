@@ -8,6 +8,7 @@
 #include "rows.h"
 
 #include "clients.h"
+#include "cost.h"
 #include "crowd.h"
 #include "drop.h"
 #include "extent.h"
@@ -15,6 +16,7 @@
 #include "latency.h"
 #include "lifetime.h"
 #include "pins.h"
+#include "reaction.h"
 #include "steady.h"
 #include "touch.h"
 
@@ -334,6 +336,16 @@ const struct row rows[] = {
     EXTENT_MEMORY("1t/some", 1024 * GIB, SOME_SPANS, false, VALUE_AT_MOST(LIBRARY, WORST, 40)),
     EXTENT_MEMORY("1t/all", 1024 * GIB, 524288, false, VALUE_AT_MOST(LIBRARY, WORST, 40)),
 
+    COST("cpu/refill", "ms/GiB", true, refill, BIT(LIBRARY) | BIT(PRELOAD)),
+    COST("cpu/drop", "ms/GiB", true, drop, BIT(LIBRARY) | BIT(PRELOAD)),
+    IDLE(1, true),
+    IDLE(1000, false),
+    COST("memory/gib", "KiB", true, resident, BIT(LIBRARY)),
+    COST("memory/region", "KiB", true, region, BIT(LIBRARY) | BIT(PRELOAD)),
+    COST("memory/client", "KiB", true, client, BIT(LIBRARY)),
+    {
+        .name = "reaction/512m", .unit = "ms", .quick = true, ALONE, .run = reaction_time, .tolerance = UNWATCHED,
+    },
     FLOOR("fill/1", "us/page", ZERO, PAGE, false),
     FLOOR("fill/16", "us/page", ZERO, 16 * PAGE, false),
     FLOOR("fill/512", "us/page", ZERO, SPAN, false),
