@@ -84,6 +84,18 @@ static void drop_all(struct drp_region *region, uint64_t expected) {
     ck_assert_uint_eq(resident(region), 0);
 }
 
+/* What the service fills comes from its own node: with several it leaves that to the kernel. */
+static bool several_nodes(void) {
+    FILE *file = fopen("/sys/devices/system/node/has_memory", "re");
+    char line[64] = "";
+
+    if (file) {
+        (void)!fgets(line, sizeof(line), file);
+        fclose(file);
+    }
+    return strpbrk(line, ",-") != NULL;
+}
+
 /* One access brings back all of its span that was there, and nothing of another. */
 START_TEST(test_dense) {
     struct drp_region *region = make(8 * SPAN, 0);
@@ -93,8 +105,11 @@ START_TEST(test_dense) {
     drop_all(region, 8 * SPAN);
     ck_assert_uint_eq(touch(region, 3 * SPAN + 77 * PAGE, PAGE, 1), 1);
     ck_assert_uint_eq(touch(region, 3 * SPAN + 78 * PAGE, PAGE, 1), 0); /* waits for the fill, if it is not through yet */
-    for (uint64_t deadline = now_ms() + 5000; resident(region) != SPAN;)
-        ck_assert(now_ms() < deadline);
+    if (several_nodes())
+        ck_assert_uint_eq(resident(region), 2 * PAGE);
+    else
+        for (uint64_t deadline = now_ms() + 5000; resident(region) != SPAN;)
+            ck_assert(now_ms() < deadline);
     p[3 * SPAN + 77 * PAGE] = p[3 * SPAN + 78 * PAGE] = 0;
     ck_assert(is_zero(p + 3 * SPAN, SPAN));
     ck_assert_uint_eq(resident(region), SPAN);
