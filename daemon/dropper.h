@@ -52,6 +52,7 @@ struct drop_op {
     struct drop_job *job;
     struct region *region;
     uint32_t span;
+    unsigned turn;                   /* of its job's spans in the batch, it is this one */
     uint64_t first_chunk, end_chunk; /* of the region */
     uint64_t claimed[8];             /* bit per chunk from the span's first chunk */
     struct page_set resident;        /* at the look */

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One batch of the dropper, in its thread.
+ *
+ * The order for each span: arm; which pages are there; generation odd; pins; punch; generation even; wake. A chunk without pages is
+ * left alone: nothing is lost, so nothing changes. Freed is what was resident when its chunk was claimed. The whole batch is armed at
+ * once, since that is a round trip to the pager, and then punched in slices, so that nobody waits long for a pin or a fault.
+ *
+ * Always: in_flight is up from before the first look at a span until after its settling.
+ */
+
+#include "drop-batch.h"
+
+#include "gate.h"
+#include "generation.h"
+#include "pager.h"
+#include "punch.h"
+#include "session.h"
+
+#include <droppable/droppable.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Arming takes 5 us a span unless the client's mmap_lock is held. Without it drops are blind: worth a moment even in need. */
+#define DROPPER_ARM_WAIT_NS UINT64_C(10000000)
+#define DROPPER_ARM_URGENT_NS UINT64_C(500000)
+/* The weight of a slice. A span of 4 KiB pages takes 100 us, a huge page 6 us, but one may turn out to be small pages. */
+#define DROPPER_SLICE 16
+#define DROPPER_WEIGHT_SMALL 2
+#define DROPPER_WEIGHT_HUGE 1
+
+static unsigned chunk_pages(const struct region *region) {
+    return 1U << (region->chunk_shift - PAGE_SHIFT);
+}
+
+static void wake_waiters(const struct drop_op *op, uint64_t chunk) {
+    const struct region *region = op->region;
+
+    for (unsigned i = 0; i < region->n_mappings; i++)
+        if (generation_has_waiters(region->mappings[i]->pin_header)) {
+            syscall(SYS_futex, &region->generations[chunk], FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+            return;
+        }
+}
+
+/* Under the session's lock: turns the generations of what is resident and unpinned odd. */
+static void op_claim(struct session *session, struct drop_op *op) {
+    struct region *region = op->region;
+    struct drp_pin_cell *cells[REGION_MAPPINGS_MAX];
+    unsigned pages = chunk_pages(region);
+    uint64_t pinned = 0;
+
+    for (unsigned i = 0; i < region->n_mappings; i++)
+        cells[i] = region->mappings[i]->cells;
+    for (uint64_t chunk = op->first_chunk; chunk < op->end_chunk; chunk++) {
+        uint64_t i = chunk - op_first_of_span(op);
+        unsigned resident = page_set_count_range(&op->resident, (unsigned)i * pages, pages);
+
+        if (resident == 0)
+            continue;
+        /* Not mapped: a region that is being handed over, its pins are not known yet. */
+        if (region->n_mappings == 0 || !generation_claim(&region->generations[chunk], cells, region->n_mappings, chunk)) {
+            if (region->n_mappings > 0)
+                wake_waiters(op, chunk);
+            pinned += (uint64_t)resident << PAGE_SHIFT;
+            counter_add(&session->counters.pinned_skips, 1);
+            continue;
+        }
+        op->claimed[i / 64] |= UINT64_C(1) << (i % 64);
+        op->any = true;
+    }
+    if (op->job->request)
+        counter_add(&op->job->request->pinned, pinned);
+}
+
+/* Under the session's lock: would the next missing page of the span reach the pager, in every mapping? */
+static bool op_is_armed(const struct drop_op *op) {
+    for (unsigned i = 0; i < op->region->n_mappings; i++)
+        if (!op->region->mappings[i]->intercepted || op->region->mappings[i]->span_state[op->span] != MAPPING_ARMED)
+            return false;
+    return op->region->n_mappings > 0;
+}
+
+/*
+ * Under the session's lock: pages were punched out of a span that the kernel fills, so that much more may come back unseen. Also true of
+ * spans that the pager arms a moment later: arming gives the commitment back.
+ */
+static void op_commit_unarmed(struct session *session, const struct drop_op *op, uint64_t freed) {
+    counter_add(&session->counters.unarmed_drops, 1);
+    for (unsigned i = 0; i < op->region->n_mappings; i++) {
+        struct mapping *mapping = op->region->mappings[i];
+
+        uint64_t room =
+            region_span_bytes(op->region, op->span) - ((uint64_t)mapping->span_commit[op->span] << PAGE_SHIFT);
+        uint64_t more = freed < room ? freed : room;
+
+        if (!mapping->intercepted || mapping->span_state[op->span] == MAPPING_ARMED)
+            continue;
+        mapping->span_commit[op->span] = (uint16_t)(mapping->span_commit[op->span] + (more >> PAGE_SHIFT));
+        mapping->committed += more;
+        gate_adjust(session->domain, (int64_t)more);
+    }
+}
+
+/* The plans to come pass it over until it is touched. */
+static void op_note_gone(const struct drop_op *op, uint64_t chunk) {
+    uint8_t before = atomic_fetch_or_explicit(&op->region->chunk_flags[chunk], POLICY_CHUNK_GONE, memory_order_relaxed);
+
+    if (!(before & POLICY_CHUNK_GONE) && op->job->request)
+        counter_add(&op->job->request->cleared, 1);
+}
+
+/* Under the session's lock: settles the claimed chunks, and notes which are gone. Returns the pages claimed. */
+static void settle_chunks(struct drop_op *op, bool unseen, struct page_set *ret_claimed) {
+    unsigned pages = chunk_pages(op->region);
+
+    for (uint64_t chunk = op->first_chunk; chunk < op->end_chunk; chunk++) {
+        unsigned first = (unsigned)(chunk - op_first_of_span(op)) * pages;
+
+        if (op_claimed(op, chunk)) {
+            generation_settle(&op->region->generations[chunk]);
+            wake_waiters(op, chunk);
+            page_set_add_range(ret_claimed, first, pages);
+            if (unseen && op->error == 0)
+                op_note_gone(op, chunk);
+        } else if (unseen && page_set_count_range(&op->resident, first, pages) == 0)
+            op_note_gone(op, chunk);
+    }
+}
+
+/* Under the session's lock: what was dropped from an armed span may be brought back, and what is left is known. */
+static void note_dropped(struct drop_op *op, const struct page_set *claimed, unsigned dropped, bool unseen) {
+    struct span *span = &op->region->spans[op->span];
+
+    if (op->armed && dropped > 0 && op->error == 0) {
+        page_set_add_common(&op->region->history[op->span], &op->resident, claimed);
+        span->has_history = true;
+    }
+    if (unseen && op->error == 0)
+        span->resident = (uint16_t)(SPAN_KNOWN | (op->n_resident - dropped));
+    else
+        span->resident = 0;
+}
+
+/* Under the session's lock: even again, waiters woken; what was dropped is noted. */
+static void op_settle(struct session *session, struct drop_op *op) {
+    struct region *region = op->region;
+    struct page_set claimed = {0}, dropped = {0};
+    uint64_t bytes;
+    bool unseen;
+
+    op->armed &= op_is_armed(op); /* the pager may have been about to disarm it */
+    /* Nothing can have come since without the pager's knowing. */
+    unseen = op->armed && region->spans[op->span].fills == op->fills;
+    settle_chunks(op, unseen, &claimed);
+    page_set_add_common(&dropped, &op->resident, &claimed);
+    bytes = (uint64_t)page_set_count(&dropped) << PAGE_SHIFT;
+    note_dropped(op, &claimed, (unsigned)(bytes >> PAGE_SHIFT), unseen);
+    /* Nothing there, and nobody will tell when something is: the next plans shall name others first. */
+    if (!op->any && !op->armed)
+        atomic_store_explicit(&region->ticks[op->span].last_fault, session_tick(session), memory_order_relaxed);
+    if (op->error != 0) {
+        if (op->job->request)
+            counter_add(&op->job->request->failed, bytes);
+        bytes = 0;
+    }
+    counter_add(&region->dropped_bytes, bytes);
+    counter_add(&session->counters.dropped_bytes, bytes);
+    if (op->job->request)
+        counter_add(&op->job->request->freed, bytes);
+    op->job->limit = op->job->limit == UINT64_MAX || op->job->limit < bytes ? op->job->limit : op->job->limit - bytes;
+    if (op->job->limit < region_chunk_size(region))
+        op->job->limit = 0;
+    if (op->any && !op->armed)
+        op_commit_unarmed(session, op, bytes);
+}
+
+/*
+ * Arms what the kernel fills, also where nothing is there: only of an armed span can that be known. What is not armed when the time is
+ * up is punched all the same.
+ */
+static void batch_arm(struct session *session, struct drop_op *ops, unsigned n) {
+    struct region *regions[DROPPER_BATCH];
+    uint32_t spans[DROPPER_BATCH];
+    bool urgent = false;
+
+    for (unsigned i = 0; i < n; i++) {
+        urgent |= ops[i].job->urgent;
+        regions[i] = ops[i].region;
+        spans[i] = ops[i].span;
+    }
+    if (session->intercepted && !atomic_load(&session->quarantined))
+        pager_arm_spans(session, regions, spans, n, urgent ? DROPPER_ARM_URGENT_NS : DROPPER_ARM_WAIT_NS);
+}
+
+/* Looks at the ops from the first on, until a slice is full. Returns how many it took. in_flight is up from before the look. */
+static unsigned slice_look(struct session *session, struct drop_op *ops, unsigned n) {
+    unsigned taken = 0, weight = 0;
+
+    session_lock(session);
+    for (; taken < n && weight < DROPPER_SLICE; taken++) {
+        struct drop_op *op = &ops[taken];
+
+        weight += op->region->options & DRP_REGION_HUGE ? DROPPER_WEIGHT_HUGE : DROPPER_WEIGHT_SMALL;
+        op->region->spans[op->span].in_flight++;
+        op->fills = op->region->spans[op->span].fills;
+        op->armed = op_is_armed(op);
+    }
+    session_unlock(session);
+    for (unsigned i = 0; i < taken; i++) {
+        struct drop_op *op = &ops[i];
+        int pages;
+
+        worker_call_begin(&session->dropper.worker);
+        pages = region_look(op->region, op->region->dropper_fd, op->span, &op->resident);
+        worker_call_end(&session->dropper.worker);
+        if (pages < 0)
+            counter_add(&session->counters.unexpected_errors, 1);
+        op->n_resident = pages < 0 ? 0 : (unsigned)pages;
+    }
+    return taken;
+}
+
+static void slice_run(struct session *session, struct drop_op *ops, unsigned n) {
+    session_lock(session);
+    for (unsigned i = 0; i < n; i++)
+        op_claim(session, &ops[i]);
+    session_unlock(session);
+    punch_batch(session, ops, n);
+
+    session_lock(session);
+    for (unsigned i = 0; i < n; i++) {
+        op_settle(session, &ops[i]);
+        ops[i].region->spans[ops[i].span].in_flight--;
+    }
+    session_unlock(session);
+    if (atomic_load(&session->pager.waits_for_drop))
+        worker_kick(&session->pager.worker);
+}
+
+static int compare_turns(const void *a, const void *b) {
+    const struct drop_op *x = a, *y = b;
+
+    return (x->turn > y->turn) - (x->turn < y->turn);
+}
+
+void drop_batch_run(struct session *session, struct drop_op *ops, unsigned n) {
+    batch_arm(session, ops, n);
+    /* Neighbours together for arming; for punching each slice has spans of several jobs, if there are several. */
+    qsort(ops, n, sizeof(*ops), compare_turns);
+    for (unsigned i = 0, taken; i < n; i += taken) {
+        taken = slice_look(session, ops + i, n - i);
+        slice_run(session, ops + i, taken);
+    }
+}
