@@ -290,6 +290,38 @@ START_TEST(test_drop) {
 }
 END_TEST
 
+/* Several objects at once, each with a pinned chunk, one with chunks of another size: the same as one after the other. */
+START_TEST(test_drop_several) {
+    enum { REGIONS = 5 };
+    struct drp_region *regions[REGIONS];
+    uint32_t before[128], after[128];
+    char pid[16], out[1024];
+
+    snprintf(pid, sizeof(pid), "%d", (int)getpid());
+    for (unsigned i = 0; i < REGIONS; i++) {
+        regions[i] = make_sized(8 * MIB, i == 3 ? 4 * CHUNK : CHUNK);
+        memset(drp_region_address(regions[i]), (int)i + 1, 8 * MIB);
+        ck_assert_int_eq(drp_pin(regions[i], (i + 3) * MIB / 2, 1, NULL), 0);
+    }
+    drp_copy_generations(regions[1], 0, 8 * MIB, before);
+    ck_assert_int_eq(service_ctl(&service, out, sizeof(out), (const char *const[]){"drop", "--pid", pid, NULL}), 0);
+    for (unsigned i = 0; i < REGIONS; i++) {
+        size_t kept = (i == 3 ? 4 : 1) * CHUNK, at = (i + 3) * MIB / 2 / kept * kept;
+        char *p = drp_region_address(regions[i]);
+
+        ck_assert_uint_eq(resident(regions[i]), kept);
+        ck_assert(is_filled(p + at, (int)i + 1, kept));
+        ck_assert(is_zero(p, at));
+        ck_assert(is_zero(p + at + kept, 8 * MIB - at - kept));
+    }
+    drp_copy_generations(regions[1], 0, 8 * MIB, after);
+    for (size_t c = 0; c < 128; c++)
+        ck_assert_uint_eq(after[c], before[c] + (c == 2 * MIB / CHUNK ? 0 : 2));
+    for (unsigned i = 0; i < REGIONS; i++)
+        drp_region_free(regions[i]);
+}
+END_TEST
+
 START_TEST(test_drop_untouched) {
     struct drp_region *region = make(8 * MIB);
     uint64_t generation = drp_generation(region, 0, 8 * MIB), freed;
@@ -442,6 +474,7 @@ int main(void) {
     tcase_add_test(basic, test_wrong_options);
     tcase_add_test(basic, test_exactly_touched);
     tcase_add_test(basic, test_drop);
+    tcase_add_test(basic, test_drop_several);
     tcase_add_test(basic, test_drop_untouched);
     tcase_add_test(basic, test_populate);
     tcase_add_test(basic, test_statistics);
