@@ -119,7 +119,7 @@ static void add_ratio(struct json_object *object, const struct row_result *resul
     const struct row *row = result->row;
     struct json_object *ratio = add_object(object, "ratio"), *rounds;
     double ratios[ROUNDS_MAX];
-    unsigned count = result_ratios(result, row->over, row->under, ratios);
+    unsigned count = row_is_alone(row) ? 0 : result_ratios(result, row->over, row->under, ratios);
 
     add_text(ratio, "over", contender_names[row->over]);
     add_text(ratio, "under", contender_names[row->under]);

@@ -19,6 +19,7 @@
 #include "window.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -30,7 +31,7 @@
 #define WAIT_NS UINT64_C(5000000000)
 #define REST_US 50000
 
-enum { VALUE_DROPPED = TIMES_MAX, VALUE_COUNT };
+enum { VALUE_DROPPED = TIMES_MAX, VALUE_RESERVE, VALUE_COUNT };
 
 static void fill(const struct memory *memory) {
     for (uint64_t at = 0; at < memory->size; at += PAGE)
@@ -48,20 +49,24 @@ static uint64_t allocate(const struct memcg *memcg, unsigned char *plain, uint64
     return 0;
 }
 
-static int react_once(const struct memcg *memcg, struct task *task, uint64_t reserve, double *ret_ms) {
+static int react_once(struct memcg *memcg, struct task *task, uint64_t reserve, double *ret_ms) {
     uint64_t size = LIMIT - DROPPABLE / 4 - reserve, start, end;
     unsigned char *plain = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    int r = 0;
+    int r = memcg_look(memcg, task);
 
-    if (plain == MAP_FAILED)
-        return task_fail(task, -errno, "mmap");
+    if (r == 0 && plain == MAP_FAILED)
+        r = task_fail(task, -errno, "mmap");
+    if (r < 0)
+        return r;
     madvise(plain, size, MADV_NOHUGEPAGE);
     start = allocate(memcg, plain, size / (BATCH * PAGE) * (BATCH * PAGE), reserve);
     end = now_ns();
     while (start && end - start < WAIT_NS && memcg_headroom(memcg) < reserve)
         end = now_ns();
     if (start && end - start >= WAIT_NS)
-        r = task_fail(task, -ETIMEDOUT, "headroom was not restored in %d s", (int)(WAIT_NS / 1000000000));
+        r = task_fail(task, -ETIMEDOUT,
+                      "headroom still %" PRIu64 " KiB after %d s, reserve %" PRIu64 " KiB, cache %" PRIu64,
+                      memcg_headroom(memcg) / KIB, (int)(WAIT_NS / 1000000000), reserve / KIB, memcg->cache / KIB);
     *ret_ms = start ? (double)(end - start) / 1e6 : 0;
     munmap(plain, size);
     usleep(REST_US);
@@ -70,19 +75,16 @@ static int react_once(const struct memcg *memcg, struct task *task, uint64_t res
 
 /* In a process of its own, which may be killed. */
 static int react(struct member *member) {
-    const struct memcg *memcg = member->context;
+    struct memcg memcg = *(const struct memcg *)member->context;
     unsigned times = (unsigned)task_scaled(&member->task, TIMES_MAX, 3, 1);
     struct task *task = &member->task;
     struct memory memory;
     struct drp_stats before, after;
-    uint64_t reserve;
     int r;
 
-    r = memcg_enter(memcg, task);
+    r = memcg_enter(&memcg, task);
     if (r == 0)
         r = memory_open(&memory, task, DROPPABLE, false);
-    if (r == 0)
-        r = memcg_reserve(memcg, task, &reserve);
     if (r == 0)
         r = drp_get_stats(memory_connection(task), &before);
     if (r < 0)
@@ -91,7 +93,7 @@ static int react(struct member *member) {
     for (unsigned i = 0; i < times && r == 0; i++) {
         fill(&memory);
         usleep(REST_US);
-        r = react_once(memcg, task, reserve, &member->values[i]);
+        r = react_once(&memcg, task, (uint64_t)member->values[VALUE_RESERVE], &member->values[i]);
     }
     if (r == 0)
         r = drp_get_stats(memory_connection(task), &after);
@@ -104,13 +106,17 @@ int reaction_time(struct task *task, struct sample *ret) {
     unsigned times = (unsigned)task_scaled(task, TIMES_MAX, 3, 1);
     struct crew *crew = NULL;
     struct memcg memcg;
+    uint64_t reserve;
     int r;
 
     r = memcg_init(&memcg, task, LIMIT);
     if (r < 0)
         return r;
     r = crew_new(&crew, task, 1, VALUE_COUNT, react, &memcg);
+    if (r == 0)
+        r = memcg_reserve(&memcg, task, &reserve);
     if (r == 0) {
+        crew_values(crew)[VALUE_RESERVE] = (double)reserve;
         crew_start(crew, 0);
         r = crew_wait(crew, task);
     }
