@@ -89,18 +89,14 @@ static int populate_here(struct drp_region *r, uint64_t offset, uint64_t length)
     char *p = (char *)r->address + offset;
     int error;
 
-    if (r->data_fd >= 0)
-        error = fallocate(r->data_fd, 0, (off_t)(r->object_offset + offset), (off_t)length) < 0 ? errno : 0;
-    else
-        error = madvise(p, length, MADV_POPULATE_WRITE) < 0 ? errno : 0;
-    if (error == EINVAL && r->data_fd < 0) {
+    /* Not fallocate(2): SEEK_DATA takes what it allocates for a hole until it is touched, and the service could not drop it. */
+    error = madvise(p, length, MADV_POPULATE_WRITE) < 0 ? errno : 0;
+    if (error == EINVAL) {
         /* Before 5.14: write to each page what is there. */
         for (uint64_t i = 0; i < length; i += PAGE)
             atomic_fetch_or_explicit((_Atomic char *)(p + i), 0, memory_order_relaxed);
         error = 0;
     }
-    if (error == ENOSPC || error == EDQUOT)
-        error = ENOMEM;
     return error ? error_detail(-error, "the kernel cannot populate %llu bytes: %s", (unsigned long long)length,
                                 strerror(error))
                  : 0;

@@ -11,7 +11,6 @@
 
 #include "drop-batch.h"
 
-#include "gate.h"
 #include "generation.h"
 #include "pager.h"
 #include "punch.h"
@@ -79,7 +78,7 @@ static void op_claim(struct session *session, struct drop_op *op) {
 /* Under the session's lock: would the next missing page of the span reach the pager, in every mapping? */
 static bool op_is_armed(const struct drop_op *op) {
     for (unsigned i = 0; i < op->region->n_mappings; i++)
-        if (!op->region->mappings[i]->intercepted || op->region->mappings[i]->span_state[op->span] != MAPPING_ARMED)
+        if (!mapping_is_armed(op->region->mappings[i], op->span))
             return false;
     return op->region->n_mappings > 0;
 }
@@ -93,15 +92,11 @@ static void op_commit_unarmed(struct session *session, const struct drop_op *op,
     for (unsigned i = 0; i < op->region->n_mappings; i++) {
         struct mapping *mapping = op->region->mappings[i];
 
-        uint64_t room =
-            region_span_bytes(op->region, op->span) - ((uint64_t)mapping->span_commit[op->span] << PAGE_SHIFT);
-        uint64_t more = freed < room ? freed : room;
+        uint64_t pages = mapping->span_commit[op->span] + (freed >> PAGE_SHIFT);
+        uint64_t most = region_span_bytes(op->region, op->span) >> PAGE_SHIFT;
 
-        if (!mapping->intercepted || mapping->span_state[op->span] == MAPPING_ARMED)
-            continue;
-        mapping->span_commit[op->span] = (uint16_t)(mapping->span_commit[op->span] + (more >> PAGE_SHIFT));
-        mapping->committed += more;
-        gate_adjust(session->domain, (int64_t)more);
+        if (mapping->intercepted && !mapping_is_armed(mapping, op->span))
+            session_set_commit(session, mapping, op->span, (unsigned)(pages < most ? pages : most));
     }
 }
 
@@ -126,7 +121,7 @@ static void settle_chunks(struct drop_op *op, bool unseen, struct page_set *ret_
             page_set_add_range(ret_claimed, first, pages);
             if (unseen && op->error == 0)
                 op_note_gone(op, chunk);
-        } else if (unseen && page_set_count_range(&op->resident, first, pages) == 0)
+        } else if (unseen && op->error == 0 && page_set_count_range(&op->resident, first, pages) == 0)
             op_note_gone(op, chunk);
     }
 }
@@ -139,7 +134,7 @@ static void note_dropped(struct drop_op *op, const struct page_set *claimed, uns
         page_set_add_common(&op->region->history[op->span], &op->resident, claimed);
         span->has_history = true;
     }
-    if (unseen && op->error == 0)
+    if (unseen && op->error == 0 && span->in_flight == 1) /* the only drop in the span */
         span->resident = (uint16_t)(SPAN_KNOWN | (op->n_resident - dropped));
     else
         span->resident = 0;
@@ -155,6 +150,7 @@ static void op_settle(struct session *session, struct drop_op *op) {
     op->armed &= op_is_armed(op); /* the pager may have been about to disarm it */
     /* Nothing can have come since without the pager's knowing. */
     unseen = op->armed && region->spans[op->span].fills == op->fills;
+    region->spans[op->span].drops++;
     settle_chunks(op, unseen, &claimed);
     page_set_add_common(&dropped, &op->resident, &claimed);
     bytes = (uint64_t)page_set_count(&dropped) << PAGE_SHIFT;
@@ -217,8 +213,10 @@ static unsigned slice_look(struct session *session, struct drop_op *ops, unsigne
         worker_call_begin(&session->dropper.worker);
         pages = region_look(op->region, op->region->dropper_fd, op->span, &op->resident);
         worker_call_end(&session->dropper.worker);
-        if (pages < 0)
+        if (pages < 0) { /* nothing is claimed, and nothing is known */
             counter_add(&session->counters.unexpected_errors, 1);
+            op->error = pages;
+        }
         op->n_resident = pages < 0 ? 0 : (unsigned)pages;
     }
     return taken;

@@ -64,7 +64,8 @@ struct fault {
     unsigned page;         /* in the span */
     uint64_t start;        /* page address of the fault */
     struct page_set pages; /* to fill */
-    uint16_t fills;        /* of the span, when that was decided */
+    uint16_t fills;        /* of the span, when the fill began */
+    uint8_t drops;         /* the same */
     unsigned filled;       /* pages, by us */
     enum fault_kind kind;
 };
@@ -228,11 +229,8 @@ static enum uffd_outcome fill_window_first(struct fault *fault, uint64_t *filled
     return outcome;
 }
 
-/*
- * Under the lock, before the fill: these pages may be there from now on, however far it comes. A chunk that counts as gone and is not would
- * never be dropped again.
- */
-static void expect_fill(struct fault *fault) {
+/* Under the lock: the chunks of these pages may have some. One that counts as gone and is not would never be dropped again. */
+static void clear_gone(const struct fault *fault) {
     struct region *region = fault->region;
     unsigned shift = region->chunk_shift - PAGE_SHIFT, first = 0, count;
 
@@ -243,13 +241,24 @@ static void expect_fill(struct fault *fault) {
         for (; chunk <= last && chunk < region->chunk_count; chunk++)
             region_clear_gone(region, chunk);
     }
-    fault->fills = ++region->spans[fault->span].fills;
+}
+
+/* Under the lock, before the fill, however far that will come: a drop that begins later must not take its pages for gone. */
+static void expect_fill(struct fault *fault) {
+    struct span *span = &fault->region->spans[fault->span];
+
+    clear_gone(fault);
+    fault->fills = ++span->fills;
+    fault->drops = span->drops;
 }
 
 /* Under the lock: the fill did not come to its end, what is there is not known. */
 static void note_broken_fill(const struct fault *fault) {
-    fault->region->spans[fault->span].resident = 0;
-    fault->region->spans[fault->span].fills++;
+    struct span *span = &fault->region->spans[fault->span];
+
+    clear_gone(fault); /* a drop may have come and gone meanwhile */
+    span->resident = 0;
+    span->fills++;
 }
 
 /* Under the lock: these pages are back, and so many bytes of them by us. */
@@ -257,12 +266,13 @@ static void note_filled(const struct fault *fault, uint64_t filled) {
     struct region *region = fault->region;
     struct span *span = &region->spans[fault->span];
 
+    clear_gone(fault);
     if (span->has_history) {
         page_set_remove(&region->history[fault->span], &fault->pages);
         span->has_history = !page_set_is_empty(&region->history[fault->span]);
     }
     /* A drop that came in between may have taken some of it along. */
-    if (span->fills != fault->fills || span->in_flight > 0)
+    if (span->fills != fault->fills || span->drops != fault->drops || span->in_flight > 0)
         span->resident = 0;
     else if (span->resident & SPAN_KNOWN)
         span->resident = (uint16_t)(span->resident + (filled >> PAGE_SHIFT));
@@ -370,9 +380,27 @@ static bool choose_block(struct fault *fault, uint32_t *ret_first, uint32_t *ret
         first--;
     while (end < base + size && end < fault->region->span_count && take_along(fault, end))
         end++;
+    fault->mapping->disarming_first = first;
+    fault->mapping->disarming_end = end;
     *ret_first = first;
     *ret_count = end - first;
     return true;
+}
+
+/* Nobody else will fill it, neither before nor after: a small page then. */
+static void fill_page_alone(struct fault *fault) {
+    uint64_t filled = 0;
+
+    page_set_add(&fault->pages, fault->page);
+    session_lock(fault->session);
+    expect_fill(fault);
+    session_unlock(fault->session);
+    if (uffd_zero(fault->session, fault->start, UINT64_C(1) << PAGE_SHIFT, &filled) == UFFD_OK) {
+        session_lock(fault->session);
+        note_filled(fault, filled);
+        session_unlock(fault->session);
+    }
+    counter_add(&fault->session->counters.filled_bytes, filled);
 }
 
 /*
@@ -384,10 +412,22 @@ static bool stays_armed(const struct fault *fault) {
            (fault->kind == FAULT_FRESH && !gate_is_ample(fault->session->domain, AMPLE_SHARE));
 }
 
+/* Without asking the gate, but not without its knowing. */
+static void disarm_unasked(const struct fault *fault) {
+    struct session *session = fault->session;
+
+    session_lock(session);
+    session_set_commit(session, fault->mapping, fault->span, span_pages(fault->region, fault->span));
+    fault->mapping->disarming_first = fault->span;
+    fault->mapping->disarming_end = fault->span + 1;
+    session_unlock(session);
+    intercept_disarm(session, fault->mapping, fault->span, 1);
+}
+
 /* After the fill: disarms, if that is right, and lets the waiters go on. */
 static void disarm_and_wake(struct fault *fault, enum uffd_outcome outcome, enum gate_verdict verdict) {
     uint32_t first = fault->span, count = 1;
-    bool disarmed = false;
+    bool disarmed = outcome == UFFD_MEMORY;
 
     if (outcome == UFFD_OK && verdict == GATE_FREE && stays_armed(fault)) {
         if (fault->kind == FAULT_SPARSE)
@@ -397,14 +437,12 @@ static void disarm_and_wake(struct fault *fault, enum uffd_outcome outcome, enum
         disarmed = choose_block(fault, &first, &count);
         session_unlock(fault->session);
     }
-    /* Without memory even after the wait, the kernel shall do as its own policy says. */
-    if (disarmed || outcome == UFFD_MEMORY)
+    if (outcome == UFFD_MEMORY) /* even after the wait: the kernel shall do as its own policy says */
+        disarm_unasked(fault);
+    else if (disarmed)
         disarmed = intercept_disarm(fault->session, fault->mapping, first, count);
-    if (!disarmed && page_set_is_empty(&fault->pages)) { /* nobody else will fill it: a small page then */
-        uint64_t filled = 0;
-
-        uffd_zero(fault->session, fault->start, UINT64_C(1) << PAGE_SHIFT, &filled);
-    }
+    if (!disarmed && page_set_is_empty(&fault->pages))
+        fill_page_alone(fault);
     intercept_wake(fault->session, fault->mapping, first, count);
 }
 
@@ -467,7 +505,7 @@ enum fault_answer fault_answer(struct session *session, uint64_t address, bool f
     }
     if (atomic_load(&session->quarantined)) { /* no new fills: the kernel does it */
         session_unlock(session);
-        intercept_disarm(session, fault.mapping, fault.span, 1);
+        disarm_unasked(&fault);
         intercept_wake(session, fault.mapping, fault.span, 1);
         return FAULT_DONE;
     }

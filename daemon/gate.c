@@ -30,11 +30,10 @@ enum gate_verdict gate_ask(struct domain *domain, uint64_t bytes) {
     return verdict;
 }
 
-bool gate_commit(struct domain *domain, uint64_t bytes) {
+bool gate_allows(const struct domain *domain, uint64_t bytes) {
     for (const struct domain *d = domain; d; d = d->parent)
         if (atomic_load_explicit(&d->credit, memory_order_relaxed) < (int64_t)bytes + GATE_SPAN)
             return false;
-    gate_adjust(domain, (int64_t)bytes);
     return true;
 }
 

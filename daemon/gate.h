@@ -26,8 +26,8 @@ enum gate_verdict {
 
 /* May bytes be filled in the domain? A GATE_WAIT leaves the wish with every domain of the chain that is short. */
 enum gate_verdict gate_ask(struct domain *domain, uint64_t bytes);
-/* May a span be disarmed that the kernel can then fill with so many bytes more? If so, they are committed. */
-bool gate_commit(struct domain *domain, uint64_t bytes);
+/* May a span be disarmed that the kernel can then fill with so many bytes more? If so, gate_adjust() has to follow. */
+bool gate_allows(const struct domain *domain, uint64_t bytes);
 /* The least credit of the chain of domains; 0 if there is none. */
 uint64_t gate_room(const struct domain *domain);
 /* Is at most a part of 1 / share of the headroom committed, in the whole chain? */

@@ -39,17 +39,6 @@ void intercept_wake(struct session *session, const struct mapping *mapping, uint
 
 /* ---- commitments ---- */
 
-/* Under the lock: a span's commitment becomes pages. */
-static void set_commit(struct session *session, struct mapping *mapping, uint32_t span, unsigned pages) {
-    int64_t change = ((int64_t)pages - mapping->span_commit[span]) * (INT64_C(1) << PAGE_SHIFT);
-
-    if (change == 0)
-        return;
-    mapping->span_commit[span] = (uint16_t)pages;
-    mapping->committed = (uint64_t)((int64_t)mapping->committed + change);
-    gate_adjust(session->domain, change);
-}
-
 /*
  * Under the lock: how many pages of an armed span are there? Counted ones may be gone, since a client can punch its object without anybody being
  * told: only a few are taken on trust, else the kernel is asked.
@@ -69,12 +58,12 @@ static unsigned resident_pages(const struct region *region, uint32_t span, unsig
 }
 
 bool intercept_commit(struct session *session, struct mapping *mapping, uint32_t span, unsigned just_filled) {
-    unsigned missing = span_pages(mapping->region, span) - resident_pages(mapping->region, span, just_filled);
+    unsigned total = span_pages(mapping->region, span), there = resident_pages(mapping->region, span, just_filled);
+    unsigned missing = there < total ? total - there : 0;
 
-    if (!gate_commit(session->domain, (uint64_t)missing << PAGE_SHIFT))
+    if (!gate_allows(session->domain, (uint64_t)missing << PAGE_SHIFT))
         return false;
-    mapping->span_commit[span] = (uint16_t)missing;
-    mapping->committed += (uint64_t)missing << PAGE_SHIFT;
+    session_set_commit(session, mapping, span, missing);
     return true;
 }
 
@@ -104,27 +93,43 @@ static enum uffd_outcome disarm_run(struct session *session, struct mapping *map
         if (outcome != UFFD_OK)
             break;
     }
-    session_lock(session);
-    for (uint32_t span = first; span < first + count && (outcome == UFFD_OK || count == 1); span++)
-        if (outcome == UFFD_OK) {
-            mapping_set_state(mapping, span, wp ? MAPPING_DISARMED : MAPPING_UNREGISTERED);
-            forget_gone(mapping->region, span);
-        } else /* ENOMEM at max_map_count, or something moved: it stays armed */
-            set_commit(session, mapping, span, 0);
-    session_unlock(session);
     return outcome;
+}
+
+/* Under the lock: the kernel fills the span from now on. certain: all of it; else some may be armed still. */
+static void note_disarmed(struct session *session, struct mapping *mapping, uint32_t span, bool wp, bool certain) {
+    mapping_set_state(mapping, span, wp ? MAPPING_DISARMED : MAPPING_UNREGISTERED);
+    forget_gone(mapping->region, span);
+    if (!certain)
+        session_set_commit(session, mapping, span, span_pages(mapping->region, span));
+}
+
+void intercept_distrust(struct session *session, struct mapping *mapping, uint32_t span) {
+    bool wp = session->pager.use_wp && !(mapping->region->options & DRP_REGION_HUGE);
+
+    note_disarmed(session, mapping, span, wp, false);
 }
 
 bool intercept_disarm(struct session *session, struct mapping *mapping, uint32_t first, uint32_t count) {
     bool wp = session->pager.use_wp && !(mapping->region->options & DRP_REGION_HUGE), all = true;
+    bool at_once = disarm_run(session, mapping, first, count, wp) == UFFD_OK;
 
-    if (disarm_run(session, mapping, first, count, wp) == UFFD_OK)
-        return true;
-    if (count == 1)
-        return false;
-    /* A call over several VMAs may have done some of them: one by one it is known which. */
-    for (uint32_t i = 0; i < count; i++)
-        all &= disarm_run(session, mapping, first + i, 1, wp) == UFFD_OK;
+    /*
+     * A call over several VMAs that fails may have done some of them: one by one it is known which. Where it fails for a
+     * single span (ENOMEM at max_map_count, or something moved) it counts as disarmed, with all that may then be filled: a part that
+     * is still armed is answered page by page, while the other mistake would leave pages that nobody knows of.
+     */
+    for (uint32_t span = first; span < first + count; span++) {
+        bool certain = at_once || (count > 1 && disarm_run(session, mapping, span, 1, wp) == UFFD_OK);
+
+        session_lock(session);
+        note_disarmed(session, mapping, span, wp, certain);
+        session_unlock(session);
+        all &= certain;
+    }
+    session_lock(session);
+    mapping->disarming_first = mapping->disarming_end = 0;
+    session_unlock(session);
     return all;
 }
 
@@ -164,7 +169,7 @@ static uint64_t note_armed(struct session *session, struct mapping *mapping, uin
     for (uint32_t span = first; span < first + count; span++) {
         mapping_set_state(mapping, span, MAPPING_ARMED);
         back += (uint64_t)mapping->span_commit[span] << PAGE_SHIFT;
-        set_commit(session, mapping, span, 0);
+        session_set_commit(session, mapping, span, 0);
     }
     session_unlock(session);
     return back;
@@ -173,7 +178,10 @@ static uint64_t note_armed(struct session *session, struct mapping *mapping, uin
 static uint64_t arm_mapping(struct session *session, struct mapping *mapping, uint32_t first, uint32_t count) {
     uint64_t back = 0;
 
-    if (mapping->disarmed_runs >= session->pager.runs_max)
+    /* Only what splits a run of disarmed spans makes more VMAs. */
+    if (mapping->disarmed_runs >= session->pager.runs_max && first > 0 &&
+        mapping->span_state[first - 1] != MAPPING_ARMED && first + count < mapping->region->span_count &&
+        mapping->span_state[first + count] != MAPPING_ARMED)
         return 0;
     if (arm_run(session, mapping, first, count) == UFFD_OK)
         return note_armed(session, mapping, first, count);
@@ -204,6 +212,9 @@ uint64_t intercept_arm(struct session *session, struct region *region, uint32_t 
 /* ---- taking commitments back ---- */
 
 #define REFRESH_BATCH 16
+/* Spans looked at in one batch at most, and those of them that have nothing committed. */
+#define REFRESH_STEPS 4096
+#define REFRESH_FULL 4
 
 struct refresh {
     struct region *regions[REFRESH_BATCH];
@@ -212,12 +223,16 @@ struct refresh {
     uint64_t back;
 };
 
-/* Under the lock: measures touched spans of a mapping from its cursor on, until the batch is full. */
+/*
+ * Under the lock: measures touched spans of a mapping from its cursor on, until the batch is full. Also full ones, now and then: a client can
+ * punch its own object without anybody being told.
+ */
 static void refresh_mapping(struct session *session, struct mapping *mapping, unsigned max, struct refresh *refresh) {
     struct region *region = mapping->region;
     uint32_t n = atomic_load(&region->touched_count);
+    unsigned full = 0;
 
-    for (uint32_t steps = 0; steps < n && refresh->n < max && mapping->committed > 0; steps++) {
+    for (uint32_t steps = 0; steps < n && steps < REFRESH_STEPS && refresh->n < max; steps++) {
         uint64_t before = mapping->committed;
         struct page_set resident;
         uint32_t span;
@@ -225,13 +240,15 @@ static void refresh_mapping(struct session *session, struct mapping *mapping, un
 
         mapping->refresh = mapping->refresh + 1 < n ? mapping->refresh + 1 : 0;
         span = atomic_load(&region->touched[mapping->refresh]);
-        if (mapping->span_commit[span] == 0)
+        if (mapping->span_state[span] == MAPPING_ARMED || (mapping->span_commit[span] == 0 && ++full > REFRESH_FULL))
             continue;
         pages = region_resident(region, span, &resident);
         if (pages < 0)
             continue;
-        set_commit(session, mapping, span, span_pages(region, span) - (unsigned)pages);
+        session_set_commit(session, mapping, span, span_pages(region, span) - (unsigned)pages);
         refresh->back += before > mapping->committed ? before - mapping->committed : 0;
+        if (mapping->span_commit[span] == 0)
+            continue;
         refresh->regions[refresh->n] = region;
         refresh->spans[refresh->n++] = span;
     }

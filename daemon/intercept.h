@@ -38,10 +38,12 @@ void intercept_wake(struct session *session, const struct mapping *mapping, uint
  */
 bool intercept_commit(struct session *session, struct mapping *mapping, uint32_t span, unsigned just_filled);
 /*
- * Makes the kernel fill count armed spans from now on, by one call. Waiters still have to be woken. A span of which it fails stays
- * armed and its commitment ends. false: not all of them could be.
+ * Makes the kernel fill count armed spans from now on, by one call. Waiters still have to be woken. false: of some of them a part may be armed
+ * still, though they count as disarmed.
  */
 bool intercept_disarm(struct session *session, struct mapping *mapping, uint32_t first, uint32_t count);
+/* Under the lock: a span may have come to another state by something the pager was told of too late. It counts as disarmed, wholly committed. */
+void intercept_distrust(struct session *session, struct mapping *mapping, uint32_t span);
 /* Arms count spans of a region in all its mappings, by one call for each run. Returns the bytes of commitments that this gave back. */
 uint64_t intercept_arm(struct session *session, struct region *region, uint32_t first, uint32_t count);
 

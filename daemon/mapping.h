@@ -28,6 +28,7 @@ struct mapping {
     struct drp_pin_header *pin_header;
     struct drp_pin_cell *cells; /* of the region's first chunk */
     uint8_t *pins_present;      /* by page of it: bit 0 says that it is there. Of who has the session's lock */
+    uint32_t pins_looked;       /* the touched span that was looked at last */
 
     /* By span of the region, one sparse table. */
     void *tables;
@@ -36,10 +37,11 @@ struct mapping {
     uint16_t *span_commit;  /* pages that the kernel may still fill, as counted in the domain's commitment */
     uint32_t disarmed_runs; /* runs of spans that are not armed: each costs two more VMAs */
     uint64_t committed;     /* sum of span_commit in bytes */
-    uint32_t refresh;       /* span at which the next refresh of commitments begins */
-    uint32_t scattered;     /* first touches in a row that did not follow a full span */
-    uint32_t burst;         /* sparse spans that were touched again in a row */
-    uint64_t burst_at;      /* ns: when the last one was */
+    uint32_t disarming_first, disarming_end; /* spans that still count as armed while the pager is disarming them */
+    uint32_t refresh;                        /* span at which the next refresh of commitments begins */
+    uint32_t scattered;                      /* first touches in a row that did not follow a full span */
+    uint32_t burst;                          /* sparse spans that were touched again in a row */
+    uint64_t burst_at;                       /* ns: when the last one was */
 };
 
 /* Where a piece of a mapping is in the client's address space now. */
@@ -61,8 +63,17 @@ struct extents {
 int mapping_new(struct mapping **ret, struct region *region, uint64_t address, uint64_t length, uint64_t offset,
                 int pin_fd, int *ret_pin_fd);
 struct mapping *mapping_free(struct mapping *mapping);
-/* Brings pins_present up to date: what no client wrote must not be read, since that would fill it. */
-void mapping_look_at_pins(struct mapping *mapping);
+/*
+ * Brings pins_present up to date for touched spans: what no client wrote must not be read, since that would fill it. Takes each look at the
+ * kernel off *looks and goes on from there the next time; what was not looked at counts as never pinned, until the dropper looks at
+ * the pin itself. Under the session's lock.
+ */
+void mapping_look_at_pins(struct mapping *mapping, unsigned *looks);
+/* Under the lock: is the next missing page of the span certainly seen? */
+static inline bool mapping_is_armed(const struct mapping *mapping, uint32_t span) {
+    return mapping->intercepted && mapping->span_state[span] == MAPPING_ARMED &&
+           !(span >= mapping->disarming_first && span < mapping->disarming_end);
+}
 /* Changes the state of a span and keeps disarmed_runs. */
 void mapping_set_state(struct mapping *mapping, uint32_t span, enum mapping_span_state state);
 

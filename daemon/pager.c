@@ -15,6 +15,7 @@
 #include "gate.h"
 #include "intercept.h"
 #include "kernel.h"
+#include "pager-events.h"
 #include "session.h"
 #include "uffd.h"
 
@@ -90,6 +91,7 @@ static void pager_map(struct session *session, struct pager_command *command) {
 
 /* Under the lock: the region no longer has this mapping, and its commitments end. */
 static void pager_unlink_mapping(struct session *session, struct mapping *mapping) {
+    atomic_fetch_sub_explicit(&session->committed, (int64_t)mapping->committed, memory_order_relaxed);
     gate_adjust(session->domain, -(int64_t)mapping->committed);
     mapping->committed = 0;
     region_remove_mapping(mapping->region, mapping);
@@ -279,6 +281,7 @@ void pager_arm_spans(struct session *session, struct region *const *regions, con
     uint32_t sequence;
     unsigned wanted = 0;
 
+    /* For this request only: a client's storm of faults shall not run at that. Before the request, which sets it back. */
     session_lock(session);
     sequence = atomic_load(&pager->arm_sequence);
     if (!(sequence & 1)) { /* else an earlier request still stands: its thread is held up, these go unarmed */
@@ -288,14 +291,14 @@ void pager_arm_spans(struct session *session, struct region *const *regions, con
                 pager->arm.spans[wanted++] = spans[i];
             }
         pager->arm.n = wanted;
-        if (wanted > 0)
+        if (wanted > 0) {
+            worker_set_nice(&pager->worker, WORKER_URGENT_NICE);
             atomic_store(&pager->arm_sequence, sequence + 1);
+        }
     }
     session_unlock(session);
     if (wanted == 0)
         return;
-    /* For this request only: a client's storm of faults shall not run at that. */
-    worker_set_nice(&pager->worker, WORKER_URGENT_NICE);
     worker_kick(&pager->worker);
     while (atomic_load(&pager->arm_sequence) == sequence + 1 && (now = kernel_now()) < deadline) {
         struct timespec left = {.tv_nsec = (long)(deadline - now)};
@@ -374,49 +377,6 @@ static void pager_run_deferred(struct session *session) {
         pager_wake_all(session);
 }
 
-/* Under the lock: the client gave bytes [first, last) of a region up itself; they lie in one span. Nothing to bring back. */
-static void forget_pages(struct region *region, uint64_t first, uint64_t last) {
-    uint32_t span = (uint32_t)(first >> SPAN_SHIFT);
-    struct span *s = &region->spans[span];
-
-    if (s->resident != 0) /* what was never written costs no memory */
-        s->resident = 0;
-    if (!s->has_history)
-        return;
-    page_set_remove_range(&region->history[span], (unsigned)(first >> PAGE_SHIFT) % SPAN_PAGES,
-                          (unsigned)((last - first) >> PAGE_SHIFT));
-    s->has_history = !page_set_is_empty(&region->history[span]);
-}
-
-static void pager_forget_history(struct session *session, uint64_t start, uint64_t end) {
-    const struct extent *e;
-
-    session_lock(session);
-    for (uint64_t at = start; at < end && (e = extents_overlap(&session->extents, at, end));) {
-        uint64_t first = at > e->address ? at : e->address;
-        uint64_t last = end < e->address + e->length ? end : e->address + e->length;
-        uint64_t o = e->offset + (first - e->address), stop = e->offset + (last - e->address), next;
-
-        for (; o < stop; o = next) {
-            next = (o | (SPAN_SIZE - 1)) + 1 < stop ? (o | (SPAN_SIZE - 1)) + 1 : stop;
-            forget_pages(e->mapping->region, o, next);
-        }
-        at = e->address + e->length;
-    }
-    session_unlock(session);
-}
-
-static void pager_remap(struct session *session, uint64_t from, uint64_t to, uint64_t length) {
-    const struct extent *e;
-
-    session_lock(session);
-    extents_move(&session->extents, from, to, length);
-    e = extents_find(&session->extents, to);
-    if (e && e->offset == e->mapping->offset && e->length == e->mapping->length)
-        e->mapping->address = e->address;
-    session_unlock(session);
-}
-
 static void pager_event(struct session *session, const struct uffd_msg *message) {
     enum fault_answer answer;
 
@@ -432,7 +392,7 @@ static void pager_event(struct session *session, const struct uffd_msg *message)
             pager_defer(session, message->arg.pagefault.address, answer);
         break;
     case UFFD_EVENT_REMAP:
-        pager_remap(session, message->arg.remap.from, message->arg.remap.to, message->arg.remap.len);
+        pager_note_remap(session, message->arg.remap.from, message->arg.remap.to, message->arg.remap.len);
         break;
     case UFFD_EVENT_UNMAP:
         session_lock(session);
@@ -440,7 +400,7 @@ static void pager_event(struct session *session, const struct uffd_msg *message)
         session_unlock(session);
         break;
     case UFFD_EVENT_REMOVE:
-        pager_forget_history(session, message->arg.remove.start, message->arg.remove.end);
+        pager_note_remove(session, message->arg.remove.start, message->arg.remove.end);
         break;
     default:
         counter_add(&session->counters.unexpected_errors, 1);
@@ -479,7 +439,8 @@ static int pager_timeout(struct session *session) {
     session_unlock(session);
     if (next == UINT64_MAX)
         return -1;
-    return next <= now ? 0 : (int)((next - now) / 1000000 + 1);
+    /* What is overdue and could not be answered needs an event, or somebody's kick: no spinning. */
+    return next <= now ? 1 : (int)((next - now) / 1000000 + 1);
 }
 
 /* The end: what waits is answered. */

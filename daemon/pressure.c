@@ -26,8 +26,12 @@
 #define PRESSURE_IDLE_NS UINT64_C(1000000000)
 /* A slice takes 3 ms. Who is slower is left alone with it, while the others are looked at again. */
 #define PRESSURE_SLICE_WAIT_NS UINT64_C(8000000)
+/* A thousand sessions take 20 us, and each that joins kicks. */
+#define PRESSURE_WATCH_NS UINT64_C(50000000)
 #define PRESSURE_OVERDUE_NS UINT64_C(1000000000)
 #define PRESSURE_SLICES_AT_ONCE 16
+/* Looks at pages of pins in one plan, 0.3 us each: somebody with 16 TiB must not hold up the others' plans. */
+#define PRESSURE_PIN_LOOKS 1024
 #define PRESSURE_BARREN_MAX 5 /* looks at a domain with nothing to drop come every 1 ms << this at last */
 
 /* What a look at a domain says. */
@@ -61,7 +65,7 @@ static void take_back_commitments(struct manager *manager, const struct domain *
     struct session *session;
 
     LIST_FOREACH (session, &manager->sessions, link)
-        if (session->intercepted && domain_is_within(session->domain, domain)) {
+        if (atomic_load(&session->committed) > 0 && domain_is_within(session->domain, domain)) {
             atomic_store(&session->pager.rearm_bytes, bytes);
             worker_kick(&session->pager.worker);
         }
@@ -117,8 +121,8 @@ static struct outlook look_at(struct manager *manager, struct domain *domain, bo
         domain->took_back = false;
     else if (!relies_on_taking_back(domain, commitment, waiters))
         outlook.demand = waiters;
-    if (credit <
-        commitment) /* more than half of the headroom is promised: some of it back, before anybody has to wait for it */
+    /* More than half of the headroom is promised: some of it back, before anybody has to wait for it. */
+    if (commitment > 0 && credit < commitment)
         take_back_commitments(manager, domain, (uint64_t)(commitment - credit) / 2 + GATE_SPAN);
     if (outlook.demand == 0 && psi && headroom < 2 * limits->reserve)
         outlook.demand = policy_stall_share(limits, headroom, droppable_bytes(manager, domain));
@@ -151,6 +155,9 @@ static void watch_workers(struct manager *manager) {
     struct session *session;
     bool changed = false;
 
+    if (now - manager->pressure.watched < PRESSURE_WATCH_NS)
+        return;
+    manager->pressure.watched = now;
     LIST_FOREACH (session, &manager->sessions, link) {
         bool overdue = worker_overdue(&session->pager.worker, now, PRESSURE_OVERDUE_NS) ||
                        worker_overdue(&session->dropper.worker, now, PRESSURE_OVERDUE_NS);
@@ -158,13 +165,15 @@ static void watch_workers(struct manager *manager) {
         if (atomic_exchange(&session->quarantined, overdue) != overdue)
             changed = true;
     }
-    if (changed)
-        (void)!write(manager->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
+    if (!changed)
+        return;
+    atomic_store(&manager->pressure.quarantines, true);
+    (void)!write(manager->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
 }
 
 /* ---- dropping ---- */
 
-static void describe_region(struct region *region, struct policy_region *ret) {
+static void describe_region(struct region *region, struct policy_region *ret, unsigned *pin_looks) {
     *ret = (struct policy_region){
         .priority = region->priority,
         .chunk_shift = region->chunk_shift,
@@ -180,7 +189,7 @@ static void describe_region(struct region *region, struct policy_region *ret) {
     for (unsigned i = 0; i < region->n_mappings; i++) {
         struct mapping *mapping = region->mappings[i];
 
-        mapping_look_at_pins(mapping);
+        mapping_look_at_pins(mapping, pin_looks);
         ret->pins[i] = mapping->cells;
         ret->pins_present[i] = mapping->pins_present;
         ret->pins_offset[i] = (uint64_t)((char *)mapping->cells - (char *)mapping->pins);
@@ -204,6 +213,7 @@ static size_t describe_domain(struct pressure *pressure, const struct domain *do
     struct manager *manager = pressure->manager;
     struct session *session;
     struct region *region;
+    unsigned pin_looks = PRESSURE_PIN_LOOKS;
     size_t n = 0;
 
     LIST_FOREACH (session, &manager->sessions, link) {
@@ -218,7 +228,7 @@ static size_t describe_domain(struct pressure *pressure, const struct domain *do
             if (region->dead || region->n_mappings == 0 || n == pressure->regions_max)
                 continue;
             pressure->region_of[n] = region;
-            describe_region(region, &pressure->regions[n++]);
+            describe_region(region, &pressure->regions[n++], &pin_looks);
         }
         session_unlock(session);
     }

@@ -32,11 +32,13 @@ struct pressure {
     _Atomic uint32_t kicks;       /* futex */
     _Atomic uint32_t slices_done; /* futex: counts slices that are finished */
     _Atomic bool psi_edge;        /* a PSI trigger fired */
+    _Atomic bool quarantines;     /* some session's quarantine began or ended: the loop shall look */
     _Atomic uint64_t looks;
     _Atomic uint64_t plans;
 
     /* of the thread */
     uint64_t now;                  /* of the present cycle */
+    uint64_t watched;              /* ns: when the workers' clocks were looked at */
     size_t first;                  /* domains that had their turn in the last cycle, where one was not enough for all */
     struct policy_region *regions; /* grown under the manager's lock while there is memory */
     struct region **region_of;

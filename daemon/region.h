@@ -26,6 +26,7 @@ struct span {
     uint16_t resident; /* SPAN_KNOWN and the pages that are there, while only the pager can have brought any since; else 0 */
     uint16_t fills;    /* counts the pager's fills and disarms, so that the dropper sees one that came in between */
     uint8_t in_flight; /* drops under way */
+    uint8_t drops;     /* counts those that are over, so that the pager sees one that came in between */
     bool touched;      /* is in region.touched */
     bool has_history;  /* region.history[] of it is not empty */
 };

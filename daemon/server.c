@@ -448,7 +448,8 @@ static void server_woken(uv_poll_t *poll, int status, int events) {
     (void)events;
     manager_dispatch(server->manager);
     vet_tidy(&server->vets);
-    server_check_quarantine(server);
+    if (atomic_exchange(&server->manager->pressure.quarantines, false))
+        server_check_quarantine(server);
     server_tidy_endings(server);
 }
 

@@ -12,6 +12,7 @@
 
 #include "session.h"
 
+#include "gate.h"
 #include "manager.h"
 
 #include <errno.h>
@@ -150,6 +151,17 @@ void session_stop(struct session *session, bool client_dead) {
 bool session_stopped(const struct session *session) {
     return (!session->pager.worker.started || atomic_load(&session->pager.worker.done)) &&
            (!session->dropper.worker.started || atomic_load(&session->dropper.worker.done));
+}
+
+void session_set_commit(struct session *session, struct mapping *mapping, uint32_t span, unsigned pages) {
+    int64_t change = ((int64_t)pages - mapping->span_commit[span]) * (INT64_C(1) << PAGE_SHIFT);
+
+    if (change == 0)
+        return;
+    mapping->span_commit[span] = (uint16_t)pages;
+    mapping->committed = (uint64_t)((int64_t)mapping->committed + change);
+    atomic_fetch_add_explicit(&session->committed, change, memory_order_relaxed);
+    gate_adjust(session->domain, change);
 }
 
 void session_kick_pressure(struct session *session) {

@@ -45,7 +45,8 @@ struct session {
     unsigned n_regions;
     uint64_t region_bytes; /* address space of all regions */
     struct extents extents;
-    struct domain *domain; /* a reference; changed by the loop under both locks */
+    _Atomic int64_t committed; /* bytes, of all its mappings */
+    struct domain *domain;     /* a reference; changed by the loop under both locks */
 
     bool uffd_asked;     /* the client has sent UFFD */
     bool intercepted;    /* there is a pager */
@@ -79,6 +80,8 @@ void session_stop(struct session *session, bool client_dead);
 /* Have both workers ended? */
 bool session_stopped(const struct session *session);
 
+/* Under the lock: a span's commitment becomes so many pages, in the mapping, the session and its domains. */
+void session_set_commit(struct session *session, struct mapping *mapping, uint32_t span, unsigned pages);
 /* Makes the pressure thread look now. From any thread. */
 void session_kick_pressure(struct session *session);
 /* The current tick of the clock page. */
