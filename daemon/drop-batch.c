@@ -134,7 +134,8 @@ static void note_dropped(struct drop_op *op, const struct page_set *claimed, uns
         page_set_add_common(&op->region->history[op->span], &op->resident, claimed);
         span->has_history = true;
     }
-    if (unseen && op->error == 0 && span->in_flight == 1) /* the only drop in the span */
+    /* The only drop in the span since it was looked at: of several in a slice each counted what the others took. */
+    if (unseen && op->error == 0 && span->in_flight == 1 && span->drops == op->drops)
         span->resident = (uint16_t)(SPAN_KNOWN | (op->n_resident - dropped));
     else
         span->resident = 0;
@@ -149,12 +150,12 @@ static void op_settle(struct session *session, struct drop_op *op) {
 
     op->armed &= op_is_armed(op); /* the pager may have been about to disarm it */
     /* Nothing can have come since without the pager's knowing. */
-    unseen = op->armed && region->spans[op->span].fills == op->fills;
-    region->spans[op->span].drops++;
+    unseen = op->armed && !region->spans[op->span].strayed && region->spans[op->span].fills == op->fills;
     settle_chunks(op, unseen, &claimed);
     page_set_add_common(&dropped, &op->resident, &claimed);
     bytes = (uint64_t)page_set_count(&dropped) << PAGE_SHIFT;
     note_dropped(op, &claimed, (unsigned)(bytes >> PAGE_SHIFT), unseen);
+    region->spans[op->span].drops++;
     /* Nothing there, and nobody will tell when something is: the next plans shall name others first. */
     if (!op->any && !op->armed)
         atomic_store_explicit(&region->ticks[op->span].last_fault, session_tick(session), memory_order_relaxed);
@@ -203,6 +204,7 @@ static unsigned slice_look(struct session *session, struct drop_op *ops, unsigne
         weight += op->region->options & DRP_REGION_HUGE ? DROPPER_WEIGHT_HUGE : DROPPER_WEIGHT_SMALL;
         op->region->spans[op->span].in_flight++;
         op->fills = op->region->spans[op->span].fills;
+        op->drops = op->region->spans[op->span].drops;
         op->armed = op_is_armed(op);
     }
     session_unlock(session);

@@ -58,7 +58,8 @@ struct drop_op {
     struct page_set resident;        /* at the look */
     unsigned n_resident;
     uint16_t fills;
-    bool armed; /* from before the look on */
+    uint8_t drops; /* of the span, when it was looked at */
+    bool armed;    /* from before the look on */
     bool any;
     int error;
 };

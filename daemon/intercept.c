@@ -151,6 +151,8 @@ static enum uffd_outcome arm_run(struct session *session, struct mapping *mappin
             /* Nothing told us when it was unmapped: forget that piece. */
             session_lock(session);
             extents_remove(&session->extents, address, address + length);
+            mapping->region->spans[first].strayed = true;
+            forget_gone(mapping->region, first);
             session_unlock(session);
             cursor_ = 0;
             continue;

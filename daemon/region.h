@@ -24,11 +24,12 @@ struct session;
 /* What is known of a span of a region, under the session's lock. */
 struct span {
     uint16_t resident; /* SPAN_KNOWN and the pages that are there, while only the pager can have brought any since; else 0 */
-    uint16_t fills;    /* counts the pager's fills and disarms, so that the dropper sees one that came in between */
-    uint8_t in_flight; /* drops under way */
-    uint8_t drops;     /* counts those that are over, so that the pager sees one that came in between */
-    bool touched;      /* is in region.touched */
-    bool has_history;  /* region.history[] of it is not empty */
+    uint16_t fills;       /* counts the pager's fills and disarms, so that the dropper sees one that came in between */
+    uint8_t in_flight;    /* drops under way */
+    uint8_t drops;        /* counts those that are over, so that the pager sees one that came in between */
+    bool touched;         /* is in region.touched */
+    bool has_history : 1; /* region.history[] of it is not empty */
+    bool strayed : 1; /* a piece of it was not where it had been mapped: it may be at an address that nobody told us */
 };
 #define SPAN_KNOWN UINT16_C(0x8000)
 
