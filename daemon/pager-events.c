@@ -18,8 +18,7 @@ static void forget_pages(struct session *session, struct mapping *mapping, uint3
                          unsigned count) {
     struct region *region = mapping->region;
     struct span *s = &region->spans[span];
-    unsigned committed = mapping->span_commit[span] + count,
-             total = (unsigned)(region_span_bytes(region, span) >> PAGE_SHIFT);
+    unsigned committed = mapping->span_commit[span] + count, total = span_pages(region, span);
 
     if (!s->touched)
         return;

@@ -10,13 +10,11 @@
 
 #include <check.h>
 #include <droppable/droppable.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 
 #define KIB UINT64_C(1024)
 #define MIB (1024 * KIB)
@@ -235,15 +233,6 @@ START_TEST(test_populate_unseen) {
         ck_assert_int_eq(word, 'd');
 }
 END_TEST
-
-/* A full userfaultfd, as the library makes it. */
-static bool may_intercept(void) {
-    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-
-    if (fd >= 0)
-        close(fd);
-    return fd >= 0;
-}
 
 int main(void) {
     Suite *suite = suite_create("commitments");

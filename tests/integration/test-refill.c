@@ -10,12 +10,10 @@
 
 #include <check.h>
 #include <droppable/droppable.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -264,15 +262,6 @@ START_TEST(test_default_pages) {
     teardown();
 }
 END_TEST
-
-/* A full userfaultfd, as the library makes it. */
-static bool may_intercept(void) {
-    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-
-    if (fd >= 0)
-        close(fd);
-    return fd >= 0;
-}
 
 int main(void) {
     Suite *suite = suite_create("refill");

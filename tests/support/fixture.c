@@ -7,10 +7,13 @@
 #include "fixture.h"
 
 #include <check.h>
+#include <fcntl.h>
 #include <json-c/json.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #define IDLE_MS 20000
 #define LIST_SIZE (1 << 20)
@@ -152,4 +155,12 @@ bool is_zero(const void *memory, size_t size) {
         if (words[i] != 0)
             return false;
     return is_filled((const char *)memory + size / sizeof(*words) * sizeof(*words), 0, size % sizeof(*words));
+}
+
+bool may_intercept(void) {
+    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
 }

@@ -40,6 +40,9 @@ bool status_becomes(const char *key, uint64_t value, int timeout_ms);
 /* Does `droppablectl --json status` name the feature? */
 bool status_feature(const char *name);
 
+/* Can this user have a full userfaultfd, made as the library makes it? */
+bool may_intercept(void);
+
 /* Is all of it zero? Safe against what gcc makes of loops over foreign memory. */
 bool is_zero(const void *memory, size_t size);
 /* Is every byte the value? */
