@@ -3,6 +3,7 @@
 #define DROPPABLE_DAEMON_DOMAIN_H
 
 #include "cgroup.h"
+#include "demand.h"
 #include "policy.h"
 
 #include <stdatomic.h>
@@ -26,6 +27,8 @@ struct domain {
     _Atomic int64_t commitment; /* what the disarmed spans of the sessions in it may still fill */
     _Atomic bool waiters;       /* a pager waits for credit */
     _Atomic uint64_t wanted;    /* bytes that waiting pagers ask for */
+    _Atomic uint32_t edges;     /* DEMAND_EDGE() of sources that fired since the last look */
+    _Atomic uint64_t refaults;  /* mistakes: chunks touched again soon after pressure had dropped them */
 
     struct cgroup_look look; /* the newest; of the machine: limit and headroom only */
     struct policy_limits limits;

@@ -3,6 +3,7 @@
 #define DROPPABLE_DAEMON_MANAGER_H
 
 #include "config.h"
+#include "decision.h"
 #include "domain.h"
 #include "kernel.h"
 #include "pages.h"
@@ -43,6 +44,7 @@ struct manager {
     int clock_fd; /* read-only, for clients */
 
     struct pressure pressure;
+    struct decisions decisions; /* under the lock */
 };
 
 /* config is borrowed. Measures the kernel; may take 100 ms. */

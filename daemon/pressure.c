@@ -58,6 +58,16 @@ void pressure_psi(struct pressure *pressure) {
     pressure_kick(pressure);
 }
 
+void pressure_edge(struct pressure *pressure, struct domain *domain, enum demand_source source) {
+    atomic_fetch_or(&domain->edges, DEMAND_EDGE(source));
+    pressure_kick(pressure);
+}
+
+void pressure_ask(struct pressure *pressure, struct pressure_hand *hand) {
+    LIST_INSERT_HEAD(&pressure->hands, hand, link);
+    pressure_kick(pressure);
+}
+
 /* ---- looking ---- */
 
 /* Spans that the kernel fills are armed again, so that what they may still take is free for others. */

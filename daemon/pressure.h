@@ -2,6 +2,7 @@
 #ifndef DROPPABLE_DAEMON_PRESSURE_H
 #define DROPPABLE_DAEMON_PRESSURE_H
 
+#include "demand.h"
 #include "dropper.h"
 #include "policy.h"
 #include "worker.h"
@@ -10,7 +11,9 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
+struct domain;
 struct manager;
 
 #define PRESSURE_VICTIMS 256
@@ -47,6 +50,7 @@ struct pressure {
     struct drop_job jobs[PRESSURE_JOBS];
     size_t next_job;
     struct pressure_slice slices[PRESSURE_SLICES];
+    LIST_HEAD(, pressure_hand) hands; /* under the manager's lock */
 };
 
 int pressure_start(struct pressure *pressure, struct manager *manager);
@@ -55,6 +59,21 @@ void pressure_stop(struct pressure *pressure);
 void pressure_kick(struct pressure *pressure);
 /* A PSI trigger fired. */
 void pressure_psi(struct pressure *pressure);
+/* A source says: look at this domain now. From any thread; the caller sees to it that the domain lives. */
+void pressure_edge(struct pressure *pressure, struct domain *domain, enum demand_source source);
+
+/* Somebody's hand: so many bytes of a domain shall go, in the policy's order. Owned by who asks, until done(). */
+struct pressure_hand {
+    LIST_ENTRY(pressure_hand) link;
+    struct domain *domain; /* a reference */
+    uint64_t wanted;       /* bytes */
+    uint64_t freed, pinned, failed;
+    void (*done)(struct pressure_hand
+                     *hand); /* in the pressure thread, under the manager's lock; all is freed, or nothing is left */
+};
+/* Under the manager's lock. */
+void pressure_ask(struct pressure *pressure, struct pressure_hand *hand);
+
 /* Makes room for so many regions. Called by the loop, under the manager's lock, before one is added. */
 int pressure_reserve(struct pressure *pressure, size_t regions);
 

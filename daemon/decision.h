@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_DAEMON_DECISION_H
+#define DROPPABLE_DAEMON_DECISION_H
+
+/*
+ * The memory of what was decided, for `droppablectl why`: a ring of the last decisions, and histograms.
+ *
+ * A decision is one episode: from the first slice that a source made a domain drop until that source has been quiet for a moment. Slices of
+ * one episode add up. All under the manager's lock; histograms are atomics.
+ */
+
+#include "demand.h"
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define DECISIONS_MAX 128
+#define DECISION_VICTIMS 6
+#define HISTOGRAM_BUCKETS 32
+
+struct decision_victim {
+    uint64_t session;
+    uint64_t region; /* the one of which most was planned */
+    pid_t pid;
+    char name[33];
+    uint64_t planned; /* bytes */
+};
+
+struct decision {
+    uint64_t number; /* 1, 2, ...; 0: empty */
+    uint64_t began;  /* ns, CLOCK_MONOTONIC */
+    uint64_t ended;  /* of its last slice so far */
+    enum demand_source source;
+    enum demand_urgency urgency;
+    uint64_t domain;
+    char path[144];                    /* of the domain's cgroup, its end if it is longer; "" for the machine */
+    uint64_t limit, headroom, reserve; /* of the domain when it began */
+    uint64_t demand;                   /* bytes: the largest that was asked for at once */
+    uint64_t planned, freed, pinned, failed;
+    uint64_t reaction_ns; /* from the first look that found it to the end of the first slice; 0: none ended yet */
+    uint64_t refaults;    /* since: faults in spans that it dropped from, within the window of protection */
+    uint32_t slices;
+    uint32_t first_tick, last_tick; /* of its drops */
+    uint32_t n_victims;             /* beyond DECISION_VICTIMS they are counted and not named */
+    struct decision_victim victims[DECISION_VICTIMS];
+};
+
+/* counts[i]: values from 2^(i-1) up to 2^i - 1 microseconds (or bytes); counts[0]: zero. */
+struct histogram {
+    _Atomic uint64_t counts[HISTOGRAM_BUCKETS];
+};
+void histogram_add(struct histogram *histogram, uint64_t value);
+
+struct decisions {
+    struct decision ring[DECISIONS_MAX];
+    uint64_t newest;                  /* number of the newest; 0: none yet */
+    struct histogram reaction_us;     /* a deficit was seen -> its first slice was free */
+    struct histogram gate_us;         /* a fill was put aside -> it was let in */
+    struct histogram refault_ms;      /* drop -> the fault that found it gone, of drops for pressure */
+    _Atomic uint64_t dropped_spans;   /* spans from which pressure dropped something */
+    _Atomic uint64_t refaulted_spans; /* of them, touched again within the window of protection */
+};
+
+/* The decision with this number; NULL if it was overwritten or is yet to come. */
+const struct decision *decisions_get(const struct decisions *decisions, uint64_t number);
+
+#endif
