@@ -553,7 +553,7 @@ static int read_stat(const struct cgroup *cgroup, struct cgroup_stat *ret) {
 }
 
 int cgroup_read(struct cgroup *cgroup, uint64_t stat_below, struct cgroup_look *ret) {
-    struct cgroup_look look = {.headroom = CGROUP_NO_LIMIT};
+    struct cgroup_look look;
     struct cgroup_stat stat = {0};
     uint64_t bound;
     int r;
@@ -563,13 +563,14 @@ int cgroup_read(struct cgroup *cgroup, uint64_t stat_below, struct cgroup_look *
         r = read_value(cgroup->fds[FILE_HIGH], CGROUP_NO_LIMIT, &look.high);
     if (r == 0)
         r = read_value(cgroup->fds[FILE_USAGE], 0, &look.usage);
+    if (r < 0)
+        return r;
     bound = look.high < look.limit ? look.high : look.limit;
-    if (r == 0 && bound != CGROUP_NO_LIMIT) {
-        look.stat_read = look.usage >= bound || bound - look.usage < stat_below;
-        if (look.stat_read)
-            r = read_stat(cgroup, &stat);
-        look.headroom = cgroup_headroom(bound, look.usage, &stat);
-    }
+    look.stat_read = bound != CGROUP_NO_LIMIT && (look.usage >= bound || bound - look.usage < stat_below);
+    if (look.stat_read)
+        r = read_stat(cgroup, &stat);
+    look.headroom = cgroup_headroom(look.limit, look.usage, &stat);
+    look.headroom_high = cgroup_headroom(look.high, look.usage, &stat);
     if (r == 0)
         *ret = look;
     return r;

@@ -44,11 +44,12 @@ struct cgroup_look {
     uint64_t limit; /* v2: memory.max; v1: memory.limit_in_bytes; huge values are CGROUP_NO_LIMIT */
     uint64_t high;  /* v2: memory.high, else CGROUP_NO_LIMIT */
     uint64_t usage;
-    uint64_t headroom; /* until the lower of limit and high: see cgroup_headroom(); CGROUP_NO_LIMIT without either */
-    bool stat_read;    /* memory.stat was needed */
+    uint64_t headroom;      /* until limit, where it costs a life: see cgroup_headroom(); CGROUP_NO_LIMIT without one */
+    uint64_t headroom_high; /* until high, where it costs stall; CGROUP_NO_LIMIT without one */
+    bool stat_read;         /* memory.stat was needed */
 };
 /*
- * One look. memory.stat is read only when limit - usage is under stat_below. Limits are reread each time (they are cheap and change).
+ * One look. memory.stat is read only when limit - usage or high - usage is under stat_below. Limits are reread each time (they are cheap and change).
  * -ENODEV: the cgroup was removed.
  */
 int cgroup_read(struct cgroup *cgroup, uint64_t stat_below, struct cgroup_look *ret);

@@ -165,36 +165,51 @@ static void domain_look_machine(struct domains *domains, struct domain *domain) 
 
     if (meminfo_read(&domains->meminfo, &total, &available) < 0)
         return;
-    domain->look =
-        (struct cgroup_look){.limit = total, .high = CGROUP_NO_LIMIT, .usage = total - available, .headroom = available};
+    domain->look = (struct cgroup_look){.limit = total,
+                                        .high = CGROUP_NO_LIMIT,
+                                        .usage = total - available,
+                                        .headroom = available,
+                                        .headroom_high = CGROUP_NO_LIMIT};
+}
+
+uint64_t domain_headroom(const struct domain *domain) {
+    const struct cgroup_look *look = &domain->look;
+    uint64_t relief = domain->limits.reserve - domain->limits.reserve / 4;
+
+    return look->headroom_high < CGROUP_NO_LIMIT - relief && look->headroom_high + relief < look->headroom
+               ? look->headroom_high + relief
+               : look->headroom;
 }
 
 void domain_take_look(struct domains *domains, struct domain *domain) {
     uint64_t configured = domain->cgroup ? domains->cgroup_reserve : domains->machine_reserve;
     struct policy_limits *limits = &domain->limits;
     int64_t credit = INT64_MAX / 4;
-    uint64_t bound;
+    uint64_t bound, headroom;
 
     if (!domain->parent)
         domain_look_machine(domains, domain);
     else if (!domain->cgroup || cgroup_read(domain->cgroup, limits->reserve + limits->margin, &domain->look) < 0) {
         domain->cgroup = cgroup_free(domain->cgroup);
-        domain->look =
-            (struct cgroup_look){.limit = CGROUP_NO_LIMIT, .high = CGROUP_NO_LIMIT, .headroom = CGROUP_NO_LIMIT};
+        domain->look = (struct cgroup_look){.limit = CGROUP_NO_LIMIT,
+                                            .high = CGROUP_NO_LIMIT,
+                                            .headroom = CGROUP_NO_LIMIT,
+                                            .headroom_high = CGROUP_NO_LIMIT};
     }
     bound = domain->look.high < domain->look.limit ? domain->look.high : domain->look.limit;
     limits->reserve = configured != CONFIG_AUTO
                           ? configured
                           : policy_auto_reserve(domains->fill_rate, DOMAIN_WAKEUP_NS, DOMAIN_PUNCH_NS, bound);
-    if (domain->look.headroom != CGROUP_NO_LIMIT)
-        credit = (int64_t)domain->look.headroom - atomic_load(&domain->commitment) - (int64_t)limits->reserve;
+    headroom = domain_headroom(domain);
+    if (headroom != CGROUP_NO_LIMIT)
+        credit = (int64_t)headroom - atomic_load(&domain->commitment) - (int64_t)limits->reserve;
     atomic_store(&domain->credit, credit);
 }
 
 void domain_note_deficit(struct domain *domain, uint64_t now) {
     struct policy_limits *limits = &domain->limits;
 
-    if (domain->look.headroom < limits->reserve) {
+    if (domain_headroom(domain) < limits->reserve) {
         if (domain->deficits < 16)
             domain->deficits++;
         domain->last_deficit = now;

@@ -30,7 +30,7 @@ struct domain {
     _Atomic uint32_t edges;     /* DEMAND_EDGE() of sources that fired since the last look */
     _Atomic uint64_t refaults;  /* mistakes: chunks touched again soon after pressure had dropped them */
 
-    struct cgroup_look look; /* the newest; of the machine: limit and headroom only */
+    struct cgroup_look look; /* the newest; of the machine: no high */
     struct policy_limits limits;
     bool took_back;        /* the last look at waiters left it at taking commitments back */
     unsigned barren;       /* plans in a row that got nothing done */
@@ -68,5 +68,11 @@ bool domain_is_within(const struct domain *domain, const struct domain *ancestor
 void domain_note_deficit(struct domain *domain, uint64_t now);
 /* Takes a look: headroom, reserve, and the credit made anew from them. */
 void domain_take_look(struct domains *domains, struct domain *domain);
+/*
+ * The headroom that is compared with the reserve. The reserve is what the fastest allocation takes until a drop has freed something. Who
+ * comes too late for memory.max ends a process, who comes too late for memory.high slows one down for a moment; so a quarter
+ * of the reserve is kept free before memory.high, and three quarters are added to the headroom until there.
+ */
+uint64_t domain_headroom(const struct domain *domain);
 
 #endif

@@ -121,7 +121,7 @@ static struct outlook look_at(struct manager *manager, struct domain *domain, bo
 
     domain_take_look(&manager->domains, domain);
     atomic_fetch_add(&manager->pressure.looks, 1);
-    headroom = domain->look.headroom;
+    headroom = domain_headroom(domain);
     commitment = atomic_load(&domain->commitment);
     credit = atomic_load(&domain->credit);
     waiters = demand_of_waiters(domain);

@@ -147,7 +147,8 @@ static void list_domain(struct domain *domain, struct drp_wire_entry *ret) {
         .size = domain->look.limit,
         .resident = domain->look.usage,
         .dropped = domain->limits.reserve,
-        .refaults = domain->look.headroom,
+        .refaults =
+            domain->look.headroom < domain->look.headroom_high ? domain->look.headroom : domain->look.headroom_high,
         .faults = (uint64_t)atomic_load(&domain->commitment),
     };
     snprintf(ret->name, sizeof(ret->name), "%s", domain->path + cut);

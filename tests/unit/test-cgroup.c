@@ -6,6 +6,7 @@
  */
 
 #include "cgroup.h"
+#include "tree.h"
 
 #include <check.h>
 #include <errno.h>
@@ -88,49 +89,26 @@ START_TEST(test_locate) {
 }
 END_TEST
 
-static void write_file(const char *base, const char *name, const char *text) {
-    char path[1024];
-    FILE *file;
-
-    snprintf(path, sizeof(path), "%s/%s", base, name);
-    for (char *slash = strchr(path + strlen(base) + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-        *slash = '\0';
-        ck_assert(mkdir(path, 0700) == 0 || errno == EEXIST);
-        *slash = '/';
-    }
-    file = fopen(path, "w");
-    ck_assert_ptr_nonnull(file);
-    fputs(text, file);
-    fclose(file);
-}
-
-static void remove_tree(const char *base) {
-    char command[256];
-
-    snprintf(command, sizeof(command), "rm -rf '%s'", base);
-    ck_assert_int_eq(system(command), 0);
-}
-
 START_TEST(test_escapes) {
     char base[] = "/tmp/test-cgroup-XXXXXX";
     char proc[64];
     struct cgroup_roots roots = {.proc = proc, .cgroup = base};
     struct cgroup_place place;
 
-    ck_assert_ptr_nonnull(mkdtemp(base));
+    tree_make(base);
     snprintf(proc, sizeof(proc), "%s/proc", base);
-    write_file(base, "proc/self/mountinfo",
+    tree_write(base, "proc/self/mountinfo",
                "28 21 0:24 /a\\040b\\011 /mnt/control\\040groups\\134x\\9 rw shared:9 master:2 - cgroup2  rw\n");
-    write_file(base, "proc/100/cgroup", "0::/a b\t/my slice: one (deleted)\n");
-    write_file(base, "mnt/control groups\\x\\9/cgroup.controllers", "memory\n");
+    tree_write(base, "proc/100/cgroup", "0::/a b\t/my slice: one (deleted)\n");
+    tree_write(base, "mnt/control groups\\x\\9/cgroup.controllers", "memory\n");
     /* This name does end in "(deleted)", and the group is there. */
-    write_file(base, "mnt/control groups\\x\\9/my slice: one (deleted)/memory.current", "4096\n");
+    tree_write(base, "mnt/control groups\\x\\9/my slice: one (deleted)/memory.current", "4096\n");
 
     ck_assert_int_eq(cgroup_locate(&roots, 100, &place), 0);
     ck_assert_str_eq(place.mount + strlen(base), "/mnt/control groups\\x\\9");
     ck_assert_str_eq(place.path, "/my slice: one (deleted)");
     cgroup_place_deinit(&place);
-    remove_tree(base);
+    tree_remove(base, "");
 }
 END_TEST
 
@@ -153,19 +131,19 @@ START_TEST(test_garbage_files) {
     char proc[64];
     struct cgroup_roots roots = {.proc = proc, .cgroup = base};
 
-    ck_assert_ptr_nonnull(mkdtemp(base));
+    tree_make(base);
     snprintf(proc, sizeof(proc), "%s/proc", base);
     for (size_t i = 0; i < sizeof(mountinfo) / sizeof(mountinfo[0]); i++)
         for (size_t j = 0; j < sizeof(groups) / sizeof(groups[0]); j++) {
             struct cgroup_place place;
             int r;
 
-            write_file(base, "proc/self/mountinfo", mountinfo[i]);
-            write_file(base, "proc/100/cgroup", groups[j]);
+            tree_write(base, "proc/self/mountinfo", mountinfo[i]);
+            tree_write(base, "proc/100/cgroup", groups[j]);
             r = cgroup_locate(&roots, 100, &place);
             ck_assert_msg(r == -EBADMSG || r == -EOPNOTSUPP, "%zu, %zu: %d", i, j, r);
         }
-    remove_tree(base);
+    tree_remove(base, "");
 }
 END_TEST
 
@@ -216,6 +194,7 @@ START_TEST(test_read_v1) {
     look("v1", 1, "/sys/fs/cgroup/memory", "/", UINT64_MAX, &got);
     ck_assert_uint_eq(got.limit, CGROUP_NO_LIMIT);
     ck_assert_uint_eq(got.headroom, CGROUP_NO_LIMIT);
+    ck_assert_uint_eq(got.headroom_high, CGROUP_NO_LIMIT);
     ck_assert_uint_eq(got.usage, 315977728);
     ck_assert(!got.stat_read);
 }
@@ -229,8 +208,9 @@ START_TEST(test_read_v2) {
     ck_assert_uint_eq(got.high, 240 * MIB);
     ck_assert_uint_eq(got.usage, 248 * MIB);
     ck_assert(got.stat_read);
+    ck_assert_uint_eq(got.headroom, 8 * MIB + 144 * MIB + 25 * MIB + 3 * MIB);
     /* Over high by 8 MiB, which reclaim takes off first. */
-    ck_assert_uint_eq(got.headroom, 144 * MIB + 25 * MIB + 3 * MIB - 8 * MIB);
+    ck_assert_uint_eq(got.headroom_high, 144 * MIB + 25 * MIB + 3 * MIB - 8 * MIB);
 
     look("v2", 2, "/sys/fs/cgroup", "/system.slice", 64 * MIB, &got);
     ck_assert_uint_eq(got.limit, CGROUP_NO_LIMIT);
