@@ -459,6 +459,14 @@ void config_init(struct config *config) {
         .max_regions = 1024,
         .max_region_bytes = 16 * TIB,
         .max_bytes_per_uid = 32 * TIB,
+        .max_bytes_per_client = CONFIG_INFINITY,
+        .max_bytes_per_cgroup = CONFIG_INFINITY,
+        .max_pinned_per_client = CONFIG_INFINITY,
+        .max_pinned_per_uid = CONFIG_INFINITY,
+        .region_budget = CONFIG_INFINITY,
+        .client_budget = CONFIG_INFINITY,
+        .user_budget = CONFIG_INFINITY,
+        .cgroup_budget = CONFIG_INFINITY,
     };
 }
 

@@ -10,6 +10,7 @@
 #include <sys/types.h>
 
 #define CONFIG_AUTO UINT64_MAX
+#define CONFIG_INFINITY UINT64_MAX
 
 struct config {
     char *socket_path;  /* owned */
@@ -27,6 +28,14 @@ struct config {
     uint32_t max_regions;             /* [Limits] RegionsPerClient= (1024), 1..65536 */
     uint64_t max_region_bytes;        /* [Limits] RegionBytes= (16T), 4K..16T */
     uint64_t max_bytes_per_uid;       /* [Limits] BytesPerUser= address space of all regions of a uid (32T) */
+    uint64_t max_bytes_per_client;    /* [Limits] BytesPerClient= (infinity) */
+    uint64_t max_bytes_per_cgroup;    /* [Limits] BytesPerCgroup= of a cgroup that holds clients, with those below it (infinity) */
+    uint64_t max_pinned_per_client;   /* [Limits] PinnedPerClient= bytes of pinned chunks (infinity) */
+    uint64_t max_pinned_per_uid;      /* [Limits] PinnedPerUser= (infinity) */
+    uint64_t region_budget;           /* [Budgets] Region= resident bytes, or infinity (which is the default of all four) */
+    uint64_t client_budget;           /* [Budgets] Client= */
+    uint64_t user_budget;             /* [Budgets] User= */
+    uint64_t cgroup_budget;           /* [Budgets] Cgroup= */
 };
 
 /* Fills in the defaults. */

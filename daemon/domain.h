@@ -4,6 +4,7 @@
 
 #include "cgroup.h"
 #include "demand.h"
+#include "limit.h"
 #include "policy.h"
 
 #include <stdatomic.h>
@@ -37,6 +38,10 @@ struct domain {
     uint64_t not_before;   /* ns: no look until then */
     unsigned deficits;     /* looks in a row that found less than the reserve */
     uint64_t last_deficit; /* ns */
+
+    struct limits budget;    /* what was set for its path, as of limits_version; of budget.c */
+    unsigned limits_version; /* 0: never looked */
+    bool holds_clients;      /* itself, as of the last look at budgets */
 };
 LIST_HEAD(domain_list, domain);
 

@@ -89,14 +89,18 @@ static void handle_hello(struct connection *connection, struct channel_packet *p
     pthread_mutex_lock(&manager->lock);
     r = domains_find(&manager->domains, connection->pid, &session->domain);
     pthread_mutex_unlock(&manager->lock);
+    if (r >= 0)
+        r = manager_add_session(manager, session);
     if (r < 0) {
+        pthread_mutex_lock(&manager->lock);
+        domain_unref(session->domain);
+        pthread_mutex_unlock(&manager->lock);
         session->pidfd = -1;
         session_free(session);
         reply_error(connection, packet, DRP_WIRE_ERROR_MEMORY);
         return;
     }
     connection->session = session;
-    manager_add_session(manager, session);
     log_debug("client %s (pid %d, uid %u): session %" PRIu64 " in domain '%s'", session->name, (int)session->pid,
               session->uid, session->id, session->domain->path);
     reply_hello(connection, hello);

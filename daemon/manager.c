@@ -62,6 +62,7 @@ int manager_init(struct manager *manager, struct config *config) {
 
     *manager = (struct manager){.config = config, .started = kernel_now(), .next_id = 1, .wake_fd = -1, .clock_fd = -1};
     LIST_INIT(&manager->sessions);
+    budgets_init(manager);
     TAILQ_INIT(&manager->completions);
     manager_init_lock(&manager->lock);
     manager_init_lock(&manager->completions_lock);
@@ -85,6 +86,7 @@ int manager_start(struct manager *manager) {
 
 void manager_deinit(struct manager *manager) {
     pressure_stop(&manager->pressure);
+    budgets_deinit(manager);
     if (manager->domains.machine)
         domains_deinit(&manager->domains);
     if (manager->clock)
@@ -122,12 +124,18 @@ void manager_dispatch(struct manager *manager) {
     }
 }
 
-void manager_add_session(struct manager *manager, struct session *session) {
+int manager_add_session(struct manager *manager, struct session *session) {
+    int r;
+
     pthread_mutex_lock(&manager->lock);
-    LIST_INSERT_HEAD(&manager->sessions, session, link);
-    manager->n_sessions++;
+    r = budget_join(manager, session);
+    if (r >= 0) {
+        LIST_INSERT_HEAD(&manager->sessions, session, link);
+        manager->n_sessions++;
+    }
     pthread_mutex_unlock(&manager->lock);
     pressure_kick(&manager->pressure); /* it may sleep without end */
+    return r;
 }
 
 void manager_remove_session(struct manager *manager, struct session *session) {
@@ -135,6 +143,7 @@ void manager_remove_session(struct manager *manager, struct session *session) {
 
     pthread_mutex_lock(&manager->lock);
     LIST_REMOVE(session, link);
+    budget_leave(session);
     manager->n_sessions--;
     manager->n_regions -= session->n_regions;
     for (size_t i = 0; i < sizeof(session->counters) / sizeof(*own); i++)

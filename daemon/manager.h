@@ -2,6 +2,7 @@
 #ifndef DROPPABLE_DAEMON_MANAGER_H
 #define DROPPABLE_DAEMON_MANAGER_H
 
+#include "budget.h"
 #include "config.h"
 #include "decision.h"
 #include "domain.h"
@@ -45,6 +46,7 @@ struct manager {
 
     struct pressure pressure;
     struct decisions decisions; /* under the lock */
+    struct budgets budgets;     /* under the lock */
 };
 
 /* config is borrowed. Measures the kernel; may take 100 ms. */
@@ -61,7 +63,8 @@ void manager_complete(struct manager *manager, struct completion *completion);
 /* In the loop, when wake_fd is readable: runs what waits. */
 void manager_dispatch(struct manager *manager);
 
-void manager_add_session(struct manager *manager, struct session *session);
+/* Links it. -ENOMEM: not linked. */
+int manager_add_session(struct manager *manager, struct session *session);
 /* Unlinks, keeps its figures. Frees nothing. */
 void manager_remove_session(struct manager *manager, struct session *session);
 

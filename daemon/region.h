@@ -2,6 +2,7 @@
 #ifndef DROPPABLE_DAEMON_REGION_H
 #define DROPPABLE_DAEMON_REGION_H
 
+#include "limit.h"
 #include "page-set.h"
 #include "policy.h"
 
@@ -82,6 +83,8 @@ struct region {
     int adopt_error;
     bool dead;     /* being destroyed: no new drops */
     void *waiting; /* of the loop: what waits for its end */
+
+    struct limits budget; /* under the manager's lock */
 
     _Atomic uint64_t dropped_bytes;
     _Atomic uint64_t faults;

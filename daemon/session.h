@@ -3,6 +3,7 @@
 #define DROPPABLE_DAEMON_SESSION_H
 
 #include "dropper.h"
+#include "limit.h"
 #include "mapping.h"
 #include "pager.h"
 #include "region.h"
@@ -14,6 +15,7 @@
 #include <sys/queue.h>
 #include <sys/types.h>
 
+struct budget_user;
 struct domain;
 struct manager;
 
@@ -47,6 +49,8 @@ struct session {
     struct extents extents;
     _Atomic int64_t committed; /* bytes, of all its mappings */
     struct domain *domain;     /* a reference; changed by the loop under both locks */
+    struct budget_user *user;  /* of the manager's budgets, while linked */
+    struct limits budget;      /* under the manager's lock */
 
     bool uffd_asked;     /* the client has sent UFFD */
     bool intercepted;    /* there is a pager */

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_DAEMON_BUDGET_H
+#define DROPPABLE_DAEMON_BUDGET_H
+
+/*
+ * Budgets (resident bytes, enforced by drops) and quotas (address space and pins, enforced by EDQUOT) of regions, clients, users and
+ * cgroups: who may set them, who is over, who is asked next.
+ */
+
+#include "limit.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <sys/types.h>
+
+struct domain;
+struct manager;
+struct region;
+struct session;
+
+enum budget_scope {
+    BUDGET_REGION = 1, /* id: of the region. Budget, share, priority */
+    BUDGET_CLIENT = 2, /* id: a pid; all sessions of that process. Budget, quota, share, priority (of all its regions) */
+    BUDGET_USER = 3,   /* id: a uid. Budget, quota */
+    BUDGET_CGROUP = 4, /* a path as in /proc/PID/cgroup, "/" being the machine. Budget, quota. Of an administrator only */
+    BUDGET_SESSION = 5, /* id: of a session: BUDGET_CLIENT for one of the connections of a process */
+};
+
+/* A user, while a client of it is there or something is set for it. */
+struct budget_user {
+    LIST_ENTRY(budget_user) link;
+    uid_t uid;
+    unsigned sessions;
+    bool kept; /* something was set */
+    struct limits limits;
+    uint64_t pinned; /* bytes */
+    bool pins_closed;
+};
+
+/* What was set for a cgroup, by path: until the daemon ends. */
+struct budget_cgroup {
+    LIST_ENTRY(budget_cgroup) link;
+    char *path;
+    struct limits limits;
+};
+
+/* All under the manager's lock. */
+struct budgets {
+    bool active;  /* somebody may have a budget: without, a look costs nothing */
+    uint64_t due; /* ns: the next look */
+    LIST_HEAD(, budget_user) users;
+    LIST_HEAD(, budget_cgroup) cgroups;
+    unsigned n_kept;  /* users and cgroups for which something was set */
+    unsigned version; /* of what was set for cgroups; domains copy it (domain->limits_version) */
+};
+
+void budgets_init(struct manager *manager);
+void budgets_deinit(struct manager *manager);
+/* The config has changed: looks anew. Under the manager's lock. */
+void budgets_reload(struct manager *manager);
+
+/* A session comes (-ENOMEM) and goes. Under the manager's lock. */
+int budget_join(struct manager *manager, struct session *session);
+void budget_leave(struct session *session);
+
+/*
+ * Sets what values' mask names, or nothing; with an empty mask it only answers. by: the uid that asks. ret_effective: what then holds (mask: the kinds that the
+ * scope has; of several sessions the newest's). From the loop; takes the manager's lock.
+ * -EPERM: not the owner, or the owner goes above what the config or an administrator allows. -ENOENT: no such region, client, or client of
+ * that user (an administrator may set for a user that is not there). -ERANGE: value out of range. -EINVAL: the scope has no such value, or
+ * no absolute path. -ENOSPC: set for too many. -ENOMEM.
+ */
+int budget_set(struct manager *manager, uid_t by, enum budget_scope scope, uint64_t id, const char *path,
+               const struct limit_values *values, struct limit_values *ret_effective);
+
+/* Who is most over the budget. Pointers are good as long as the manager's lock is held. */
+struct budget_excess {
+    uint64_t bytes; /* to drop; 0: nobody is over */
+    enum budget_scope scope;
+    uint64_t id; /* of the region, session, or domain; or the uid */
+    uint64_t budget, resident;
+    const struct domain *domain; /* BUDGET_CGROUP: that; else NULL */
+};
+/*
+ * Under the manager's lock, by the pressure thread in every cycle. Returns ns until it wants to be called again: UINT64_MAX if nobody has a budget.
+ * Allocates nothing, waits for nobody.
+ */
+uint64_t budget_look(struct manager *manager, uint64_t now, struct budget_excess *ret);
+/* Does the excess concern the region? */
+bool budget_covers(const struct budget_excess *excess, const struct region *region);
+
+/* 1..10000: of the region, times that of its client in hundredths. */
+uint32_t budget_share(const struct region *region);
+/* 1..3: as created, unless it or its client was given another one. */
+uint32_t budget_priority(const struct region *region);
+
+#endif

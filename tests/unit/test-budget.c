@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Budgets: who may set what, who is over, and when somebody is asked again. Sessions made by hand, with regions whose objects are
+ * memfds, so that what is resident is the kernel's word.
+ */
+
+#define _GNU_SOURCE
+
+#include "budget.h"
+#include "manager.h"
+
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define MIB (UINT64_C(1) << 20)
+#define MS UINT64_C(1000000)
+#define ALICE 1000
+#define BOB 1001
+#define ROOT 0
+
+static struct manager manager;
+static struct config config;
+static struct domain machine, slice, service;
+static struct session sessions[3];
+static struct region regions[3];
+static uint64_t now;
+
+static void make_domain(struct domain *domain, struct domain *parent, const char *path, uint64_t id) {
+    *domain = (struct domain){.parent = parent, .path = (char *)(uintptr_t)path, .id = id, .refs = 1};
+    LIST_INSERT_HEAD(&manager.domains.list, domain, link);
+}
+
+static void make_session(unsigned i, uid_t uid, struct domain *domain) {
+    struct session *session = &sessions[i];
+    struct region *region = &regions[i];
+
+    *session = (struct session){.id = 10 + i, .pid = (pid_t)(100 + i), .uid = uid, .domain = domain};
+    LIST_INIT(&session->regions);
+    *region = (struct region){.id = 20 + i, .session = session, .priority = 2};
+    region->data_fd = memfd_create("test-budget", MFD_CLOEXEC);
+    ck_assert_int_ge(region->data_fd, 0);
+    LIST_INSERT_HEAD(&session->regions, region, link);
+    ck_assert_int_eq(manager_add_session(&manager, session), 0);
+}
+
+static void setup(void) {
+    config_init(&config);
+    manager = (struct manager){.config = &config};
+    manager.kernel.fill_rate = 1024 * MIB;
+    pthread_mutex_init(&manager.lock, NULL);
+    budgets_init(&manager);
+    make_domain(&machine, NULL, "", 1);
+    make_domain(&slice, &machine, "/jobs", 2);
+    make_domain(&service, &slice, "/jobs/cache", 3);
+    make_session(0, ALICE, &service);
+    make_session(1, ALICE, &slice);
+    make_session(2, BOB, &machine);
+    now = kernel_now();
+}
+
+static void teardown(void) {
+    for (int i = 0; i < 3; i++) {
+        manager_remove_session(&manager, &sessions[i]);
+        close(regions[i].data_fd);
+    }
+    budgets_deinit(&manager);
+    config_deinit(&config);
+}
+
+static void fill(unsigned i, uint64_t bytes) {
+    ck_assert_int_eq(ftruncate(regions[i].data_fd, 0), 0);
+    if (bytes > 0)
+        ck_assert_int_eq(fallocate(regions[i].data_fd, 0, 0, (off_t)bytes), 0);
+}
+
+static int set(uid_t by, enum budget_scope scope, uint64_t id, enum limit_kind kind, uint64_t value) {
+    struct limit_values values = {.mask = LIMIT_BIT(kind)}, effective;
+
+    values.of[kind] = value;
+    return budget_set(&manager, by, scope, id, "/jobs", &values, &effective);
+}
+
+static uint64_t get(enum budget_scope scope, uint64_t id, enum limit_kind kind) {
+    struct limit_values effective;
+
+    ck_assert_int_eq(budget_set(&manager, 5, scope, id, "/jobs", &(struct limit_values){0}, &effective), 0);
+    ck_assert(effective.mask & LIMIT_BIT(kind));
+    return effective.of[kind];
+}
+
+/* A look that is due. */
+static struct budget_excess look(void) {
+    struct budget_excess excess;
+    uint64_t wait = budget_look(&manager, now, &excess);
+
+    if (excess.bytes == 0 && wait != UINT64_MAX) {
+        now += wait;
+        budget_look(&manager, now, &excess);
+    }
+    return excess;
+}
+
+START_TEST(test_owner_lowers_and_cannot_raise) {
+    config.client_budget = 100 * MIB;
+    ck_assert_uint_eq(get(BUDGET_CLIENT, 100, LIMIT_BUDGET), 100 * MIB);
+    ck_assert_int_eq(set(ALICE, BUDGET_CLIENT, 100, LIMIT_BUDGET, 40 * MIB), 0);
+    ck_assert_uint_eq(get(BUDGET_SESSION, 10, LIMIT_BUDGET), 40 * MIB);
+    ck_assert_int_eq(set(ALICE, BUDGET_CLIENT, 100, LIMIT_BUDGET, 100 * MIB + 1), -EPERM);
+    ck_assert_int_eq(set(ALICE, BUDGET_CLIENT, 100, LIMIT_BUDGET, LIMIT_INFINITE), -EPERM);
+    ck_assert_uint_eq(get(BUDGET_CLIENT, 100, LIMIT_BUDGET), 40 * MIB);
+    ck_assert_int_eq(set(BOB, BUDGET_CLIENT, 100, LIMIT_BUDGET, 10 * MIB), -EPERM);
+    ck_assert_uint_eq(get(BUDGET_CLIENT, 101, LIMIT_BUDGET), 100 * MIB); /* nobody else's */
+
+    /* An administrator may, both ways; then that is what the owner may go up to. */
+    ck_assert_int_eq(set(ROOT, BUDGET_CLIENT, 100, LIMIT_BUDGET, 200 * MIB), 0);
+    ck_assert_uint_eq(get(BUDGET_CLIENT, 100, LIMIT_BUDGET), 200 * MIB);
+    ck_assert_int_eq(set(ALICE, BUDGET_CLIENT, 100, LIMIT_BUDGET, 50 * MIB), 0);
+    ck_assert_int_eq(set(ALICE, BUDGET_CLIENT, 100, LIMIT_BUDGET, 150 * MIB), 0);
+    ck_assert_uint_eq(get(BUDGET_CLIENT, 100, LIMIT_BUDGET), 150 * MIB);
+    ck_assert_int_eq(set(ALICE, BUDGET_CLIENT, 100, LIMIT_BUDGET, 0), 0);
+    ck_assert_uint_eq(get(BUDGET_CLIENT, 100, LIMIT_BUDGET), 200 * MIB);
+
+    /* The config's changes reach those for whom nothing was given. */
+    config.client_budget = 10 * MIB;
+    ck_assert_uint_eq(get(BUDGET_CLIENT, 100, LIMIT_BUDGET), 200 * MIB);
+    ck_assert_uint_eq(get(BUDGET_CLIENT, 101, LIMIT_BUDGET), 10 * MIB);
+    ck_assert_int_eq(set(ROOT, BUDGET_CLIENT, 100, LIMIT_BUDGET, 0), 0);
+    ck_assert_uint_eq(get(BUDGET_CLIENT, 100, LIMIT_BUDGET), 10 * MIB);
+}
+END_TEST
+
+START_TEST(test_what_can_be_set) {
+    struct limit_values values = {.mask = LIMIT_BIT(LIMIT_BUDGET) | LIMIT_BIT(LIMIT_SHARE)}, effective;
+
+    ck_assert_int_eq(set(ROOT, BUDGET_REGION, 20, LIMIT_QUOTA, MIB), -EINVAL);
+    ck_assert_int_eq(set(ROOT, BUDGET_USER, ALICE, LIMIT_SHARE, 5), -EINVAL);
+    ck_assert_int_eq(set(ROOT, BUDGET_CGROUP, 0, LIMIT_PRIORITY, 1), -EINVAL);
+    ck_assert_int_eq(set(ROOT, BUDGET_CLIENT, 100, LIMIT_BUDGET, 4095), -ERANGE);
+    ck_assert_int_eq(set(ROOT, BUDGET_CLIENT, 100, LIMIT_SHARE, 10001), -ERANGE);
+    ck_assert_int_eq(set(ROOT, BUDGET_CLIENT, 100, LIMIT_SHARE, LIMIT_INFINITE), -ERANGE);
+    ck_assert_int_eq(set(ROOT, BUDGET_CLIENT, 100, LIMIT_PRIORITY, 4), -ERANGE);
+    ck_assert_int_eq(set(ROOT, BUDGET_CLIENT, 99, LIMIT_BUDGET, MIB), -ENOENT);
+    ck_assert_int_eq(set(ROOT, BUDGET_REGION, 30, LIMIT_BUDGET, MIB), -ENOENT);
+    ck_assert_int_eq(set(ALICE, BUDGET_CGROUP, 0, LIMIT_BUDGET, MIB), -EPERM);
+    ck_assert_int_eq(set(ALICE, BUDGET_USER, BOB, LIMIT_BUDGET, MIB), -EPERM);
+    ck_assert_int_eq(set(4711, BUDGET_USER, 4711, LIMIT_BUDGET, MIB), -ENOENT);
+    ck_assert_int_eq(set(ROOT, BUDGET_USER, UINT32_MAX, LIMIT_BUDGET, MIB), -ENOENT);
+    ck_assert_int_eq(budget_set(&manager, ROOT, BUDGET_CGROUP, 0, "jobs", &values, &effective), -EINVAL);
+
+    /* All of them or none. */
+    values.of[LIMIT_BUDGET] = MIB;
+    values.of[LIMIT_SHARE] = 101;
+    ck_assert_int_eq(budget_set(&manager, ALICE, BUDGET_CLIENT, 100, NULL, &values, &effective), -EPERM);
+    ck_assert_uint_eq(get(BUDGET_CLIENT, 100, LIMIT_BUDGET), LIMIT_INFINITE);
+    values.of[LIMIT_SHARE] = 50;
+    ck_assert_int_eq(budget_set(&manager, ALICE, BUDGET_CLIENT, 100, NULL, &values, &effective), 0);
+    ck_assert_uint_eq(effective.of[LIMIT_BUDGET], MIB);
+    ck_assert_uint_eq(effective.of[LIMIT_SHARE], 50);
+}
+END_TEST
+
+/* What is set for a user or a cgroup outlives its clients, and is there before them. */
+START_TEST(test_kept) {
+    ck_assert_int_eq(set(ALICE, BUDGET_USER, ALICE, LIMIT_QUOTA, 7 * MIB), 0);
+    ck_assert_int_eq(set(ROOT, BUDGET_USER, 4711, LIMIT_QUOTA, 8 * MIB), 0);
+    manager_remove_session(&manager, &sessions[0]);
+    manager_remove_session(&manager, &sessions[1]);
+    ck_assert_uint_eq(get(BUDGET_USER, ALICE, LIMIT_QUOTA), 7 * MIB);
+    ck_assert_uint_eq(get(BUDGET_USER, 4711, LIMIT_QUOTA), 8 * MIB);
+    ck_assert_int_eq(manager_add_session(&manager, &sessions[0]), 0);
+    ck_assert_int_eq(manager_add_session(&manager, &sessions[1]), 0);
+
+    /* Only so many: half of the places are not for users. */
+    for (unsigned uid = 5000; uid < 5511; uid++)
+        ck_assert_int_eq(set(ROOT, BUDGET_USER, uid, LIMIT_BUDGET, MIB), 0);
+    ck_assert_int_eq(set(BOB, BUDGET_USER, BOB, LIMIT_BUDGET, MIB), -ENOSPC);
+    ck_assert_int_eq(set(ALICE, BUDGET_USER, ALICE, LIMIT_BUDGET, MIB), 0); /* has one */
+    ck_assert_int_eq(set(ROOT, BUDGET_CGROUP, 0, LIMIT_BUDGET, MIB), 0);
+    for (unsigned uid = 5511; uid < 6021; uid++)
+        ck_assert_int_eq(set(ROOT, BUDGET_USER, uid, LIMIT_BUDGET, MIB), 0);
+    ck_assert_int_eq(set(ROOT, BUDGET_USER, BOB, LIMIT_BUDGET, MIB), -ENOSPC);
+    ck_assert_int_eq(set(ROOT, BUDGET_CGROUP, 0, LIMIT_BUDGET, 2 * MIB), 0);
+}
+END_TEST
+
+START_TEST(test_nobody_has_one) {
+    struct budget_excess excess;
+
+    fill(0, MIB);
+    ck_assert_uint_eq(budget_look(&manager, now, &excess), UINT64_MAX);
+    ck_assert(!manager.budgets.active); /* the next is an integer test */
+    ck_assert_uint_eq(budget_look(&manager, now, &excess), UINT64_MAX);
+    ck_assert_int_eq(set(ROOT, BUDGET_CLIENT, 100, LIMIT_BUDGET, MIB / 2), 0);
+    ck_assert_uint_eq(look().bytes, MIB / 2 + 65536);
+}
+END_TEST
+
+/* Each scope is found over, covers its own, and nobody else's; the largest excess comes first. */
+START_TEST(test_scopes) {
+    struct budget_excess excess;
+
+    fill(0, 8 * MIB);
+    fill(1, 4 * MIB);
+    fill(2, 6 * MIB);
+    ck_assert_int_eq(set(ROOT, BUDGET_REGION, 20, LIMIT_BUDGET, 7 * MIB), 0);
+    excess = look();
+    ck_assert_int_eq(excess.scope, BUDGET_REGION);
+    ck_assert_uint_eq(excess.bytes, MIB + 7 * MIB / 64);
+    ck_assert_uint_eq(excess.resident, 8 * MIB);
+    ck_assert(budget_covers(&excess, &regions[0]) && !budget_covers(&excess, &regions[1]));
+
+    ck_assert_int_eq(set(ROOT, BUDGET_CLIENT, 102, LIMIT_BUDGET, 4 * MIB), 0);
+    excess = look();
+    ck_assert_int_eq(excess.scope, BUDGET_SESSION);
+    ck_assert_uint_eq(excess.id, 12);
+    ck_assert(budget_covers(&excess, &regions[2]) && !budget_covers(&excess, &regions[0]));
+
+    ck_assert_int_eq(set(ROOT, BUDGET_USER, ALICE, LIMIT_BUDGET, 8 * MIB), 0);
+    excess = look();
+    ck_assert_int_eq(excess.scope, BUDGET_USER);
+    ck_assert_uint_eq(excess.bytes, 4 * MIB + 8 * MIB / 64);
+    ck_assert(budget_covers(&excess, &regions[0]) && budget_covers(&excess, &regions[1]) &&
+              !budget_covers(&excess, &regions[2]));
+
+    ck_assert_int_eq(set(ROOT, BUDGET_CGROUP, 0, LIMIT_BUDGET, 2 * MIB), 0); /* /jobs, with what is below it */
+    excess = look();
+    ck_assert_int_eq(excess.scope, BUDGET_CGROUP);
+    ck_assert_uint_eq(excess.resident, 12 * MIB);
+    ck_assert(budget_covers(&excess, &regions[0]) && budget_covers(&excess, &regions[1]) &&
+              !budget_covers(&excess, &regions[2]));
+}
+END_TEST
+
+/* The config's: of cgroups those that hold clients, and never the machine. */
+START_TEST(test_config_of_cgroups) {
+    struct budget_excess excess;
+
+    manager_remove_session(&manager, &sessions[1]);
+    fill(0, 8 * MIB);
+    fill(2, 20 * MIB);
+    config.cgroup_budget = 4 * MIB;
+    budgets_reload(&manager);
+    excess = look();
+    ck_assert_int_eq(excess.scope, BUDGET_CGROUP);
+    ck_assert_ptr_eq(excess.domain, &service);
+    fill(0, 0);
+    ck_assert_uint_eq(look().bytes, 0);
+    ck_assert_int_eq(manager_add_session(&manager, &sessions[1]), 0);
+}
+END_TEST
+
+/* A group of which nothing goes is asked ever less often, and does not hide the others. */
+START_TEST(test_pinned_whole) {
+    struct budget_excess excess;
+    unsigned asked[2] = {0};
+
+    fill(0, 8 * MIB);
+    fill(1, 2 * MIB);
+    for (unsigned i = 0; i < 2; i++)
+        ck_assert_int_eq(set(ROOT, BUDGET_REGION, 20 + i, LIMIT_BUDGET, MIB), 0);
+    for (uint64_t end = now + 4000 * MS; now < end;) {
+        uint64_t wait = budget_look(&manager, now, &excess);
+
+        ck_assert_uint_gt(wait, 0);
+        if (excess.bytes > 0)
+            asked[excess.id - 20]++;
+        now += wait;
+    }
+    ck_assert_uint_ge(asked[0], 5);
+    ck_assert_uint_le(asked[0], 12);
+    ck_assert_uint_ge(asked[1], 5);
+
+    /* Once something goes, it is asked again at once. */
+    while ((excess = look()).id != 20 || excess.bytes == 0)
+        ;
+    atomic_fetch_add(&regions[0].dropped_bytes, MIB);
+    now += 1000 * MS;
+    while ((excess = look()).id != 20 || excess.bytes == 0)
+        ;
+    atomic_fetch_add(&regions[0].dropped_bytes, MIB);
+    now += MS;
+    ck_assert_uint_eq(look().id, 20);
+}
+END_TEST
+
+START_TEST(test_when_to_look) {
+    struct budget_excess excess;
+
+    config.client_budget = 128 * MIB;
+    budgets_reload(&manager);
+    ck_assert_uint_ge(budget_look(&manager, now, &excess), 124 * MS); /* 128 MiB at 1 GiB/s */
+    ck_assert_uint_le(budget_look(&manager, now, &excess), 125 * MS);
+    ck_assert_uint_eq(budget_look(&manager, now + 100 * MS, &excess), 25 * MS);
+    fill(0, 127 * MIB);
+    ck_assert_uint_ge(budget_look(&manager, now + 125 * MS, &excess), 20 * MS);
+    config.client_budget = 1 << 30;
+    config.client_budget *= 16;
+    budgets_reload(&manager);
+    ck_assert_uint_eq(budget_look(&manager, now, &excess), 1000 * MS);
+}
+END_TEST
+
+START_TEST(test_share_and_priority) {
+    ck_assert_uint_eq(budget_share(&regions[0]), 100);
+    ck_assert_uint_eq(budget_priority(&regions[0]), 2);
+    ck_assert_int_eq(set(ALICE, BUDGET_REGION, 20, LIMIT_PRIORITY, 3), 0); /* as it could be created */
+    ck_assert_uint_eq(budget_priority(&regions[0]), 3);
+    ck_assert_int_eq(set(ROOT, BUDGET_REGION, 20, LIMIT_PRIORITY, 2), 0);
+    ck_assert_int_eq(set(ALICE, BUDGET_REGION, 20, LIMIT_PRIORITY, 3), -EPERM);
+    ck_assert_int_eq(set(ALICE, BUDGET_CLIENT, 100, LIMIT_PRIORITY, 3), 0);
+    ck_assert_uint_eq(budget_priority(&regions[0]), 2); /* not around what the administrator said */
+    ck_assert_int_eq(set(ROOT, BUDGET_CLIENT, 100, LIMIT_PRIORITY, 1), 0);
+    ck_assert_uint_eq(budget_priority(&regions[0]), 1);
+    ck_assert_uint_eq(get(BUDGET_REGION, 20, LIMIT_PRIORITY), 1);
+
+    ck_assert_int_eq(set(ROOT, BUDGET_CLIENT, 100, LIMIT_SHARE, 200), 0);
+    ck_assert_int_eq(set(ALICE, BUDGET_REGION, 20, LIMIT_SHARE, 50), 0);
+    ck_assert_uint_eq(budget_share(&regions[0]), 100);
+    ck_assert_int_eq(set(ALICE, BUDGET_REGION, 20, LIMIT_SHARE, 101), -EPERM);
+    ck_assert_int_eq(set(ROOT, BUDGET_CLIENT, 100, LIMIT_SHARE, 10000), 0);
+    ck_assert_int_eq(set(ROOT, BUDGET_REGION, 20, LIMIT_SHARE, 10000), 0);
+    ck_assert_uint_eq(budget_share(&regions[0]), 10000);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("budget");
+    TCase *tcase = tcase_create("budget");
+    SRunner *runner;
+    int failed;
+
+    tcase_add_checked_fixture(tcase, setup, teardown);
+    tcase_add_test(tcase, test_owner_lowers_and_cannot_raise);
+    tcase_add_test(tcase, test_what_can_be_set);
+    tcase_add_test(tcase, test_kept);
+    tcase_add_test(tcase, test_nobody_has_one);
+    tcase_add_test(tcase, test_scopes);
+    tcase_add_test(tcase, test_config_of_cgroups);
+    tcase_add_test(tcase, test_pinned_whole);
+    tcase_add_test(tcase, test_when_to_look);
+    tcase_add_test(tcase, test_share_and_priority);
+    suite_add_tcase(suite, tcase);
+    runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
