@@ -18,27 +18,20 @@ struct cgroup_roots {
     const char *proc;   /* "/proc" */
     const char *cgroup; /* prefix put before the mount points that <proc>/self/mountinfo names; "" on a real system */
 };
-extern const struct cgroup_roots cgroup_real_roots;
 
-/* Where a process is charged. */
-struct cgroup_place {
-    int version; /* 1 or 2 */
-    char *mount; /* directory where the hierarchy is mounted, as this process sees it (prefix included); owned */
-    char *path;  /* below it, "/" for the root, "/a/b" without a slash at the end; owned */
-};
-void cgroup_place_deinit(struct cgroup_place *place);
-/*
- * Finds the memory cgroup of a process: the v1 memory hierarchy if it is mounted and has the controller, else v2. Honours the mount's root
- * (mountinfo field 4) and its escapes (\040). -ENOENT: process gone; -EOPNOTSUPP: no memory controller; -EBADMSG: malformed.
- */
-int cgroup_locate(const struct cgroup_roots *roots, pid_t pid, struct cgroup_place *ret);
-/* The parent's path ("/a/b" -> "/a" -> "/"), malloc'd; *ret = NULL for "/". */
-int cgroup_parent_path(const char *path, char **ret);
+/* open(2) with O_CLOEXEC. A descriptor, or negative errno. */
+__attribute__((format(printf, 2, 3))) int cgroup_open_path(int flags, const char *format, ...);
 
 struct cgroup;
 /* Opens the directory's files. -ENOENT: it is gone. The root of a hierarchy has no limit: opens fine, reads CGROUP_NO_LIMIT. */
 int cgroup_new(struct cgroup **ret, int version, const char *mount, const char *path);
 struct cgroup *cgroup_free(struct cgroup *cgroup);
+/* Its directory, O_PATH; borrowed. */
+int cgroup_directory(const struct cgroup *cgroup);
+/* The kernel's root, and not just the topmost that a container sees? What it holds is all of the machine. */
+bool cgroup_is_root(const struct cgroup *cgroup);
+/* Was it removed, or the controller taken from it? What is made later under the same name is another one. */
+bool cgroup_is_gone(const struct cgroup *cgroup);
 
 struct cgroup_look {
     uint64_t limit; /* v2: memory.max; v1: memory.limit_in_bytes; huge values are CGROUP_NO_LIMIT */
@@ -59,8 +52,16 @@ struct cgroup_stat {
     uint64_t active_file;   /* v1: total_active_file */
     uint64_t slab_reclaimable;
 };
+/* v2 memory.events, v2 memory.events.local: counts since the cgroup was made. */
+struct cgroup_events {
+    uint64_t high;     /* memory.high was crossed, and somebody was slowed down for it */
+    uint64_t max;      /* memory.max was about to be crossed */
+    uint64_t oom;      /* reclaim there did not help */
+    uint64_t oom_kill; /* processes of it that the kernel ended */
+};
 /* Pure parsers, for tests and fuzzers. text need not be NUL-terminated. */
 int cgroup_parse_stat(const char *text, size_t size, int version, struct cgroup_stat *ret);
+int cgroup_parse_events(const char *text, size_t size, struct cgroup_events *ret);
 int cgroup_parse_value(const char *text, size_t size,
                        uint64_t *ret); /* "max" -> CGROUP_NO_LIMIT; v1's PAGE_COUNTER_MAX likewise */
 /* limit - usage + inactive_file + active_file / 2 + slab, saturating, at most limit. */

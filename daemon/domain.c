@@ -4,7 +4,11 @@
  * machine. A domain lives while a session or a child refers to it.
  *
  * Always: parent pointers lead to the machine; a session's fills and commitments are counted in every domain of its chain, so a
- * limit anywhere above it is seen. A cgroup that was removed stays as a domain without a limit until its sessions are gone.
+ * limit anywhere above it is seen. A cgroup that was removed stays as a domain without a limit until its sessions are gone: what is charged
+ * to it is charged to its parent, in which they are, too. It is never found again: a cgroup that is made under its name is a new domain.
+ *
+ * Handles of the loop watch a domain (source.c), and the last reference may be the pressure thread's. So a domain with a source is not freed
+ * but retired, and the loop woken: it closes the source, and frees the domain. Until then nothing of the domain can be found by anybody.
  */
 
 #include "domain.h"
@@ -14,6 +18,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* A wake-up under load, and the time in which a slice is punched (four times as fast as memory is filled, or better). */
 #define DOMAIN_WAKEUP_NS UINT64_C(2000000)
@@ -21,6 +26,16 @@
 #define DOMAIN_PUNCH_NS UINT64_C(4000000)
 #define DOMAIN_MARGIN (UINT64_C(2) * 1024 * 1024)
 #define DOMAIN_CALM_NS UINT64_C(100000000)
+
+struct domain *domain_free(struct domain *domain) {
+    if (!domain)
+        return NULL;
+    cgroup_free(domain->cgroup);
+    free(domain->mount);
+    free(domain->path);
+    free(domain);
+    return NULL;
+}
 
 static int domain_new(struct domains *domains, struct domain **ret, struct domain *parent, int version,
                       const char *mount, const char *path) {
@@ -31,11 +46,10 @@ static int domain_new(struct domains *domains, struct domain **ret, struct domai
     domain->mount = strdup(mount);
     domain->path = strdup(path);
     if (!domain->mount || !domain->path) {
-        free(domain->mount);
-        free(domain->path);
-        free(domain);
+        domain_free(domain);
         return -ENOMEM;
     }
+    domain->domains = domains;
     domain->id = domains->next_id++;
     domain->version = version;
     domain->parent = parent;
@@ -50,16 +64,18 @@ static int domain_new(struct domains *domains, struct domain **ret, struct domai
     return 0;
 }
 
-int domains_init(struct domains *domains, const struct cgroup_roots *roots, uint64_t fill_rate,
+int domains_init(struct domains *domains, const struct cgroup_roots *roots, int wake_fd, uint64_t fill_rate,
                  uint64_t machine_reserve, uint64_t cgroup_reserve) {
     int r;
 
     *domains = (struct domains){.roots = *roots,
+                                .wake_fd = wake_fd,
                                 .fill_rate = fill_rate,
                                 .machine_reserve = machine_reserve,
                                 .cgroup_reserve = cgroup_reserve,
                                 .next_id = 1};
     LIST_INIT(&domains->list);
+    LIST_INIT(&domains->retired);
     r = meminfo_init(&domains->meminfo, roots);
     if (r < 0)
         return r;
@@ -79,32 +95,63 @@ void domains_deinit(struct domains *domains) {
     domains->machine = NULL;
 }
 
+/* Some source has to be made anew, or closed. */
+static void domains_wake_loop(struct domains *domains) {
+    if (!domains->changed)
+        (void)!write(domains->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
+    domains->changed = true;
+}
+
 void domain_unref(struct domain *domain) {
     while (domain && --domain->refs == 0) {
         struct domain *parent = domain->parent;
 
         LIST_REMOVE(domain, link);
-        cgroup_free(domain->cgroup);
-        free(domain->mount);
-        free(domain->path);
-        free(domain);
+        if (domain->source) {
+            LIST_INSERT_HEAD(&domain->domains->retired, domain, link);
+            domains_wake_loop(domain->domains);
+        } else
+            domain_free(domain);
         domain = parent;
     }
+}
+
+struct domain *domains_take_retired(struct domains *domains) {
+    struct domain *domain = LIST_FIRST(&domains->retired);
+
+    if (domain)
+        LIST_REMOVE(domain, link);
+    return domain;
+}
+
+/* The files say that it was removed. */
+static void domain_note_gone(struct domain *domain) {
+    domain->cgroup = cgroup_free(domain->cgroup);
+    domain->gone = true;
+    if (domain->source)
+        domains_wake_loop(domain->domains);
 }
 
 static struct domain *domains_lookup(struct domains *domains, int version, const char *mount, const char *path) {
     struct domain *domain;
 
-    LIST_FOREACH (domain, &domains->list, link)
-        if (domain->version == version && strcmp(domain->path, path) == 0 && strcmp(domain->mount, mount) == 0)
+    LIST_FOREACH (domain, &domains->list, link) {
+        if (domain->gone || domain->version != version || strcmp(domain->path, path) != 0 ||
+            strcmp(domain->mount, mount) != 0)
+            continue;
+        if (!domain->cgroup || !cgroup_is_gone(domain->cgroup))
             return domain;
+        domain_note_gone(domain); /* no look has come by since */
+    }
     return NULL;
 }
 
 /* The domain of a path, made with its ancestors if need be. A reference for the caller. */
 static int domains_get(struct domains *domains, int version, const char *mount, const char *path, struct domain **ret) {
     struct domain *domain, *parent = NULL;
+    struct cgroup *cgroup = NULL;
     char *parent_path = NULL;
+    bool is_top, gone;
     int r;
 
     domain = domains_lookup(domains, version, mount, path);
@@ -116,41 +163,36 @@ static int domains_get(struct domains *domains, int version, const char *mount, 
     r = cgroup_parent_path(path, &parent_path);
     if (r < 0)
         return r;
-    if (!parent_path) { /* the root of the hierarchy is the machine itself */
-        domains->machine->refs++;
-        *ret = domains->machine;
-        return 0;
-    }
-    r = domains_get(domains, version, mount, parent_path, &parent);
+    is_top = !parent_path;
+    r = is_top ? domains_find(domains, NULL, &parent) : domains_get(domains, version, mount, parent_path, &parent);
     free(parent_path);
     if (r < 0)
         return r;
+    gone = cgroup_new(&cgroup, version, mount, path) == -ENOENT; /* not readable: no limit of its own */
+    if (is_top && (!cgroup || cgroup_is_root(cgroup))) {         /* that is the machine itself */
+        cgroup_free(cgroup);
+        *ret = parent;
+        return 0;
+    }
     r = domain_new(domains, &domain, parent, version, mount, path);
     domain_unref(parent); /* the child holds it now */
-    if (r < 0)
+    if (r < 0) {
+        cgroup_free(cgroup);
         return r;
-    if (cgroup_new(&domain->cgroup, version, mount, path) < 0)
-        domain->cgroup = NULL; /* gone, or not readable: no limit of its own */
+    }
+    domain->cgroup = cgroup;
+    domain->gone = gone;
     domain_take_look(domains, domain);
     *ret = domain;
     return 0;
 }
 
-int domains_find(struct domains *domains, pid_t pid, struct domain **ret) {
-    struct cgroup_place place = {0};
-    int r;
-
-    r = cgroup_locate(&domains->roots, pid, &place);
-    if (r == -ENOMEM)
-        return r;
-    if (r < 0) {
-        domains->machine->refs++;
-        *ret = domains->machine;
-        return 0;
-    }
-    r = domains_get(domains, place.version, place.mount, place.path, ret);
-    cgroup_place_deinit(&place);
-    return r;
+int domains_find(struct domains *domains, const struct cgroup_place *place, struct domain **ret) {
+    if (place)
+        return domains_get(domains, place->version, place->mount, place->path, ret);
+    domains->machine->refs++;
+    *ret = domains->machine;
+    return 0;
 }
 
 bool domain_is_within(const struct domain *domain, const struct domain *ancestor) {
@@ -172,6 +214,21 @@ static void domain_look_machine(struct domains *domains, struct domain *domain) 
                                         .headroom_high = CGROUP_NO_LIMIT};
 }
 
+/* One that cannot be read has no limit of its own. */
+static void domain_look_cgroup(struct domain *domain) {
+    int r = -EACCES;
+
+    if (domain->cgroup)
+        r = cgroup_read(domain->cgroup, domain->limits.reserve + domain->limits.margin, &domain->look);
+    if (r == -ENODEV)
+        domain_note_gone(domain);
+    if (r < 0)
+        domain->look = (struct cgroup_look){.limit = CGROUP_NO_LIMIT,
+                                            .high = CGROUP_NO_LIMIT,
+                                            .headroom = CGROUP_NO_LIMIT,
+                                            .headroom_high = CGROUP_NO_LIMIT};
+}
+
 uint64_t domain_headroom(const struct domain *domain) {
     const struct cgroup_look *look = &domain->look;
     uint64_t relief = domain->limits.reserve - domain->limits.reserve / 4;
@@ -179,6 +236,19 @@ uint64_t domain_headroom(const struct domain *domain) {
     return look->headroom_high < CGROUP_NO_LIMIT - relief && look->headroom_high + relief < look->headroom
                ? look->headroom_high + relief
                : look->headroom;
+}
+
+uint64_t domain_threshold(const struct domain *domain) {
+    uint64_t distance = 2 * domain->limits.reserve;
+
+    return domain->version == 1 && !domain->gone && domain->look.limit != CGROUP_NO_LIMIT && domain->look.limit > distance
+               ? domain->look.limit - distance
+               : 0;
+}
+
+/* By more than a sixteenth: a threshold is not worth a system call for less. */
+static bool differs(uint64_t a, uint64_t b) {
+    return (a > b ? a - b : b - a) > a / 16;
 }
 
 void domain_take_look(struct domains *domains, struct domain *domain) {
@@ -189,13 +259,8 @@ void domain_take_look(struct domains *domains, struct domain *domain) {
 
     if (!domain->parent)
         domain_look_machine(domains, domain);
-    else if (!domain->cgroup || cgroup_read(domain->cgroup, limits->reserve + limits->margin, &domain->look) < 0) {
-        domain->cgroup = cgroup_free(domain->cgroup);
-        domain->look = (struct cgroup_look){.limit = CGROUP_NO_LIMIT,
-                                            .high = CGROUP_NO_LIMIT,
-                                            .headroom = CGROUP_NO_LIMIT,
-                                            .headroom_high = CGROUP_NO_LIMIT};
-    }
+    else
+        domain_look_cgroup(domain);
     bound = domain->look.high < domain->look.limit ? domain->look.high : domain->look.limit;
     limits->reserve = configured != CONFIG_AUTO
                           ? configured
@@ -204,6 +269,8 @@ void domain_take_look(struct domains *domains, struct domain *domain) {
     if (headroom != CGROUP_NO_LIMIT)
         credit = (int64_t)headroom - atomic_load(&domain->commitment) - (int64_t)limits->reserve;
     atomic_store(&domain->credit, credit);
+    if (domain->source && differs(domain->threshold, domain_threshold(domain)))
+        domains_wake_loop(domains);
 }
 
 void domain_note_deficit(struct domain *domain, uint64_t now) {

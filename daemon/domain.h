@@ -2,7 +2,7 @@
 #ifndef DROPPABLE_DAEMON_DOMAIN_H
 #define DROPPABLE_DAEMON_DOMAIN_H
 
-#include "cgroup.h"
+#include "cgroup-place.h"
 #include "demand.h"
 #include "limit.h"
 #include "policy.h"
@@ -12,7 +12,7 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
-struct kernel;
+struct source;
 
 struct domain {
     LIST_ENTRY(domain) link;
@@ -22,7 +22,12 @@ struct domain {
     int version;
     char *mount;
     char *path;            /* of the cgroup; "" for the machine */
-    struct cgroup *cgroup; /* NULL for the machine, and when the cgroup is gone */
+    struct cgroup *cgroup; /* NULL for the machine, when it is gone, and when it can't be read */
+    bool gone;             /* removed: never found again, and what is still charged to it counts to the parent */
+    struct domains *domains;
+    struct source *source; /* what watches it; of the loop. NULL: nothing does */
+    uint32_t sources;      /* DEMAND_EDGE() of the sources that do */
+    uint64_t threshold;    /* v1: of usage, at which the source fires; 0: none */
 
     _Atomic int64_t credit;     /* what fills and commitments may still take before the next look; may be negative */
     _Atomic int64_t commitment; /* what the disarmed spans of the sessions in it may still fill */
@@ -51,27 +56,36 @@ struct domains {
     struct meminfo meminfo;
     struct domain_list list;
     struct domain *machine;
+    struct domain_list retired; /* without reference, and still with a source: for the loop to close and free */
+    int wake_fd;                /* eventfd: the loop shall look after the sources; -1: there are none */
+    bool changed;               /* some domain's source has to be made anew, or closed */
     uint64_t next_id;
     uint64_t fill_rate;
     uint64_t machine_reserve, cgroup_reserve; /* CONFIG_AUTO, or configured */
 };
 
-int domains_init(struct domains *domains, const struct cgroup_roots *roots, uint64_t fill_rate,
+/* wake_fd: see there; borrowed. */
+int domains_init(struct domains *domains, const struct cgroup_roots *roots, int wake_fd, uint64_t fill_rate,
                  uint64_t machine_reserve, uint64_t cgroup_reserve);
 void domains_deinit(struct domains *domains);
 
 /*
- * The domain in which a process is charged, with its chain of ancestors up to the machine. Where that can't be found out it is the
- * machine: never fails but for memory. A reference for the caller.
+ * The domain of a place, with its chain of ancestors up to the machine. place NULL: it could not
+ * be found out, so it is the machine. Never fails but for memory. A reference for the caller. cgroup_locate() goes before, without the lock:
+ * it reads files whose locks others hold.
  */
-int domains_find(struct domains *domains, pid_t pid, struct domain **ret);
+int domains_find(struct domains *domains, const struct cgroup_place *place, struct domain **ret);
+/* The last reference: frees it, or leaves it to the loop. NULL is fine. */
 void domain_unref(struct domain *domain);
+/* In the loop, under the lock: takes one that is left to it; its source is closed, then it is freed. NULL: there is none. */
+struct domain *domains_take_retired(struct domains *domains);
+struct domain *domain_free(struct domain *domain);
 /* Is the domain, or an ancestor of it, the given one? */
 bool domain_is_within(const struct domain *domain, const struct domain *ancestor);
 
 /* After a look: the margin grows while the headroom stays under the reserve, and is small again 100 ms after it was. */
 void domain_note_deficit(struct domain *domain, uint64_t now);
-/* Takes a look: headroom, reserve, and the credit made anew from them. */
+/* Takes a look: headroom, reserve, and the credit made anew from them; and whether the cgroup is gone. */
 void domain_take_look(struct domains *domains, struct domain *domain);
 /*
  * The headroom that is compared with the reserve. The reserve is what the fastest allocation takes until a drop has freed something. Who
@@ -79,5 +93,10 @@ void domain_take_look(struct domains *domains, struct domain *domain);
  * of the reserve is kept free before memory.high, and three quarters are added to the headroom until there.
  */
 uint64_t domain_headroom(const struct domain *domain);
+/*
+ * v1: the usage at which a look is due, twice the reserve before the limit; 0: there is no limit. That the sampler is late, or page
+ * cache hides the approach, does not matter then.
+ */
+uint64_t domain_threshold(const struct domain *domain);
 
 #endif

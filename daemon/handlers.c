@@ -86,9 +86,7 @@ static void handle_hello(struct connection *connection, struct channel_packet *p
         return;
     }
     copy_name(session->name, hello->name, sizeof(hello->name));
-    pthread_mutex_lock(&manager->lock);
-    r = domains_find(&manager->domains, connection->pid, &session->domain);
-    pthread_mutex_unlock(&manager->lock);
+    r = session_find_domain(session, &session->domain);
     if (r >= 0)
         r = manager_add_session(manager, session);
     if (r < 0) {

@@ -9,6 +9,8 @@
 
 #include "manager.h"
 
+#include "cgroup-place.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,8 +75,8 @@ int manager_init(struct manager *manager, struct config *config) {
     manager->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     r = manager->wake_fd < 0 ? -errno : manager_make_clock(manager);
     if (r >= 0)
-        r = domains_init(&manager->domains, &cgroup_real_roots, manager->kernel.fill_rate, config->machine_reserve,
-                         config->cgroup_reserve);
+        r = domains_init(&manager->domains, &cgroup_real_roots, manager->wake_fd, manager->kernel.fill_rate,
+                         config->machine_reserve, config->cgroup_reserve);
     if (r < 0)
         manager_deinit(manager);
     return r;

@@ -93,6 +93,23 @@ int session_take_uffd(struct session *session, int uffd) {
     return 0;
 }
 
+int session_find_domain(const struct session *session, struct domain **ret) {
+    struct manager *manager = session->manager;
+    struct cgroup_place place = {0};
+    bool known;
+    int r;
+
+    r = cgroup_locate(&manager->domains.roots, session->pid, &place);
+    if (r == -ENOMEM)
+        return r;
+    known = r >= 0 && !kernel_pidfd_dead(session->pidfd); /* else the number may be another process's */
+    pthread_mutex_lock(&manager->lock);
+    r = domains_find(&manager->domains, known ? &place : NULL, ret);
+    pthread_mutex_unlock(&manager->lock);
+    cgroup_place_deinit(&place);
+    return r;
+}
+
 int session_need_dropper(struct session *session) {
     return session->dropper.worker.started ? 0 : dropper_start(session, session->manager->wake_fd);
 }

@@ -71,6 +71,8 @@ struct session *session_free(struct session *session);
 
 /* Takes a client's userfaultfd (vetted; consumed in any case) and starts the pager. 0, or negative errno: no interception, and why. */
 int session_take_uffd(struct session *session, int uffd);
+/* Where its process is charged now. A reference for the caller. -ENOMEM. In the loop; takes the manager's lock. */
+int session_find_domain(const struct session *session, struct domain **ret);
 /* Starts the dropper unless it runs. */
 int session_need_dropper(struct session *session);
 

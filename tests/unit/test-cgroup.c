@@ -5,7 +5,7 @@
  * (blanks, backslashes in names) is made at run time, and so is the one real control group, where that is allowed.
  */
 
-#include "cgroup.h"
+#include "cgroup-place.h"
 #include "tree.h"
 
 #include <check.h>
@@ -263,7 +263,10 @@ START_TEST(test_removed) {
     r = cgroup_new(&cgroup, place.version, child, "");
     if (r == 0) {
         ck_assert_int_eq(cgroup_read(cgroup, UINT64_MAX, &got), 0);
+        ck_assert(!cgroup_is_gone(cgroup));
+        ck_assert(!cgroup_is_root(cgroup));
         ck_assert_int_eq(rmdir(child), 0);
+        ck_assert(cgroup_is_gone(cgroup));
         ck_assert_int_eq(cgroup_read(cgroup, UINT64_MAX, &got), -ENODEV);
         cgroup_free(cgroup);
         ck_assert_int_eq(cgroup_new(&cgroup, place.version, child, ""), -ENOENT);
@@ -364,6 +367,27 @@ START_TEST(test_parse_stat) {
 }
 END_TEST
 
+static const char events_text[] = "low 0\nhigh 12\nmax 3\noom 2\noom_kill 1\noom_group_kill 0\n";
+
+static void check_events_prefix(const char *text, size_t size) {
+    struct cgroup_events events = {.high = 42};
+    int r = cgroup_parse_events(text, size, &events);
+
+    ck_assert_int_eq(r, size >= (size_t)(strstr(events_text, "oom_kill") - events_text) ? 0 : -EBADMSG);
+    ck_assert_uint_eq(events.high, r < 0 ? 42 : 12);
+    ck_assert(r < 0 || (events.max == 3 && events.oom == 2 && events.oom_kill <= 1));
+}
+
+START_TEST(test_parse_events) {
+    struct cgroup_events events;
+
+    each_prefix(events_text, check_events_prefix);
+    ck_assert_int_eq(cgroup_parse_events(events_text, strlen(events_text), &events), 0);
+    ck_assert_uint_eq(events.oom_kill, 1);
+    ck_assert_int_eq(cgroup_parse_events("high -1\nmax 0\noom 0\n", 21, &events), -EBADMSG);
+}
+END_TEST
+
 START_TEST(test_headroom) {
     struct cgroup_stat none = {0};
     struct cgroup_stat some = {.inactive_file = 100, .active_file = 51, .slab_reclaimable = 10};
@@ -426,7 +450,7 @@ END_TEST
 int main(void) {
     const TTest *tests[] = {test_escapes,    test_garbage_files, test_parent_path, test_read_v1,
                             test_read_v2,    test_new_fails,     test_removed,     test_parse_value,
-                            test_parse_stat, test_headroom,      test_meminfo};
+                            test_parse_stat, test_parse_events,  test_headroom,    test_meminfo};
     Suite *suite = suite_create("cgroup");
     TCase *tcase = tcase_create("cgroup");
     SRunner *runner;

@@ -3,7 +3,6 @@
 
 #include "domain.h"
 
-#include "config.h"
 #include "gate.h"
 #include "tree.h"
 
@@ -11,6 +10,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #define MIB (INT64_C(1) << 20)
 #define PID 100
@@ -63,7 +64,7 @@ static void setup(void) {
     write_cgroup("/a", 400 * MIB, -1, 100 * MIB);
     write_cgroup("/a/b", 100 * MIB, -1, 40 * MIB);
     move_to("/a/b");
-    ck_assert_int_eq(domains_init(&domains, &roots, FILL_RATE, (uint64_t)RESERVE, (uint64_t)RESERVE), 0);
+    ck_assert_int_eq(domains_init(&domains, &roots, -1, FILL_RATE, (uint64_t)RESERVE, (uint64_t)RESERVE), 0);
 }
 
 static void teardown(void) {
@@ -73,9 +74,12 @@ static void teardown(void) {
 }
 
 static struct domain *find(void) {
+    struct cgroup_place place;
     struct domain *domain;
 
-    ck_assert_int_eq(domains_find(&domains, PID, &domain), 0);
+    ck_assert_int_eq(cgroup_locate(&domains.roots, PID, &place), 0);
+    ck_assert_int_eq(domains_find(&domains, &place, &domain), 0);
+    cgroup_place_deinit(&place);
     return domain;
 }
 
@@ -133,6 +137,146 @@ START_TEST(test_high_weighs_less) {
 }
 END_TEST
 
+/* In a container the topmost cgroup that can be seen has a limit; a host's root has none and is the machine. */
+START_TEST(test_top) {
+    struct domain *domain;
+
+    move_to("/");
+    domain = find();
+    ck_assert_ptr_eq(domain, domains.machine);
+    domain_unref(domain);
+
+    write_cgroup("", 200 * MIB, -1, 50 * MIB);
+    domain = find();
+    ck_assert_str_eq(domain->path, "/");
+    ck_assert_ptr_eq(domain->parent, domains.machine);
+    ck_assert_uint_eq(domain->look.headroom, 150 * MIB);
+    domain_unref(domain);
+    move_to("/a");
+    domain = find();
+    ck_assert_str_eq(domain->parent->path, "/");
+    domain_unref(domain);
+}
+END_TEST
+
+/* A host with v1: the root's agent tells it from a container's topmost. */
+START_TEST(test_top_v1) {
+    struct domain *domain;
+
+    tree_write(base, "proc/self/mountinfo", "28 21 0:24 / /v1 rw - cgroup cgroup rw,memory\n");
+    tree_write(base, "proc/100/cgroup", "4:memory:/\n");
+    tree_write(base, "v1/memory.usage_in_bytes", "1048576\n");
+    tree_write(base, "v1/memory.limit_in_bytes", "4194304\n");
+    tree_write(base, "v1/memory.stat", "total_inactive_file 0\ntotal_active_file 0\n");
+    domain = find();
+    ck_assert_uint_eq(domain->look.headroom, 3 * MIB);
+    domain_unref(domain);
+    tree_write(base, "v1/release_agent", "\n");
+    domain = find();
+    ck_assert_ptr_eq(domain, domains.machine);
+    domain_unref(domain);
+}
+END_TEST
+
+/* ---- coming and going ---- */
+
+START_TEST(test_found_again) {
+    struct domain *first = find(), *second = find(), *parent;
+
+    ck_assert_ptr_eq(first, second);
+    move_to("/a");
+    parent = find();
+    ck_assert_ptr_eq(parent, first->parent);
+    domain_unref(first);
+    domain_unref(second);
+    domain_unref(parent);
+}
+END_TEST
+
+/* Removed and made anew under its name: two domains, and what is left of the first counts to their parent. */
+START_TEST(test_vanished) {
+    struct domain *first = find(), *second;
+
+    gate_adjust(first, 3 * MIB);
+    tree_remove(base, "sys/fs/cgroup/a/b");
+    write_cgroup("/a/b", 50 * MIB, -1, 0);
+    second = find();
+    ck_assert_ptr_ne(first, second);
+    ck_assert_ptr_eq(first->parent, second->parent);
+    ck_assert(first->gone);
+    ck_assert(!second->gone);
+    ck_assert_uint_eq(second->look.headroom, 50 * MIB);
+    ck_assert_int_eq(credit_after_look(first), INT64_MAX / 4); /* no limit of its own any more */
+    ck_assert_uint_eq(gate_room(first), 300 * MIB - RESERVE - 3 * MIB);
+    ck_assert(domain_is_within(first, second->parent));
+    gate_adjust(first, -3 * MIB);
+    ck_assert_ptr_eq(find(), second);
+    domain_unref(second);
+    domain_unref(second);
+    domain_unref(first);
+}
+END_TEST
+
+/* All of a branch: the new one has a parent of its own, too. */
+START_TEST(test_branch_vanished) {
+    struct domain *first = find(), *second;
+
+    tree_remove(base, "sys/fs/cgroup/a");
+    write_cgroup("/a", 300 * MIB, -1, 0);
+    write_cgroup("/a/b", 50 * MIB, -1, 0);
+    second = find();
+    ck_assert_ptr_ne(first, second);
+    ck_assert_ptr_ne(first->parent, second->parent);
+    ck_assert(first->parent->gone);
+    domain_unref(second);
+    domain_unref(first);
+}
+END_TEST
+
+/* With a source, the last reference leaves it to the loop, which is woken once. */
+START_TEST(test_retired) {
+    struct domain *domain = find(), *parent = domain->parent;
+    uint64_t count;
+
+    domains.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    ck_assert_ptr_null(domains_take_retired(&domains));
+    domain->source = parent->source = (struct source *)&domains;
+    domain_unref(domain);
+    ck_assert_int_eq(read(domains.wake_fd, &count, sizeof(count)), sizeof(count));
+    ck_assert_uint_eq(count, 1);
+    ck_assert(domains.changed);
+    ck_assert_ptr_eq(domains_take_retired(&domains), parent);
+    ck_assert_ptr_eq(domains_take_retired(&domains), domain);
+    ck_assert_ptr_null(domains_take_retired(&domains));
+    ck_assert_ptr_null(domain_free(domain));
+    ck_assert_ptr_null(domain_free(parent));
+    close(domains.wake_fd);
+}
+END_TEST
+
+/* v1 only, twice the reserve before the limit; the loop is woken when it is to be moved by more than a bit. */
+START_TEST(test_threshold) {
+    struct domain *domain = find();
+
+    ck_assert_uint_eq(domain_threshold(domain), 0);
+    domain->version = 1;
+    ck_assert_uint_eq(domain_threshold(domain), 100 * MIB - 2 * RESERVE);
+    domain->source = (struct source *)&domains;
+    for (int64_t limit = 100; limit <= 110; limit += 5) { /* 84, 89, 94 of usage */
+        domain->threshold = 84 * (uint64_t)MIB;
+        domains.changed = false;
+        write_cgroup("/a/b", limit * MIB, -1, 40 * MIB);
+        domain_take_look(&domains, domain);
+        ck_assert_int_eq(domains.changed, limit == 110);
+    }
+    write_cgroup("/a/b", 2 * RESERVE, -1, 0);
+    domain_take_look(&domains, domain);
+    ck_assert_uint_eq(domain_threshold(domain), 0);
+    domain->source = NULL;
+    domain_unref(domain);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("domain");
     TCase *domain = tcase_create("domain");
@@ -142,6 +286,13 @@ int main(void) {
     tcase_add_checked_fixture(domain, setup, teardown);
     tcase_add_test(domain, test_chain);
     tcase_add_test(domain, test_high_weighs_less);
+    tcase_add_test(domain, test_top);
+    tcase_add_test(domain, test_top_v1);
+    tcase_add_test(domain, test_found_again);
+    tcase_add_test(domain, test_vanished);
+    tcase_add_test(domain, test_branch_vanished);
+    tcase_add_test(domain, test_retired);
+    tcase_add_test(domain, test_threshold);
     suite_add_tcase(suite, domain);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
