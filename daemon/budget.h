@@ -45,6 +45,15 @@ struct budget_cgroup {
     struct limits limits;
 };
 
+/* How far the count of pins is. */
+struct budget_pins {
+    uint64_t due;    /* ns: the next slice */
+    uint32_t pass;   /* regions with another pins_pass are not counted yet; 0: nothing is counted */
+    uint64_t region; /* id of the one that was left half counted; 0: none */
+    uint64_t page;   /* of its pin page: where to go on */
+    uint64_t chunks; /* pinned in it so far */
+};
+
 /* All under the manager's lock. */
 struct budgets {
     bool active;  /* somebody may have a budget: without, a look costs nothing */
@@ -53,6 +62,7 @@ struct budgets {
     LIST_HEAD(, budget_cgroup) cgroups;
     unsigned n_kept;  /* users and cgroups for which something was set */
     unsigned version; /* of what was set for cgroups; domains copy it (domain->limits_version) */
+    struct budget_pins pins;
 };
 
 void budgets_init(struct manager *manager);
@@ -94,5 +104,23 @@ bool budget_covers(const struct budget_excess *excess, const struct region *regi
 uint32_t budget_share(const struct region *region);
 /* 1..3: as created, unless it or its client was given another one. */
 uint32_t budget_priority(const struct region *region);
+
+/* ---- quotas ---- */
+
+/*
+ * May the session have a region of so many bytes? NULL: yes; else the config's name of the quota that is in the way. From the loop; takes the
+ * manager's lock.
+ */
+const char *budget_check_bytes(struct manager *manager, const struct session *session, uint64_t size);
+
+/* In budget-pins.c. */
+
+/*
+ * Goes on counting pinned bytes, and closes and opens pins by quota. Under the manager's lock, by the pressure thread in every cycle; takes
+ * 0.5 ms, or a few more where somebody has thousands of regions. Returns ns until it wants to be called again: UINT64_MAX if there is no quota of pins.
+ */
+uint64_t budget_count_pins(struct manager *manager, uint64_t now);
+/* Brings a region's state page up to date with what its client and user may. Under the manager's lock. */
+void budget_mark_pins(struct region *region);
 
 #endif

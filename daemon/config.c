@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The daemon's settings.
+ * The files of the daemon's settings. config-values.c has the keys.
  *
- * One table names every key: its section, where its value goes, how it is read and what range it has; reading, range
- * checks and error texts all come from there. A file is read into memory, parsed (by inih) into a copy of the
- * settings, and the copy takes the place of the settings only when every line was good: a typo leaves the daemon as it
- * was.
+ * A file is read into memory, parsed (by inih) into a copy of the settings, and the copy takes the place of the settings only
+ * when every line was good: a typo leaves the daemon as it was. The same holds for all files together.
  *
  * inih gets its lines from our own reader. That gives the line number of every key, which inih's handler does not get;
  * it makes inih's limits visible (a line longer than its buffer would be taken for two); it takes leading blanks away,
@@ -16,13 +14,12 @@
 
 #define _GNU_SOURCE
 
-#include "config.h"
+#include "config-keys.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <ini.h>
-#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,51 +27,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define KIB (UINT64_C(1) << 10)
-#define MIB (UINT64_C(1) << 20)
-#define TIB (UINT64_C(1) << 40)
-
-#define CONFIG_FILE_MAX (1 * MIB)
-
-enum value_type {
-    VALUE_SIZE,      /* uint64_t, bytes */
-    VALUE_SIZE_AUTO, /* the same, or "auto" */
-    VALUE_COUNT,     /* uint32_t */
-    VALUE_MODE,      /* mode_t, octal */
-    VALUE_BOOL,      /* bool */
-    VALUE_GROUP,     /* char * at offset, gid_t at offset2 */
-};
-
-struct key {
-    const char *section;
-    const char *name;
-    enum value_type type;
-    size_t offset;
-    size_t offset2;
-    uint64_t min;
-    uint64_t max;
-    const char *expected; /* ends an error text: "... is not " expected */
-};
-
-#define RESERVE_RANGE "a size (4K..1T, or 'auto')"
-#define AT(field) offsetof(struct config, field)
-
-static const struct key keys[] = {
-    {"Daemon", "LendUserfaultfd", VALUE_GROUP, AT(lend_group), AT(lend_gid), 0, 0, "a group of this system"},
-    {"Daemon", "SocketGroup", VALUE_GROUP, AT(socket_group), AT(socket_gid), 0, 0, "a group of this system"},
-    {"Daemon", "SocketMode", VALUE_MODE, AT(socket_mode), 0, 0, 0777, "an octal mode (0000..0777)"},
-    {"Daemon", "KillStuckClients", VALUE_BOOL, AT(kill_stuck), 0, 0, 0, "'yes' or 'no'"},
-    {"Daemon", "SystemHugePages", VALUE_BOOL, AT(system_huge_pages), 0, 0, 0, "'yes' or 'no'"},
-    {"Pressure", "MachineReserve", VALUE_SIZE_AUTO, AT(machine_reserve), 0, 4 * KIB, TIB, RESERVE_RANGE},
-    {"Pressure", "CgroupReserve", VALUE_SIZE_AUTO, AT(cgroup_reserve), 0, 4 * KIB, TIB, RESERVE_RANGE},
-    {"Limits", "Connections", VALUE_COUNT, AT(max_connections), 0, 1, 65536, "a number (1..65536)"},
-    {"Limits", "ConnectionsPerUser", VALUE_COUNT, AT(max_connections_per_uid), 0, 1, 65536, "a number (1..65536)"},
-    {"Limits", "RegionsPerClient", VALUE_COUNT, AT(max_regions), 0, 1, 65536, "a number (1..65536)"},
-    {"Limits", "RegionBytes", VALUE_SIZE, AT(max_region_bytes), 0, 4 * KIB, 16 * TIB, "a size (4K..16T)"},
-    {"Limits", "BytesPerUser", VALUE_SIZE, AT(max_bytes_per_uid), 0, 4 * KIB, 1024 * TIB, "a size (4K..1024T)"},
-};
-
-#define N_KEYS (sizeof(keys) / sizeof(keys[0]))
+#define CONFIG_FILE_MAX (UINT64_C(1) << 20)
 
 /* One file on its way into a struct config. */
 struct parse {
@@ -105,169 +58,11 @@ __attribute__((format(printf, 3, 4))) static void parse_fail(struct parse *parse
     }
 }
 
-/* ---- values ---- */
-
-static int parse_number(const char *text, unsigned base, const char **ret_end, uint64_t *ret) {
-    uint64_t value = 0;
-    const char *p = text;
-
-    for (; *p >= '0' && *p < (char)('0' + base); p++)
-        if (__builtin_mul_overflow(value, (uint64_t)base, &value) ||
-            __builtin_add_overflow(value, (uint64_t)(*p - '0'), &value))
-            return -ERANGE;
-    if (p == text)
-        return -EINVAL;
-    *ret_end = p;
-    *ret = value;
-    return 0;
-}
-
-int config_parse_size(const char *text, uint64_t *ret) {
-    static const char suffixes[] = "KMGT";
-    const char *end;
-    uint64_t value;
-    int r;
-
-    r = parse_number(text, 10, &end, &value);
-    if (r < 0)
-        return r;
-    if (*end) {
-        const char *suffix = strchr(suffixes, *end);
-        unsigned shift;
-
-        if (!suffix || end[1])
-            return -EINVAL;
-        shift = 10 * (unsigned)(suffix - suffixes + 1);
-        if (value > UINT64_MAX >> shift)
-            return -ERANGE;
-        value <<= shift;
-    }
-    *ret = value;
-    return 0;
-}
-
-static int parse_integer(const char *text, unsigned base, uint64_t *ret) {
-    const char *end;
-    uint64_t value;
-    int r;
-
-    r = parse_number(text, base, &end, &value);
-    if (r < 0)
-        return r;
-    if (*end)
-        return -EINVAL;
-    *ret = value;
-    return 0;
-}
-
-static int parse_bool(const char *text, bool *ret) {
-    static const char *const yes[] = {"yes", "true", "on", "1"};
-    static const char *const no[] = {"no", "false", "off", "0"};
-
-    for (size_t i = 0; i < 4; i++)
-        if (strcmp(text, yes[i]) == 0 || strcmp(text, no[i]) == 0) {
-            *ret = strcmp(text, yes[i]) == 0;
-            return 0;
-        }
-    return -EINVAL;
-}
-
-/* A name, or a number that need not have one. */
-static int parse_group(const char *text, gid_t *ret) {
-    struct group group;
-    struct group *found = NULL;
-    size_t size = 4096;
-    char *buffer = NULL;
-    uint64_t number;
-    int r;
-
-    if (parse_integer(text, 10, &number) == 0) {
-        if (number >= (gid_t)-1)
-            return -ERANGE;
-        *ret = (gid_t)number;
-        return 0;
-    }
-    do {
-        char *grown = realloc(buffer, size);
-
-        if (!grown) {
-            free(buffer);
-            return -ENOMEM;
-        }
-        buffer = grown;
-        r = getgrnam_r(text, &group, buffer, size, &found);
-        size *= 2;
-    } while (r == ERANGE && size <= 16 * MIB);
-    if (found)
-        *ret = group.gr_gid;
-    free(buffer);
-    return found ? 0 : -EINVAL;
-}
-
-static int set_group(struct config *config, const struct key *key, const char *value) {
-    char **name = (char **)((char *)config + key->offset);
-    gid_t *gid = (gid_t *)((char *)config + key->offset2);
-    char *copy = NULL;
-    gid_t found = (gid_t)-1;
-    int r;
-
-    if (*value) { /* empty: back to the default, as in systemd's files */
-        r = parse_group(value, &found);
-        if (r < 0)
-            return r;
-        copy = strdup(value);
-        if (!copy)
-            return -ENOMEM;
-    }
-    free(*name);
-    *name = copy;
-    *gid = found;
-    return 0;
-}
-
-static int set_number(struct config *config, const struct key *key, const char *value) {
-    void *field = (char *)config + key->offset;
-    uint64_t number;
-    int r;
-
-    if (key->type == VALUE_SIZE_AUTO && strcmp(value, "auto") == 0) {
-        *(uint64_t *)field = CONFIG_AUTO;
-        return 0;
-    }
-    if (key->type == VALUE_SIZE || key->type == VALUE_SIZE_AUTO)
-        r = config_parse_size(value, &number);
-    else
-        r = parse_integer(value, key->type == VALUE_MODE ? 8 : 10, &number);
-    if (r < 0)
-        return r;
-    if (number < key->min || number > key->max)
-        return -ERANGE;
-
-    if (key->type == VALUE_COUNT)
-        *(uint32_t *)field = (uint32_t)number;
-    else if (key->type == VALUE_MODE)
-        *(mode_t *)field = (mode_t)number;
-    else
-        *(uint64_t *)field = number;
-    return 0;
-}
-
-static int set_value(struct config *config, const struct key *key, const char *value) {
-    switch (key->type) {
-    case VALUE_BOOL:
-        return parse_bool(value, (bool *)((char *)config + key->offset));
-    case VALUE_GROUP:
-        return set_group(config, key, value);
-    default:
-        return set_number(config, key, value);
-    }
-}
-
 /* ---- lines ---- */
 
 static bool section_known(const char *name, size_t size) {
-    for (size_t i = 0; i < N_KEYS; i++)
-        if (strlen(keys[i].section) == size && memcmp(keys[i].section, name, size) == 0)
+    for (size_t i = 0; i < config_n_keys; i++)
+        if (strlen(config_keys[i].section) == size && memcmp(config_keys[i].section, name, size) == 0)
             return true;
     return false;
 }
@@ -277,12 +72,12 @@ static int take_key(void *user, const char *section, const char *name, const cha
     struct parse *parse = user;
     int r;
 
-    for (size_t i = 0; i < N_KEYS; i++) {
-        const struct key *key = &keys[i];
+    for (size_t i = 0; i < config_n_keys; i++) {
+        const struct config_key *key = &config_keys[i];
 
         if (strcmp(key->section, section) != 0 || strcmp(key->name, name) != 0)
             continue;
-        r = set_value(parse->config, key, value ? value : "");
+        r = config_set(parse->config, key, value ? value : "");
         if (r == -ENOMEM)
             parse_fail(parse, r, "%s=: out of memory", name);
         else if (r < 0)
@@ -446,30 +241,6 @@ int config_read_file(struct config *config, const char *path, char **ret_error) 
 
 /* ---- the rest ---- */
 
-void config_init(struct config *config) {
-    *config = (struct config){
-        .lend_gid = (gid_t)-1,
-        .socket_gid = (gid_t)-1,
-        .socket_mode = 0666,
-        .system_huge_pages = true,
-        .machine_reserve = CONFIG_AUTO,
-        .cgroup_reserve = CONFIG_AUTO,
-        .max_connections = 4096,
-        .max_connections_per_uid = 1024,
-        .max_regions = 1024,
-        .max_region_bytes = 16 * TIB,
-        .max_bytes_per_uid = 32 * TIB,
-        .max_bytes_per_client = CONFIG_INFINITY,
-        .max_bytes_per_cgroup = CONFIG_INFINITY,
-        .max_pinned_per_client = CONFIG_INFINITY,
-        .max_pinned_per_uid = CONFIG_INFINITY,
-        .region_budget = CONFIG_INFINITY,
-        .client_budget = CONFIG_INFINITY,
-        .user_budget = CONFIG_INFINITY,
-        .cgroup_budget = CONFIG_INFINITY,
-    };
-}
-
 void config_deinit(struct config *config) {
     free(config->socket_path);
     free(config->lend_group);
@@ -488,5 +259,67 @@ int config_default_socket(char **ret) {
     if (asprintf(&path, "%s/droppabled.sock", directory) < 0)
         return -ENOMEM;
     *ret = path;
+    return 0;
+}
+
+static int is_drop_in(const struct dirent *entry) {
+    size_t length = strlen(entry->d_name);
+
+    return entry->d_name[0] != '.' && length > 5 && strcmp(entry->d_name + length - 5, ".conf") == 0;
+}
+
+static int by_name(const struct dirent **a, const struct dirent **b) {
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+/* The files of PATH.d, in the order of their names. A folder that is not there has none. */
+static int read_drop_ins(struct config *config, const char *path, char **ret_error) {
+    struct dirent **entries = NULL;
+    char *folder = NULL, *file;
+    int n = 0, r = 0;
+
+    if (asprintf(&folder, "%s.d", path) < 0)
+        return -ENOMEM;
+    n = scandir(folder, &entries, is_drop_in, by_name);
+    if (n < 0 && errno != ENOENT && errno != ENOTDIR) {
+        r = -errno;
+        if (asprintf(ret_error, "%s: %s", folder, strerror(-r)) < 0)
+            *ret_error = NULL;
+    }
+    for (int i = 0; i < n; i++) {
+        if (r >= 0 && asprintf(&file, "%s/%s", folder, entries[i]->d_name) < 0)
+            r = -ENOMEM;
+        else if (r >= 0) {
+            r = config_read_file(config, file, ret_error);
+            free(file);
+        }
+        free(entries[i]);
+    }
+    free(entries);
+    free(folder);
+    return r;
+}
+
+int config_load(struct config *ret, const struct config_source *source, char **ret_error) {
+    struct config config;
+    int r = 0;
+
+    *ret_error = NULL;
+    config_init(&config);
+    if (!source->optional || access(source->path, F_OK) == 0)
+        r = config_read_file(&config, source->path, ret_error);
+    if (r >= 0)
+        r = read_drop_ins(&config, source->path, ret_error);
+    if (r >= 0 && source->socket_path) {
+        free(config.socket_path);
+        config.socket_path = strdup(source->socket_path);
+        r = config.socket_path ? 0 : -ENOMEM;
+    } else if (r >= 0 && !config.socket_path)
+        r = config_default_socket(&config.socket_path);
+    if (r < 0) {
+        config_deinit(&config);
+        return r;
+    }
+    *ret = config;
     return 0;
 }

@@ -2,7 +2,10 @@
 #ifndef DROPPABLE_DAEMON_CONFIG_H
 #define DROPPABLE_DAEMON_CONFIG_H
 
-/* The daemon's settings: defaults, then the file (ini, as systemd's), then the command line. Validated whole before use. */
+/*
+ * The daemon's settings: defaults, then the file (ini, as systemd's), then its drop-ins, then the command line. Validated whole before use.
+ * systemd/droppabled.conf documents every key with its default.
+ */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -13,29 +16,43 @@
 #define CONFIG_INFINITY UINT64_MAX
 
 struct config {
-    char *socket_path;  /* owned */
-    char *lend_group;   /* [Daemon] LendUserfaultfd=GROUP: members get /dev/userfaultfd; NULL: nobody. Owned */
-    gid_t lend_gid;     /* resolved; (gid_t)-1: nobody */
-    char *socket_group; /* [Daemon] SocketGroup=: group of the socket; NULL: the daemon's. Owned */
-    gid_t socket_gid;   /* resolved; (gid_t)-1: unchanged */
-    mode_t socket_mode; /* [Daemon] SocketMode=, octal, default 0666: what a client may do is decided by limits, not by reaching us */
-    bool system_huge_pages; /* [Daemon] SystemHugePages=yes|no (yes): regions that ask for nothing get huge pages where everybody does */
-    uint64_t machine_reserve;         /* [Pressure] MachineReserve= bytes (K, M, G, T suffixes), or auto */
-    uint64_t cgroup_reserve;          /* [Pressure] CgroupReserve= bytes, or auto */
-    bool kill_stuck;                  /* [Daemon] KillStuckClients=yes|no (no): SIGKILL by pidfd after quarantine */
-    uint32_t max_connections;         /* [Limits] Connections= in all (4096), 1..65536 */
-    uint32_t max_connections_per_uid; /* [Limits] ConnectionsPerUser= (1024) */
-    uint32_t max_regions;             /* [Limits] RegionsPerClient= (1024), 1..65536 */
-    uint64_t max_region_bytes;        /* [Limits] RegionBytes= (16T), 4K..16T */
-    uint64_t max_bytes_per_uid;       /* [Limits] BytesPerUser= address space of all regions of a uid (32T) */
-    uint64_t max_bytes_per_client;    /* [Limits] BytesPerClient= (infinity) */
-    uint64_t max_bytes_per_cgroup;    /* [Limits] BytesPerCgroup= of a cgroup that holds clients, with those below it (infinity) */
-    uint64_t max_pinned_per_client;   /* [Limits] PinnedPerClient= bytes of pinned chunks (infinity) */
-    uint64_t max_pinned_per_uid;      /* [Limits] PinnedPerUser= (infinity) */
-    uint64_t region_budget;           /* [Budgets] Region= resident bytes, or infinity (which is the default of all four) */
-    uint64_t client_budget;           /* [Budgets] Client= */
-    uint64_t user_budget;             /* [Budgets] User= */
-    uint64_t cgroup_budget;           /* [Budgets] Cgroup= */
+    /* [Daemon] */
+    char *socket_path;      /* Socket=; owned */
+    mode_t socket_mode;     /* SocketMode=, octal: what a client may do is decided by limits, not by reaching us */
+    char *socket_group;     /* SocketGroup=: of the socket; NULL: the daemon's. Owned */
+    gid_t socket_gid;       /* resolved; (gid_t)-1: unchanged */
+    char *lend_group;       /* LendUserfaultfd=GROUP: members get /dev/userfaultfd; NULL: nobody. Owned */
+    gid_t lend_gid;         /* resolved; (gid_t)-1: nobody */
+    bool kill_stuck;        /* KillStuckClients=: SIGKILL by pidfd after quarantine */
+    bool system_huge_pages; /* SystemHugePages=: regions that ask for nothing get huge pages where everybody does */
+
+    /* [Pressure], bytes or CONFIG_AUTO */
+    uint64_t machine_reserve; /* MachineReserve= */
+    uint64_t cgroup_reserve;  /* CgroupReserve= */
+
+    /* [Budgets], resident bytes or CONFIG_INFINITY. Read by the pressure thread: they change under the manager's lock, as all of this */
+    uint64_t region_budget; /* Region= */
+    uint64_t client_budget; /* Client= */
+    uint64_t user_budget;   /* User= */
+    uint64_t cgroup_budget; /* Cgroup=: of one that holds clients itself, with those below it */
+
+    /* [Limits]: over them is EDQUOT */
+    uint32_t max_connections;         /* Connections= in all */
+    uint32_t max_connections_per_uid; /* ConnectionsPerUser= */
+    uint32_t max_regions;             /* RegionsPerClient= */
+    uint64_t max_region_bytes;        /* RegionBytes= */
+    uint64_t max_bytes_per_client; /* BytesPerClient=: address space of all its regions, or CONFIG_INFINITY; so the next two */
+    uint64_t max_bytes_per_uid;     /* BytesPerUser= */
+    uint64_t max_bytes_per_cgroup;  /* BytesPerCgroup= */
+    uint64_t max_pinned_per_client; /* PinnedPerClient=: bytes of pinned chunks, or CONFIG_INFINITY */
+    uint64_t max_pinned_per_uid;    /* PinnedPerUser= */
+};
+
+/* Where the settings are. */
+struct config_source {
+    const char *path;        /* the file; PATH.d/ has its drop-ins */
+    bool optional;           /* the file need not be there */
+    const char *socket_path; /* of the command line, over the files'; NULL: none */
 };
 
 /* Fills in the defaults. */
@@ -43,9 +60,17 @@ void config_init(struct config *config);
 void config_deinit(struct config *config);
 /*
  * Reads a file over the current values. On failure config is as before and *ret_error (malloc'd, for the caller to free) names file, line, value and
- * range: "/etc/droppable/droppabled.conf:12: MachineReserve=: 'x' is not a size (4K..1T, or 'auto')". Unknown sections and keys are errors.
+ * range: "/etc/droppable/droppabled.conf:12: MachineReserve=: 'x' is not a size (4K..1T, ...)". Unknown sections and keys are errors.
  */
 int config_read_file(struct config *config, const char *path, char **ret_error);
+/*
+ * All of it: defaults, the file, its *.conf in PATH.d/ by name, later ones over earlier ones; then the socket's path, which is always there then. On
+ * failure *ret is as before; *ret_error as above, or NULL where memory ran out.
+ */
+int config_load(struct config *ret, const struct config_source *source, char **ret_error);
+/* The key number i, and its value as it would be in a file (of groups: what was). false: there are no more. */
+bool config_value(const struct config *config, size_t i, const char **ret_section, const char **ret_name, char *ret,
+                  size_t size);
 /* The socket to listen on if none is given: $XDG_RUNTIME_DIR/droppabled.sock for an ordinary user, else /run/droppabled.sock. malloc'd. */
 int config_default_socket(char **ret);
 /* "64M", "1G", "4096" -> bytes; -EINVAL, -ERANGE. */

@@ -22,28 +22,44 @@
 /* Address space of all regions: half of what a process has. */
 #define BYTES_MAX (UINT64_C(64) << 40)
 
-/* Is there room for one more region of that size? */
-static uint32_t check_limits(const struct connection *connection, uint64_t size) {
-    const struct manager *manager = connection->server->manager;
+/* What is in the way of one more region of that size: the name of a limit, or NULL. */
+static const char *limit_in_the_way(const struct connection *connection, uint64_t size) {
+    struct manager *manager = connection->server->manager;
     const struct config *config = connection->server->config;
     const struct session *own = connection->session, *session;
-    uint64_t bytes = 0, bytes_of_uid = 0;
     unsigned regions_of_uid = 0;
+    uint64_t bytes = 0;
 
-    if (atomic_load(&own->quarantined))
-        return DRP_WIRE_ERROR_QUARANTINED;
     LIST_FOREACH (session, &manager->sessions, link) {
         bytes += session->region_bytes;
-        if (session->uid != own->uid)
-            continue;
-        bytes_of_uid += session->region_bytes;
-        regions_of_uid += session->n_regions;
+        if (session->uid == own->uid)
+            regions_of_uid += session->n_regions;
     }
-    if (size > config->max_region_bytes || bytes_of_uid + size > config->max_bytes_per_uid ||
-        bytes + size > BYTES_MAX || own->n_regions >= config->max_regions ||
-        regions_of_uid >= manager->max_regions / 2 || manager->n_regions >= manager->max_regions)
-        return DRP_WIRE_ERROR_QUOTA;
-    return DRP_WIRE_OK;
+    if (size > config->max_region_bytes)
+        return "RegionBytes";
+    if (own->n_regions >= config->max_regions)
+        return "RegionsPerClient";
+    if (regions_of_uid >= manager->max_regions / 2 || manager->n_regions >= manager->max_regions)
+        return "regions that LimitNOFILE= and vm.max_map_count leave room for";
+    if (bytes + size > BYTES_MAX)
+        return "address space";
+    return budget_check_bytes(manager, own, size);
+}
+
+static uint32_t check_limits(const struct connection *connection, uint64_t size) {
+    struct session *session = connection->session;
+    const char *limit;
+
+    if (atomic_load(&session->quarantined))
+        return DRP_WIRE_ERROR_QUARANTINED;
+    limit = limit_in_the_way(connection, size);
+    if (!limit)
+        return DRP_WIRE_OK;
+    if (!session->quota_logged)
+        log_notice("client %s (pid %d, uid %u): a region of %" PRIu64 " bytes is over the quota: %s", session->name,
+                   (int)session->pid, session->uid, size, limit);
+    session->quota_logged = true;
+    return DRP_WIRE_ERROR_QUOTA;
 }
 
 /*
@@ -61,6 +77,7 @@ static uint32_t link_region(struct connection *connection, struct region *region
     if (r >= 0) {
         session_add_region(connection->session, region);
         manager->n_regions++;
+        budget_mark_pins(region);
     }
     pthread_mutex_unlock(&manager->lock);
     if (r >= 0) {

@@ -10,6 +10,7 @@
 #include "log.h"
 #include "manager.h"
 #include "privs.h"
+#include "reload.h"
 #include "report.h"
 #include "server.h"
 
@@ -28,8 +29,7 @@
 const char *argp_program_version = "droppabled " DROPPABLE_VERSION;
 
 struct options {
-    const char *socket_path;
-    const char *config_path;
+    struct config_source source;
     int level;
 };
 
@@ -37,7 +37,10 @@ static const struct argp_option option_table[] = {
     {"socket", 's', "PATH", 0,
      "Listen on this unix socket (default: $XDG_RUNTIME_DIR/droppabled.sock for an ordinary user, /run/droppabled.sock for root)",
      0},
-    {"config", 'c', "FILE", 0, "Read settings from FILE (default: " DEFAULT_CONFIG ", if it exists)", 0},
+    {"config", 'c', "FILE", 0,
+     "Read settings from FILE and then from FILE.d/*.conf (default: " DEFAULT_CONFIG
+     ", if it exists); SIGHUP reads them again",
+     0},
     {"log-level", 'l', "LEVEL", 0, "error, warning, notice, info (default) or debug", 0},
     {0},
 };
@@ -47,10 +50,11 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
 
     switch (key) {
     case 's':
-        options->socket_path = argument;
+        options->source.socket_path = argument;
         return 0;
     case 'c':
-        options->config_path = argument;
+        options->source.path = argument;
+        options->source.optional = false;
         return 0;
     case 'l':
         options->level = log_level_parse(argument);
@@ -73,26 +77,6 @@ static const struct argp parser = {
         "\vExit status: 0 ended by SIGTERM or SIGINT; 1 could not start or had to stop; 2 wrong options or config.\n"
         "Without root it runs with less and says in its log and in 'droppablectl status' what is missing.",
 };
-
-static int load_config(struct config *config, const struct options *options) {
-    char *error = NULL;
-    const char *path = options->config_path;
-
-    config_init(config);
-    if (!path && access(DEFAULT_CONFIG, F_OK) == 0)
-        path = DEFAULT_CONFIG;
-    if (path && config_read_file(config, path, &error) < 0) {
-        log_error("%s", error ? error : "no memory to read the config");
-        free(error);
-        return -EINVAL;
-    }
-    if (options->socket_path) {
-        free(config->socket_path);
-        config->socket_path = strdup(options->socket_path);
-        return config->socket_path ? 0 : -ENOMEM;
-    }
-    return config->socket_path ? 0 : config_default_socket(&config->socket_path);
-}
 
 static void raise_descriptor_limit(void) {
     struct rlimit limit;
@@ -121,7 +105,8 @@ static void log_start(struct manager *manager, const char *capabilities) {
         log_info("%s", line);
 }
 
-static int serve(struct manager *manager) {
+static int serve(struct manager *manager, const struct config_source *source) {
+    struct reload reload;
     struct server server;
     char capabilities[256];
     uv_loop_t loop;
@@ -141,11 +126,15 @@ static int serve(struct manager *manager) {
     r = manager_start(manager);
     if (r >= 0)
         r = server_start(&server);
+    if (r >= 0)
+        r = reload_start(&reload, &loop, manager, source);
     if (r < 0) {
         log_error("cannot start: %s", strerror(-r));
         return r;
     }
     log_start(manager, capabilities);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    reload_stop(&reload);
     uv_run(&loop, UV_RUN_DEFAULT);
     manager_deinit(manager);
     uv_loop_close(&loop);
@@ -153,9 +142,10 @@ static int serve(struct manager *manager) {
 }
 
 int main(int argc, char *argv[]) {
-    struct options options = {.level = LOG_LEVEL_INFO};
+    struct options options = {.source = {.path = DEFAULT_CONFIG, .optional = true}, .level = LOG_LEVEL_INFO};
     static struct manager manager;
     struct config config;
+    char *error = NULL;
     int r;
 
     argp_err_exit_status = EXIT_USAGE;
@@ -164,16 +154,18 @@ int main(int argc, char *argv[]) {
     /* One arena: a thread for each client must not cost a heap each. */
     mallopt(M_ARENA_MAX, 1);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGHUP, SIG_IGN); /* until the loop hears it */
     raise_descriptor_limit();
-    if (load_config(&config, &options) < 0) {
-        config_deinit(&config);
+    if (config_load(&config, &options.source, &error) < 0) {
+        log_error("%s", error ? error : "no memory to read the config");
+        free(error);
         return EXIT_USAGE;
     }
     r = manager_init(&manager, &config);
     if (r < 0)
         log_error("cannot start: %s", strerror(-r));
     else
-        r = serve(&manager);
+        r = serve(&manager, &options.source);
     config_deinit(&config);
     return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

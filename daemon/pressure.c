@@ -414,7 +414,7 @@ static uint64_t pressure_cycle(struct pressure *pressure) {
     struct pressure_slice *slices[PRESSURE_SLICES_AT_ONCE];
     struct domain *of[PRESSURE_SLICES_AT_ONCE];
     struct manager *manager = pressure->manager;
-    uint64_t next = PRESSURE_IDLE_NS;
+    uint64_t next = PRESSURE_IDLE_NS, pins;
     bool progress = false;
     uint32_t now;
     size_t n;
@@ -429,6 +429,8 @@ static uint64_t pressure_cycle(struct pressure *pressure) {
         return next;
     }
     n = look_at_all(pressure, now, slices, of, &next);
+    pins = budget_count_pins(manager, pressure->now);
+    next = pins < next ? pins : next;
     for (size_t i = 0; i < n; i++)
         of[i]->refs++; /* they may lose their last session while we wait */
     open_gates(manager);

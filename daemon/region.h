@@ -84,7 +84,9 @@ struct region {
     bool dead;     /* being destroyed: no new drops */
     void *waiting; /* of the loop: what waits for its end */
 
-    struct limits budget; /* under the manager's lock */
+    struct limits budget; /* under the manager's lock, as all of these */
+    uint64_t pinned;      /* bytes, of the last count */
+    uint32_t pins_pass;
 
     _Atomic uint64_t dropped_bytes;
     _Atomic uint64_t faults;

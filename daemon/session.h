@@ -50,7 +50,10 @@ struct session {
     _Atomic int64_t committed; /* bytes, of all its mappings */
     struct domain *domain;     /* a reference; changed by the loop under both locks */
     struct budget_user *user;  /* of the manager's budgets, while linked */
-    struct limits budget;      /* under the manager's lock */
+    struct limits budget;      /* under the manager's lock, as all of these */
+    uint64_t pinned;           /* bytes, of the last count */
+    bool pins_closed;          /* by its own quota */
+    bool quota_logged;         /* of the loop: later refusals are not worth a line */
 
     bool uffd_asked;     /* the client has sent UFFD */
     bool intercepted;    /* there is a pager */

@@ -164,13 +164,189 @@ START_TEST(test_every_key) {
 }
 END_TEST
 
+/* An empty value is the default, whatever the key. */
+START_TEST(test_back_to_default) {
+    static const char *const values[] = {"/x", "0", "root", "root", "yes", "no", "8K", "8K", "8K", "8K", "8K",
+                                         "8K", "7", "7",    "7",    "8K",  "8K", "8K", "8K", "8K", "8K"};
+    char expected[128], got[128], text[256];
+    const char *section, *name;
+    struct config defaults, config;
+    char *error = NULL;
+    size_t i;
+
+    config_init(&defaults);
+    config_init(&config);
+    for (i = 0; config_value(&defaults, i, &section, &name, expected, sizeof(expected)); i++) {
+        ck_assert_uint_lt(i, sizeof(values) / sizeof(values[0]));
+        snprintf(text, sizeof(text), "[%s]\n%s=%s\n", section, name, values[i]);
+        ck_assert_msg(read_config(&config, text, &error) == 0, "%s", error ? error : "?");
+        config_value(&config, i, &section, &name, got, sizeof(got));
+        ck_assert_str_ne(got, expected);
+        snprintf(text, sizeof(text), "[%s]\n%s=\n", section, name);
+        ck_assert_int_eq(read_config(&config, text, &error), 0);
+        config_value(&config, i, &section, &name, got, sizeof(got));
+        ck_assert_str_eq(got, expected);
+    }
+    ck_assert_uint_eq(i, sizeof(values) / sizeof(values[0]));
+    ck_assert_mem_eq(&config, &defaults, sizeof(config));
+}
+END_TEST
+
+/* What config_value() writes is what a file would say. */
+START_TEST(test_values_as_text) {
+    static const char *const expected[] = {"/run/x", "0640",  "12345", "root", "yes",      "no", "auto",
+                                           "3M",     "1000M", "1025K", "2T",   "2G",       "17", "18",
+                                           "19",     "4K",    "5K",    "32T",  "infinity", "6K", "7K"};
+    char text[1024] = "", got[128], *error = NULL;
+    const char *section, *name;
+    struct config config;
+
+    config_init(&config);
+    for (size_t i = 0; config_value(&config, i, &section, &name, got, sizeof(got)); i++)
+        snprintf(text + strlen(text), sizeof(text) - strlen(text), "[%s]\n%s=%s\n", section, name, expected[i]);
+    ck_assert_msg(read_config(&config, text, &error) == 0, "%s", error ? error : "?");
+    for (size_t i = 0; config_value(&config, i, &section, &name, got, sizeof(got)); i++)
+        ck_assert_str_eq(got, expected[i]);
+    config_deinit(&config);
+}
+END_TEST
+
+START_TEST(test_share_of_memory) {
+    uint64_t pages = (uint64_t)sysconf(_SC_PHYS_PAGES);
+    struct config config;
+    char *error = NULL;
+
+    config_init(&config);
+    ck_assert_int_eq(read_config(&config, "[Budgets]\nUser=100%\nClient=25%\n[Pressure]\nMachineReserve=1%\n", &error),
+                     0);
+    ck_assert_uint_eq(config.user_budget, pages * 4096);
+    ck_assert_uint_eq(config.client_budget, pages * 25 / 100 * 4096);
+    ck_assert_uint_eq(config.machine_reserve, pages / 100 * 4096);
+    config_deinit(&config);
+}
+END_TEST
+
+/* ---- all files ---- */
+
+static char folder[32];
+
+static void make_file(const char *name, const char *text) {
+    char file[128];
+    FILE *f;
+
+    snprintf(file, sizeof(file), "%s/%s", folder, name);
+    f = fopen(file, "we");
+    ck_assert_ptr_nonnull(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+static void make_folder(void) {
+    strcpy(folder, "/tmp/test-config-XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    snprintf(path, sizeof(path), "%s/x.conf", folder);
+}
+
+static void remove_folder(void) {
+    char command[128];
+
+    snprintf(command, sizeof(command), "rm -r %s", folder);
+    ck_assert_int_eq(system(command), 0);
+}
+
+START_TEST(test_drop_ins) {
+    struct config_source source = {.path = path, .socket_path = "/a/socket"};
+    struct config config, before;
+    char *error = NULL, name[128];
+
+    make_folder();
+    ck_assert_int_eq(config_load(&config, &source, &error), -ENOENT);
+    ck_assert_ptr_nonnull(strstr(error, "/x.conf: No such file or directory"));
+    free(error);
+    source.optional = true;
+    ck_assert_int_eq(config_load(&config, &source, &error), 0);
+    ck_assert_str_eq(config.socket_path, "/a/socket");
+    config_deinit(&config);
+
+    make_file("x.conf", "[Limits]\nConnections=1\nConnectionsPerUser=1\nRegionsPerClient=1\nRegionBytes=4K\n");
+    snprintf(name, sizeof(name), "%s/x.conf.d", folder);
+    ck_assert_int_eq(mkdir(name, 0755), 0);
+    make_file("x.conf.d/9.conf", "[Limits]\nConnections=9\nRegionBytes=\n[Daemon]\nSocket=/not/this\n");
+    make_file("x.conf.d/10.conf", "[Limits]\nConnections=10\nConnectionsPerUser=10\n");
+    make_file("x.conf.d/.99.conf", "bad");
+    make_file("x.conf.d/99.conf~", "bad");
+    make_file("x.conf.d/.conf", "bad");
+    ck_assert_msg(config_load(&config, &source, &error) == 0, "%s", error ? error : "?");
+    ck_assert_uint_eq(config.max_connections, 9);
+    ck_assert_uint_eq(config.max_connections_per_uid, 10);
+    ck_assert_uint_eq(config.max_regions, 1);
+    ck_assert_uint_eq(config.max_region_bytes, 16 * TIB);
+    ck_assert_str_eq(config.socket_path, "/a/socket");
+
+    /* One bad line anywhere, and nothing of it counts. */
+    before = config;
+    make_file("x.conf.d/5.conf", "[Limits]\n\nConnections=0\n");
+    ck_assert_int_eq(config_load(&config, &source, &error), -ERANGE);
+    ck_assert_ptr_nonnull(strstr(error, "x.conf.d/5.conf:3: Connections=: '0' is not a number (1..65536)"));
+    free(error);
+    ck_assert_mem_eq(&config, &before, sizeof(config));
+    config_deinit(&config);
+
+    source.socket_path = NULL;
+    make_file("x.conf.d/5.conf", "");
+    ck_assert_int_eq(config_load(&config, &source, &error), 0);
+    ck_assert_str_eq(config.socket_path, "/not/this");
+    config_deinit(&config);
+    remove_folder();
+}
+END_TEST
+
+/* systemd/droppabled.conf has each key once, in its section, with its default, and is itself a file that changes nothing. */
+START_TEST(test_documented) {
+    const char *source = getenv("DROPPABLE_TEST_SOURCEDIR"), *section, *name;
+    char file[4096], line[512], in[64] = "", value[128], wanted[256], *error = NULL;
+    struct config defaults, config;
+    size_t lines = 0, keys = 0;
+    FILE *f;
+
+    snprintf(file, sizeof(file), "%s/systemd/droppabled.conf", source ? source : ".");
+    config_init(&defaults);
+    config_init(&config);
+    ck_assert_msg(config_read_file(&config, file, &error) == 0, "%s", error ? error : "?");
+    ck_assert_mem_eq(&config, &defaults, sizeof(config));
+    f = fopen(file, "re");
+    ck_assert_ptr_nonnull(f);
+    while (fgets(line, sizeof(line), f)) {
+        bool found = false;
+
+        line[strcspn(line, "\n")] = '\0';
+        sscanf(line, "[%63[A-Za-z]]", in);
+        if (line[0] != '#' || line[1] == ' ' || line[1] == '\0')
+            continue;
+        lines++;
+        for (size_t i = 0; config_value(&defaults, i, &section, &name, value, sizeof(value)); i++) {
+            snprintf(wanted, sizeof(wanted), "#%s=%s", name, value);
+            found |= strcmp(section, in) == 0 && strcmp(line, wanted) == 0;
+        }
+        ck_assert_msg(found, "%s: [%s] %s is no key with its default", file, in, line);
+    }
+    fclose(f);
+    while (config_value(&defaults, keys, &section, &name, value, sizeof(value)))
+        keys++;
+    ck_assert_uint_eq(lines, keys);
+}
+END_TEST
+
 struct bad_row {
     const char *text;
     const char *error; /* behind "<path>:" */
     int result;
 };
 
-#define RESERVE "a size (4K..1T, or 'auto')"
+#define SHARE "1%..100% of the machine's memory"
+#define RESERVE "a size (4K..1T, " SHARE ", or 'auto')"
+#define AMOUNT "a size (4K..1024T, " SHARE ", or 'infinity')"
+#define PATH_EXPECTED "an absolute path (107 bytes at most)"
 
 static const struct bad_row bad_rows[] = {
     {"[Daemon]\nLendUserfaultfd=no-such-group-here\n",
@@ -178,7 +354,12 @@ static const struct bad_row bad_rows[] = {
     {"[Daemon]\nSocketGroup=4294967295\n", "2: SocketGroup=: '4294967295' is not a group of this system", -ERANGE},
     {"[Daemon]\nSocketMode=0888\n", "2: SocketMode=: '0888' is not an octal mode (0000..0777)", -EINVAL},
     {"[Daemon]\nSocketMode=1777\n", "2: SocketMode=: '1777' is not an octal mode (0000..0777)", -ERANGE},
-    {"[Daemon]\nSocketMode=\n", "2: SocketMode=: '' is not an octal mode (0000..0777)", -EINVAL},
+    {"[Daemon]\nSocket=run/x\n", "2: Socket=: 'run/x' is not " PATH_EXPECTED, -EINVAL},
+    {"[Daemon]\nSocket=/2345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678"
+     "90123456789\n",
+     "2: Socket=: '/234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890"
+     "123456789' is not " PATH_EXPECTED,
+     -ERANGE},
     {"[Daemon]\n\n\nKillStuckClients=maybe\n", "4: KillStuckClients=: 'maybe' is not 'yes' or 'no'", -EINVAL},
     {"[Pressure]\nMachineReserve=x\n", "2: MachineReserve=: 'x' is not " RESERVE, -EINVAL},
     {"[Pressure]\nMachineReserve=4095\n", "2: MachineReserve=: '4095' is not " RESERVE, -ERANGE},
@@ -189,9 +370,16 @@ static const struct bad_row bad_rows[] = {
     {"[Limits]\nRegionsPerClient=1K\n", "2: RegionsPerClient=: '1K' is not a number (1..65536)", -EINVAL},
     {"[Limits]\nRegionBytes=17T\n", "2: RegionBytes=: '17T' is not a size (4K..16T)", -ERANGE},
     {"[Limits]\nRegionBytes=auto\n", "2: RegionBytes=: 'auto' is not a size (4K..16T)", -EINVAL},
-    {"[Limits]\nBytesPerUser=1\n", "2: BytesPerUser=: '1' is not a size (4K..1024T)", -ERANGE},
-    {"[Limits]\nBytesPerUser=99999999999999999999\n",
-     "2: BytesPerUser=: '99999999999999999999' is not a size (4K..1024T)", -ERANGE},
+    {"[Limits]\nBytesPerUser=1\n", "2: BytesPerUser=: '1' is not " AMOUNT, -ERANGE},
+    {"[Limits]\nBytesPerUser=99999999999999999999\n", "2: BytesPerUser=: '99999999999999999999' is not " AMOUNT, -ERANGE},
+    {"[Limits]\nPinnedPerClient=auto\n", "2: PinnedPerClient=: 'auto' is not " AMOUNT, -EINVAL},
+    {"[Limits]\nRegionBytes=10%\n", "2: RegionBytes=: '10%' is not a size (4K..16T)", -EINVAL},
+    {"[Budgets]\nUser=0%\n", "2: User=: '0%' is not " AMOUNT, -ERANGE},
+    {"[Budgets]\nUser=101%\n", "2: User=: '101%' is not " AMOUNT, -ERANGE},
+    {"[Budgets]\nUser=5%%\n", "2: User=: '5%%' is not " AMOUNT, -EINVAL},
+    {"[Budgets]\nUser=%\n", "2: User=: '%' is not " AMOUNT, -EINVAL},
+    {"[Budgets]\nCgroup=2048T\n", "2: Cgroup=: '2048T' is not " AMOUNT, -ERANGE},
+    {"[Limits]\nUser=1G\n", "2: User=: no such key in [Limits]", -EINVAL},
     {"[Limits]\nMachineReserve=1G\n", "2: MachineReserve=: no such key in [Limits]", -EINVAL},
     {"[Limits]\nconnections=1\n", "2: connections=: no such key in [Limits]", -EINVAL},
     {"# x\nSocketMode=0\n", "2: SocketMode=: stands before the first [section]", -EINVAL},
@@ -339,6 +527,11 @@ int main(void) {
     tcase_add_test(tcase, test_parse_size);
     tcase_add_test(tcase, test_defaults);
     tcase_add_test(tcase, test_every_key);
+    tcase_add_test(tcase, test_back_to_default);
+    tcase_add_test(tcase, test_values_as_text);
+    tcase_add_test(tcase, test_share_of_memory);
+    tcase_add_test(tcase, test_drop_ins);
+    tcase_add_test(tcase, test_documented);
     tcase_add_loop_test(tcase, test_bad_file, 0, (int)(sizeof(bad_rows) / sizeof(bad_rows[0])));
     tcase_add_test(tcase, test_unreadable_files);
     tcase_add_test(tcase, test_default_socket);

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The quota of pins. A pin is an increment in a page of the client's, which nobody tells us of: so what is pinned is counted, in passes over the
+ * pin pages of all regions, and whoever has reached the quota finds the pins closed in the state pages. What was pinned before stays
+ * pinned, also what went beyond the quota between two passes.
+ *
+ * A pass takes as long as there are pages, and holds up the manager's lock for a slice of it only; between slices and between passes it rests
+ * so long that it takes a hundredth of a CPU. Pages that no client wrote are never read: that would fill them.
+ */
+
+#include "budget.h"
+
+#include "manager.h"
+#include "mapping.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#define SLICE_NS UINT64_C(500000)
+#define PASS_LEAST_NS UINT64_C(20000000)
+#define COST_FACTOR 100
+#define BATCH_PAGES 64
+#define PIN_PAGE UINT64_C(4096)
+
+/* ---- counting ---- */
+
+struct batch {
+    unsigned char present[REGION_MAPPINGS_MAX][BATCH_PAGES];
+    uint64_t first, pages; /* of the pin page */
+};
+
+static void look_at_batch(const struct region *region, struct batch *batch) {
+    for (unsigned i = 0; i < region->n_mappings; i++)
+        if (mincore((char *)region->mappings[i]->pins + batch->first * PIN_PAGE, batch->pages * PIN_PAGE,
+                    batch->present[i]) < 0)
+            memset(batch->present[i], 0, batch->pages);
+}
+
+/* Pinned chunks of those whose cells lie in one page; a chunk counts once, whatever the number of mappings and pins. */
+static uint64_t count_page(const struct region *region, const struct batch *batch, uint64_t i, uint64_t first,
+                           uint64_t end) {
+    uint64_t pinned = 0;
+
+    for (uint64_t chunk = first; chunk < end; chunk++)
+        for (unsigned m = 0; m < region->n_mappings; m++)
+            if ((batch->present[m][i] & 1) &&
+                atomic_load_explicit(&region->mappings[m]->cells[chunk].count, memory_order_relaxed) != 0) {
+                pinned++;
+                break;
+            }
+    return pinned;
+}
+
+/* Goes on with a region until the deadline. Under its session's lock. false: there is more of it. */
+static bool count_region(struct budget_pins *pins, const struct region *region, uint64_t deadline) {
+    uint64_t start = PIN_PAGE + region->chunk_base * sizeof(struct drp_pin_cell);
+    uint64_t end = start + region->chunk_count * sizeof(struct drp_pin_cell);
+    uint64_t last = (end + PIN_PAGE - 1) / PIN_PAGE;
+    struct batch batch;
+
+    if (pins->region != region->id) {
+        pins->region = region->id;
+        pins->page = start / PIN_PAGE;
+        pins->chunks = 0;
+    }
+    for (; pins->page < last && region->n_mappings > 0; pins->page += batch.pages) {
+        if (kernel_now() >= deadline)
+            return false;
+        batch.first = pins->page;
+        batch.pages = last - pins->page < BATCH_PAGES ? last - pins->page : BATCH_PAGES;
+        look_at_batch(region, &batch);
+        for (uint64_t i = 0; i < batch.pages; i++) {
+            uint64_t from = (batch.first + i) * PIN_PAGE, to = from + PIN_PAGE;
+
+            from = from < start ? start : from;
+            to = to > end ? end : to;
+            pins->chunks += count_page(region, &batch, i, (from - start) / sizeof(struct drp_pin_cell),
+                                       (to - start) / sizeof(struct drp_pin_cell));
+        }
+    }
+    return true;
+}
+
+/* false: the slice is over. */
+static bool count_session(struct budget_pins *pins, struct session *session, uint64_t deadline) {
+    struct region *region;
+    bool more = false;
+
+    LIST_FOREACH (region, &session->regions, link) {
+        if (region->pins_pass == pins->pass)
+            continue;
+        session_lock(session);
+        more = !count_region(pins, region, deadline);
+        session_unlock(session);
+        if (more)
+            return false;
+        region->pinned = pins->chunks << region->chunk_shift;
+        region->pins_pass = pins->pass;
+        pins->region = 0;
+    }
+    return true;
+}
+
+/* ---- the verdict ---- */
+
+/* Closed at the quota, open again when an eighth of it is free: else a client at its quota had every other pin refused. */
+static bool is_closed(bool closed, uint64_t pinned, uint64_t quota) {
+    return quota != CONFIG_INFINITY && (pinned >= quota || (closed && pinned >= quota - quota / 8));
+}
+
+void budget_mark_pins(struct region *region) {
+    struct drp_state_header *header = region->state;
+    const struct session *session = region->session;
+    bool closed = session->pins_closed || session->user->pins_closed;
+
+    if (closed == ((atomic_load(&header->flags) & DRP_STATE_PINS_CLOSED) != 0))
+        return;
+    if (closed)
+        atomic_fetch_or(&header->flags, DRP_STATE_PINS_CLOSED);
+    else
+        atomic_fetch_and(&header->flags, ~DRP_STATE_PINS_CLOSED);
+}
+
+/* After a pass, or when the config has changed. */
+static void judge(struct manager *manager) {
+    const struct config *config = manager->config;
+    struct budget_user *user;
+    struct session *session;
+    struct region *region;
+
+    LIST_FOREACH (user, &manager->budgets.users, link)
+        user->pinned = 0;
+    LIST_FOREACH (session, &manager->sessions, link) {
+        session->pinned = 0;
+        LIST_FOREACH (region, &session->regions, link)
+            session->pinned += region->pinned;
+        session->user->pinned += session->pinned;
+        session->pins_closed = is_closed(session->pins_closed, session->pinned, config->max_pinned_per_client);
+    }
+    LIST_FOREACH (user, &manager->budgets.users, link)
+        user->pins_closed = is_closed(user->pins_closed, user->pinned, config->max_pinned_per_uid);
+    LIST_FOREACH (session, &manager->sessions, link)
+        LIST_FOREACH (region, &session->regions, link)
+            budget_mark_pins(region);
+}
+
+uint64_t budget_count_pins(struct manager *manager, uint64_t now) {
+    struct budget_pins *pins = &manager->budgets.pins;
+    bool wanted = manager->config->max_pinned_per_client != CONFIG_INFINITY ||
+                  manager->config->max_pinned_per_uid != CONFIG_INFINITY;
+    struct session *session;
+    uint64_t began, spent;
+    bool all = true;
+
+    if (!wanted) {
+        if (pins->pass > 0)
+            judge(manager); /* opens all */
+        *pins = (struct budget_pins){0};
+        return UINT64_MAX;
+    }
+    if (now < pins->due)
+        return pins->due - now;
+    began = kernel_now();
+    if (pins->pass == 0)
+        pins->pass = 1;
+    LIST_FOREACH (session, &manager->sessions, link)
+        if (!(all = count_session(pins, session, began + SLICE_NS)))
+            break;
+    if (all) {
+        judge(manager);
+        pins->pass = pins->pass == UINT32_MAX ? 1 : pins->pass + 1;
+    }
+    spent = kernel_now() - began;
+    pins->due = now + (spent * COST_FACTOR > PASS_LEAST_NS ? spent * COST_FACTOR : PASS_LEAST_NS);
+    return pins->due - now;
+}

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * New settings for a running daemon: read and validated whole, or the old ones stay. Connections, regions, and what was set at run time
+ * (budgets by droppablectl) are not touched: the settings are looked up where they are used, and only the few that were made into something
+ * else at the start are made so again here.
+ *
+ * The settings change in the loop, which reads them as it likes, and under the manager's lock, for the pressure thread.
+ */
+
+#include "reload.h"
+
+#include "log.h"
+#include "manager.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static void swap_texts(char **a, char **b) {
+    char *text = *a;
+
+    *a = *b;
+    *b = text;
+}
+
+/* Privileges are gone by now: what the kernel does not let us do takes a restart, and stays as it is. */
+static void apply_socket(struct config *old, struct config *new) {
+    if (strcmp(old->socket_path, new->socket_path) != 0) {
+        log_warning("Socket=: '%s' -> '%s' takes a restart, ignoring", old->socket_path, new->socket_path);
+        swap_texts(&old->socket_path, &new->socket_path);
+    }
+    if (old->socket_mode != new->socket_mode && chmod(old->socket_path, new->socket_mode) < 0) {
+        log_warning("SocketMode=: %s: %s, which takes a restart, ignoring", old->socket_path, strerror(errno));
+        new->socket_mode = old->socket_mode;
+    }
+    if (old->socket_gid != new->socket_gid &&
+        chown(old->socket_path, (uid_t)-1, new->socket_gid == (gid_t)-1 ? getegid() : new->socket_gid) < 0) {
+        log_warning("SocketGroup=: %s: %s, which takes a restart, ignoring", old->socket_path, strerror(errno));
+        new->socket_gid = old->socket_gid;
+        swap_texts(&old->socket_group, &new->socket_group);
+    }
+}
+
+static unsigned log_changes(const struct config *old, const struct config *new) {
+    char before[4096], after[4096];
+    const char *section, *name;
+    unsigned n = 0;
+
+    for (size_t i = 0; config_value(old, i, &section, &name, before, sizeof(before)); i++) {
+        config_value(new, i, &section, &name, after, sizeof(after));
+        if (strcmp(before, after) == 0)
+            continue;
+        log_notice("[%s] %s=: '%s' -> '%s'", section, name, before, after);
+        n++;
+    }
+    return n;
+}
+
+static void reload_now(uv_signal_t *signal, int number) {
+    struct reload *reload = signal->data;
+    struct manager *manager = reload->manager;
+    struct config fresh, *old = manager->config;
+    char *error = NULL;
+
+    (void)number;
+    if (config_load(&fresh, reload->source, &error) < 0) {
+        log_error("%s: the settings stay as they were", error ? error : "no memory to read the settings");
+        free(error);
+        return;
+    }
+    apply_socket(old, &fresh);
+    log_notice("settings read again, %u changed", log_changes(old, &fresh));
+    pthread_mutex_lock(&manager->lock);
+    config_deinit(old);
+    *old = fresh;
+    manager->domains.machine_reserve = fresh.machine_reserve;
+    manager->domains.cgroup_reserve = fresh.cgroup_reserve;
+    budgets_reload(manager);
+    pthread_mutex_unlock(&manager->lock);
+}
+
+int reload_start(struct reload *reload, uv_loop_t *loop, struct manager *manager, const struct config_source *source) {
+    int r;
+
+    *reload = (struct reload){.manager = manager, .source = source};
+    r = uv_signal_init(loop, &reload->signal);
+    if (r < 0)
+        return r;
+    reload->signal.data = reload;
+    uv_unref((uv_handle_t *)&reload->signal);
+    return uv_signal_start(&reload->signal, reload_now, SIGHUP);
+}
+
+void reload_stop(struct reload *reload) {
+    uv_close((uv_handle_t *)&reload->signal, NULL);
+}
