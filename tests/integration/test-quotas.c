@@ -12,7 +12,6 @@
 #include <check.h>
 #include <droppable/droppable.h>
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -236,7 +235,6 @@ static void pin_as_nobody(int socket, void *data) {
 START_TEST(test_pins_of_user) {
     struct child holder, nobody;
     struct drp_region *region;
-    FILE *file;
     struct drp *d;
 
     fixture_start("[Limits]\nPinnedPerUser=1M\n");
@@ -259,10 +257,7 @@ START_TEST(test_pins_of_user) {
         }
     }
     /* The quota ends. */
-    file = fopen(service.config, "we");
-    ck_assert_ptr_nonnull(file);
-    fclose(file);
-    ck_assert_int_eq(kill(service.pid, SIGHUP), 0);
+    service_reload(&service, "", "PinnedPerUser=: '1M' -> 'infinity'");
     ck_assert(pin_becomes(region, 0, 0));
     child_say(holder.socket, 'e');
     child_end(&holder);

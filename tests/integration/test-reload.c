@@ -45,13 +45,6 @@ static void write_file(const char *path, const char *text) {
     ck_assert_int_eq(fclose(file), 0);
 }
 
-/* The settings become text; the log then has a line with the word. */
-static void reload(const char *text, const char *word) {
-    write_file(service.config, text);
-    ck_assert_int_eq(kill(service.pid, SIGHUP), 0);
-    ck_assert_msg(service_log_has(&service, word, WAIT_MS), "the log has no '%s'", word);
-}
-
 static int make_region(size_t size) {
     struct drp_region *more;
     int r = drp_region_new(&more, d, size, NULL);
@@ -65,11 +58,10 @@ START_TEST(test_new_settings) {
     uint64_t generation = drp_generation(region, 0, SIZE);
 
     ck_assert_uint_eq(service_status(&service, "reserve"), 32 * MIB);
-    reload("[Pressure]\nMachineReserve=64M\n[Limits]\nRegionBytes=8M\nRegionsPerClient=2\n",
-           "settings read again, 4 changed");
+    service_reload(&service, "[Pressure]\nMachineReserve=64M\n[Limits]\nRegionBytes=8M\nRegionsPerClient=2\n",
+                   "settings read again, 3 changed");
     ck_assert(service_log_has(&service, "[Pressure] MachineReserve=: '32M' -> '64M'", 0));
     ck_assert(service_log_has(&service, "[Limits] RegionBytes=: '16T' -> '8M'", 0));
-    ck_assert(service_log_has(&service, "[Daemon] SystemHugePages=: 'no' -> 'yes'", 0)); /* the fixture's */
     ck_assert_uint_eq(service_status(&service, "reserve"), 64 * MIB);
     ck_assert_int_eq(make_region(8 * MIB), 0);
     ck_assert_int_eq(make_region(8 * MIB + 1), -EDQUOT);
@@ -77,10 +69,10 @@ START_TEST(test_new_settings) {
     ck_assert_uint_eq(listing_count("regions"), 1);
 
     /* Less than there is: what is there stays. */
-    reload("[Limits]\nRegionsPerClient=1\nConnections=1\n", "[Limits] RegionsPerClient=: '2' -> '1'");
+    service_reload(&service, "[Limits]\nRegionsPerClient=1\nConnections=1\n", "[Limits] RegionsPerClient=: '2' -> '1'");
     ck_assert_int_eq(make_region(4096), -EDQUOT);
     ck_assert(service_log_has(&service, "over the quota: RegionBytes", 0)); /* one line for each client */
-    reload("", "[Limits] RegionsPerClient=: '1' -> '1024'");
+    service_reload(&service, "", "[Limits] RegionsPerClient=: '1' -> '1024'");
     ck_assert_int_eq(make_region(8 * MIB + 1), 0);
 }
 END_TEST
@@ -88,8 +80,8 @@ END_TEST
 START_TEST(test_bad_file) {
     char folder[128], file[160], word[256];
 
-    reload("[Pressure]\nMachineReserve=64M\n[Limits]\nRegionsPerClient=many\n",
-           ":4: RegionsPerClient=: 'many' is not a number (1..65536): the settings stay as they were");
+    service_reload(&service, "[Pressure]\nMachineReserve=64M\n[Limits]\nRegionsPerClient=many\n",
+                   ":6: RegionsPerClient=: 'many' is not a number (1..65536): the settings stay as they were");
     ck_assert_uint_eq(service_status(&service, "reserve"), 32 * MIB);
     ck_assert_int_eq(make_region(4096), 0);
 
@@ -99,11 +91,11 @@ START_TEST(test_bad_file) {
     ck_assert_int_eq(mkdir(folder, 0755), 0);
     write_file(file, "[Limit]\n");
     snprintf(word, sizeof(word), "%s:1: [Limit]: no such section: the settings stay", file);
-    reload("[Pressure]\nMachineReserve=64M\n", word);
+    service_reload(&service, "[Pressure]\nMachineReserve=64M\n", word);
     ck_assert_uint_eq(service_status(&service, "reserve"), 32 * MIB);
 
     write_file(file, "[Pressure]\nMachineReserve=96M\n");
-    reload("[Pressure]\nMachineReserve=64M\n", "MachineReserve=: '32M' -> '96M'");
+    service_reload(&service, "[Pressure]\nMachineReserve=64M\n", "MachineReserve=: '32M' -> '96M'");
     ck_assert_uint_eq(service_status(&service, "reserve"), 96 * MIB);
     unlink(file);
     rmdir(folder);
@@ -120,16 +112,17 @@ START_TEST(test_socket) {
 
     ck_assert_int_eq(stat(service.socket, &st), 0);
     ck_assert_uint_eq(st.st_mode & 07777, 0666);
-    reload("[Daemon]\nSocketMode=0600\n", "SocketMode=: '0666' -> '0600'");
+    service_reload(&service, "[Daemon]\nSocketMode=0600\n", "SocketMode=: '0666' -> '0600'");
     ck_assert_int_eq(stat(service.socket, &st), 0);
     ck_assert_uint_eq(st.st_mode & 07777, 0600);
 
     /* Without privileges only a group of its own can be given to it. */
-    reload("[Daemon]\nSocketMode=0600\nSocketGroup=54321\n", "SocketGroup=: ");
+    service_reload(&service, "[Daemon]\nSocketMode=0600\nSocketGroup=54321\n", "SocketGroup=: ");
     ck_assert(service_log_has(&service, "Operation not permitted, which takes a restart, ignoring", 0));
     ck_assert_int_eq(stat(service.socket, &st), 0);
     ck_assert_uint_eq(st.st_gid, getegid());
-    reload("[Daemon]\nSocketMode=0600\nSocketGroup=54321\nKillStuckClients=yes\n", "KillStuckClients=: 'no' -> 'yes'");
+    service_reload(&service, "[Daemon]\nSocketMode=0600\nSocketGroup=54321\nKillStuckClients=yes\n",
+                   "KillStuckClients=: 'no' -> 'yes'");
 }
 END_TEST
 

@@ -209,9 +209,16 @@ void service_restart(struct service *service) {
     close(pidfd);
 }
 
-void service_start(struct service *service, const char *config) {
-    FILE *file;
+static void write_config(const struct service *service, const char *config) {
+    FILE *file = fopen(service->config, "we");
 
+    ck_assert_ptr_nonnull(file);
+    /* Counts of pages and chunks must not depend on a setting of the machine; the last assignment wins. */
+    ck_assert_int_ge(fprintf(file, "[Daemon]\nSystemHugePages=no\n%s", config ? config : ""), 0);
+    ck_assert_int_eq(fclose(file), 0);
+}
+
+void service_start(struct service *service, const char *config) {
     *service = (struct service){.pid = -1};
     strcpy(service->dir, "/tmp/droppable-test-XXXXXX");
     ck_assert_msg(mkdtemp(service->dir) != NULL, "%s: %s", service->dir, strerror(errno));
@@ -219,13 +226,20 @@ void service_start(struct service *service, const char *config) {
     snprintf(service->socket, sizeof(service->socket), "%s/socket", service->dir);
     snprintf(service->log, sizeof(service->log), "%s/log", service->dir);
     snprintf(service->config, sizeof(service->config), "%s/config", service->dir);
-    file = fopen(service->config, "we");
-    ck_assert_ptr_nonnull(file);
-    /* Counts of pages and chunks must not depend on a setting of the machine; the last assignment wins. */
-    ck_assert_int_ge(fprintf(file, "[Daemon]\nSystemHugePages=no\n%s", config ? config : ""), 0);
-    ck_assert_int_eq(fclose(file), 0);
+    write_config(service, config);
     setenv("DROPPABLE_SOCKET", service->socket, 1);
     service_restart(service);
+}
+
+void service_reload(struct service *service, const char *config, const char *text) {
+    off_t before = log_size(service);
+
+    write_config(service, config);
+    ck_assert_int_eq(kill(service->pid, SIGHUP), 0);
+    if (!log_wait(service, before, text, -1, START_MS)) {
+        log_show(service);
+        ck_abort_msg("the log has no '%s'", text);
+    }
 }
 
 /* Waits for the end of the service, by its pidfd, and reaps it. */
