@@ -5,6 +5,12 @@
 
 #include "decision.h"
 
+#include "pages.h"
+
+#include <string.h>
+
+#define DECISIONS_OPEN 16
+
 void histogram_add(struct histogram *histogram, uint64_t value) {
     unsigned bucket = value == 0 ? 0 : 64 - (unsigned)__builtin_clzll(value);
 
@@ -13,8 +19,80 @@ void histogram_add(struct histogram *histogram, uint64_t value) {
     atomic_fetch_add_explicit(&histogram->counts[bucket], 1, memory_order_relaxed);
 }
 
-const struct decision *decisions_get(const struct decisions *decisions, uint64_t number) {
-    const struct decision *decision = &decisions->ring[number % DECISIONS_MAX];
+struct decision *decisions_edit(struct decisions *decisions, uint64_t number) {
+    struct decision *decision = &decisions->ring[number % DECISIONS_MAX];
 
     return number != 0 && decision->number == number ? decision : NULL;
+}
+
+const struct decision *decisions_get(const struct decisions *decisions, uint64_t number) {
+    return decisions_edit((struct decisions *)decisions, number);
+}
+
+/* Quiet for so long: the next slice begins a new episode. */
+#define DECISION_QUIET_NS UINT64_C(1000000000)
+
+struct decision *decisions_begin(struct decisions *decisions, enum demand_source source, uint64_t domain, uint64_t now,
+                                 uint32_t tick) {
+    uint64_t newest = atomic_load_explicit(&decisions->newest, memory_order_relaxed);
+    struct decision *decision;
+
+    /* Several domains may be in need at once: theirs are among the newest few. */
+    for (uint64_t number = newest; number > 0 && number + DECISIONS_OPEN > newest; number--) {
+        decision = &decisions->ring[number % DECISIONS_MAX];
+        if (decision->source == source && decision->domain == domain && now - decision->ended < DECISION_QUIET_NS) {
+            decision->ended = now;
+            atomic_store_explicit(&decision->last_tick, tick, memory_order_relaxed);
+            return decision;
+        }
+    }
+    decision = &decisions->ring[(newest + 1) % DECISIONS_MAX];
+    *decision = (struct decision){.number = newest + 1, .began = now, .ended = now, .source = source, .domain = domain};
+    atomic_store_explicit(&decision->first_tick, tick, memory_order_relaxed);
+    atomic_store_explicit(&decision->last_tick, tick, memory_order_relaxed);
+    atomic_store_explicit(&decisions->newest, newest + 1, memory_order_release);
+    return decision;
+}
+
+void decision_add_victim(struct decision *decision, uint64_t session, pid_t pid, const char *name, uint64_t region,
+                         uint64_t planned) {
+    struct decision_victim *victim = decision->victims, *end = victim + decision->n_victims;
+
+    while (victim < end && victim->session != session)
+        victim++;
+    if (victim == end) {
+        if (decision->n_victims == DECISION_VICTIMS) {
+            decision->others += planned;
+            return;
+        }
+        decision->n_victims++;
+        *victim = (struct decision_victim){.session = session, .pid = pid};
+        strncpy(victim->name, name, sizeof(victim->name) - 1);
+    }
+    victim->planned += planned;
+    /* The region in which most runs begin, near enough: exact sums would take a table of all of them. */
+    if (victim->region == region)
+        victim->of_region += planned;
+    else if (planned > victim->of_region) {
+        victim->region = region;
+        victim->of_region = planned;
+    }
+}
+
+void decisions_note_refault(struct decisions *decisions, uint32_t dropped, uint32_t age, bool mistake) {
+    uint64_t newest = atomic_load_explicit(&decisions->newest, memory_order_acquire);
+
+    histogram_add(&decisions->refault_ms, (uint64_t)age * DRP_TICK_MS);
+    if (!mistake)
+        return;
+    atomic_fetch_add_explicit(&decisions->refaulted_spans, 1, memory_order_relaxed);
+    for (uint64_t number = newest; number > 0 && number + DECISIONS_MAX > newest; number--) {
+        struct decision *decision = &decisions->ring[number % DECISIONS_MAX];
+
+        if (atomic_load_explicit(&decision->first_tick, memory_order_relaxed) <= dropped &&
+            atomic_load_explicit(&decision->last_tick, memory_order_relaxed) + 1 >= dropped) {
+            atomic_fetch_add_explicit(&decision->refaults, 1, memory_order_relaxed);
+            return;
+        }
+    }
 }

@@ -6,12 +6,13 @@
  * The memory of what was decided, for `droppablectl why`: a ring of the last decisions, and histograms.
  *
  * A decision is one episode: from the first slice that a source made a domain drop until that source has been quiet for a moment. Slices of
- * one episode add up. All under the manager's lock; histograms are atomics.
+ * one episode add up. Written by the pressure thread under the manager's lock and read under it; atomics are for the pagers.
  */
 
 #include "demand.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -22,7 +23,8 @@
 
 struct decision_victim {
     uint64_t session;
-    uint64_t region; /* the one of which most was planned */
+    uint64_t region;    /* the one of which most was planned */
+    uint64_t of_region; /* bytes of it */
     pid_t pid;
     char name[33];
     uint64_t planned; /* bytes */
@@ -39,11 +41,12 @@ struct decision {
     uint64_t limit, headroom, reserve; /* of the domain when it began */
     uint64_t demand;                   /* bytes: the largest that was asked for at once */
     uint64_t planned, freed, pinned, failed;
-    uint64_t reaction_ns; /* from the first look that found it to the end of the first slice; 0: none ended yet */
-    uint64_t refaults;    /* since: faults in spans that it dropped from, within the window of protection */
+    uint64_t reaction_ns;      /* from the first look that found it to the end of the first slice; 0: none ended yet */
+    _Atomic uint64_t refaults; /* since: faults in spans that it dropped from, within the window of protection */
     uint32_t slices;
-    uint32_t first_tick, last_tick; /* of its drops */
-    uint32_t n_victims;             /* beyond DECISION_VICTIMS they are counted and not named */
+    _Atomic uint32_t first_tick, last_tick; /* of its drops */
+    uint64_t others;                        /* bytes planned of more victims than there is room for */
+    uint32_t n_victims;
     struct decision_victim victims[DECISION_VICTIMS];
 };
 
@@ -63,7 +66,16 @@ struct decisions {
     _Atomic uint64_t refaulted_spans; /* of them, touched again within the window of protection */
 };
 
+/* Begins a decision, or takes up the newest of this source and domain if that was not long ago. Never NULL. */
+struct decision *decisions_begin(struct decisions *decisions, enum demand_source source, uint64_t domain, uint64_t now,
+                                 uint32_t tick);
+/* Adds bytes that are to go to a victim, or makes one of it while there is room. */
+void decision_add_victim(struct decision *decision, uint64_t session, pid_t pid, const char *name, uint64_t region,
+                         uint64_t planned);
+/* From any thread: what was dropped at this tick is touched again, so many ticks later. */
+void decisions_note_refault(struct decisions *decisions, uint32_t dropped, uint32_t age, bool mistake);
 /* The decision with this number; NULL if it was overwritten or is yet to come. */
 const struct decision *decisions_get(const struct decisions *decisions, uint64_t number);
+struct decision *decisions_edit(struct decisions *decisions, uint64_t number);
 
 #endif

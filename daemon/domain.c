@@ -20,13 +20,6 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A wake-up under load, and the time in which a slice is punched (four times as fast as memory is filled, or better). */
-#define DOMAIN_WAKEUP_NS UINT64_C(2000000)
-#define DOMAIN_SLICE (UINT64_C(16) * 1024 * 1024)
-#define DOMAIN_PUNCH_NS UINT64_C(4000000)
-#define DOMAIN_MARGIN (UINT64_C(2) * 1024 * 1024)
-#define DOMAIN_CALM_NS UINT64_C(100000000)
-
 struct domain *domain_free(struct domain *domain) {
     if (!domain)
         return NULL;
@@ -54,9 +47,7 @@ static int domain_new(struct domains *domains, struct domain **ret, struct domai
     domain->version = version;
     domain->parent = parent;
     domain->refs = 1;
-    domain->limits.slice = DOMAIN_SLICE;
-    domain->limits.margin = DOMAIN_MARGIN;
-    domain->limits.fill_rate = domains->fill_rate;
+    controller_init(&domain->controller, domains->fill_rate);
     LIST_INSERT_HEAD(&domains->list, domain, link);
     if (parent)
         parent->refs++;
@@ -219,7 +210,7 @@ static void domain_look_cgroup(struct domain *domain) {
     int r = -EACCES;
 
     if (domain->cgroup)
-        r = cgroup_read(domain->cgroup, domain->limits.reserve + domain->limits.margin, &domain->look);
+        r = cgroup_read(domain->cgroup, domain->controller.limits.reserve + domain->controller.limits.margin, &domain->look);
     if (r == -ENODEV)
         domain_note_gone(domain);
     if (r < 0)
@@ -231,7 +222,7 @@ static void domain_look_cgroup(struct domain *domain) {
 
 uint64_t domain_headroom(const struct domain *domain) {
     const struct cgroup_look *look = &domain->look;
-    uint64_t relief = domain->limits.reserve - domain->limits.reserve / 4;
+    uint64_t relief = domain->controller.limits.reserve - domain->controller.limits.reserve / 4;
 
     return look->headroom_high < CGROUP_NO_LIMIT - relief && look->headroom_high + relief < look->headroom
                ? look->headroom_high + relief
@@ -239,7 +230,7 @@ uint64_t domain_headroom(const struct domain *domain) {
 }
 
 uint64_t domain_threshold(const struct domain *domain) {
-    uint64_t distance = 2 * domain->limits.reserve;
+    uint64_t distance = 2 * domain->controller.limits.reserve;
 
     return domain->version == 1 && !domain->gone && domain->look.limit != CGROUP_NO_LIMIT && domain->look.limit > distance
                ? domain->look.limit - distance
@@ -253,7 +244,7 @@ static bool differs(uint64_t a, uint64_t b) {
 
 void domain_take_look(struct domains *domains, struct domain *domain) {
     uint64_t configured = domain->cgroup ? domains->cgroup_reserve : domains->machine_reserve;
-    struct policy_limits *limits = &domain->limits;
+    struct controller_limits *limits = &domain->controller.limits;
     int64_t credit = INT64_MAX / 4;
     uint64_t bound, headroom;
 
@@ -262,25 +253,11 @@ void domain_take_look(struct domains *domains, struct domain *domain) {
     else
         domain_look_cgroup(domain);
     bound = domain->look.high < domain->look.limit ? domain->look.high : domain->look.limit;
-    limits->reserve = configured != CONFIG_AUTO
-                          ? configured
-                          : policy_auto_reserve(domains->fill_rate, DOMAIN_WAKEUP_NS, DOMAIN_PUNCH_NS, bound);
+    limits->reserve = configured != CONFIG_AUTO ? configured : controller_auto_reserve(domains->fill_rate, bound);
     headroom = domain_headroom(domain);
     if (headroom != CGROUP_NO_LIMIT)
         credit = (int64_t)headroom - atomic_load(&domain->commitment) - (int64_t)limits->reserve;
     atomic_store(&domain->credit, credit);
     if (domain->source && differs(domain->threshold, domain_threshold(domain)))
         domains_wake_loop(domains);
-}
-
-void domain_note_deficit(struct domain *domain, uint64_t now) {
-    struct policy_limits *limits = &domain->limits;
-
-    if (domain_headroom(domain) < limits->reserve) {
-        if (domain->deficits < 16)
-            domain->deficits++;
-        domain->last_deficit = now;
-    } else if (now - domain->last_deficit > DOMAIN_CALM_NS)
-        domain->deficits = 0;
-    limits->margin = policy_margin(DOMAIN_MARGIN, limits->slice, domain->deficits);
 }

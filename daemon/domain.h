@@ -3,9 +3,9 @@
 #define DROPPABLE_DAEMON_DOMAIN_H
 
 #include "cgroup-place.h"
+#include "controller.h"
 #include "demand.h"
 #include "limit.h"
-#include "policy.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -37,12 +37,9 @@ struct domain {
     _Atomic uint64_t refaults;  /* mistakes: chunks touched again soon after pressure had dropped them */
 
     struct cgroup_look look; /* the newest; of the machine: no high */
-    struct policy_limits limits;
-    bool took_back;        /* the last look at waiters left it at taking commitments back */
-    unsigned barren;       /* plans in a row that got nothing done */
-    uint64_t not_before;   /* ns: no look until then */
-    unsigned deficits;     /* looks in a row that found less than the reserve */
-    uint64_t last_deficit; /* ns */
+    struct controller controller;
+    unsigned barren;     /* plans in a row that got nothing done */
+    uint64_t not_before; /* ns: no look until then */
 
     struct limits budget;    /* what was set for its path, as of limits_version; of budget.c */
     unsigned limits_version; /* 0: never looked */
@@ -83,8 +80,6 @@ struct domain *domain_free(struct domain *domain);
 /* Is the domain, or an ancestor of it, the given one? */
 bool domain_is_within(const struct domain *domain, const struct domain *ancestor);
 
-/* After a look: the margin grows while the headroom stays under the reserve, and is small again 100 ms after it was. */
-void domain_note_deficit(struct domain *domain, uint64_t now);
 /* Takes a look: headroom, reserve, and the credit made anew from them; and whether the cgroup is gone. */
 void domain_take_look(struct domains *domains, struct domain *domain);
 /*

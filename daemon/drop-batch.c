@@ -102,9 +102,7 @@ static void op_commit_unarmed(struct session *session, const struct drop_op *op,
 
 /* The plans to come pass it over until it is touched. */
 static void op_note_gone(const struct drop_op *op, uint64_t chunk) {
-    uint8_t before = atomic_fetch_or_explicit(&op->region->chunk_flags[chunk], POLICY_CHUNK_GONE, memory_order_relaxed);
-
-    if (!(before & POLICY_CHUNK_GONE) && op->job->request)
+    if (region_set_gone(op->region, chunk) && op->job->request)
         counter_add(&op->job->request->cleared, 1);
 }
 
@@ -136,9 +134,9 @@ static void note_dropped(struct drop_op *op, const struct page_set *claimed, uns
     }
     /* The only drop in the span since it was looked at: of several in a slice each counted what the others took. */
     if (unseen && op->error == 0 && span->in_flight == 1 && span->drops == op->drops)
-        span->resident = (uint16_t)(SPAN_KNOWN | (op->n_resident - dropped));
+        region_set_known(op->region, op->span, (uint16_t)(POLICY_SPAN_KNOWN | (op->n_resident - dropped)));
     else
-        span->resident = 0;
+        region_set_known(op->region, op->span, 0);
 }
 
 /* Under the session's lock: even again, waiters woken; what was dropped is noted. */
@@ -156,6 +154,8 @@ static void op_settle(struct session *session, struct drop_op *op) {
     bytes = (uint64_t)page_set_count(&dropped) << PAGE_SHIFT;
     note_dropped(op, &claimed, (unsigned)(bytes >> PAGE_SHIFT), unseen);
     region->spans[op->span].drops++;
+    if (op->job->pooled && bytes > 0 && op->error == 0)
+        session_note_pressure_drop(session, region, op->span);
     /* Nothing there, and nobody will tell when something is: the next plans shall name others first. */
     if (!op->any && !op->armed)
         atomic_store_explicit(&region->ticks[op->span].last_fault, session_tick(session), memory_order_relaxed);

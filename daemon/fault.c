@@ -100,7 +100,7 @@ static bool is_streaming(const struct fault *fault) {
 
 /* Does a history of few pages tell of a span that has hardly any others? */
 static bool is_sparse(const struct region *region, uint32_t span) {
-    return region->spans[span].has_history && region->spans[span].resident == SPAN_KNOWN &&
+    return region->spans[span].has_history && region_known(region, span) == POLICY_SPAN_KNOWN &&
            page_set_count(&region->history[span]) <= SPARSE_PAGES &&
            page_set_count_runs(&region->history[span]) <= SPARSE_RUNS;
 }
@@ -140,7 +140,7 @@ static void choose_pages(struct fault *fault) {
     }
     if (is_fresh(region, fault->span)) {
         if (!region_is_opaque(region))
-            span->resident = SPAN_KNOWN;
+            region_set_known(region, fault->span, POLICY_SPAN_KNOWN);
         choose_fresh(fault);
     } else if (is_sparse(region, fault->span))
         fault->kind = FAULT_SPARSE;
@@ -257,7 +257,7 @@ static void note_broken_fill(const struct fault *fault) {
     struct span *span = &fault->region->spans[fault->span];
 
     clear_gone(fault); /* a drop may have come and gone meanwhile */
-    span->resident = 0;
+    region_set_known(fault->region, fault->span, 0);
     span->fills++;
 }
 
@@ -273,9 +273,9 @@ static void note_filled(const struct fault *fault, uint64_t filled) {
     }
     /* A drop that came in between may have taken some of it along. */
     if (span->fills != fault->fills || span->drops != fault->drops || span->in_flight > 0)
-        span->resident = 0;
-    else if (span->resident & SPAN_KNOWN)
-        span->resident = (uint16_t)(span->resident + (filled >> PAGE_SHIFT));
+        region_set_known(region, fault->span, 0);
+    else if (region_known(region, fault->span) & POLICY_SPAN_KNOWN)
+        region_set_known(region, fault->span, (uint16_t)(region_known(region, fault->span) + (filled >> PAGE_SHIFT)));
     span->fills++;
 }
 
@@ -524,10 +524,8 @@ enum fault_answer fault_answer(struct session *session, uint64_t address, bool f
         verdict = GATE_TIGHT;
     } else if (fault.kind == FAULT_CRUMBED || session->pager.kernel_fills)
         fault.pages = (struct page_set){0}; /* the kernel does it, once the span is disarmed */
-    if (is_refault(fault.region, fault.span, fault.page)) {
-        counter_add(&session->counters.refaults, 1);
-        counter_add(&fault.region->refaults, 1);
-    }
+    if (is_refault(fault.region, fault.span, fault.page))
+        session_note_refault(session, fault.region, fault.span);
     counter_add(&fault.region->faults, 1);
     region_touch(fault.region, fault.span, session_tick(session));
     expect_fill(&fault);

@@ -71,7 +71,7 @@ static uint32_t link_region(struct connection *connection, struct region *region
     int r;
 
     pthread_mutex_lock(&manager->lock);
-    r = pressure_reserve(&manager->pressure, manager->n_regions + 1);
+    r = plans_reserve(&manager->pressure.plans, manager->n_regions + 1);
     if (r >= 0)
         r = session_need_dropper(connection->session);
     if (r >= 0) {

@@ -44,14 +44,14 @@ void intercept_wake(struct session *session, const struct mapping *mapping, uint
  * told: only a few are taken on trust, else the kernel is asked.
  */
 static unsigned resident_pages(const struct region *region, uint32_t span, unsigned just_filled) {
-    const struct span *s = &region->spans[span];
-    unsigned counted = s->resident & (uint16_t)~SPAN_KNOWN;
+    uint16_t known = region_known(region, span);
+    unsigned counted = known & (uint16_t)~POLICY_SPAN_KNOWN;
     struct page_set resident;
     int n;
 
-    if ((s->resident & SPAN_KNOWN) && counted <= just_filled + TRUSTED_PAGES)
+    if ((known & POLICY_SPAN_KNOWN) && counted <= just_filled + TRUSTED_PAGES)
         return counted;
-    if (!s->touched && !region->adopted)
+    if (!region->spans[span].touched && !region->adopted)
         return 0;
     n = region_resident(region, span, &resident);
     return n < 0 ? 0 : (unsigned)n;
@@ -74,12 +74,12 @@ static void forget_gone(struct region *region, uint32_t span) {
     uint64_t chunk = (uint64_t)span << (SPAN_SHIFT - region->chunk_shift);
     struct span *s = &region->spans[span];
 
-    for (uint64_t i = 0; i < region_chunks_per_span(region) && chunk + i < region->chunk_count; i++)
+    for (uint64_t i = 0; policy_span_gone(&region->ticks[span]) > 0 && i < region_chunks_per_span(region); i++)
         region_clear_gone(region, chunk + i);
     if (s->has_history)
         region->history[span] = (struct page_set){0};
     s->has_history = false;
-    s->resident = 0;
+    region_set_known(region, span, 0);
     s->fills++;
 }
 

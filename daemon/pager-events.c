@@ -22,7 +22,7 @@ static void forget_pages(struct session *session, struct mapping *mapping, uint3
 
     if (!s->touched)
         return;
-    s->resident = 0;
+    region_set_known(region, span, 0);
     if (s->has_history) {
         page_set_remove_range(&region->history[span], first, count);
         s->has_history = !page_set_is_empty(&region->history[span]);

@@ -361,6 +361,8 @@ static void pager_run_deferred(struct session *session) {
         bool forced = kernel_now() >= d->deadline || (pager->hopeless && d->at_gate);
         enum fault_answer answer = fault_answer(session, d->address, forced);
 
+        if (answer == FAULT_DONE && d->at_gate)
+            session_note_gate_wait(session, kernel_now() - (d->deadline - PAGER_GATE_WAIT_NS));
         if (answer == FAULT_DONE)
             continue;
         d->at_gate = answer == FAULT_GATED;

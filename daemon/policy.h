@@ -5,34 +5,49 @@
 /*
  * What to drop: pure. Structs in, a plan out; time is passed in; no system call, no allocation, no lock.
  *
- * The order is: priority (low first), within it the coldest by age bucket, within a bucket the order of the regions given. Age is
- * the time since the last pin or the last fault of the chunk's span, whichever is younger. A chunk that is pinned now is
- * passed over (the dropper decides for good); so is one that is known to be gone.
+ * The order is: priority (low first); within it the coldest by age bucket; within a bucket each region in proportion to what it has there,
+ * divided by its share. Age is the time since the last pin or touch of the chunk, or the last fault of its span, whichever is
+ * younger; a span that was touched again soon after a drop counts as younger than it is for a while, longer each time (refault protection),
+ * and so do its neighbours. A chunk that is pinned now is passed over (the dropper decides for good); so is one that is known to be gone.
+ * Protected is not exempt: it comes after all else of its priority.
  */
 
 #include "pages.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define POLICY_SPAN_SHIFT 21
 #define POLICY_CHUNK_GONE UINT8_C(1) /* dropped, and its span armed since: certainly nothing resident */
+#define POLICY_SPAN_KNOWN UINT16_C(0x8000)
+#define POLICY_SHARE_DEFAULT 100
+#define POLICY_PROTECTION_MAX 7
 
-/* What policy knows of a span: written by the pager, read here without a lock, so atomics. */
+/*
+ * What policy knows of a span. Written by its session's threads under the session's lock but for coldest, read without one, so atomics.
+ * 16 bytes: there is one for every span that was ever touched.
+ */
 struct policy_span {
     _Atomic uint32_t last_fault; /* tick */
+    _Atomic uint32_t last_drop;  /* tick of the last drop for pressure; 0: none, or it was touched again since */
+    _Atomic uint32_t coldest;    /* policy's own: no droppable chunk of it was used last before this tick */
+    _Atomic uint16_t gone;       /* low 12 bits: its chunks with POLICY_CHUNK_GONE; high 4: level of protection */
+    /* POLICY_SPAN_KNOWN and the pages that are there, while only the pager can have brought any since; else 0 */
+    _Atomic uint16_t resident;
 };
 
 /* One region as policy sees it. The arrays are the daemon's own tables and the client's pin page: any value may be in the latter. */
 struct policy_region {
     uint32_t priority;               /* 1..3 */
+    uint32_t share;                  /* 1..; who has more of it loses less within a bucket; 0: the default */
     uint32_t chunk_shift;            /* 12..21 */
     uint64_t first_chunk;            /* index of the region's first chunk in pins[] */
     uint64_t chunk_count;            /* chunks of the region */
     const _Atomic uint32_t *touched; /* indices of spans that ever had a fault, in order of first touch */
     uint32_t touched_count;
-    const struct policy_span *spans;    /* by span index */
+    struct policy_span *spans;          /* by span index */
     const _Atomic uint8_t *chunk_flags; /* by chunk index of the region: POLICY_CHUNK_* */
     struct drp_pin_cell *pins[4];       /* each mapping's cells, NULL beyond n_pins; never written */
     /* By page of each mapping's pin page, as mincore(2) tells: reading one that no client wrote would fill it. NULL: all are there. */
@@ -43,12 +58,16 @@ struct policy_region {
     bool opaque;
     uint64_t resident;  /* bytes, of an opaque region */
     uint32_t last_scan; /* tick of the last drop in it, of an opaque region */
+
+    uint64_t at_threshold,
+        quota; /* of a plan: bytes in the bucket that is taken in part, and how many of them to take */
 };
 
 struct policy_victim {
     uint32_t region;      /* index into the regions given */
     uint64_t first_chunk; /* of the region; whole span at most for regions that are not opaque */
     uint64_t chunk_count;
+    uint64_t bytes; /* estimate of what it frees */
     uint64_t limit; /* stop after so many bytes (opaque regions); UINT64_MAX otherwise */
 };
 
@@ -57,34 +76,35 @@ unsigned policy_age_bucket(uint32_t now, uint32_t last);
 
 /*
  * Plans to free demand bytes. Neighbouring chunks of a span become one victim, spans never merge. Whole chunks are taken until their bytes
- * reach demand (so the plan exceeds it by less than a chunk), or max victims are used.
- * Two passes over the touched chunks: a histogram by priority and age, then the harvest.
+ * reach demand (so the plan exceeds it by less than a chunk), or max victims are used. Bytes of a span of which it is not known what is
+ * resident count in full.
+ * Cost: a look at each touched span, and at each chunk of the coldest ones only (see policy.c).
  * Returns the number of victims; *ret_bytes is what they hold at most.
  */
-size_t policy_plan(const struct policy_region *regions, size_t n_regions, uint64_t demand, uint32_t now,
+size_t policy_plan(struct policy_region *regions, size_t n_regions, uint64_t demand, uint32_t now,
                    struct policy_victim *victims, size_t max, uint64_t *ret_bytes);
 
-/* ---- the controller: how much, when to look again ---- */
+/* ---- refault protection ---- */
 
-struct policy_limits {
-    uint64_t reserve;   /* bytes to keep free */
-    uint64_t margin;    /* dropped beyond the reserve, so that one page less is no new demand */
-    uint64_t slice;     /* at most so much before looking again */
-    uint64_t fill_rate; /* bytes per second */
-};
+/* A touch within so many ticks after a drop says that the drop was a mistake. */
+#define POLICY_REFAULT_WINDOW 300
 
-/* Bytes to free: reserve + margin - headroom if headroom is under the reserve, at most a slice; else 0. */
-uint64_t policy_demand(const struct policy_limits *limits, uint64_t headroom);
+/* Something of the span was dropped for pressure. */
+void policy_note_drop(struct policy_span *span, uint32_t now);
 /*
- * What to drop beyond the reserve after so many looks in a row under it: twice as much each time, at most a slice. Somebody who takes memory at 2
- * GB/s takes 2 MiB while a drop is handed over: the small margin alone would only just keep up with him.
+ * A dropped chunk of the span was touched again. Returns whether that was a mistake: then the span is protected, longer than the last time,
+ * and its neighbours a little; if the touch came later its protection is worn down. The first touch after a drop only. *ret_age:
+ * ticks since the drop.
  */
-uint64_t policy_margin(uint64_t least, uint64_t slice, unsigned deficits);
-/* Nanoseconds until the next look: (headroom - commitment - reserve) / fill rate, between 1 ms and 1 s. */
-uint64_t policy_next_look(const struct policy_limits *limits, uint64_t headroom, uint64_t commitment);
-/* The reserve that fits: fill rate x (wake-up + punch of a slice), at least 4 MiB, at most an eighth of the limit. */
-uint64_t policy_auto_reserve(uint64_t fill_rate, uint64_t wakeup_ns, uint64_t punch_ns, uint64_t limit);
-/* Share of droppable to free on a PSI edge of a domain without deficit: 1/64, only while headroom is under twice the reserve, at most a slice. */
-uint64_t policy_stall_share(const struct policy_limits *limits, uint64_t headroom, uint64_t droppable);
+bool policy_note_refault(struct policy_span *spans, uint32_t n_spans, uint32_t span, uint32_t now, uint32_t *ret_age);
+/* Ticks by which a span of this level counts as younger: 5 s, 10 s, ... 320 s. */
+uint32_t policy_protection(unsigned level);
+
+static inline unsigned policy_span_gone(const struct policy_span *span) {
+    return atomic_load_explicit(&span->gone, memory_order_relaxed) & 0xfff;
+}
+static inline unsigned policy_span_level(const struct policy_span *span) {
+    return atomic_load_explicit(&span->gone, memory_order_relaxed) >> 12;
+}
 
 #endif

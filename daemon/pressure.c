@@ -10,7 +10,7 @@
 
 #include "pressure.h"
 
-#include "container.h"
+#include "budget.h"
 #include "gate.h"
 #include "manager.h"
 
@@ -30,16 +30,9 @@
 #define PRESSURE_WATCH_NS UINT64_C(50000000)
 #define PRESSURE_OVERDUE_NS UINT64_C(1000000000)
 #define PRESSURE_SLICES_AT_ONCE 16
-/* Looks at pages of pins in one plan, 0.3 us each: somebody with 16 TiB must not hold up the others' plans. */
-#define PRESSURE_PIN_LOOKS 1024
+#define PRESSURE_HAND_BARREN 3
+#define PRESSURE_HAND_NS UINT64_C(1000000)
 #define PRESSURE_BARREN_MAX 5 /* looks at a domain with nothing to drop come every 1 ms << this at last */
-
-/* What a look at a domain says. */
-struct outlook {
-    uint64_t demand;
-    bool urgent;
-    uint64_t next; /* ns until the next look */
-};
 
 /* Sleeps until a kick that came after kicks was read, or ns are over. */
 static void futex_sleep(_Atomic uint32_t *word, uint32_t value, uint64_t ns) {
@@ -51,11 +44,6 @@ static void futex_sleep(_Atomic uint32_t *word, uint32_t value, uint64_t ns) {
 void pressure_kick(struct pressure *pressure) {
     atomic_fetch_add(&pressure->kicks, 1);
     syscall(SYS_futex, &pressure->kicks, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
-}
-
-void pressure_psi(struct pressure *pressure) {
-    atomic_store(&pressure->psi_edge, true);
-    pressure_kick(pressure);
 }
 
 void pressure_edge(struct pressure *pressure, struct domain *domain, enum demand_source source) {
@@ -81,64 +69,29 @@ static void take_back_commitments(struct manager *manager, const struct domain *
         }
 }
 
-static uint64_t droppable_bytes(struct manager *manager, const struct domain *domain) {
-    struct session *session;
-    struct region *region;
-    uint64_t bytes = 0;
+/* One look at a domain. */
+static struct controller_answer look_at(struct pressure *pressure, struct domain *domain) {
+    struct controller_view view = {.now = pressure->now};
+    struct controller_answer answer;
 
-    LIST_FOREACH (session, &manager->sessions, link)
-        if (domain_is_within(session->domain, domain))
-            LIST_FOREACH (region, &session->regions, link)
-                bytes += region_resident_bytes(region);
-    return bytes;
-}
-
-/* A fill that waits at the gate needs room, and some more so that the next need not wait. */
-static uint64_t demand_of_waiters(struct domain *domain) {
-    uint64_t wanted = atomic_exchange(&domain->wanted, 0);
-    int64_t credit = atomic_load(&domain->credit);
-
-    if (wanted == 0 || credit >= (int64_t)(wanted > GATE_STEP ? wanted : GATE_STEP))
-        return 0;
-    wanted += domain->limits.margin + (credit < 0 ? (uint64_t)-credit : 0);
-    return wanted < domain->limits.slice ? wanted : domain->limits.slice;
-}
-
-/*
- * What waits for room that is only promised to others gets it by taking promises back, not by a drop; unless that was tried, and still
- * somebody waits.
- */
-static bool relies_on_taking_back(struct domain *domain, int64_t commitment, uint64_t wanted) {
-    domain->took_back = !domain->took_back && commitment > (int64_t)wanted;
-    return domain->took_back;
-}
-
-static struct outlook look_at(struct manager *manager, struct domain *domain, bool psi) {
-    const struct policy_limits *limits = &domain->limits;
-    struct outlook outlook;
-    uint64_t headroom, waiters;
-    int64_t commitment, credit;
-
-    domain_take_look(&manager->domains, domain);
-    atomic_fetch_add(&manager->pressure.looks, 1);
-    headroom = domain_headroom(domain);
-    commitment = atomic_load(&domain->commitment);
-    credit = atomic_load(&domain->credit);
-    waiters = demand_of_waiters(domain);
-    domain_note_deficit(domain, manager->pressure.now);
-    outlook.demand = policy_demand(limits, headroom);
-    if (waiters <= outlook.demand)
-        domain->took_back = false;
-    else if (!relies_on_taking_back(domain, commitment, waiters))
-        outlook.demand = waiters;
-    /* More than half of the headroom is promised: some of it back, before anybody has to wait for it. */
-    if (commitment > 0 && credit < commitment)
-        take_back_commitments(manager, domain, (uint64_t)(commitment - credit) / 2 + GATE_SPAN);
-    if (outlook.demand == 0 && psi && headroom < 2 * limits->reserve)
-        outlook.demand = policy_stall_share(limits, headroom, droppable_bytes(manager, domain));
-    outlook.next = policy_next_look(limits, headroom, commitment > 0 ? (uint64_t)commitment : 0);
-    outlook.urgent = headroom < limits->reserve / 2;
-    return outlook;
+    view.edges = atomic_exchange(&domain->edges, 0);
+    domain_take_look(&pressure->manager->domains, domain);
+    atomic_fetch_add(&pressure->looks, 1);
+    view.headroom = domain->look.headroom;
+    view.headroom_high = domain->look.headroom_high;
+    view.commitment = atomic_load(&domain->commitment);
+    view.credit = atomic_load(&domain->credit);
+    view.wanted = atomic_exchange(&domain->wanted, 0);
+    view.refaults = atomic_load(&domain->refaults);
+    answer = controller_look(&domain->controller, &view);
+    if (answer.take_back > 0)
+        take_back_commitments(pressure->manager, domain, answer.take_back + GATE_SPAN);
+    if (answer.share > 0) {
+        answer.demand = plan_droppable(&pressure->plans, domain) / CONTROLLER_SHARE_WHOLE * answer.share;
+        if (answer.demand > domain->controller.limits.slice)
+            answer.demand = domain->controller.limits.slice;
+    }
+    return answer;
 }
 
 /* Who waits at the gate of a domain that has credit now asks again. */
@@ -181,159 +134,6 @@ static void watch_workers(struct manager *manager) {
     (void)!write(manager->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
 }
 
-/* ---- dropping ---- */
-
-static void describe_region(struct region *region, struct policy_region *ret, unsigned *pin_looks) {
-    *ret = (struct policy_region){
-        .priority = region->priority,
-        .chunk_shift = region->chunk_shift,
-        .chunk_count = region->chunk_count,
-        .touched = region->touched,
-        .touched_count = atomic_load_explicit(&region->touched_count, memory_order_acquire),
-        .spans = region->ticks,
-        .chunk_flags = region->chunk_flags,
-        .opaque = region_is_opaque(region),
-        .last_scan = atomic_load(&region->last_scan),
-        .n_pins = region->n_mappings,
-    };
-    for (unsigned i = 0; i < region->n_mappings; i++) {
-        struct mapping *mapping = region->mappings[i];
-
-        mapping_look_at_pins(mapping, pin_looks);
-        ret->pins[i] = mapping->cells;
-        ret->pins_present[i] = mapping->pins_present;
-        ret->pins_offset[i] = (uint64_t)((char *)mapping->cells - (char *)mapping->pins);
-    }
-    if (ret->opaque)
-        ret->resident = region_resident_bytes(region);
-}
-
-/* Under the session's lock: is it still busy with an earlier slice? */
-static bool has_slice(const struct session *session) {
-    const struct drop_job *job;
-
-    TAILQ_FOREACH (job, &session->dropper.jobs, link)
-        if (job->pooled)
-            return true;
-    return false;
-}
-
-/* Every region of a domain that can be dropped from. Under the manager's lock, and it takes each session's. */
-static size_t describe_domain(struct pressure *pressure, const struct domain *domain) {
-    struct manager *manager = pressure->manager;
-    struct session *session;
-    struct region *region;
-    unsigned pin_looks = PRESSURE_PIN_LOOKS;
-    size_t n = 0;
-
-    LIST_FOREACH (session, &manager->sessions, link) {
-        if (atomic_load(&session->quarantined) || !domain_is_within(session->domain, domain))
-            continue;
-        session_lock(session);
-        if (has_slice(session)) {
-            session_unlock(session);
-            continue;
-        }
-        LIST_FOREACH (region, &session->regions, link) {
-            if (region->dead || region->n_mappings == 0 || n == pressure->regions_max)
-                continue;
-            pressure->region_of[n] = region;
-            describe_region(region, &pressure->regions[n++], &pin_looks);
-        }
-        session_unlock(session);
-    }
-    return n;
-}
-
-static struct drop_job *free_job(struct pressure *pressure) {
-    for (size_t i = 0; i < PRESSURE_JOBS; i++) {
-        struct drop_job *job = &pressure->jobs[pressure->next_job++ % PRESSURE_JOBS];
-
-        if (!atomic_load(&job->in_use))
-            return job;
-    }
-    return NULL;
-}
-
-static void submit_victim(struct pressure *pressure, const struct policy_victim *victim, struct drop_request *request,
-                          bool urgent, uint32_t now) {
-    struct region *region = pressure->region_of[victim->region];
-    uint64_t first = victim->first_chunk, end = victim->first_chunk + victim->chunk_count;
-    struct drop_job *job = free_job(pressure);
-
-    if (!job || session_need_dropper(region->session) < 0)
-        return;
-    if (victim->limit != UINT64_MAX) {
-        uint64_t cursor = atomic_load(&region->cursor);
-
-        first = cursor < end ? cursor : 0;
-        atomic_store(&region->last_scan, now);
-        region->sweep = false;
-    }
-    dropper_submit(region->session, region, first, end, victim->limit, urgent, request, job);
-}
-
-static void slice_done(struct drop_request *request) {
-    struct pressure *pressure = request->data;
-    struct pressure_slice *slice = container_of(request, struct pressure_slice, request);
-
-    atomic_store(&slice->in_use, false);
-    /* Not a kick: that would keep the thread from sleeping after slices that freed nothing. */
-    atomic_fetch_add(&pressure->slices_done, 1);
-    syscall(SYS_futex, &pressure->slices_done, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-}
-
-static struct pressure_slice *free_slice(struct pressure *pressure) {
-    for (size_t i = 0; i < PRESSURE_SLICES; i++)
-        if (!atomic_load(&pressure->slices[i].in_use))
-            return &pressure->slices[i];
-    return NULL;
-}
-
-/* Tables that know of nothing, though memory is there (a client wrote through its descriptor): sweep next time. */
-static void sweep_domain(struct pressure *pressure, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        pressure->region_of[i]->sweep = region_resident_bytes(pressure->region_of[i]) > 0;
-}
-
-/* Under the manager's lock: plans for the domain and hands the plan out. NULL: nothing to drop was found. */
-static struct pressure_slice *plan_drops(struct pressure *pressure, const struct domain *domain,
-                                         const struct outlook *outlook, uint32_t now) {
-    size_t n = describe_domain(pressure, domain), victims;
-    struct pressure_slice *slice = free_slice(pressure);
-    uint64_t planned = 0;
-
-    if (!slice)
-        return NULL;
-    victims = policy_plan(pressure->regions, n, outlook->demand, now, pressure->victims, PRESSURE_VICTIMS, &planned);
-    if (victims == 0) {
-        sweep_domain(pressure, n);
-        return NULL;
-    }
-    atomic_fetch_add(&pressure->plans, 1);
-    drop_request_init(&slice->request, slice_done, pressure);
-    atomic_store(&slice->in_use, true);
-    for (size_t i = 0; i < victims; i++)
-        submit_victim(pressure, &pressure->victims[i], &slice->request, outlook->urgent, now);
-    drop_request_seal(&slice->request);
-    return slice;
-}
-
-/* Waits until the slices are done, or somebody in them is too slow. */
-static void wait_for_slices(struct pressure *pressure, struct pressure_slice *const *slices, size_t n) {
-    uint64_t deadline = kernel_now() + PRESSURE_SLICE_WAIT_NS, now;
-
-    for (size_t i = 0; i < n; i++)
-        for (;;) {
-            uint32_t done = atomic_load(&pressure->slices_done);
-
-            now = kernel_now();
-            if (!atomic_load(&slices[i]->in_use) || now >= deadline || atomic_load(&pressure->stop))
-                break;
-            futex_sleep(&pressure->slices_done, done, deadline - now);
-        }
-}
-
 /* Nothing of the domain can be dropped: what waits at its gate goes ahead, and is counted. */
 static void give_up_gate(struct manager *manager, const struct domain *domain) {
     struct session *session;
@@ -345,7 +145,27 @@ static void give_up_gate(struct manager *manager, const struct domain *domain) {
         }
 }
 
-/* ---- the thread ---- */
+/* ---- a turn: one look at everything ---- */
+
+struct turn {
+    struct pressure *pressure;
+    uint32_t tick;
+    uint64_t next; /* ns until the next turn */
+    struct budget_excess excess;
+    size_t n; /* slices handed out */
+    struct plan_slice *slices[PRESSURE_SLICES_AT_ONCE];
+    struct domain *of[PRESSURE_SLICES_AT_ONCE]; /* whose need it was; NULL: somebody's hand, or a budget */
+};
+
+static void turn_sleep(struct turn *turn, uint64_t ns) {
+    if (ns < turn->next)
+        turn->next = ns;
+}
+
+static void turn_add(struct turn *turn, struct plan_slice *slice, struct domain *domain) {
+    turn->of[turn->n] = domain;
+    turn->slices[turn->n++] = slice;
+}
 
 /* A domain in need in which the last plan got nothing done: it is looked at less often, 1 ms to 16 ms, the others as ever. */
 static void note_barren(struct domain *domain, uint64_t now) {
@@ -354,111 +174,203 @@ static void note_barren(struct domain *domain, uint64_t now) {
     domain->not_before = now + (UINT64_C(500000) << domain->barren);
 }
 
-/* Looks at one domain, and hands a slice out if it is in need. Returns ns until its next look. */
-static uint64_t look_and_plan(struct pressure *pressure, struct domain *domain, bool psi, uint32_t now,
-                              struct pressure_slice **ret) {
-    struct outlook outlook;
+/* Who is over a budget gives first. */
+static struct plan_slice *plan_for_domain(struct turn *turn, struct plan_demand *demand) {
+    struct plans *plans = &turn->pressure->plans;
+    struct plan_slice *slice = NULL;
 
-    *ret = NULL;
-    /* Who waits at the gate is looked after at once. */
-    if (pressure->now < domain->not_before && !atomic_load(&domain->waiters))
-        return domain->not_before - pressure->now;
-    outlook = look_at(pressure->manager, domain, psi);
-    if (outlook.demand == 0) {
-        domain->barren = 0;
-        return outlook.next;
+    if (turn->excess.bytes > 0) {
+        uint64_t bytes = demand->bytes;
+
+        demand->excess = &turn->excess;
+        demand->bytes = bytes < turn->excess.bytes ? bytes : turn->excess.bytes;
+        slice = plan_hand_out(plans, demand, turn->tick);
+        demand->excess = NULL;
+        demand->bytes = bytes;
     }
-    *ret = plan_drops(pressure, domain, &outlook, now);
-    if (!*ret)
+    return slice ? slice : plan_hand_out(plans, demand, turn->tick);
+}
+
+/* Looks at one domain, and hands a slice out if it is in need. */
+static void turn_domain(struct turn *turn, struct domain *domain) {
+    struct pressure *pressure = turn->pressure;
+    struct plan_demand demand = {.domain = domain, .seen = pressure->now};
+    struct controller_answer answer;
+    struct plan_slice *slice;
+
+    /* Who waits at the gate is looked after at once. */
+    if (pressure->now < domain->not_before && !atomic_load(&domain->waiters)) {
+        turn_sleep(turn, domain->not_before - pressure->now);
+        return;
+    }
+    answer = look_at(pressure, domain);
+    turn_sleep(turn, answer.next);
+    if (answer.demand == 0) {
+        domain->barren = 0;
+        return;
+    }
+    demand.bytes = answer.demand;
+    demand.source = answer.source;
+    demand.urgency = answer.urgency;
+    slice = plan_for_domain(turn, &demand);
+    if (slice)
+        turn_add(turn, slice, domain);
+    else
         note_barren(domain, pressure->now);
     if (domain->barren > 0)
         give_up_gate(pressure->manager, domain);
-    return outlook.next;
 }
 
-/* Under the manager's lock. */
-static size_t look_at_all(struct pressure *pressure, uint32_t now, struct pressure_slice **slices, struct domain **of,
-                          uint64_t *next) {
-    bool psi = atomic_exchange(&pressure->psi_edge, false);
-    struct pressure_slice *slice;
+/* Under the manager's lock. false: there are more than one turn can serve. */
+static bool turn_domains(struct turn *turn) {
+    struct pressure *pressure = turn->pressure;
     struct domain *domain;
-    size_t n = 0, position = 0;
+    size_t position = 0;
 
     /* Children come before their parents: what they free, their parents need not take from others. */
     LIST_FOREACH (domain, &pressure->manager->domains.list, link) {
-        uint64_t wait;
-
         if (position++ < pressure->first)
             continue;
-        if (n == PRESSURE_SLICES_AT_ONCE) { /* the rest has its turn right after these */
+        if (turn->n == PRESSURE_SLICES_AT_ONCE) { /* the rest has its turn right after these */
             pressure->first = position - 1;
-            *next = 0;
-            return n;
+            return false;
         }
-        wait = look_and_plan(pressure, domain, psi, now, &slice);
-        if (wait < *next)
-            *next = wait;
-        if (slice) {
-            of[n] = domain;
-            slices[n++] = slice;
-        }
+        turn_domain(turn, domain);
     }
     if (pressure->first > 0)
-        *next = 0;
+        turn_sleep(turn, 0);
     pressure->first = 0;
-    return n;
+    return true;
+}
+
+/* Somebody over a budget, without need. */
+static void turn_budget(struct turn *turn) {
+    struct manager *manager = turn->pressure->manager;
+    struct plan_demand demand = {
+        .domain = manager->domains.machine,
+        .source = DEMAND_BUDGET,
+        .urgency = URGENCY_TRIM,
+        .bytes = turn->excess.bytes,
+        .excess = &turn->excess,
+        .seen = turn->pressure->now,
+    };
+    struct plan_slice *slice;
+
+    if (turn->excess.bytes == 0 || turn->n == PRESSURE_SLICES_AT_ONCE)
+        return;
+    if (demand.bytes > demand.domain->controller.limits.slice)
+        demand.bytes = demand.domain->controller.limits.slice;
+    slice = plan_hand_out(&turn->pressure->plans, &demand, turn->tick);
+    if (slice)
+        turn_add(turn, slice, NULL);
+}
+
+/* One slice for each hand that has none under way. What has nothing left to drop is done. */
+static void turn_hands(struct turn *turn) {
+    struct pressure_hand *hand, *next;
+
+    for (hand = LIST_FIRST(&turn->pressure->hands); hand && turn->n < PRESSURE_SLICES_AT_ONCE; hand = next) {
+        struct plan_demand demand = {
+            .domain = hand->domain,
+            .source = DEMAND_HAND,
+            .urgency = URGENCY_TRIM,
+            .hand = hand,
+            .seen = turn->pressure->now,
+        };
+        struct plan_slice *slice = NULL;
+
+        next = LIST_NEXT(hand, link);
+        if (hand->pending > 0)
+            continue;
+        if (hand->freed < hand->wanted && hand->barren < PRESSURE_HAND_BARREN) {
+            uint64_t most = hand->domain->controller.limits.slice;
+
+            demand.bytes = hand->wanted - hand->freed < most ? hand->wanted - hand->freed : most;
+            slice = plan_hand_out(&turn->pressure->plans, &demand, turn->tick);
+        }
+        if (slice) {
+            hand->pending++;
+            turn_add(turn, slice, NULL);
+        } else if (hand->freed >= hand->wanted || hand->barren++ >= PRESSURE_HAND_BARREN) {
+            LIST_REMOVE(hand, link);
+            hand->done(hand);
+        } else
+            turn_sleep(turn, PRESSURE_HAND_NS); /* all are busy, or a sweep comes next */
+    }
+}
+
+/* Waits until the slices are done, or somebody in them is too slow. */
+static void turn_wait(const struct turn *turn) {
+    struct plans *plans = &turn->pressure->plans;
+    uint64_t deadline = kernel_now() + PRESSURE_SLICE_WAIT_NS, now;
+
+    for (size_t i = 0; i < turn->n; i++)
+        for (;;) {
+            uint32_t finished = atomic_load(&plans->finished);
+
+            now = kernel_now();
+            if (atomic_load(&turn->slices[i]->finished) || now >= deadline || atomic_load(&turn->pressure->stop))
+                break;
+            futex_sleep(&plans->finished, finished, deadline - now);
+        }
+}
+
+/* Under the manager's lock, after the wait. Did anything get done? */
+static bool turn_end(struct turn *turn) {
+    bool progress = false;
+
+    for (size_t i = 0; i < turn->n; i++) {
+        if (plan_progressed(turn->slices[i])) {
+            progress = true;
+            if (turn->of[i])
+                turn->of[i]->barren = 0;
+        } else if (turn->of[i])
+            note_barren(turn->of[i], turn->pressure->now);
+    }
+    plan_settle(&turn->pressure->plans);
+    return progress;
 }
 
 /* One look at everything. Returns the ns to sleep; 0: look again at once. */
-static uint64_t pressure_cycle(struct pressure *pressure) {
-    struct pressure_slice *slices[PRESSURE_SLICES_AT_ONCE];
-    struct domain *of[PRESSURE_SLICES_AT_ONCE];
+static uint64_t pressure_turn(struct pressure *pressure) {
+    struct turn turn = {.pressure = pressure, .next = PRESSURE_IDLE_NS};
     struct manager *manager = pressure->manager;
-    uint64_t next = PRESSURE_IDLE_NS, pins;
-    bool progress = false;
-    uint32_t now;
-    size_t n;
+    bool progress;
 
     pressure->now = kernel_now();
     pthread_mutex_lock(&manager->lock);
-    now = manager_advance_clock(manager);
+    turn.tick = manager_advance_clock(manager);
     watch_workers(manager);
-    if (manager->n_regions == 0) {
-        next = manager->n_sessions == 0 ? UINT64_MAX : PRESSURE_IDLE_NS;
-        pthread_mutex_unlock(&manager->lock);
-        return next;
-    }
-    n = look_at_all(pressure, now, slices, of, &next);
-    pins = budget_count_pins(manager, pressure->now);
-    next = pins < next ? pins : next;
-    for (size_t i = 0; i < n; i++)
-        of[i]->refs++; /* they may lose their last session while we wait */
-    open_gates(manager);
+    plan_settle(&pressure->plans); /* what was finished after its turn */
+    if (manager->n_regions > 0) {
+        turn_sleep(&turn, budget_look(manager, pressure->now, &turn.excess));
+        if (!turn_domains(&turn))
+            turn.next = 0;
+        turn_budget(&turn);
+        turn_sleep(&turn, budget_count_pins(manager, pressure->now));
+        open_gates(manager);
+    } else if (manager->n_sessions == 0 && LIST_EMPTY(&pressure->hands))
+        turn.next = UINT64_MAX;
+    turn_hands(&turn);
     pthread_mutex_unlock(&manager->lock);
-    if (n == 0)
-        return next;
+    if (turn.n == 0)
+        return turn.next;
 
-    wait_for_slices(pressure, slices, n);
+    turn_wait(&turn);
     pthread_mutex_lock(&manager->lock);
-    for (size_t i = 0; i < n; i++) {
-        /* What turned out to be gone already is progress, too: the next plan does not name it. */
-        if (atomic_load(&slices[i]->request.freed) > 0 || atomic_load(&slices[i]->request.cleared) > 0) {
-            of[i]->barren = 0;
-            progress = true;
-        } else
-            note_barren(of[i], pressure->now);
-        domain_unref(of[i]);
-    }
+    progress = turn_end(&turn);
     pthread_mutex_unlock(&manager->lock);
-    return progress ? 0 : next > UINT64_C(1000000) ? UINT64_C(1000000) : next;
+    return progress ? 0 : turn.next > UINT64_C(1000000) ? UINT64_C(1000000) : turn.next;
 }
+
+/* ---- the thread ---- */
 
 static void *pressure_main(void *data) {
     struct pressure *pressure = data;
 
     while (!atomic_load(&pressure->stop)) {
         uint32_t kicks = atomic_load(&pressure->kicks);
-        uint64_t sleep_ns = pressure_cycle(pressure);
+        uint64_t sleep_ns = pressure_turn(pressure);
 
         if (sleep_ns > 0)
             futex_sleep(&pressure->kicks, kicks, sleep_ns);
@@ -471,6 +383,8 @@ int pressure_start(struct pressure *pressure, struct manager *manager) {
     int r;
 
     pressure->manager = manager;
+    plans_init(&pressure->plans, manager);
+    LIST_INIT(&pressure->hands);
     r = pthread_create(&pressure->thread, NULL, pressure_main, pressure);
     if (r != 0)
         return -r;
@@ -488,29 +402,5 @@ void pressure_stop(struct pressure *pressure) {
         pthread_join(pressure->thread, NULL);
         pressure->started = false;
     }
-    free(pressure->regions);
-    free(pressure->region_of);
-    pressure->regions = NULL;
-    pressure->region_of = NULL;
-}
-
-int pressure_reserve(struct pressure *pressure, size_t regions) {
-    size_t max = pressure->regions_max ? pressure->regions_max : 16;
-    struct policy_region *described;
-    struct region **of;
-
-    if (regions <= pressure->regions_max)
-        return 0;
-    while (max < regions)
-        max *= 2;
-    described = realloc(pressure->regions, max * sizeof(*described));
-    if (!described)
-        return -ENOMEM;
-    pressure->regions = described;
-    of = realloc(pressure->region_of, max * sizeof(*of));
-    if (!of)
-        return -ENOMEM;
-    pressure->region_of = of;
-    pressure->regions_max = max;
-    return 0;
+    plans_deinit(&pressure->plans);
 }

@@ -24,7 +24,6 @@ struct session;
 
 /* What is known of a span of a region, under the session's lock. */
 struct span {
-    uint16_t resident; /* SPAN_KNOWN and the pages that are there, while only the pager can have brought any since; else 0 */
     uint16_t fills;       /* counts the pager's fills and disarms, so that the dropper sees one that came in between */
     uint8_t in_flight;    /* drops under way */
     uint8_t drops;        /* counts those that are over, so that the pager sees one that came in between */
@@ -32,7 +31,6 @@ struct span {
     bool has_history : 1; /* region.history[] of it is not empty */
     bool strayed : 1; /* a piece of it was not where it had been mapped: it may be at an address that nobody told us */
 };
-#define SPAN_KNOWN UINT16_C(0x8000)
 
 struct region {
     LIST_ENTRY(region) link; /* session.regions */
@@ -143,12 +141,28 @@ bool region_is_opaque(const struct region *region);
 /* Notes the first touch of a span. Under the session's lock. */
 void region_touch(struct region *region, uint32_t span, uint32_t tick);
 
+/* Under the session's lock, both: whether a chunk is known to be gone, and the number of those in its span. Return whether that is new. */
+static inline bool region_set_gone(struct region *region, uint64_t chunk) {
+    if (atomic_load_explicit(&region->chunk_flags[chunk], memory_order_relaxed) & POLICY_CHUNK_GONE)
+        return false;
+    atomic_fetch_or_explicit(&region->chunk_flags[chunk], POLICY_CHUNK_GONE, memory_order_relaxed);
+    atomic_fetch_add_explicit(&region->ticks[chunk >> (SPAN_SHIFT - region->chunk_shift)].gone, 1, memory_order_relaxed);
+    return true;
+}
 /* Looks first: flags that were never set cost no memory. */
-static inline void region_clear_gone(struct region *region, uint64_t chunk) {
-    _Atomic uint8_t *flags = &region->chunk_flags[chunk];
-
-    if (atomic_load_explicit(flags, memory_order_relaxed) & POLICY_CHUNK_GONE)
-        atomic_fetch_and_explicit(flags, (uint8_t)~POLICY_CHUNK_GONE, memory_order_relaxed);
+static inline bool region_clear_gone(struct region *region, uint64_t chunk) {
+    if (!(atomic_load_explicit(&region->chunk_flags[chunk], memory_order_relaxed) & POLICY_CHUNK_GONE))
+        return false;
+    atomic_fetch_and_explicit(&region->chunk_flags[chunk], (uint8_t)~POLICY_CHUNK_GONE, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&region->ticks[chunk >> (SPAN_SHIFT - region->chunk_shift)].gone, 1, memory_order_relaxed);
+    return true;
+}
+/* Under the session's lock: what is resident in a span, POLICY_SPAN_KNOWN and the pages or 0. */
+static inline uint16_t region_known(const struct region *region, uint32_t span) {
+    return atomic_load_explicit(&region->ticks[span].resident, memory_order_relaxed);
+}
+static inline void region_set_known(struct region *region, uint32_t span, uint16_t known) {
+    atomic_store_explicit(&region->ticks[span].resident, known, memory_order_relaxed);
 }
 
 static inline uint64_t region_chunk_size(const struct region *region) {

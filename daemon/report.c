@@ -92,12 +92,12 @@ void report_status(struct manager *manager, struct drp_wire_status_reply *ret) {
     pthread_mutex_lock(&manager->lock);
     domain_take_look(&manager->domains, machine);
     ret->machine_headroom = machine->look.headroom;
-    ret->machine_reserve = machine->limits.reserve;
+    ret->machine_reserve = machine->controller.limits.reserve;
     ret->machine_commitment = (uint64_t)atomic_load(&machine->commitment);
     pthread_mutex_unlock(&manager->lock);
     ret->fill_rate = manager->kernel.fill_rate;
     ret->looks = atomic_load(&manager->pressure.looks);
-    ret->pressure_drops = atomic_load(&manager->pressure.plans);
+    ret->pressure_drops = atomic_load(&manager->pressure.plans.made);
     snprintf(ret->version, sizeof(ret->version), "%s", DROPPABLE_VERSION);
     write_notes(manager, ret->notes, sizeof(ret->notes));
 }
@@ -146,7 +146,7 @@ static void list_domain(struct domain *domain, struct drp_wire_entry *ret) {
         .parent = domain->parent ? domain->parent->id : 0,
         .size = domain->look.limit,
         .resident = domain->look.usage,
-        .dropped = domain->limits.reserve,
+        .dropped = domain->controller.limits.reserve,
         .refaults =
             domain->look.headroom < domain->look.headroom_high ? domain->look.headroom : domain->look.headroom_high,
         .faults = (uint64_t)atomic_load(&domain->commitment),

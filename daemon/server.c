@@ -459,7 +459,7 @@ static void server_psi(uv_poll_t *poll, int status, int events) {
     if (status < 0)
         uv_poll_stop(poll);
     else if (events & UV_PRIORITIZED)
-        pressure_psi(&server->manager->pressure);
+        pressure_edge(&server->manager->pressure, server->manager->domains.machine, DEMAND_PSI_SOME);
 }
 
 static void server_tidy(uv_timer_t *timer) {

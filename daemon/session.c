@@ -188,3 +188,26 @@ void session_kick_pressure(struct session *session) {
 uint32_t session_tick(const struct session *session) {
     return atomic_load_explicit(&session->manager->clock->tick, memory_order_relaxed);
 }
+
+void session_note_pressure_drop(struct session *session, struct region *region, uint32_t span) {
+    policy_note_drop(&region->ticks[span], session_tick(session));
+    counter_add(&session->manager->decisions.dropped_spans, 1);
+}
+
+/* If pressure had dropped it a moment ago, that was a mistake: every domain that may have asked for it hears of it. */
+void session_note_refault(struct session *session, struct region *region, uint32_t span) {
+    uint32_t dropped = atomic_load_explicit(&region->ticks[span].last_drop, memory_order_relaxed), age;
+    bool mistake = policy_note_refault(region->ticks, region->span_count, span, session_tick(session), &age);
+
+    counter_add(&session->counters.refaults, 1);
+    counter_add(&region->refaults, 1);
+    if (dropped == 0)
+        return;
+    decisions_note_refault(&session->manager->decisions, dropped, age, mistake);
+    for (struct domain *d = session->domain; d && mistake; d = d->parent)
+        counter_add(&d->refaults, 1);
+}
+
+void session_note_gate_wait(struct session *session, uint64_t ns) {
+    histogram_add(&session->manager->decisions.gate_us, ns / 1000);
+}

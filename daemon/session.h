@@ -93,6 +93,12 @@ bool session_stopped(const struct session *session);
 void session_set_commit(struct session *session, struct mapping *mapping, uint32_t span, unsigned pages);
 /* Makes the pressure thread look now. From any thread. */
 void session_kick_pressure(struct session *session);
+/* Under the lock: pressure dropped something of a span (not its owner). */
+void session_note_pressure_drop(struct session *session, struct region *region, uint32_t span);
+/* Under the lock: something that was dropped of a span is touched again. */
+void session_note_refault(struct session *session, struct region *region, uint32_t span);
+/* A fill that was put aside at the gate was let in after so many ns. */
+void session_note_gate_wait(struct session *session, uint64_t ns);
 /* The current tick of the clock page. */
 uint32_t session_tick(const struct session *session);
 

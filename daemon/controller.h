@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_DAEMON_CONTROLLER_H
+#define DROPPABLE_DAEMON_CONTROLLER_H
+
+/*
+ * How much to drop, and when to look again: pure, as policy.h, which says from whom. One controller for each domain.
+ *
+ * A deficit is what misses to the reserve. Dropped is a little more than that, so that one page less is no new demand; twice as much
+ * with each look in a row that finds a deficit, up to a slice: somebody who takes memory at 2 GB/s takes 2 MiB while a drop is
+ * handed over. Without a deficit only a stall makes it drop: a small share of what is droppable, twice as much with each one in a
+ * row up to a twentieth, half as much whenever what was dropped is wanted again.
+ */
+
+#include "demand.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct controller_limits {
+    uint64_t reserve;   /* bytes to keep free */
+    uint64_t margin;    /* dropped beyond the reserve */
+    uint64_t slice;     /* at most so much before looking again */
+    uint64_t fill_rate; /* bytes per second */
+};
+
+struct controller {
+    struct controller_limits limits;
+    unsigned deficits;     /* looks in a row that found less than the reserve */
+    uint64_t last_deficit; /* ns */
+    unsigned stalls;       /* in a row */
+    uint64_t last_stall;   /* ns */
+    unsigned backoff;      /* the share is halved so many times */
+    uint64_t refaults;     /* mistakes counted when the last share was dropped */
+    bool took_back;        /* the last look at waiters left it at taking commitments back */
+};
+
+/* What a look at a domain found. */
+struct controller_view {
+    uint64_t now;           /* ns */
+    uint64_t headroom;      /* bytes until somebody is killed; UINT64_MAX: no limit */
+    uint64_t headroom_high; /* until all are slowed down; UINT64_MAX: no such limit */
+    int64_t commitment;     /* what disarmed spans may fill unasked */
+    int64_t credit;         /* what fills may take; may be negative */
+    uint64_t wanted;        /* bytes that fills wait for */
+    uint32_t edges;         /* DEMAND_EDGE()s since the last look */
+    uint64_t refaults;      /* mistakes so far */
+};
+
+struct controller_answer {
+    uint64_t demand;    /* bytes to free; 0: none */
+    unsigned share;     /* of 1024 parts of what is droppable to free, at most a slice; only if demand is 0 */
+    uint64_t take_back; /* bytes of commitments to take back */
+    uint64_t next;      /* ns until the next look */
+    enum demand_source source;
+    enum demand_urgency urgency;
+};
+
+#define CONTROLLER_SHARE_WHOLE 1024
+/* memory.high slows down, memory.max kills: of the first a part of the reserve is kept free. */
+#define CONTROLLER_HIGH_PART 4
+
+void controller_init(struct controller *controller, uint64_t fill_rate);
+struct controller_answer controller_look(struct controller *controller, const struct controller_view *view);
+
+/* The reserve that fits: fill rate x (wake-up + punch of a slice), at least 4 MiB, at most an eighth of the limit. */
+uint64_t controller_auto_reserve(uint64_t fill_rate, uint64_t limit);
+
+#endif

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * From a demand to the droppers.
+ *
+ * A session that is still busy with an earlier slice is not asked again until that is done: what it frees then is not yet in any headroom,
+ * and would be asked for twice. A slice's figures go to its decision (and to the hand that asked) when its last job is finished, which
+ * may be long after the thread has stopped to wait for it: slices and jobs are pooled, nothing is allocated in need.
+ *
+ * Always: jobs and slices that are in use are touched by the droppers; everything else here by the pressure thread under the manager's lock.
+ */
+
+#include "plan.h"
+
+#include "budget.h"
+#include "container.h"
+#include "domain.h"
+#include "manager.h"
+#include "pressure.h"
+#include "session.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Looks at pages of pins in one plan, 0.3 us each: somebody with 16 TiB must not hold up the others' plans. */
+#define PLAN_PIN_LOOKS 1024
+
+void plans_init(struct plans *plans, struct manager *manager) {
+    plans->manager = manager;
+}
+
+void plans_deinit(struct plans *plans) {
+    free(plans->regions);
+    free(plans->region_of);
+    plans->regions = NULL;
+    plans->region_of = NULL;
+}
+
+int plans_reserve(struct plans *plans, size_t regions) {
+    size_t max = plans->regions_max ? plans->regions_max : 16;
+    struct policy_region *described;
+    struct region **of;
+
+    if (regions <= plans->regions_max)
+        return 0;
+    while (max < regions)
+        max *= 2;
+    described = realloc(plans->regions, max * sizeof(*described));
+    if (!described)
+        return -ENOMEM;
+    plans->regions = described;
+    of = realloc(plans->region_of, max * sizeof(*of));
+    if (!of)
+        return -ENOMEM;
+    plans->region_of = of;
+    plans->regions_max = max;
+    return 0;
+}
+
+/* ---- who may be asked ---- */
+
+static void describe_region(struct region *region, struct policy_region *ret, unsigned *pin_looks) {
+    *ret = (struct policy_region){
+        .priority = budget_priority(region),
+        .share = budget_share(region),
+        .chunk_shift = region->chunk_shift,
+        .chunk_count = region->chunk_count,
+        .touched = region->touched,
+        .touched_count = atomic_load_explicit(&region->touched_count, memory_order_acquire),
+        .spans = region->ticks,
+        .chunk_flags = region->chunk_flags,
+        .opaque = region_is_opaque(region),
+        .last_scan = atomic_load(&region->last_scan),
+        .n_pins = region->n_mappings,
+    };
+    for (unsigned i = 0; i < region->n_mappings; i++) {
+        struct mapping *mapping = region->mappings[i];
+
+        mapping_look_at_pins(mapping, pin_looks);
+        ret->pins[i] = mapping->cells;
+        ret->pins_present[i] = mapping->pins_present;
+        ret->pins_offset[i] = (uint64_t)((char *)mapping->cells - (char *)mapping->pins);
+    }
+    if (ret->opaque)
+        ret->resident = region_resident_bytes(region);
+}
+
+/* Under the session's lock: is it still busy with an earlier slice? */
+static bool has_slice(const struct session *session) {
+    const struct drop_job *job;
+
+    TAILQ_FOREACH (job, &session->dropper.jobs, link)
+        if (job->pooled)
+            return true;
+    return false;
+}
+
+static void describe_session(struct plans *plans, struct session *session, const struct budget_excess *excess,
+                             unsigned *pin_looks, size_t *n) {
+    struct region *region;
+
+    session_lock(session);
+    if (!has_slice(session))
+        LIST_FOREACH (region, &session->regions, link) {
+            if (region->dead || region->n_mappings == 0 || *n == plans->regions_max ||
+                (excess && !budget_covers(excess, region)))
+                continue;
+            plans->region_of[*n] = region;
+            describe_region(region, &plans->regions[(*n)++], pin_looks);
+        }
+    session_unlock(session);
+}
+
+/* Every region that can be dropped from. Takes each session's lock. */
+static size_t describe(struct plans *plans, const struct plan_demand *demand) {
+    unsigned pin_looks = PLAN_PIN_LOOKS;
+    struct session *session;
+    size_t n = 0;
+
+    LIST_FOREACH (session, &plans->manager->sessions, link)
+        if (!atomic_load(&session->quarantined) && domain_is_within(session->domain, demand->domain))
+            describe_session(plans, session, demand->excess, &pin_looks, &n);
+    return n;
+}
+
+uint64_t plan_droppable(struct plans *plans, const struct domain *domain) {
+    struct session *session;
+    struct region *region;
+    uint64_t bytes = 0;
+
+    LIST_FOREACH (session, &plans->manager->sessions, link)
+        if (domain_is_within(session->domain, domain))
+            LIST_FOREACH (region, &session->regions, link)
+                bytes += region_resident_bytes(region);
+    return bytes;
+}
+
+/* ---- handing out ---- */
+
+static struct drop_job *free_job(struct plans *plans) {
+    for (size_t i = 0; i < PLAN_JOBS; i++) {
+        struct drop_job *job = &plans->jobs[plans->next_job++ % PLAN_JOBS];
+
+        if (!atomic_load(&job->in_use))
+            return job;
+    }
+    return NULL;
+}
+
+static struct plan_slice *free_slice(struct plans *plans) {
+    for (size_t i = 0; i < PLAN_SLICES; i++)
+        if (!atomic_load(&plans->slices[i].in_use))
+            return &plans->slices[i];
+    return NULL;
+}
+
+static void submit_victim(struct plans *plans, const struct policy_victim *victim, struct drop_request *request,
+                          bool urgent, uint32_t tick) {
+    struct region *region = plans->region_of[victim->region];
+    uint64_t first = victim->first_chunk, end = victim->first_chunk + victim->chunk_count;
+    struct drop_job *job = free_job(plans);
+
+    if (!job || session_need_dropper(region->session) < 0)
+        return;
+    if (victim->limit != UINT64_MAX) {
+        uint64_t cursor = atomic_load(&region->cursor);
+
+        first = cursor < end ? cursor : 0;
+        atomic_store(&region->last_scan, tick);
+        region->sweep = false;
+    }
+    dropper_submit(region->session, region, first, end, victim->limit, urgent, request, job);
+}
+
+/* In the thread that finished last. */
+static void slice_done(struct drop_request *request) {
+    struct plans *plans = request->data;
+    struct plan_slice *slice = container_of(request, struct plan_slice, request);
+
+    atomic_store(&slice->ended, kernel_now());
+    atomic_store(&slice->finished, true);
+    /* Not a kick: that would keep the thread from sleeping after slices that freed nothing. */
+    atomic_fetch_add(&plans->finished, 1);
+    syscall(SYS_futex, &plans->finished, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+/* Tables that know of nothing, though memory is there (a client wrote through its descriptor): sweep next time. */
+static void sweep(struct plans *plans, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        plans->region_of[i]->sweep = region_resident_bytes(plans->region_of[i]) > 0;
+}
+
+static void describe_decision(struct decision *decision, const struct plan_demand *demand) {
+    const struct domain *domain = demand->domain;
+    size_t length = strlen(domain->path);
+
+    decision->urgency = demand->urgency;
+    decision->limit = domain->look.high < domain->look.limit ? domain->look.high : domain->look.limit;
+    decision->headroom = domain_headroom(domain);
+    decision->reserve = domain->controller.limits.reserve;
+    length = length >= sizeof(decision->path) ? length - sizeof(decision->path) + 1 : 0;
+    strncpy(decision->path, domain->path + length, sizeof(decision->path) - 1);
+}
+
+/* Notes what was decided. Returns its number. */
+static uint64_t note_decision(struct plans *plans, const struct plan_demand *demand, size_t victims, uint64_t planned,
+                              uint32_t tick) {
+    struct decision *decision =
+        decisions_begin(&plans->manager->decisions, demand->source, demand->domain->id, demand->seen, tick);
+
+    if (decision->slices++ == 0)
+        describe_decision(decision, demand);
+    if (demand->bytes > decision->demand)
+        decision->demand = demand->bytes;
+    decision->planned += planned;
+    for (size_t i = 0; i < victims; i++) {
+        const struct region *region = plans->region_of[plans->victims[i].region];
+        const struct session *session = region->session;
+
+        decision_add_victim(decision, session->id, session->pid, session->name, region->id, plans->victims[i].bytes);
+    }
+    return decision->number;
+}
+
+struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *demand, uint32_t tick) {
+    size_t n = describe(plans, demand), victims;
+    struct plan_slice *slice = free_slice(plans);
+    uint64_t planned = 0;
+
+    if (!slice)
+        return NULL;
+    victims = policy_plan(plans->regions, n, demand->bytes, tick, plans->victims, PLAN_VICTIMS, &planned);
+    if (victims == 0) {
+        sweep(plans, n);
+        return NULL;
+    }
+    atomic_fetch_add(&plans->made, 1);
+    drop_request_init(&slice->request, slice_done, plans);
+    atomic_store(&slice->finished, false);
+    atomic_store(&slice->in_use, true);
+    slice->domain = demand->domain;
+    slice->domain->refs++; /* it may lose its last session meanwhile */
+    slice->hand = demand->hand;
+    slice->seen = demand->seen;
+    slice->reported = false;
+    slice->decision = note_decision(plans, demand, victims, planned, tick);
+    for (size_t i = 0; i < victims; i++)
+        submit_victim(plans, &plans->victims[i], &slice->request, demand->urgency == URGENCY_LIFE, tick);
+    drop_request_seal(&slice->request);
+    return slice;
+}
+
+/* ---- the account ---- */
+
+bool plan_progressed(const struct plan_slice *slice) {
+    return atomic_load(&slice->request.freed) > 0 || atomic_load(&slice->request.cleared) > 0;
+}
+
+static void report_slice(struct plans *plans, struct plan_slice *slice) {
+    struct decision *decision = decisions_edit(&plans->manager->decisions, slice->decision);
+    uint64_t freed = atomic_load(&slice->request.freed), pinned = atomic_load(&slice->request.pinned);
+    uint64_t failed = atomic_load(&slice->request.failed), ended = atomic_load(&slice->ended);
+
+    if (freed > 0)
+        histogram_add(&plans->manager->decisions.reaction_us, (ended - slice->seen) / 1000);
+    if (decision) { /* not yet overwritten */
+        decision->freed += freed;
+        decision->pinned += pinned;
+        decision->failed += failed;
+        if (decision->reaction_ns == 0 && freed > 0)
+            decision->reaction_ns = ended - slice->seen;
+        if (ended > decision->ended)
+            decision->ended = ended;
+    }
+    if (slice->hand) {
+        slice->hand->freed += freed;
+        slice->hand->pinned += pinned;
+        slice->hand->failed += failed;
+        slice->hand->pending--;
+        slice->hand->barren = plan_progressed(slice) ? 0 : slice->hand->barren + 1;
+    }
+}
+
+void plan_settle(struct plans *plans) {
+    for (size_t i = 0; i < PLAN_SLICES; i++) {
+        struct plan_slice *slice = &plans->slices[i];
+
+        if (!atomic_load(&slice->in_use) || !atomic_load(&slice->finished))
+            continue;
+        report_slice(plans, slice);
+        domain_unref(slice->domain);
+        slice->domain = NULL;
+        slice->hand = NULL;
+        atomic_store(&slice->in_use, false);
+    }
+}

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_DAEMON_PLAN_H
+#define DROPPABLE_DAEMON_PLAN_H
+
+/*
+ * From a demand to the droppers: describes the regions that may be asked to the policy, hands its plan out as jobs, and keeps the account
+ * of what came of it. All by the pressure thread, under the manager's lock, but for the end of the jobs.
+ */
+
+#include "demand.h"
+#include "dropper.h"
+#include "policy.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct budget_excess;
+struct domain;
+struct manager;
+struct pressure_hand;
+
+#define PLAN_VICTIMS 1024
+#define PLAN_JOBS 2048
+#define PLAN_SLICES 64
+
+/* What is to be freed, for whom, and from whom. */
+struct plan_demand {
+    struct domain *domain;
+    enum demand_source source;
+    enum demand_urgency urgency;
+    uint64_t bytes;
+    const struct budget_excess *excess; /* only from who it covers; NULL: from all in the domain */
+    struct pressure_hand *hand;         /* who asked; NULL: nobody */
+    uint64_t seen;                      /* ns: when the look that found it began */
+};
+
+/* One plan, handed out. Stands until every job of it is finished or given up, also when the thread has gone on. */
+struct plan_slice {
+    struct drop_request request;
+    _Atomic bool in_use;
+    _Atomic bool finished;
+    struct domain *domain; /* a reference */
+    struct pressure_hand *hand;
+    uint64_t decision; /* its number */
+    uint64_t seen;
+    _Atomic uint64_t ended;
+    bool reported; /* its figures are in the account */
+};
+
+struct plans {
+    struct manager *manager;
+    _Atomic uint32_t finished; /* futex: counts slices that are finished */
+    _Atomic uint64_t made;
+    struct policy_region *regions; /* grown under the manager's lock while there is memory */
+    struct region **region_of;
+    size_t regions_max;
+    struct policy_victim victims[PLAN_VICTIMS];
+    struct drop_job jobs[PLAN_JOBS];
+    size_t next_job;
+    struct plan_slice slices[PLAN_SLICES];
+};
+
+void plans_init(struct plans *plans, struct manager *manager);
+void plans_deinit(struct plans *plans);
+/* Makes room for so many regions. Called by the loop, under the manager's lock, before one is added. */
+int plans_reserve(struct plans *plans, size_t regions);
+
+/* Resident bytes of what could be dropped in a domain. */
+uint64_t plan_droppable(struct plans *plans, const struct domain *domain);
+/* Plans for a demand and hands the plan out. NULL: nothing to drop was found. */
+struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *demand, uint32_t tick);
+/* Enters what finished slices have freed where it belongs, and makes them free again. */
+void plan_settle(struct plans *plans);
+/* Did a slice that is finished get something done? What turned out to be gone already is progress, too: the next plan does not name it. */
+bool plan_progressed(const struct plan_slice *slice);
+
+#endif

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The controller: how much a look at a domain asks for, and when the next one comes. Time and figures are made up.
+ */
+
+#include "controller.h"
+
+#include <check.h>
+#include <stdlib.h>
+
+#define MIB (UINT64_C(1) << 20)
+#define MS UINT64_C(1000000)
+#define SECOND UINT64_C(1000000000)
+#define PSI_SOME DEMAND_EDGE(DEMAND_PSI_SOME)
+#define PSI_FULL DEMAND_EDGE(DEMAND_PSI_FULL)
+
+static struct controller controller;
+static struct controller_view view;
+
+static void start(void) {
+    controller_init(&controller, 1024 * MIB);
+    controller.limits.reserve = 64 * MIB;
+    view = (struct controller_view){
+        .now = 100 * SECOND, .headroom = UINT64_MAX, .headroom_high = UINT64_MAX, .credit = INT64_MAX};
+}
+
+static struct controller_answer look(void) {
+    struct controller_answer answer = controller_look(&controller, &view);
+
+    view.now += MS;
+    view.edges = 0;
+    view.wanted = 0;
+    return answer;
+}
+
+/* ---- deficits ---- */
+
+START_TEST(test_demand) {
+    view.headroom = 64 * MIB;
+    ck_assert_uint_eq(look().demand, 0);
+    view.headroom = 64 * MIB - 1;
+    ck_assert_uint_eq(look().demand, 1 + 4 * MIB); /* the margin has doubled once */
+    view.headroom = 0;
+    ck_assert_uint_eq(look().demand, 16 * MIB); /* a slice */
+    ck_assert_uint_eq(look().source, DEMAND_SAMPLER);
+    ck_assert_int_eq(look().urgency, URGENCY_LIFE);
+    view.headroom = 32 * MIB;
+    ck_assert_int_eq(look().urgency, URGENCY_STALL);
+    view.edges = PSI_FULL | DEMAND_EDGE(DEMAND_LEVEL);
+    ck_assert_int_eq(look().source, DEMAND_PSI_FULL);
+}
+END_TEST
+
+/* It grows while looks find a deficit, and is small again when they did not for a while. */
+START_TEST(test_margin) {
+    view.headroom = 64 * MIB - 1;
+    for (unsigned i = 1; i < 30; i++)
+        ck_assert_uint_eq(look().demand, i < 3 ? 1 + (2 * MIB << i) : 16 * MIB);
+    view.headroom = 65 * MIB;
+    look();
+    view.headroom = 64 * MIB - 1;
+    ck_assert_uint_eq(look().demand, 16 * MIB);
+    view.headroom = 65 * MIB;
+    view.now += 200 * MS;
+    look();
+    view.headroom = 64 * MIB - 1;
+    ck_assert_uint_eq(look().demand, 1 + 4 * MIB);
+}
+END_TEST
+
+/* memory.high slows down and memory.max kills: a quarter of the reserve before the first, and never in haste. */
+START_TEST(test_high) {
+    struct controller_answer answer;
+
+    view.headroom = 500 * MIB;
+    view.headroom_high = 16 * MIB;
+    ck_assert_uint_eq(look().demand, 0);
+    view.headroom_high = 15 * MIB;
+    answer = look();
+    ck_assert_uint_eq(answer.demand, 5 * MIB);
+    ck_assert_int_eq(answer.urgency, URGENCY_STALL);
+    view.headroom_high = 0;
+    ck_assert_int_eq(look().urgency, URGENCY_STALL);
+    view.headroom = 30 * MIB;
+    ck_assert_int_eq(look().urgency, URGENCY_LIFE);
+}
+END_TEST
+
+/* Who waits at the gate gets room by promises that are taken back, once; then by a drop. */
+START_TEST(test_waiters) {
+    struct controller_answer answer;
+
+    view.headroom = 100 * MIB;
+    view.credit = -MIB;
+    view.commitment = 37 * MIB;
+    view.wanted = MIB;
+    answer = look();
+    ck_assert_uint_eq(answer.demand, 0);
+    ck_assert_uint_eq(answer.take_back, 19 * MIB);
+    view.wanted = MIB;
+    answer = look();
+    ck_assert_uint_eq(answer.demand, 4 * MIB);
+    ck_assert_int_eq(answer.source, DEMAND_GATE);
+    view.credit = 2 * MIB;
+    view.wanted = MIB;
+    ck_assert_uint_eq(look().demand, 0);
+    view.credit = 0;
+    view.commitment = 0;
+    view.wanted = 100 * MIB;
+    ck_assert_uint_eq(look().demand, 16 * MIB);
+}
+END_TEST
+
+/* ---- stalls ---- */
+
+START_TEST(test_stall_far_from_limit) {
+    view.headroom = 300 * MIB;
+    view.edges = PSI_SOME | PSI_FULL;
+    ck_assert_uint_eq(look().share, 0);
+    view.headroom = 200 * MIB;
+    view.edges = PSI_SOME;
+    ck_assert_uint_eq(look().share, 0);
+    view.edges = PSI_FULL;
+    ck_assert_uint_eq(look().share, 16);
+    ck_assert_uint_eq(look().share, 0); /* one edge, one share */
+}
+END_TEST
+
+/* More while it goes on, never more than a twentieth at once, and anew after a pause. */
+START_TEST(test_stall_steps) {
+    view.headroom = 100 * MIB;
+    for (unsigned i = 0; i < 20; i++) {
+        view.edges = PSI_SOME;
+        ck_assert_uint_eq(look().share, i == 0 ? 16 : i == 1 ? 32 : 51);
+        view.now += 2 * SECOND;
+    }
+    view.now += 11 * SECOND;
+    view.edges = PSI_SOME;
+    ck_assert_uint_eq(look().share, 16);
+    ck_assert_uint_le(51 * 20, CONTROLLER_SHARE_WHOLE);
+}
+END_TEST
+
+/* What is wanted again was dropped for nothing. */
+START_TEST(test_stall_backoff) {
+    static const unsigned shares[] = {16, 8, 4, 2, 1, 1, 2};
+
+    view.headroom = 100 * MIB;
+    for (unsigned i = 0; i < 6; i++) {
+        view.edges = PSI_SOME;
+        ck_assert_uint_eq(look().share, shares[i]);
+        view.now += SECOND;
+        view.refaults += 10;
+    }
+    controller.refaults = view.refaults;
+    view.edges = PSI_SOME;
+    ck_assert_uint_eq(look().share, 4); /* a step up and half the backoff */
+}
+END_TEST
+
+/* ---- when ---- */
+
+START_TEST(test_next_look) {
+    view.headroom = 0;
+    ck_assert_uint_eq(look().next, MS);
+    view.headroom = 64 * MIB;
+    ck_assert_uint_eq(look().next, MS);
+    view.headroom = 128 * MIB;
+    ck_assert_uint_eq(look().next, 62500000);
+    view.commitment = 32 * (int64_t)MIB;
+    ck_assert_uint_eq(look().next, 31250000);
+    view.commitment = INT64_MAX;
+    ck_assert_uint_eq(look().next, MS);
+    view.commitment = -1;
+    view.headroom = 100000 * MIB;
+    ck_assert_uint_eq(look().next, SECOND);
+    view.headroom_high = 16 * MIB + 512 * MIB;
+    ck_assert_uint_eq(look().next, SECOND / 2);
+    controller.limits.fill_rate = 0;
+    ck_assert_uint_eq(look().next, SECOND);
+}
+END_TEST
+
+START_TEST(test_auto_reserve) {
+    ck_assert_uint_eq(controller_auto_reserve(1000 * MIB, UINT64_MAX), 6 * MIB);
+    ck_assert_uint_eq(controller_auto_reserve(100 * MIB, UINT64_MAX), 4 * MIB);
+    ck_assert_uint_eq(controller_auto_reserve(100000 * MIB, 256 * MIB), 32 * MIB);
+    ck_assert_uint_eq(controller_auto_reserve(0, 8 * MIB), MIB); /* of a small limit an eighth, not 4 MiB */
+}
+END_TEST
+
+int main(void) {
+    const TTest *tests[] = {
+        test_demand,      test_margin,        test_high,      test_waiters,     test_stall_far_from_limit,
+        test_stall_steps, test_stall_backoff, test_next_look, test_auto_reserve};
+    Suite *suite = suite_create("controller");
+    TCase *tcase = tcase_create("controller");
+    SRunner *runner;
+    int failed;
+
+    tcase_add_checked_fixture(tcase, start, NULL);
+    for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++)
+        tcase_add_test(tcase, tests[i]);
+    suite_add_tcase(suite, tcase);
+    runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
