@@ -237,9 +237,11 @@ uint64_t domain_threshold(const struct domain *domain) {
                : 0;
 }
 
-/* By more than a sixteenth: a threshold is not worth a system call for less. */
-static bool differs(uint64_t a, uint64_t b) {
-    return (a > b ? a - b : b - a) > a / 16;
+/* A new one takes some system calls, so it is made for a sixteenth and no less. */
+bool domain_is_off_threshold(const struct domain *domain) {
+    uint64_t is = domain->threshold, wanted = domain_threshold(domain);
+
+    return (is > wanted ? is - wanted : wanted - is) > is / 16;
 }
 
 void domain_take_look(struct domains *domains, struct domain *domain) {
@@ -258,6 +260,6 @@ void domain_take_look(struct domains *domains, struct domain *domain) {
     if (headroom != CGROUP_NO_LIMIT)
         credit = (int64_t)headroom - atomic_load(&domain->commitment) - (int64_t)limits->reserve;
     atomic_store(&domain->credit, credit);
-    if (domain->source && differs(domain->threshold, domain_threshold(domain)))
+    if (domain->source && domain_is_off_threshold(domain))
         domains_wake_loop(domains);
 }

@@ -56,6 +56,8 @@ struct domains {
     struct domain_list retired; /* without reference, and still with a source: for the loop to close and free */
     int wake_fd;                /* eventfd: the loop shall look after the sources; -1: there are none */
     bool changed;               /* some domain's source has to be made anew, or closed */
+    uint32_t missing;           /* DEMAND_EDGE() of sources that some cgroup should have had; of the loop */
+    int missing_error;          /* errno: why not */
     uint64_t next_id;
     uint64_t fill_rate;
     uint64_t machine_reserve, cgroup_reserve; /* CONFIG_AUTO, or configured */
@@ -93,5 +95,7 @@ uint64_t domain_headroom(const struct domain *domain);
  * cache hides the approach, does not matter then.
  */
 uint64_t domain_threshold(const struct domain *domain);
+/* Does its source watch for another one, by more than it is worth? */
+bool domain_is_off_threshold(const struct domain *domain);
 
 #endif

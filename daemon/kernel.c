@@ -21,6 +21,8 @@
 
 #include "kernel.h"
 
+#include "psi.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
@@ -193,13 +195,8 @@ static void probe_uring(struct kernel *kernel) {
 }
 
 static void probe_psi(struct kernel *kernel) {
-    static const char path[] = "/proc/pressure/memory";
-    int fd;
+    int fd = psi_open(AT_FDCWD, "/proc/pressure/memory", PSI_SOME, &kernel->psi_short);
 
-    fd = kernel_psi_open(path, 50000, 500000);
-    kernel->psi_short = fd >= 0;
-    if (fd < 0)
-        fd = kernel_psi_open(path, 150000, 2000000);
     kernel->psi_error = fd < 0 ? fd : 0;
     close_fd(&fd);
 }
@@ -241,26 +238,6 @@ static void read_settings(struct kernel *kernel) {
     kernel->numa = strpbrk(line, ",-") != NULL;
     read_setting("/sys/kernel/mm/transparent_hugepage/enabled", line, sizeof(line));
     kernel->thp_always = strstr(line, "[always]") != NULL;
-}
-
-int kernel_psi_open(const char *path, uint64_t stall_us, uint64_t window_us) {
-    char text[64];
-    int fd;
-    int n;
-    int r = 0;
-
-    fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    n = snprintf(text, sizeof(text), "some %llu %llu", (unsigned long long)stall_us, (unsigned long long)window_us);
-    /* The kernel cuts the last byte of what is written, expecting the NUL. */
-    if (write(fd, text, (size_t)n + 1) < 0)
-        r = -errno;
-    if (r < 0) {
-        close(fd);
-        return r;
-    }
-    return fd;
 }
 
 /* ---- fill rates ---- */

@@ -41,9 +41,6 @@ struct kernel {
 int kernel_init(struct kernel *kernel);
 void kernel_deinit(struct kernel *kernel);
 
-/* Opens a PSI trigger on /proc/pressure/memory: stall_us of some stall in window_us. Descriptor (poll for POLLPRI), or negative errno. */
-int kernel_psi_open(const char *path, uint64_t stall_us, uint64_t window_us);
-
 /* Data object of size bytes: an O_TMPFILE file on the private tmpfs, else a sealed memfd (SHRINK|GROW|SEAL). Read-write CLOEXEC. */
 int kernel_data_object(const struct kernel *kernel, uint64_t size, bool huge, int *ret_fd);
 /* Checks an object that a client hands back: a regular tmpfs file, of at least size bytes, open read-write. 0 or negative errno. */

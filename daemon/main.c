@@ -87,13 +87,6 @@ static void raise_descriptor_limit(void) {
     }
 }
 
-static int open_psi(const struct kernel *kernel) {
-    if (kernel->psi_error != 0)
-        return -1;
-    return kernel->psi_short ? kernel_psi_open("/proc/pressure/memory", 50000, 500000)
-                             : kernel_psi_open("/proc/pressure/memory", 150000, 2000000);
-}
-
 static void log_start(struct manager *manager, const char *capabilities) {
     struct drp_wire_status_reply status = {0};
     char *line, *rest = status.notes;
@@ -115,7 +108,7 @@ static int serve(struct manager *manager, const struct config_source *source) {
     r = uv_loop_init(&loop);
     if (r < 0)
         return r;
-    r = server_init(&server, &loop, manager, open_psi(&manager->kernel));
+    r = server_init(&server, &loop, manager);
     if (r < 0)
         return r;
     r = privs_drop(capabilities, sizeof(capabilities));

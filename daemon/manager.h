@@ -5,6 +5,7 @@
 #include "budget.h"
 #include "config.h"
 #include "decision.h"
+#include "demand.h"
 #include "domain.h"
 #include "kernel.h"
 #include "pages.h"
@@ -45,8 +46,9 @@ struct manager {
     int clock_fd; /* read-only, for clients */
 
     struct pressure pressure;
-    struct decisions decisions; /* under the lock */
-    struct budgets budgets;     /* under the lock */
+    uint64_t edges[DEMAND_SOURCE_MAX + 1]; /* how often each source has fired; of the loop */
+    struct decisions decisions;            /* under the lock */
+    struct budgets budgets;                /* under the lock */
 };
 
 /* config is borrowed. Measures the kernel; may take 100 ms. */

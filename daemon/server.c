@@ -448,18 +448,10 @@ static void server_woken(uv_poll_t *poll, int status, int events) {
     (void)events;
     manager_dispatch(server->manager);
     vet_tidy(&server->vets);
+    sources_tidy(&server->sources);
     if (atomic_exchange(&server->manager->pressure.quarantines, false))
         server_check_quarantine(server);
     server_tidy_endings(server);
-}
-
-static void server_psi(uv_poll_t *poll, int status, int events) {
-    struct server *server = poll->data;
-
-    if (status < 0)
-        uv_poll_stop(poll);
-    else if (events & UV_PRIORITIZED)
-        pressure_edge(&server->manager->pressure, server->manager->domains.machine, DEMAND_PSI_SOME);
 }
 
 static void server_tidy(uv_timer_t *timer) {
@@ -532,11 +524,10 @@ static int server_bind(struct server *server) {
     return r;
 }
 
-int server_init(struct server *server, uv_loop_t *loop, struct manager *manager, int psi_fd) {
+int server_init(struct server *server, uv_loop_t *loop, struct manager *manager) {
     int r;
 
-    *server =
-        (struct server){.loop = loop, .manager = manager, .config = manager->config, .socket = -1, .psi_fd = psi_fd};
+    *server = (struct server){.loop = loop, .manager = manager, .config = manager->config, .socket = -1};
     LIST_INIT(&server->connections);
     LIST_INIT(&server->endings);
     LIST_INIT(&server->vets);
@@ -553,11 +544,7 @@ int server_init(struct server *server, uv_loop_t *loop, struct manager *manager,
     uv_signal_init(loop, &server->interrupt);
     server->listener.data = server->wake.data = server->tidy.data = server->terminate.data = server->interrupt.data =
         server;
-    if (psi_fd >= 0) {
-        uv_poll_init(loop, &server->psi, psi_fd);
-        server->psi.data = server;
-    }
-    return 0;
+    return sources_init(&server->sources, loop, manager);
 }
 
 int server_start(struct server *server) {
@@ -568,18 +555,17 @@ int server_start(struct server *server) {
         r = uv_signal_start(&server->interrupt, server_signalled, SIGINT);
     if (r >= 0)
         r = uv_poll_start(&server->wake, UV_READABLE, server_woken);
-    if (r >= 0 && server->psi_fd >= 0)
-        r = uv_poll_start(&server->psi, UV_PRIORITIZED, server_psi);
     if (r >= 0)
         r = uv_poll_start(&server->listener, UV_READABLE, server_accept);
     server->accepting = true;
+    sources_watch(&server->sources, server->manager->domains.machine);
     return r;
 }
 
-static void close_descriptor(uv_handle_t *handle) {
+static void listener_closed(uv_handle_t *handle) {
     struct server *server = handle->data;
 
-    close(handle == (uv_handle_t *)&server->listener ? server->socket : server->psi_fd);
+    close(server->socket);
 }
 
 void server_end(struct server *server) {
@@ -589,11 +575,10 @@ void server_end(struct server *server) {
         return;
     server->ended = true;
     unlink(server->config->socket_path);
-    uv_close((uv_handle_t *)&server->listener, close_descriptor);
+    uv_close((uv_handle_t *)&server->listener, listener_closed);
     uv_close((uv_handle_t *)&server->terminate, NULL);
     uv_close((uv_handle_t *)&server->interrupt, NULL);
-    if (server->psi_fd >= 0)
-        uv_close((uv_handle_t *)&server->psi, close_descriptor);
+    sources_end(&server->sources);
     while ((connection = LIST_FIRST(&server->connections)))
         connection_end(connection, NULL);
     uv_timer_start(&server->tidy, server_tidy, 0, SERVER_TIDY_MS);

@@ -4,6 +4,7 @@
 
 #include "channel.h"
 #include "manager.h"
+#include "source.h"
 #include "vet.h"
 
 #include <stdbool.h>
@@ -56,10 +57,9 @@ struct server {
     int socket;
     uv_poll_t listener;
     uv_poll_t wake;
-    uv_poll_t psi;
+    struct sources sources;
     uv_timer_t tidy; /* runs while there are endings, or sockets could not be accepted */
     uv_signal_t terminate, interrupt;
-    int psi_fd;
     bool accepting;
     bool ended;
     struct connection_list connections;
@@ -69,8 +69,8 @@ struct server {
     struct vet_list vets;
 };
 
-/* Binds and listens; errors are logged, with the way out. psi_fd: a PSI trigger (consumed), or negative. */
-int server_init(struct server *server, uv_loop_t *loop, struct manager *manager, int psi_fd);
+/* Binds and listens; errors are logged, with the way out. */
+int server_init(struct server *server, uv_loop_t *loop, struct manager *manager);
 /* Starts to accept. After privileges are dropped. */
 int server_start(struct server *server);
 /* Closes everything and removes the socket; the loop then runs out of handles when all sessions have ended. */

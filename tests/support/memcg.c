@@ -106,11 +106,34 @@ static bool find_hierarchy(char *path, size_t size, int *ret_version) {
     return found;
 }
 
+bool memcg_set(const struct memcg *memcg, const char *name, uint64_t value) {
+    char text[32];
+
+    snprintf(text, sizeof(text), "%" PRIu64, value);
+    return file_write(memcg->path, name, text);
+}
+
+static bool make_folder(const struct memcg *memcg, const char **ret_reason) {
+    bool v1 = memcg->version == 1;
+
+    if (mkdir(memcg->path, 0755) < 0) {
+        *ret_reason = "no right to make a memory cgroup";
+        return false;
+    }
+    if (!memcg_set(memcg, v1 ? "memory.limit_in_bytes" : "memory.max", memcg->limit)) {
+        rmdir(memcg->path);
+        *ret_reason = "the memory controller is not enabled at the root";
+        return false;
+    }
+    memcg_set(memcg, v1 ? "memory.memsw.limit_in_bytes" : "memory.swap.max", v1 ? memcg->limit : 0);
+    return true;
+}
+
 bool memcg_make(struct memcg *memcg, uint64_t limit, const char **ret_reason) {
     static unsigned count;
-    char root[192], text[32];
+    char root[192];
 
-    *memcg = (struct memcg){0};
+    *memcg = (struct memcg){.limit = limit};
     if (!find_hierarchy(root, sizeof(root), &memcg->version)) {
         *ret_reason = "no memory controller is mounted";
         return false;
@@ -118,23 +141,28 @@ bool memcg_make(struct memcg *memcg, uint64_t limit, const char **ret_reason) {
     if (memcg->version == 2)
         file_write(root, "cgroup.subtree_control", "+memory");
     snprintf(memcg->path, sizeof(memcg->path), "%s/droppable-test-%d-%u", root, (int)getpid(), count++);
-    if (mkdir(memcg->path, 0755) < 0) {
-        *ret_reason = "no right to make a memory cgroup";
-        return false;
-    }
-    snprintf(text, sizeof(text), "%" PRIu64, limit);
-    if (!file_write(memcg->path, memcg->version == 1 ? "memory.limit_in_bytes" : "memory.max", text)) {
-        rmdir(memcg->path);
-        *ret_reason = "the memory controller is not enabled at the root";
-        return false;
-    }
-    file_write(memcg->path, memcg->version == 1 ? "memory.memsw.limit_in_bytes" : "memory.swap.max",
-               memcg->version == 1 ? text : "0");
-    return true;
+    return make_folder(memcg, ret_reason);
+}
+
+void memcg_make_again(const struct memcg *memcg) {
+    const char *reason = "";
+
+    ck_assert_msg(make_folder(memcg, &reason), "%s: %s", memcg->path, reason);
+}
+
+void memcg_take(const struct memcg *memcg, pid_t pid) {
+    char text[32];
+
+    snprintf(text, sizeof(text), "%d", (int)pid);
+    ck_assert_msg(file_write(memcg->path, "cgroup.procs", text), "%s: %s", memcg->path, strerror(errno));
 }
 
 void memcg_enter(const struct memcg *memcg) {
-    ck_assert_msg(file_write(memcg->path, "cgroup.procs", "0"), "%s: %s", memcg->path, strerror(errno));
+    memcg_take(memcg, 0);
+}
+
+const char *memcg_name(const struct memcg *memcg) {
+    return strrchr(memcg->path, '/');
 }
 
 /* ---- figures ---- */

@@ -10,6 +10,7 @@
 
 struct memcg {
     int version;
+    uint64_t limit;
     char path[256]; /* directory */
 };
 
@@ -17,6 +18,14 @@ struct memcg {
 bool memcg_make(struct memcg *memcg, uint64_t limit, const char **ret_reason);
 /* Moves the calling process into it. */
 void memcg_enter(const struct memcg *memcg);
+/* Moves another one. */
+void memcg_take(const struct memcg *memcg, pid_t pid);
+/* Writes a file of it (without the folder); false: there is none, or the value is refused. */
+bool memcg_set(const struct memcg *memcg, const char *name, uint64_t value);
+/* Its path as /proc/PID/cgroup and the service tell it. */
+const char *memcg_name(const struct memcg *memcg);
+/* Makes it again after its removal. */
+void memcg_make_again(const struct memcg *memcg);
 uint64_t memcg_usage(const struct memcg *memcg);
 /* limit - usage + inactive_file + active_file / 2 */
 uint64_t memcg_headroom(const struct memcg *memcg);

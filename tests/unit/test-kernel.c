@@ -11,6 +11,7 @@
 
 #include "kernel.h"
 #include "privs.h"
+#include "psi.h"
 
 #include <check.h>
 #include <errno.h>
@@ -126,15 +127,19 @@ START_TEST(test_init) {
 END_TEST
 
 START_TEST(test_psi_open) {
-    int fd = kernel_psi_open("/proc/pressure/memory", 150000, 2000000);
+    bool is_short = !kernel.psi_short;
 
-    ck_assert((fd >= 0) == (kernel.psi_error == 0));
-    if (fd >= 0) {
+    for (enum psi_level level = PSI_SOME; level <= PSI_FULL; level++) {
+        int fd = psi_open(AT_FDCWD, "/proc/pressure/memory", level, &is_short);
+
+        ck_assert((fd >= 0) == (kernel.psi_error == 0));
+        if (fd < 0)
+            continue;
         ck_assert(is_cloexec(fd));
+        ck_assert(is_short == kernel.psi_short);
         close(fd);
-        ck_assert_int_eq(kernel_psi_open("/proc/pressure/memory", 3000000, 2000000), -EINVAL);
     }
-    ck_assert_int_eq(kernel_psi_open("/nonexistent", 150000, 2000000), -ENOENT);
+    ck_assert_int_eq(psi_open(AT_FDCWD, "/nonexistent", PSI_SOME, &is_short), -ENOENT);
 }
 END_TEST
 

@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Sources of pressure beside the sampler. A source watches one domain:
+ *
+ *   the machine    /proc/pressure/memory, two triggers (psi.c)
+ *   a v2 cgroup    memory.pressure, two triggers; memory.events
+ *   a v1 cgroup    by eventfds: a threshold of memory.usage_in_bytes, two levels of memory.pressure_level
+ *
+ * What fires only tells the pressure thread to look at this domain, and why. None of it is needed: where something cannot be had, it is
+ * noted in domains.missing, and the sampler sees the same a little later.
+ *
+ * Each cgroup is watched for itself, since all its ancestors are domains, too: of memory.events the local counts, of pressure_level the local
+ * mode. Otherwise a small cgroup at its limit would have all above it looked at, which have plenty. (memory.events has the counts of
+ * descendants since Linux 5.2, the version that brought memory.events.local; before, it is local itself.)
+ *
+ * Lives: a source belongs to the loop, which alone makes and closes it, and frees it when the last handle is closed. It points to its domain, and a
+ * domain with a source is freed by the loop only (domain.c): so no event finds a domain that is gone, and no lock is taken for it.
+ * domain->source and what belongs to it change under the manager's lock, as others read them; no file is opened, written or closed
+ * under it, as that can take the kernel's cgroup lock, or a thread of the kernel to be made.
+ *
+ * No timer runs while nothing fires. PSI fires once a window and memory.events every 10 ms at most, as the kernel sees to itself. v1's eventfds
+ * fire with every crossing, 2000 times a second around a threshold, so they rest for 10 ms after each time.
+ */
+
+#include "source.h"
+
+#include "container.h"
+#include "log.h"
+#include "manager.h"
+#include "psi.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define SOURCE_REST_MS 10
+#define SOURCE_FILES 3
+
+struct source_file {
+    uv_poll_t poll;
+    struct source *source;
+    enum demand_source what; /* DEMAND_HIGH: memory.events, which tells of DEMAND_MAX, too */
+    int fd;
+    bool resting;
+};
+
+struct source {
+    LIST_ENTRY(source) link;
+    struct sources *sources;
+    struct domain *domain;
+    struct source_file files[SOURCE_FILES];
+    unsigned n_files;            /* handles that are open, or being closed */
+    struct cgroup_events events; /* as of the last time */
+};
+
+/* ---- what fires ---- */
+
+static void tell(struct source *source, enum demand_source what) {
+    static const char *const names[] = {
+        [DEMAND_PSI_SOME] = "PSI: some stall",          [DEMAND_PSI_FULL] = "PSI: full stall",
+        [DEMAND_HIGH] = "memory.high was crossed",      [DEMAND_MAX] = "the limit was met",
+        [DEMAND_THRESHOLD] = "usage is near the limit", [DEMAND_LEVEL] = "reclaim has trouble",
+    };
+    struct manager *manager = source->sources->manager;
+
+    log_debug("domain '%s': %s", source->domain->path, names[what]);
+    manager->edges[what]++;
+    pressure_edge(&manager->pressure, source->domain, what);
+}
+
+static int read_events(int fd, struct cgroup_events *ret) {
+    char text[512];
+    ssize_t n = pread(fd, text, sizeof(text), 0); /* also makes the file wait for the next event */
+
+    return n < 0 ? -errno : cgroup_parse_events(text, (size_t)n, ret);
+}
+
+static int tell_events(struct source_file *file) {
+    struct source *source = file->source;
+    struct cgroup_events old = source->events;
+    int r;
+
+    r = read_events(file->fd, &source->events);
+    if (r < 0)
+        return r;
+    if (source->events.max != old.max || source->events.oom != old.oom || source->events.oom_kill != old.oom_kill)
+        tell(source, DEMAND_MAX);
+    else if (source->events.high != old.high)
+        tell(source, DEMAND_HIGH);
+    return 0;
+}
+
+static void file_ready(uv_poll_t *poll, int status, int events);
+
+static void sources_rested(uv_timer_t *timer) {
+    struct sources *sources = container_of(timer, struct sources, rest);
+    struct source *source;
+
+    LIST_FOREACH (source, &sources->list, link)
+        for (unsigned i = 0; i < source->n_files; i++)
+            if (source->files[i].resting) {
+                source->files[i].resting = false;
+                uv_poll_start(&source->files[i].poll, UV_READABLE, file_ready);
+            }
+}
+
+static int tell_eventfd(struct source_file *file) {
+    struct sources *sources = file->source->sources;
+    uint64_t count;
+
+    if (read(file->fd, &count, sizeof(count)) < 0)
+        return -errno;
+    tell(file->source, file->what);
+    file->resting = true;
+    uv_poll_stop(&file->poll);
+    return uv_is_active((uv_handle_t *)&sources->rest)
+               ? 0
+               : uv_timer_start(&sources->rest, sources_rested, SOURCE_REST_MS, 0);
+}
+
+/* A file of a cgroup that was removed is ready for ever. */
+static int tell_psi(struct source_file *file) {
+    char byte;
+
+    if (pread(file->fd, &byte, sizeof(byte), 0) < 0)
+        return -errno;
+    tell(file->source, file->what);
+    return 0;
+}
+
+static void file_ready(uv_poll_t *poll, int status, int events) {
+    struct source_file *file = container_of(poll, struct source_file, poll);
+    int r = status;
+
+    if (r >= 0 && (events & UV_READABLE))
+        r = tell_eventfd(file);
+    else if (r >= 0 && file->what == DEMAND_HIGH)
+        r = tell_events(file);
+    else if (r >= 0)
+        r = tell_psi(file);
+    if (r < 0) { /* gone, most likely: the next look will see */
+        uv_poll_stop(poll);
+        pressure_kick(&file->source->sources->manager->pressure);
+    }
+}
+
+/* ---- opening ---- */
+
+/* Takes fd over, which may be an error: 0, or that. */
+static int add_file(struct source *source, enum demand_source what, int fd, int events) {
+    struct source_file *file = &source->files[source->n_files];
+    int r = fd;
+
+    if (r >= 0)
+        r = uv_poll_init(source->sources->loop, &file->poll, fd);
+    if (r >= 0) {
+        file->source = source;
+        file->what = what;
+        file->fd = fd;
+        source->n_files++;
+        return uv_poll_start(&file->poll, events, file_ready);
+    }
+    if (fd >= 0)
+        close(fd);
+    return r;
+}
+
+/* v1: an eventfd that the kernel writes to, or negative errno. */
+static int open_v1_event(int directory, const char *name, const char *arguments) {
+    int control = openat(directory, "cgroup.event_control", O_WRONLY | O_CLOEXEC);
+    int file = openat(directory, name, O_RDONLY | O_CLOEXEC);
+    int event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    char text[96];
+    int r = -errno;
+
+    if (control >= 0 && file >= 0 && event >= 0) {
+        snprintf(text, sizeof(text), "%d %d %s", event, file, arguments);
+        r = write(control, text, strlen(text)) < 0 ? -errno : event;
+    }
+    if (control >= 0)
+        close(control);
+    if (file >= 0)
+        close(file);
+    if (r < 0 && event >= 0)
+        close(event);
+    return r;
+}
+
+static int open_level(int directory, const char *level) {
+    char arguments[32];
+    int fd;
+
+    snprintf(arguments, sizeof(arguments), "%s,local", level);
+    fd = open_v1_event(directory, "memory.pressure_level", arguments);
+    return fd == -EINVAL ? open_v1_event(directory, "memory.pressure_level", level) : fd; /* before Linux 4.13 */
+}
+
+/* The source is there, or it is noted why not. */
+static void note_result(struct source *source, int r, uint32_t edges, uint32_t *sources) {
+    struct domains *domains = source->domain->domains;
+
+    if (r >= 0)
+        *sources |= edges;
+    else if (source->domain->parent) {
+        domains->missing |= edges;
+        domains->missing_error = -r;
+    }
+}
+
+static uint32_t watch_psi(struct source *source, int directory, const char *path) {
+    uint32_t sources = 0;
+    bool is_short;
+
+    note_result(source,
+                add_file(source, DEMAND_PSI_SOME, psi_open(directory, path, PSI_SOME, &is_short), UV_PRIORITIZED),
+                DEMAND_EDGE(DEMAND_PSI_SOME), &sources);
+    note_result(source,
+                add_file(source, DEMAND_PSI_FULL, psi_open(directory, path, PSI_FULL, &is_short), UV_PRIORITIZED),
+                DEMAND_EDGE(DEMAND_PSI_FULL), &sources);
+    return sources;
+}
+
+static uint32_t watch_v2(struct source *source, int directory) {
+    uint32_t sources = watch_psi(source, directory, "memory.pressure");
+    int fd = openat(directory, "memory.events.local", O_RDONLY | O_CLOEXEC), r;
+
+    if (fd < 0)
+        fd = openat(directory, "memory.events", O_RDONLY | O_CLOEXEC);
+    r = fd < 0 ? -errno : read_events(fd, &source->events);
+    if (r >= 0)
+        r = add_file(source, DEMAND_HIGH, fd, UV_PRIORITIZED);
+    else if (fd >= 0)
+        close(fd);
+    note_result(source, r, DEMAND_EDGE(DEMAND_HIGH) | DEMAND_EDGE(DEMAND_MAX), &sources);
+    return sources;
+}
+
+/* Critical is said when hardly anything can be reclaimed, right before the OOM killer: as bad as meeting memory.max. */
+static uint32_t watch_v1(struct source *source, int directory, uint64_t threshold) {
+    uint32_t sources = 0;
+    char text[32];
+
+    snprintf(text, sizeof(text), "%" PRIu64, threshold);
+    if (threshold > 0)
+        note_result(
+            source,
+            add_file(source, DEMAND_THRESHOLD, open_v1_event(directory, "memory.usage_in_bytes", text), UV_READABLE),
+            DEMAND_EDGE(DEMAND_THRESHOLD), &sources);
+    note_result(source, add_file(source, DEMAND_LEVEL, open_level(directory, "medium"), UV_READABLE),
+                DEMAND_EDGE(DEMAND_LEVEL), &sources);
+    note_result(source, add_file(source, DEMAND_MAX, open_level(directory, "critical"), UV_READABLE),
+                DEMAND_EDGE(DEMAND_MAX), &sources);
+    return sources;
+}
+
+/* ---- life ---- */
+
+static void file_closed(uv_handle_t *handle) {
+    struct source_file *file = container_of((uv_poll_t *)handle, struct source_file, poll);
+    struct source *source = file->source;
+
+    close(file->fd);
+    if (--source->n_files == 0)
+        free(source);
+}
+
+/* Under the manager's lock. */
+static void source_close(struct source *source) {
+    unsigned n = source->n_files;
+
+    source->domain->source = NULL;
+    source->domain->sources = 0;
+    LIST_REMOVE(source, link);
+    for (unsigned i = 0; i < n; i++)
+        uv_close((uv_handle_t *)&source->files[i].poll, file_closed);
+    if (n == 0)
+        free(source);
+}
+
+static void source_new(struct sources *sources, struct domain *domain) {
+    struct manager *manager = sources->manager;
+    struct source *source = calloc(1, sizeof(*source));
+    uint64_t threshold;
+    uint32_t bits = 0;
+    char path[256];
+    int directory = -1;
+    bool gone;
+
+    if (!source)
+        return;
+    source->sources = sources;
+    source->domain = domain;
+    pthread_mutex_lock(&manager->lock);
+    gone = domain->gone;
+    threshold = domain_threshold(domain);
+    if (domain->cgroup)
+        directory = fcntl(cgroup_directory(domain->cgroup), F_DUPFD_CLOEXEC, 0);
+    pthread_mutex_unlock(&manager->lock);
+    if (gone) {
+        free(source);
+        return;
+    }
+
+    snprintf(path, sizeof(path), "%s/pressure/memory", manager->domains.roots.proc);
+    if (!domain->parent)
+        bits = watch_psi(source, AT_FDCWD, path);
+    else if (directory >= 0)
+        bits = domain->version == 1 ? watch_v1(source, directory, threshold) : watch_v2(source, directory);
+    if (directory >= 0)
+        close(directory);
+
+    pthread_mutex_lock(&manager->lock);
+    LIST_INSERT_HEAD(&sources->list, source, link);
+    domain->source = source;
+    domain->sources = bits;
+    domain->threshold = threshold;
+    pthread_mutex_unlock(&manager->lock);
+}
+
+int sources_init(struct sources *sources, uv_loop_t *loop, struct manager *manager) {
+    *sources = (struct sources){.loop = loop, .manager = manager};
+    LIST_INIT(&sources->list);
+    return uv_timer_init(loop, &sources->rest);
+}
+
+void sources_watch(struct sources *sources, struct domain *domain) {
+    for (; domain && !sources->ended; domain = domain->parent)
+        if (!domain->source)
+            source_new(sources, domain);
+}
+
+/* Closes what watches a domain that is gone, or watches it for the wrong threshold. That domain, with a reference, or NULL. */
+static struct domain *close_one(struct sources *sources) {
+    struct source *source;
+
+    LIST_FOREACH (source, &sources->list, link)
+        if (source->domain->gone || domain_is_off_threshold(source->domain)) {
+            struct domain *domain = source->domain;
+
+            source_close(source);
+            domain->refs++;
+            return domain;
+        }
+    return NULL;
+}
+
+void sources_tidy(struct sources *sources) {
+    struct domains *domains = &sources->manager->domains;
+    struct domain *domain;
+
+    pthread_mutex_lock(&sources->manager->lock);
+    if (domains->changed) {
+        domains->changed = false;
+        while ((domain = domains_take_retired(domains))) {
+            source_close(domain->source);
+            domain_free(domain);
+        }
+        while ((domain = close_one(sources))) {
+            pthread_mutex_unlock(&sources->manager->lock);
+            sources_watch(sources, domain);
+            pthread_mutex_lock(&sources->manager->lock);
+            domain_unref(domain);
+        }
+    }
+    pthread_mutex_unlock(&sources->manager->lock);
+}
+
+void sources_end(struct sources *sources) {
+    sources->ended = true;
+    sources_tidy(sources);
+    pthread_mutex_lock(&sources->manager->lock);
+    while (!LIST_EMPTY(&sources->list))
+        source_close(LIST_FIRST(&sources->list));
+    pthread_mutex_unlock(&sources->manager->lock);
+    uv_close((uv_handle_t *)&sources->rest, NULL);
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_DAEMON_SOURCE_H
+#define DROPPABLE_DAEMON_SOURCE_H
+
+/* What watches domains by the kernel's own events. Of the loop, all of it. */
+
+#include <stdbool.h>
+#include <sys/queue.h>
+#include <uv.h>
+
+struct domain;
+struct manager;
+struct source;
+
+struct sources {
+    uv_loop_t *loop;
+    struct manager *manager;
+    uv_timer_t rest; /* runs only while some file rests after it has fired */
+    bool ended;
+    LIST_HEAD(source_list, source) list;
+};
+
+int sources_init(struct sources *sources, uv_loop_t *loop, struct manager *manager);
+/* Watches the domain and its ancestors, those that are not watched yet. The caller has a reference, and not the manager's lock. */
+void sources_watch(struct sources *sources, struct domain *domain);
+/* When manager.wake_fd was readable: domains that are gone or retired are let go of, thresholds are moved. */
+void sources_tidy(struct sources *sources);
+/* Closes all of it; nothing is watched any more. */
+void sources_end(struct sources *sources);
+
+#endif
