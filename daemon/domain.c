@@ -210,7 +210,8 @@ static void domain_look_cgroup(struct domain *domain) {
     int r = -EACCES;
 
     if (domain->cgroup)
-        r = cgroup_read(domain->cgroup, domain->controller.limits.reserve + domain->controller.limits.margin, &domain->look);
+        r = cgroup_read(domain->cgroup, domain->controller.limits.reserve + domain->controller.limits.margin,
+                        &domain->look);
     if (r == -ENODEV)
         domain_note_gone(domain);
     if (r < 0)
