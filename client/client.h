@@ -69,7 +69,10 @@ struct drp_region {
     uint64_t chunk_base;
     uint64_t chunk_total;
     uint64_t granted;
-    uint8_t priority;
+    /* As asked for, so that the next daemon hears of it, too. request_lock to write; the watcher reads once that is lost */
+    _Atomic uint64_t budget; /* 0: none */
+    _Atomic uint32_t share;  /* 0: the default */
+    _Atomic uint8_t priority;
     bool known;          /* the daemon at drp.link has it under id; under request_lock */
     _Atomic uint64_t id; /* changes when a new daemon takes the region */
     _Atomic uint32_t interception;
@@ -94,6 +97,7 @@ struct drp {
     pthread_t watcher;
     bool watching; /* watcher is a thread to be joined */
     _Atomic uint64_t reconnects;
+    _Atomic uint64_t budget;       /* of this process, as asked for; 0: as configured. request_lock to write */
     _Atomic uint32_t interception; /* enum drp_interception of the session */
     _Atomic int interception_error;
 };
@@ -146,6 +150,13 @@ int context_settle(struct drp *d, struct link *link);
  */
 int context_lock(struct drp *d);
 void context_unlock(struct drp *d);
+
+/* ---- limits.c ---- */
+
+/* Tells the daemon at link of the budget that this process asked for, if it did. What it refuses is not asked again. */
+int limits_hand_over(struct drp *d, struct link *link);
+/* Why a region was refused for a quota, as far as the daemon says. Under request_lock. */
+int limits_explain(struct drp *d, int error, size_t size);
 
 /* ---- region.c ---- */
 

@@ -203,7 +203,8 @@ int context_settle(struct drp *d, struct link *link) {
     else if (atomic_load(&d->interception_error) == 0)
         atomic_store(&d->interception_error, r < 0 ? r : -EOPNOTSUPP);
     atomic_store(&d->interception, interception);
-    return 0;
+    r = limits_hand_over(d, link);
+    return is_fatal(r) ? r : 0;
 }
 
 /* request_lock held, or nobody else has d yet. */

@@ -98,7 +98,10 @@ SLOW static int pin_slow(struct pins *p, size_t chunk, uint32_t count, uint32_t 
     }
     if (atomic_load_explicit(&p->state->flags, memory_order_relaxed) & DRP_STATE_PINS_CLOSED) {
         atomic_fetch_sub_explicit(&cell->count, 1, memory_order_release);
-        return error_detail(-EDQUOT, "the quota of pinned memory is used up: unpin something first");
+        return error_detail(
+            -EDQUOT,
+            "the quota of pinned memory of this process or its user is used up (PinnedPerClient=, PinnedPerUser=): unpin "
+            "something first");
     }
     for (;;) {
         generation = settle(p, atomic_load_explicit(&p->generations[chunk], memory_order_seq_cst));
@@ -213,6 +216,14 @@ int pins_unpin(struct pins *p, size_t offset, size_t length) {
     return unpin(p, offset, length);
 }
 
+int pins_touch(struct pins *p, size_t offset, size_t length) {
+    if (UNLIKELY(outside(p, offset, length)))
+        return fail_range(p, offset, length);
+    for (size_t chunk = first_chunk(p, offset); chunk <= last_chunk(p, offset, length); chunk++)
+        touch(p, &p->cells[chunk]);
+    return 0;
+}
+
 uint64_t pins_generation(const struct pins *p, size_t offset, size_t length) {
     uint64_t sum = 0;
 
@@ -314,6 +325,10 @@ int drp_pin(struct drp_region *r, size_t offset, size_t length, uint64_t *ret_ge
 
 int drp_unpin(struct drp_region *r, size_t offset, size_t length) {
     return unpin(&r->pins, offset, length);
+}
+
+int drp_touch(struct drp_region *r, size_t offset, size_t length) {
+    return pins_touch(&r->pins, offset, length);
 }
 
 uint64_t drp_generation(const struct drp_region *r, size_t offset, size_t length) {

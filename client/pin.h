@@ -35,6 +35,7 @@ struct pins {
 /* As the drp_* functions of the same names in droppable.h. */
 int pins_pin(struct pins *p, size_t offset, size_t length, uint64_t *ret_generation);
 int pins_unpin(struct pins *p, size_t offset, size_t length);
+int pins_touch(struct pins *p, size_t offset, size_t length);
 uint64_t pins_generation(const struct pins *p, size_t offset, size_t length);
 ssize_t pins_copy_generations(const struct pins *p, size_t offset, size_t length, uint32_t *ret);
 int pins_lost(const struct pins *p, size_t offset, size_t length, const uint32_t *generations, size_t *ret_offset,

@@ -30,7 +30,10 @@
 #define CHUNK_MIN ((size_t)4096)
 #define CHUNK_MAX ((size_t)2 << 20)
 
-#define OPTIONS_SIZE_MIN sizeof(struct drp_region_options)
+#define BUDGET_MIN UINT64_C(4096)
+#define SHARE_MAX 10000
+
+#define OPTIONS_SIZE_MIN offsetof(struct drp_region_options, budget)
 #define OPTIONS_KNOWN DRP_REGION_HUGE
 
 static void close_fd(int *fd) {
@@ -61,6 +64,11 @@ static int read_options(struct drp_region_options *to, const struct drp_region_o
     if ((to->required & DRP_REGION_HUGE) && to->chunk_size && to->chunk_size != CHUNK_MAX)
         return error_detail(-EINVAL, "drp_region_options.chunk_size is %zu: DRP_REGION_HUGE takes 2097152 or 0",
                             to->chunk_size);
+    if (to->budget && to->budget < BUDGET_MIN)
+        return error_detail(-EINVAL, "drp_region_options.budget is %llu: 4096 bytes or more, or 0",
+                            (unsigned long long)to->budget);
+    if (to->share > SHARE_MAX)
+        return error_detail(-EINVAL, "drp_region_options.share is %u: 1 to 10000, or 0", to->share);
     if ((unsigned)to->priority > DRP_PRIORITY_HIGH)
         return error_detail(-EINVAL, "drp_region_options.priority is %d: 1 (low) to 3 (high), or 0", (int)to->priority);
     return 0;
@@ -226,15 +234,9 @@ static struct drp_region *region_alloc(struct drp *d) {
 }
 
 static int create_error(struct drp *d, int error, size_t size) {
-    const struct drp_wire_hello_reply *hello = &d->link.hello;
-
     switch (error) {
     case -EDQUOT:
-        return error_detail(
-            error,
-            "a region of %zu bytes is over a limit: %u regions and %llu bytes a region for this process, and bytes "
-            "per user; see [Limits] of the service's configuration",
-            size, hello->max_regions, (unsigned long long)hello->max_region_bytes);
+        return limits_explain(d, error, size);
     case -EOPNOTSUPP:
         return error_detail(
             error, "the required option DRP_REGION_HUGE cannot be given here (see 'droppablectl status'): make it "
@@ -256,6 +258,8 @@ static int create(struct drp_region *r, size_t size, const struct drp_region_opt
         .size = size,
         .required = options->required,
         .preferred = options->preferred,
+        .budget = options->budget,
+        .share = options->share,
         .chunk_shift = options->chunk_size ? (uint8_t)__builtin_ctzll(options->chunk_size) : 0,
         .priority = (uint8_t)options->priority,
     };
@@ -266,6 +270,8 @@ static int create(struct drp_region *r, size_t size, const struct drp_region_opt
     if (error < 0)
         return create_error(d, error, size);
     r->known = true;
+    r->budget = request.budget;
+    r->share = request.share;
     r->priority = request.priority;
     atomic_store(&r->id, reply->region);
     if (reply->size < size || reply->size - size >= UINT64_C(1) << reply->chunk_shift ||
@@ -474,6 +480,8 @@ int region_adopt(struct drp_region *r, struct link *link) {
         .chunk_base = r->chunk_base,
         .chunk_total = r->chunk_total,
         .granted = r->granted,
+        .budget = r->budget,
+        .share = r->share,
         .chunk_shift = (uint8_t)r->pins.chunk_shift,
         .priority = r->priority,
     };

@@ -245,18 +245,23 @@ bool domain_is_off_threshold(const struct domain *domain) {
     return (is > wanted ? is - wanted : wanted - is) > is / 16;
 }
 
+uint64_t domain_auto_reserve(const struct domains *domains, const struct domain *domain) {
+    uint64_t bound = domain->look.high < domain->look.limit ? domain->look.high : domain->look.limit;
+
+    return controller_auto_reserve(domains->fill_rate, bound);
+}
+
 void domain_take_look(struct domains *domains, struct domain *domain) {
     uint64_t configured = domain->cgroup ? domains->cgroup_reserve : domains->machine_reserve;
     struct controller_limits *limits = &domain->controller.limits;
     int64_t credit = INT64_MAX / 4;
-    uint64_t bound, headroom;
+    uint64_t headroom;
 
     if (!domain->parent)
         domain_look_machine(domains, domain);
     else
         domain_look_cgroup(domain);
-    bound = domain->look.high < domain->look.limit ? domain->look.high : domain->look.limit;
-    limits->reserve = configured != CONFIG_AUTO ? configured : controller_auto_reserve(domains->fill_rate, bound);
+    limits->reserve = configured != CONFIG_AUTO ? configured : domain_auto_reserve(domains, domain);
     headroom = domain_headroom(domain);
     if (headroom != CGROUP_NO_LIMIT)
         credit = (int64_t)headroom - atomic_load(&domain->commitment) - (int64_t)limits->reserve;

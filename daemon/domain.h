@@ -84,6 +84,8 @@ bool domain_is_within(const struct domain *domain, const struct domain *ancestor
 
 /* Takes a look: headroom, reserve, and the credit made anew from them; and whether the cgroup is gone. */
 void domain_take_look(struct domains *domains, struct domain *domain);
+/* The reserve that fits the domain, whatever is configured. */
+uint64_t domain_auto_reserve(const struct domains *domains, const struct domain *domain);
 /*
  * The headroom that is compared with the reserve. The reserve is what the fastest allocation takes until a drop has freed something. Who
  * comes too late for memory.max ends a process, who comes too late for memory.high slows one down for a moment; so a quarter

@@ -78,6 +78,8 @@ static uint32_t link_region(struct connection *connection, struct region *region
         session_add_region(connection->session, region);
         manager->n_regions++;
         budget_mark_pins(region);
+        if (limit_is_set(&region->budget.of[LIMIT_BUDGET]))
+            budgets_reload(manager);
     }
     pthread_mutex_unlock(&manager->lock);
     if (r >= 0) {
@@ -99,6 +101,15 @@ static void fill_create_reply(struct drp_wire_create_reply *reply, const struct 
         .granted = region->options,
         .chunk_shift = (uint8_t)region->chunk_shift,
     };
+}
+
+/* What the region's maker says of it, before it is linked. More than the config allows counts as what it allows (limit_value()). */
+static void set_worth(const struct connection *connection, struct region *region, uint64_t budget, uint32_t share) {
+    struct limit_values values = {.mask = (budget ? LIMIT_BIT(LIMIT_BUDGET) : 0) | (share ? LIMIT_BIT(LIMIT_SHARE) : 0)};
+
+    values.of[LIMIT_BUDGET] = budget;
+    values.of[LIMIT_SHARE] = share;
+    limits_apply(&region->budget, &values, may_control(connection, (uid_t)-1));
 }
 
 /* What was asked becomes what is given. */
@@ -148,6 +159,7 @@ void handle_create(struct connection *connection, struct channel_packet *packet)
         return;
     }
     connection->server->manager->next_id++;
+    set_worth(connection, region, create->budget, create->share);
     fds[0] = fcntl(region->data_fd, F_DUPFD_CLOEXEC, 0);
     error = fds[0] < 0 ? DRP_WIRE_ERROR_MEMORY : link_region(connection, region);
     if (error != DRP_WIRE_OK) {
@@ -217,6 +229,7 @@ void handle_adopt(struct connection *connection, struct channel_packet *packet) 
         return;
     }
     manager->next_id++;
+    set_worth(connection, region, adopt->budget, adopt->share);
     error = link_region(connection, region);
     if (error != DRP_WIRE_OK) {
         close(state_fd);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What each request does, but for those about regions and mappings (handlers-region.c). A handler runs in the loop and never waits: what can
+ * What each request does, but for those about regions and mappings (handlers-region.c) and about pressure (handlers-pressure.c). A handler runs in the loop and never waits: what can
  * wait for the client goes to the pager or the dropper as part of an operation, whose completion comes back to the loop and replies then.
  */
 
@@ -187,7 +187,7 @@ static void handle_drop(struct connection *connection, struct channel_packet *pa
     drop_request_seal(&operation->request);
 }
 
-static bool may_control(const struct connection *connection, uid_t owner) {
+bool may_control(const struct connection *connection, uid_t owner) {
     return connection->uid == 0 || connection->uid == geteuid() || connection->uid == owner;
 }
 
@@ -297,6 +297,10 @@ void handlers_dispatch(struct connection *connection, struct channel_packet *pac
         [DRP_WIRE_STATUS] = handle_status,
         [DRP_WIRE_LIST] = handle_list,
         [DRP_WIRE_CONTROL_DROP] = handle_control_drop,
+        [DRP_WIRE_LIMIT] = handle_limit,
+        [DRP_WIRE_FREE] = handle_free,
+        [DRP_WIRE_WHY] = handle_why,
+        [DRP_WIRE_HISTOGRAMS] = handle_histograms,
     };
     uint16_t type = packet->message.header.type;
 

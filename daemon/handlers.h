@@ -2,7 +2,9 @@
 #ifndef DROPPABLE_DAEMON_HANDLERS_H
 #define DROPPABLE_DAEMON_HANDLERS_H
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct channel_packet;
 struct connection;
@@ -15,11 +17,20 @@ void handlers_dispatch(struct connection *connection, struct channel_packet *pac
 /* Answers the request with an error. */
 void reply_error(struct connection *connection, const struct channel_packet *packet, uint32_t error);
 
+/* Is the client root, the daemon's own user, or the owner? */
+bool may_control(const struct connection *connection, uid_t owner);
+
 /* In handlers-region.c, for the table in handlers.c. */
 void handle_create(struct connection *connection, struct channel_packet *packet);
 void handle_adopt(struct connection *connection, struct channel_packet *packet);
 void handle_map(struct connection *connection, struct channel_packet *packet);
 void handle_unmap(struct connection *connection, struct channel_packet *packet);
 void handle_destroy(struct connection *connection, struct channel_packet *packet);
+
+/* In handlers-pressure.c, likewise. */
+void handle_limit(struct connection *connection, struct channel_packet *packet);
+void handle_free(struct connection *connection, struct channel_packet *packet);
+void handle_why(struct connection *connection, struct channel_packet *packet);
+void handle_histograms(struct connection *connection, struct channel_packet *packet);
 
 #endif

@@ -3,7 +3,8 @@
  * An operation: a request that is under way in other threads.
  *
  * It outlives its connection if need be: it then ends without a reply. It never outlives its session, since the session's
- * threads finish or give up everything before they end, and completions run before the session is freed.
+ * threads finish or give up everything before they end, and completions run before the session is freed. The one that the pressure thread works for (FREE) may: it
+ * does without the session.
  */
 
 #include "operation.h"

@@ -21,6 +21,7 @@ struct operation {
     uint32_t serial;
     struct pager_command command;
     struct drop_request request;
+    struct pressure_hand hand;
     struct region *region;
     struct mapping *mapping;
     bool last; /* destroy: the last step in the pager */

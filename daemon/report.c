@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT */
-/* Figures for STATS, STATUS and LIST. Reads the lists as the loop may (only it changes them), and domains under the manager's lock. */
+/* Figures for STATS, STATUS, LIST, WHY and HISTOGRAMS. Reads the lists as the loop may (only it changes them), and domains under the manager's lock. */
 
 #include "report.h"
 
 #include "manager.h"
 
+#include <droppable/droppable.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
 static uint64_t session_resident(struct session *session) {
     struct region *region;
@@ -37,6 +39,48 @@ void report_session(struct session *session, struct drp_wire_counters *ret) {
     add_counters(ret, &session->counters);
 }
 
+struct domain *report_domain(const struct manager *manager, const char *path) {
+    struct domain *domain;
+
+    if (path[0] == '\0' || strcmp(path, "/") == 0)
+        return manager->domains.machine;
+    LIST_FOREACH (domain, &manager->domains.list, link)
+        if (strcmp(domain->path, path) == 0)
+            return domain;
+    return NULL;
+}
+
+static bool is_meant(const struct session *session, enum budget_scope scope, uint64_t id, const struct domain *domain) {
+    switch (scope) {
+    case BUDGET_CLIENT:
+        return (uint64_t)session->pid == id;
+    case BUDGET_USER:
+        return session->uid == id;
+    case BUDGET_CGROUP:
+        return domain && domain_is_within(session->domain, domain);
+    default:
+        return session->id == id;
+    }
+}
+
+uint64_t report_resident(struct manager *manager, enum budget_scope scope, uint64_t id, const char *path) {
+    struct session *session;
+    struct domain *domain;
+    struct region *region;
+    uint64_t bytes = 0;
+
+    pthread_mutex_lock(&manager->lock);
+    domain = scope == BUDGET_CGROUP ? report_domain(manager, path) : NULL;
+    LIST_FOREACH (session, &manager->sessions, link)
+        if (scope == BUDGET_REGION) {
+            region = session_find_region(session, id);
+            bytes += region ? region_resident_bytes(region) : 0;
+        } else if (is_meant(session, scope, id, domain))
+            bytes += session_resident(session);
+    pthread_mutex_unlock(&manager->lock);
+    return bytes;
+}
+
 static uint32_t features_of(const struct manager *manager) {
     const struct kernel *kernel = &manager->kernel;
 
@@ -54,6 +98,35 @@ static void note(char *notes, size_t size, bool missing, const char *text, int e
     if (missing)
         snprintf(notes + used, size - used, "%s%s%s\n", text, error ? ": " : "",
                  error ? strerror(error < 0 ? -error : error) : "");
+}
+
+/* Of the domains whose configured reserve is too small: the one that misses most. */
+static void note_reserves(const struct manager *manager, char *notes, size_t size) {
+    const struct domain *domain, *worst = NULL;
+    uint64_t missing = 0;
+    unsigned n = 0;
+    char text[400];
+
+    LIST_FOREACH (domain, &manager->domains.list, link) {
+        uint64_t fitting = domain_auto_reserve(&manager->domains, domain);
+
+        if (domain->controller.limits.reserve >= fitting)
+            continue;
+        n++;
+        if (fitting - domain->controller.limits.reserve > missing) {
+            missing = fitting - domain->controller.limits.reserve;
+            worst = domain;
+        }
+    }
+    if (!worst)
+        return;
+    snprintf(text, sizeof(text),
+             "the reserve of %.160s is configured as %.1f MiB; %.1f MiB (auto) is what programs can fill until a drop has "
+             "freed something: a burst may be met too late%s",
+             worst->parent ? worst->path : "the machine", (double)worst->controller.limits.reserve / 1048576,
+             (double)(worst->controller.limits.reserve + missing) / 1048576,
+             n > 1 ? "; so it is of others, see the list" : "");
+    note(notes, size, true, text, 0);
 }
 
 static void write_notes(const struct manager *manager, char *notes, size_t size) {
@@ -96,15 +169,19 @@ void report_status(struct manager *manager, struct drp_wire_status_reply *ret) {
     ret->machine_headroom = machine->look.headroom;
     ret->machine_reserve = machine->controller.limits.reserve;
     ret->machine_commitment = (uint64_t)atomic_load(&machine->commitment);
+    ret->machine_auto_reserve = domain_auto_reserve(&manager->domains, machine);
+    write_notes(manager, ret->notes, sizeof(ret->notes));
+    note_reserves(manager, ret->notes, sizeof(ret->notes));
     pthread_mutex_unlock(&manager->lock);
     ret->fill_rate = manager->kernel.fill_rate;
     ret->looks = atomic_load(&manager->pressure.looks);
     ret->pressure_drops = atomic_load(&manager->pressure.plans.made);
     snprintf(ret->version, sizeof(ret->version), "%s", DROPPABLE_VERSION);
-    write_notes(manager, ret->notes, sizeof(ret->notes));
 }
 
-static void list_session(struct session *session, struct drp_wire_entry *ret) {
+static void list_session(const struct config *config, struct session *session, struct drp_wire_entry *ret) {
+    const struct limit *limits = session->budget.of;
+
     *ret = (struct drp_wire_entry){
         .kind = DRP_ENTRY_SESSION,
         .flags = atomic_load(&session->quarantined),
@@ -119,11 +196,16 @@ static void list_session(struct session *session, struct drp_wire_entry *ret) {
         .uid = session->uid,
         .interception = session->intercepted ? DRP_WIRE_INTERCEPTION_FULL : DRP_WIRE_INTERCEPTION_NONE,
         .reason = (uint32_t)session->no_interception,
+        .priority = limit_is_set(&limits[LIMIT_PRIORITY])
+                        ? (uint32_t)limit_value(&limits[LIMIT_PRIORITY], DRP_PRIORITY_HIGH)
+                        : 0,
+        .budget = limit_value(&limits[LIMIT_BUDGET], config->client_budget),
+        .share = (uint32_t)limit_value(&limits[LIMIT_SHARE], LIMIT_SHARE_DEFAULT),
     };
     memcpy(ret->name, session->name, sizeof(session->name));
 }
 
-static void list_region(struct region *region, struct drp_wire_entry *ret) {
+static void list_region(const struct config *config, struct region *region, struct drp_wire_entry *ret) {
     *ret = (struct drp_wire_entry){
         .kind = DRP_ENTRY_REGION,
         .id = region->id,
@@ -134,12 +216,14 @@ static void list_region(struct region *region, struct drp_wire_entry *ret) {
         .refaults = atomic_load(&region->refaults),
         .faults = atomic_load(&region->faults),
         .chunk_shift = region->chunk_shift,
-        .priority = region->priority,
+        .priority = budget_priority(region),
         .options = region->options,
+        .budget = limit_value(&region->budget.of[LIMIT_BUDGET], config->region_budget),
+        .share = budget_share(region),
     };
 }
 
-static void list_domain(struct domain *domain, struct drp_wire_entry *ret) {
+static void list_domain(const struct manager *manager, struct domain *domain, struct drp_wire_entry *ret) {
     size_t length = strlen(domain->path), cut = length >= sizeof(ret->name) ? length - sizeof(ret->name) + 1 : 0;
 
     *ret = (struct drp_wire_entry){
@@ -152,6 +236,10 @@ static void list_domain(struct domain *domain, struct drp_wire_entry *ret) {
         .refaults =
             domain->look.headroom < domain->look.headroom_high ? domain->look.headroom : domain->look.headroom_high,
         .faults = (uint64_t)atomic_load(&domain->commitment),
+        .budget = limit_value(&domain->budget.of[LIMIT_BUDGET],
+                              domain->holds_clients && domain->parent ? manager->config->cgroup_budget : LIMIT_INFINITE),
+        .pinned = domain_auto_reserve(&manager->domains, domain),
+        .high = domain->look.headroom_high,
     };
     snprintf(ret->name, sizeof(ret->name), "%s", domain->path + cut);
 }
@@ -180,15 +268,96 @@ void report_list(struct manager *manager, uint64_t cursor, struct drp_wire_list_
     pthread_mutex_lock(&manager->lock);
     LIST_FOREACH (domain, &manager->domains.list, link)
         if ((entry = on_page(ret, cursor, &index)))
-            list_domain(domain, entry);
+            list_domain(manager, domain, entry);
     LIST_FOREACH (session, &manager->sessions, link) {
         if ((entry = on_page(ret, cursor, &index)))
-            list_session(session, entry);
+            list_session(manager->config, session, entry);
         LIST_FOREACH (region, &session->regions, link)
             if ((entry = on_page(ret, cursor, &index)))
-                list_region(region, entry);
+                list_region(manager->config, region, entry);
     }
     pthread_mutex_unlock(&manager->lock);
+}
+
+/* ---- WHY, HISTOGRAMS ---- */
+
+static_assert(DRP_SOURCE_SAMPLER == (int)DEMAND_SAMPLER && DRP_SOURCE_HAND == (int)DEMAND_HAND &&
+                  DRP_SOURCE_LAST == (int)DEMAND_SOURCE_MAX && DRP_URGENCY_LIFE == (int)URGENCY_LIFE,
+              "sources and urgencies have the numbers of the wire");
+static_assert(DRP_WIRE_VICTIMS_MAX == DECISION_VICTIMS, "as many victims are sent as are kept");
+static_assert(DRP_WIRE_BUCKETS == HISTOGRAM_BUCKETS, "histograms are sent as they are");
+
+static uint64_t ms_ago(uint64_t then, uint64_t now) {
+    return then < now ? (now - then) / 1000000 : 0;
+}
+
+static void tell_victim(const struct decision_victim *victim, struct drp_wire_victim *ret) {
+    *ret = (struct drp_wire_victim){
+        .session = victim->session, .region = victim->region, .planned = victim->planned, .pid = (uint32_t)victim->pid};
+    snprintf(ret->name, sizeof(ret->name), "%s", victim->name);
+}
+
+static void tell_decision(const struct decision *decision, uint64_t now, struct drp_wire_decision *ret) {
+    *ret = (struct drp_wire_decision){
+        .number = decision->number,
+        .began_ms = ms_ago(decision->began, now),
+        .ended_ms = ms_ago(decision->ended, now),
+        .source = decision->source,
+        .urgency = decision->urgency,
+        .domain = decision->domain,
+        .limit = decision->limit,
+        .headroom = decision->headroom,
+        .reserve = decision->reserve,
+        .demand = decision->demand,
+        .planned = decision->planned,
+        .freed = decision->freed,
+        .pinned = decision->pinned,
+        .failed = decision->failed,
+        .reaction_ns = decision->reaction_ns,
+        .refaults = decision->refaults,
+        .slices = decision->slices,
+        .n_victims = decision->n_victims,
+    };
+    snprintf(ret->path, sizeof(ret->path), "%s", decision->path);
+    for (uint32_t i = 0; i < decision->n_victims && i < DECISION_VICTIMS; i++)
+        tell_victim(&decision->victims[i], &ret->victims[i]);
+}
+
+void report_why(struct manager *manager, uint64_t cursor, struct drp_wire_why_reply *ret) {
+    const struct decisions *decisions = &manager->decisions;
+    const struct decision *decision;
+    struct timespec wall;
+    uint64_t now;
+
+    clock_gettime(CLOCK_REALTIME, &wall);
+    ret->now_ms = (uint64_t)wall.tv_sec * 1000 + (uint64_t)wall.tv_nsec / 1000000;
+    pthread_mutex_lock(&manager->lock);
+    now = kernel_now();
+    if (cursor == 0 || cursor > decisions->newest)
+        cursor = decisions->newest;
+    for (; (decision = decisions_get(decisions, cursor)); cursor--) {
+        if (ret->count == DRP_WIRE_WHY_MAX) {
+            ret->next = cursor;
+            break;
+        }
+        tell_decision(decision, now, &ret->entries[ret->count++]);
+    }
+    pthread_mutex_unlock(&manager->lock);
+}
+
+static void tell_histogram(struct histogram *histogram, uint64_t *ret) {
+    for (size_t i = 0; i < HISTOGRAM_BUCKETS; i++)
+        ret[i] = atomic_load_explicit(&histogram->counts[i], memory_order_relaxed);
+}
+
+void report_histograms(struct manager *manager, struct drp_wire_histograms_reply *ret) {
+    struct decisions *decisions = &manager->decisions;
+
+    tell_histogram(&decisions->reaction_us, ret->reaction_us);
+    tell_histogram(&decisions->gate_us, ret->gate_us);
+    tell_histogram(&decisions->refault_ms, ret->refault_ms);
+    ret->dropped_spans = atomic_load(&decisions->dropped_spans);
+    ret->refaulted_spans = atomic_load(&decisions->refaulted_spans);
 }
 
 bool report_in_group(int socket, gid_t gid, gid_t wanted) {

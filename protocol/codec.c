@@ -28,11 +28,16 @@
 #define CHUNK_SHIFT_MIN 12
 #define CHUNK_SHIFT_MAX 21
 #define PRIORITY_MAX 3
+#define SHARE_MAX 10000
+#define BUDGET_MIN 4096
+#define LIMITS_KNOWN (DRP_LIMIT_BUDGET | DRP_LIMIT_QUOTA | DRP_LIMIT_SHARE | DRP_LIMIT_PRIORITY)
 /* Errno values end here (the kernel's MAX_ERRNO). */
 #define ERRNO_MAX 4095
-/* off_t, pid_t: what does not fit would name something else after the handler's cast. */
+/* off_t, pid_t, uid_t: what does not fit would name something else after the handler's cast. */
 #define FILE_OFFSET_MAX ((uint64_t)INT64_MAX)
 #define PID_MAX ((uint64_t)INT32_MAX)
+/* (uid_t)-1 is nobody. */
+#define UID_MAX ((uint64_t)UINT32_MAX - 1)
 
 /* Bytes of a message that have no meaning yet. */
 struct gap {
@@ -45,7 +50,7 @@ struct gap {
 
 struct shape {
     uint16_t size_min;
-    uint16_t size_max; /* larger than size_min for LIST's reply only */
+    uint16_t size_max; /* larger than size_min for replies that are lists */
     uint8_t fds_min;
     uint8_t fds_max;
     struct gap gap; /* size 0: none beside the header's */
@@ -109,11 +114,16 @@ static enum codec_verdict check_uffd_reply(const union drp_wire_message *message
     return verdict(interception_ok(message->uffd_reply.interception));
 }
 
+/* How a region stands beside others, 0 being the default. */
+static bool worth_ok(uint64_t budget, uint32_t share, uint8_t priority) {
+    return (budget == 0 || budget >= BUDGET_MIN) && share <= SHARE_MAX && priority <= PRIORITY_MAX;
+}
+
 static enum codec_verdict check_create(const union drp_wire_message *message, size_t size, size_t n_fds) {
     const struct drp_wire_create *m = &message->create;
 
     (void)size, (void)n_fds;
-    return verdict(m->size > 0 && m->size <= REGION_BYTES_MAX && m->priority <= PRIORITY_MAX &&
+    return verdict(m->size > 0 && m->size <= REGION_BYTES_MAX && worth_ok(m->budget, m->share, m->priority) &&
                    (m->chunk_shift == 0 || (m->chunk_shift >= CHUNK_SHIFT_MIN && m->chunk_shift <= CHUNK_SHIFT_MAX)));
 }
 
@@ -141,7 +151,7 @@ static enum codec_verdict check_adopt(const union drp_wire_message *message, siz
     const struct drp_wire_adopt *m = &message->adopt;
 
     (void)size, (void)n_fds;
-    return verdict(m->priority <= PRIORITY_MAX &&
+    return verdict(worth_ok(m->budget, m->share, m->priority) &&
                    layout_ok(m->size, m->object_offset, m->chunk_base, m->chunk_total, m->chunk_shift));
 }
 
@@ -170,24 +180,31 @@ static enum codec_verdict check_status_reply(const union drp_wire_message *messa
     return verdict(terminated(m->version, sizeof(m->version)) && terminated(m->notes, sizeof(m->notes)));
 }
 
-static enum codec_verdict check_list_reply(const union drp_wire_message *message, size_t size, size_t n_fds) {
-    const struct drp_wire_list_reply *m = &message->list_reply;
+/* A reply whose count says how long it is. */
+static enum codec_verdict check_count(size_t size, size_t head, uint32_t count, uint32_t max, size_t entry) {
     size_t expected;
 
-    (void)n_fds;
-    if (m->count > DRP_WIRE_LIST_MAX)
+    if (count > max)
         return CODEC_VALUE;
-    expected = offsetof(struct drp_wire_list_reply, entries) + m->count * sizeof(m->entries[0]);
+    expected = head + count * entry;
     if (size != expected)
         return size < expected ? CODEC_SHORT : CODEC_LONG;
-    for (uint32_t i = 0; i < m->count; i++) {
+    return CODEC_OK;
+}
+
+static enum codec_verdict check_list_reply(const union drp_wire_message *message, size_t size, size_t n_fds) {
+    const struct drp_wire_list_reply *m = &message->list_reply;
+    enum codec_verdict found = check_count(size, offsetof(struct drp_wire_list_reply, entries), m->count,
+                                           DRP_WIRE_LIST_MAX, sizeof(m->entries[0]));
+
+    (void)n_fds;
+    for (uint32_t i = 0; found == CODEC_OK && i < m->count; i++) {
         const struct drp_wire_entry *entry = &m->entries[i];
 
-        if (entry->kind < DRP_ENTRY_SESSION || entry->kind > DRP_ENTRY_DOMAIN ||
-            !interception_ok(entry->interception) || !terminated(entry->name, sizeof(entry->name)))
-            return CODEC_VALUE;
+        found = verdict(entry->kind >= DRP_ENTRY_SESSION && entry->kind <= DRP_ENTRY_DOMAIN &&
+                        interception_ok(entry->interception) && terminated(entry->name, sizeof(entry->name)));
     }
-    return CODEC_OK;
+    return found;
 }
 
 static enum codec_verdict check_control_drop(const union drp_wire_message *message, size_t size, size_t n_fds) {
@@ -204,6 +221,72 @@ static enum codec_verdict check_control_drop(const union drp_wire_message *messa
     default:
         return CODEC_VALUE;
     }
+}
+
+/* A cgroup's path, absolute. */
+static bool path_ok(const char *path, size_t size) {
+    return path[0] == '/' && terminated(path, size);
+}
+
+/* What mask does not name is 0, and so may be what it does name. */
+static bool limits_ok(const struct drp_wire_limits *limits, uint32_t mask) {
+    return (mask & ~LIMITS_KNOWN) == 0 && (mask & DRP_LIMIT_BUDGET || limits->budget == 0) &&
+           (mask & DRP_LIMIT_QUOTA || limits->quota == 0) && limits->share <= (mask & DRP_LIMIT_SHARE ? SHARE_MAX : 0) &&
+           limits->priority <= (mask & DRP_LIMIT_PRIORITY ? PRIORITY_MAX : 0);
+}
+
+static enum codec_verdict check_limit(const union drp_wire_message *message, size_t size, size_t n_fds) {
+    const struct drp_wire_limit *m = &message->limit;
+
+    (void)size, (void)n_fds;
+    if (!limits_ok(&m->values, m->mask))
+        return CODEC_VALUE;
+    switch (m->scope) {
+    case DRP_LIMIT_REGION:
+        return verdict(m->path[0] == '\0');
+    case DRP_LIMIT_CLIENT:
+        return verdict(m->path[0] == '\0' && m->id <= PID_MAX);
+    case DRP_LIMIT_USER:
+        return verdict(m->path[0] == '\0' && m->id <= UID_MAX);
+    case DRP_LIMIT_CGROUP:
+        return verdict(path_ok(m->path, sizeof(m->path)) && m->id == 0);
+    default:
+        return CODEC_VALUE;
+    }
+}
+
+static enum codec_verdict check_limit_reply(const union drp_wire_message *message, size_t size, size_t n_fds) {
+    const struct drp_wire_limit_reply *m = &message->limit_reply;
+
+    (void)size, (void)n_fds;
+    return verdict(limits_ok(&m->effective, m->mask));
+}
+
+static enum codec_verdict check_free(const union drp_wire_message *message, size_t size, size_t n_fds) {
+    const struct drp_wire_free *m = &message->free;
+
+    (void)size, (void)n_fds;
+    return verdict(m->wanted > 0 && (m->path[0] == '\0' || path_ok(m->path, sizeof(m->path))));
+}
+
+static bool decision_ok(const struct drp_wire_decision *decision) {
+    for (size_t i = 0; i < DRP_WIRE_VICTIMS_MAX; i++)
+        if (!terminated(decision->victims[i].name, sizeof(decision->victims[i].name)))
+            return false;
+    return decision->number > 0 && decision->source >= DRP_SOURCE_SAMPLER && decision->source <= DRP_SOURCE_LAST &&
+           decision->urgency >= DRP_URGENCY_TRIM && decision->urgency <= DRP_URGENCY_LIFE &&
+           terminated(decision->path, sizeof(decision->path));
+}
+
+static enum codec_verdict check_why_reply(const union drp_wire_message *message, size_t size, size_t n_fds) {
+    const struct drp_wire_why_reply *m = &message->why_reply;
+    enum codec_verdict found = check_count(size, offsetof(struct drp_wire_why_reply, entries), m->count,
+                                           DRP_WIRE_WHY_MAX, sizeof(m->entries[0]));
+
+    (void)n_fds;
+    for (uint32_t i = 0; found == CODEC_OK && i < m->count; i++)
+        found = verdict(decision_ok(&m->entries[i]));
+    return found;
 }
 
 /* The size of a message that has only one. */
@@ -249,6 +332,17 @@ static const struct rule rules[DRP_WIRE_TYPE_MAX + 1] = {
                                {SIZE(drp_wire_control_drop), .gap = GAP(drp_wire_control_drop, reserved),
                                 .check = check_control_drop},
                                {SIZE(drp_wire_drop_reply)}},
+    [DRP_WIRE_LIMIT] = {"limit",
+                        {SIZE(drp_wire_limit), .check = check_limit},
+                        {SIZE(drp_wire_limit_reply), .gap = GAP(drp_wire_limit_reply, reserved), .check = check_limit_reply}},
+    [DRP_WIRE_FREE] = {"free", {SIZE(drp_wire_free), .check = check_free}, {SIZE(drp_wire_drop_reply)}},
+    [DRP_WIRE_WHY] = {"why",
+                      {SIZE(drp_wire_why)},
+                      {.size_min = offsetof(struct drp_wire_why_reply, entries),
+                       .size_max = sizeof(struct drp_wire_why_reply),
+                       .gap = GAP(drp_wire_why_reply, reserved),
+                       .check = check_why_reply}},
+    [DRP_WIRE_HISTOGRAMS] = {"histograms", {SIZE(drp_wire_header)}, {SIZE(drp_wire_histograms_reply)}},
 };
 /* clang-format on */
 

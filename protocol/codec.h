@@ -32,8 +32,8 @@ const char *codec_type_name(uint16_t type);
 /*
  * Checks a request of size bytes that came with n_fds descriptors. message is aligned and has room for DRP_WIRE_MAX_SIZE.
  * On CODEC_OK every field that can be judged without state is in its range: reserved fields zero, magic right, version_min <=
- * version_max, error == 0, chunk_shift 0 or 12..21, priority 0..3, address/length/offset page-aligned and without overflow (MAP),
- * offset + length without overflow (DROP, POPULATE), scope known, strings terminated.
+ * version_max, error == 0, chunk_shift 0 or 12..21, priority 0..3, share 0..10000, address/length/offset page-aligned and without overflow (MAP),
+ * offset + length without overflow (DROP, POPULATE), scope and mask known, what no mask names 0, paths absolute, strings terminated.
  */
 enum codec_verdict codec_check_request(const union drp_wire_message *message, size_t size, size_t n_fds);
 

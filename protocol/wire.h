@@ -32,7 +32,11 @@ enum drp_wire_type {
     DRP_WIRE_STATUS = 11,
     DRP_WIRE_LIST = 12,
     DRP_WIRE_CONTROL_DROP = 13,
-    DRP_WIRE_TYPE_MAX = 13,
+    DRP_WIRE_LIMIT = 14,
+    DRP_WIRE_FREE = 15,
+    DRP_WIRE_WHY = 16,
+    DRP_WIRE_HISTOGRAMS = 17,
+    DRP_WIRE_TYPE_MAX = 17,
     /* 0x4000 and up: events from the daemon, none in version 1 */
     DRP_WIRE_REPLY = 0x8000, /* added to the request's type */
 };
@@ -117,11 +121,13 @@ struct drp_wire_create {
     uint64_t size;
     uint64_t required;   /* DRP_REGION_* */
     uint64_t preferred;  /* DRP_REGION_* */
+    uint64_t budget;     /* bytes, 4096 or more; 0: none */
+    uint32_t share;      /* 1..10000; 0: the default */
     uint8_t chunk_shift; /* 12..21; 0: the default */
     uint8_t priority;    /* 1..3; 0: normal */
-    uint8_t reserved[6];
+    uint8_t reserved[2];
 };
-static_assert(sizeof(struct drp_wire_create) == 48, "create");
+static_assert(sizeof(struct drp_wire_create) == 56, "create");
 
 struct drp_wire_create_reply {
     struct drp_wire_header header;
@@ -148,11 +154,13 @@ struct drp_wire_adopt {
     uint64_t chunk_base;
     uint64_t chunk_total;
     uint64_t granted;
+    uint64_t budget; /* as for CREATE, or as LIMIT set it since; so share and priority */
+    uint32_t share;
     uint8_t chunk_shift;
     uint8_t priority;
-    uint8_t reserved[6];
+    uint8_t reserved[2];
 };
-static_assert(sizeof(struct drp_wire_adopt) == 64, "adopt");
+static_assert(sizeof(struct drp_wire_adopt) == 72, "adopt");
 
 /*
  * MAP: the client mapped [offset, offset + length) of the region at address. With a descriptor: the pin page of an adopted mapping
@@ -191,7 +199,7 @@ struct drp_wire_range {
 };
 static_assert(sizeof(struct drp_wire_range) == 40, "range");
 
-/* Reply of DROP and CONTROL_DROP. */
+/* Reply of DROP, CONTROL_DROP and FREE. */
 struct drp_wire_drop_reply {
     struct drp_wire_header header;
     uint64_t freed;  /* bytes */
@@ -250,13 +258,15 @@ struct drp_wire_status_reply {
     uint64_t machine_headroom;
     uint64_t machine_reserve;
     uint64_t machine_commitment;
-    uint64_t fill_rate;      /* bytes per second, measured, all CPUs */
-    uint64_t looks;          /* samples taken */
-    uint64_t pressure_drops; /* plans made for pressure */
+    uint64_t machine_auto_reserve; /* what MachineReserve=auto would give */
+    uint64_t machine_sources;      /* bits 1 << enum drp_wire_source: what watches it beside the sampler */
+    uint64_t fill_rate;            /* bytes per second, measured, all CPUs */
+    uint64_t looks;                /* samples taken */
+    uint64_t pressure_drops;       /* plans made for pressure */
     char version[32];
     char notes[1024]; /* what is missing and why, one sentence a line, NUL-terminated */
 };
-static_assert(sizeof(struct drp_wire_status_reply) == 96 + 72 + 32 + 1024, "status reply");
+static_assert(sizeof(struct drp_wire_status_reply) == 96 + 88 + 32 + 1024, "status reply");
 
 /* LIST: sessions, regions and domains, in pages. Request: cursor 0, then what the reply's next says until that is 0. */
 struct drp_wire_list {
@@ -282,13 +292,18 @@ struct drp_wire_entry {
     uint32_t interception; /* session: enum drp_wire_interception */
     uint32_t reason;       /* session: errno why not intercepted */
     uint32_t chunk_shift;  /* region */
-    uint32_t priority;     /* region */
+    uint32_t priority;     /* region; session: of all its regions; 0: of each its own */
     uint64_t options;      /* region: DRP_REGION_* */
+    uint64_t budget;       /* bytes; UINT64_MAX: none */
+    uint64_t pinned;       /* region, session: bytes, 0 if not known; domain: the reserve that `auto` would give */
+    uint64_t high;         /* domain: headroom until memory.high; UINT64_MAX: none */
+    uint32_t share;        /* region, session */
+    uint32_t sources;      /* domain: bits 1 << enum drp_wire_source: what watches it beside the sampler */
     char name[144];        /* session: program; domain: path of the cgroup, its end if it is longer */
 };
-static_assert(sizeof(struct drp_wire_entry) == 240, "entry");
+static_assert(sizeof(struct drp_wire_entry) == 272, "entry");
 
-#define DRP_WIRE_LIST_MAX 16
+#define DRP_WIRE_LIST_MAX 14
 struct drp_wire_list_reply {
     struct drp_wire_header header;
     uint64_t next;
@@ -296,7 +311,7 @@ struct drp_wire_list_reply {
     uint32_t reserved;
     struct drp_wire_entry entries[DRP_WIRE_LIST_MAX]; /* only count of them are sent */
 };
-static_assert(sizeof(struct drp_wire_list_reply) == 32 + 16 * 240, "list reply");
+static_assert(sizeof(struct drp_wire_list_reply) == 32 + 14 * 272, "list reply");
 static_assert(sizeof(struct drp_wire_list_reply) <= DRP_WIRE_MAX_SIZE, "list reply fits");
 
 enum drp_wire_scope { DRP_SCOPE_ALL = 1, DRP_SCOPE_REGION = 2, DRP_SCOPE_PID = 3 };
@@ -309,6 +324,135 @@ struct drp_wire_control_drop {
     uint64_t id; /* region or pid */
 };
 static_assert(sizeof(struct drp_wire_control_drop) == 32, "control drop");
+
+#define DRP_WIRE_PATH_MAX 1024 /* of a cgroup's path, with its NUL */
+
+enum drp_wire_limit_scope { DRP_LIMIT_REGION = 1, DRP_LIMIT_CLIENT = 2, DRP_LIMIT_USER = 3, DRP_LIMIT_CGROUP = 4 };
+
+/* drp_wire_limit.mask */
+#define DRP_LIMIT_BUDGET UINT32_C(1)
+#define DRP_LIMIT_QUOTA UINT32_C(2)
+#define DRP_LIMIT_SHARE UINT32_C(4)
+#define DRP_LIMIT_PRIORITY UINT32_C(8)
+
+/* To set: 0 takes back what was set. */
+struct drp_wire_limits {
+    uint64_t budget;   /* bytes; UINT64_MAX: none */
+    uint64_t quota;    /* bytes; UINT64_MAX: none */
+    uint32_t share;    /* 1..10000 */
+    uint32_t priority; /* 1..3 */
+};
+static_assert(sizeof(struct drp_wire_limits) == 24, "limits");
+
+/* LIMIT: sets those limits that mask names, of somebody, and tells all of them. Mask 0 tells only. */
+struct drp_wire_limit {
+    struct drp_wire_header header;
+    uint32_t scope;                /* enum drp_wire_limit_scope */
+    uint32_t mask;                 /* DRP_LIMIT_* */
+    uint64_t id;                   /* region; pid, 0: the calling session; user; cgroup: 0 */
+    struct drp_wire_limits values; /* what mask does not name is 0 */
+    char path[DRP_WIRE_PATH_MAX];  /* cgroup: from the root of its hierarchy, "/a/b"; else empty */
+};
+static_assert(sizeof(struct drp_wire_limit) == 56 + DRP_WIRE_PATH_MAX, "limit");
+
+struct drp_wire_limit_reply {
+    struct drp_wire_header header;
+    struct drp_wire_limits effective; /* 0 where mask does not name it */
+    uint64_t resident;                /* bytes of all that the limits are about */
+    uint32_t mask;                    /* DRP_LIMIT_* that the scope has */
+    uint32_t reserved;
+};
+static_assert(sizeof(struct drp_wire_limit_reply) == 56, "limit reply");
+
+/* FREE: so many bytes of a cgroup shall go, in the policy's order. Reply: drop_reply. For root and the daemon's own user. */
+struct drp_wire_free {
+    struct drp_wire_header header;
+    uint64_t wanted;              /* bytes, > 0 */
+    char path[DRP_WIRE_PATH_MAX]; /* as in LIMIT; "": the machine */
+};
+static_assert(sizeof(struct drp_wire_free) == 24 + DRP_WIRE_PATH_MAX, "free");
+
+/* WHY: what was dropped for pressure, and for whom; newest first. */
+struct drp_wire_why {
+    struct drp_wire_header header;
+    uint64_t cursor; /* 0: the newest; else what the reply's next said */
+};
+static_assert(sizeof(struct drp_wire_why) == 24, "why");
+
+/* Who states that memory is wanted. PROTOCOL.md tells what each means. */
+enum drp_wire_source {
+    DRP_SOURCE_SAMPLER = 1,
+    DRP_SOURCE_GATE = 2,
+    DRP_SOURCE_PSI_SOME = 3,
+    DRP_SOURCE_PSI_FULL = 4,
+    DRP_SOURCE_HIGH = 5,
+    DRP_SOURCE_MAX_MET = 6,
+    DRP_SOURCE_THRESHOLD = 7,
+    DRP_SOURCE_LEVEL = 8,
+    DRP_SOURCE_BUDGET = 9,
+    DRP_SOURCE_HAND = 10,
+    DRP_SOURCE_LAST = 10,
+};
+
+enum drp_wire_urgency { DRP_URGENCY_TRIM = 1, DRP_URGENCY_STALL = 2, DRP_URGENCY_LIFE = 3 };
+
+struct drp_wire_victim {
+    uint64_t session;
+    uint64_t region; /* the one of which most was planned */
+    uint64_t planned;
+    uint32_t pid;
+    char name[36];
+};
+static_assert(sizeof(struct drp_wire_victim) == 64, "victim");
+
+#define DRP_WIRE_VICTIMS_MAX 6
+struct drp_wire_decision {
+    uint64_t number;
+    uint64_t began_ms; /* ago */
+    uint64_t ended_ms; /* ago, of its last slice so far */
+    uint32_t source;   /* enum drp_wire_source */
+    uint32_t urgency;  /* enum drp_wire_urgency */
+    uint64_t domain;   /* as in LIST */
+    uint64_t limit;    /* of the domain when it began, and so the next two; UINT64_MAX: none */
+    uint64_t headroom;
+    uint64_t reserve;
+    uint64_t demand; /* bytes, the largest that was asked for at once */
+    uint64_t planned;
+    uint64_t freed;
+    uint64_t pinned;
+    uint64_t failed;
+    uint64_t reaction_ns; /* from the first look that found it to the end of the first slice; 0: not yet */
+    uint64_t refaults;    /* accesses to what it dropped that came soon */
+    uint32_t slices;
+    uint32_t n_victims; /* all of them; at most DRP_WIRE_VICTIMS_MAX are named */
+    struct drp_wire_victim victims[DRP_WIRE_VICTIMS_MAX];
+    char path[144]; /* of the domain's cgroup, its end if it is longer; "": the machine */
+};
+static_assert(sizeof(struct drp_wire_decision) == 128 + 6 * 64 + 144, "decision");
+
+#define DRP_WIRE_WHY_MAX 6
+struct drp_wire_why_reply {
+    struct drp_wire_header header;
+    uint64_t next;   /* 0: no more */
+    uint64_t now_ms; /* the daemon's CLOCK_REALTIME */
+    uint32_t count;
+    uint32_t reserved;
+    struct drp_wire_decision entries[DRP_WIRE_WHY_MAX]; /* only count of them are sent */
+};
+static_assert(sizeof(struct drp_wire_why_reply) == 40 + 6 * 656, "why reply");
+static_assert(sizeof(struct drp_wire_why_reply) <= DRP_WIRE_MAX_SIZE, "why reply fits");
+
+/* Reply of HISTOGRAMS (request: header alone). Bucket 0 counts zeros, bucket i values from 2^(i-1) up to 2^i - 1. */
+#define DRP_WIRE_BUCKETS 32
+struct drp_wire_histograms_reply {
+    struct drp_wire_header header;
+    uint64_t reaction_us[DRP_WIRE_BUCKETS]; /* something ran short -> the first of it was freed */
+    uint64_t gate_us[DRP_WIRE_BUCKETS];     /* a fill was put aside -> it was let in */
+    uint64_t refault_ms[DRP_WIRE_BUCKETS];  /* a drop for pressure -> the access that found it gone */
+    uint64_t dropped_spans;                 /* from which something was dropped for pressure */
+    uint64_t refaulted_spans;               /* of them, touched again soon */
+};
+static_assert(sizeof(struct drp_wire_histograms_reply) == 16 + 3 * 32 * 8 + 16, "histograms reply");
 
 union drp_wire_message {
     struct drp_wire_header header;
@@ -330,6 +474,12 @@ union drp_wire_message {
     struct drp_wire_list list;
     struct drp_wire_list_reply list_reply;
     struct drp_wire_control_drop control_drop;
+    struct drp_wire_limit limit;
+    struct drp_wire_limit_reply limit_reply;
+    struct drp_wire_free free;
+    struct drp_wire_why why;
+    struct drp_wire_why_reply why_reply;
+    struct drp_wire_histograms_reply histograms_reply;
     char bytes[DRP_WIRE_MAX_SIZE];
 };
 

@@ -1,19 +1,170 @@
 /* SPDX-License-Identifier: MIT */
 
-/*
- * The verbs that ask the service: one connection, one or a few requests, then the answer as text or as JSON. The
- * connection is the library's, without the watcher and without regions. Numbers are the daemon's own; nothing is
- * computed here.
- */
+/* `status` and `probe`: how the service is, and what kernel and service can do here. */
 
 #include "ctl.h"
+#include "numbers.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
+#include <string.h>
+
+#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
+
+static const struct {
+    uint32_t bit;
+    const char *name;
+} features[] = {
+    {DRP_STATUS_PRIVATE_TMPFS, "private_tmpfs"},
+    {DRP_STATUS_NOSWAP, "noswap"},
+    {DRP_STATUS_PSI, "psi"},
+    {DRP_STATUS_PSI_SHORT, "psi_short"},
+    {DRP_STATUS_IO_URING, "io_uring"},
+    {DRP_STATUS_UFFD, "userfaultfd"},
+    {DRP_STATUS_UFFD_WP, "userfaultfd_wp"},
+    {DRP_STATUS_UFFD_LENT, "userfaultfd_lent"},
+    {DRP_STATUS_REALTIME, "realtime"},
+    {DRP_STATUS_HUGE, "huge"},
+};
+
+static const struct {
+    const char *name;
+    size_t offset;
+    bool bytes;
+} counters[] = {
+    {"resident_bytes", offsetof(struct drp_wire_counters, resident_bytes), true},
+    {"dropped_bytes", offsetof(struct drp_wire_counters, dropped_bytes), true},
+    {"filled_bytes", offsetof(struct drp_wire_counters, filled_bytes), true},
+    {"intercepted_faults", offsetof(struct drp_wire_counters, intercepted_faults), false},
+    {"refaults", offsetof(struct drp_wire_counters, refaults), false},
+    {"pinned_skips", offsetof(struct drp_wire_counters, pinned_skips), false},
+    {"unarmed_drops", offsetof(struct drp_wire_counters, unarmed_drops), false},
+    {"gate_waits", offsetof(struct drp_wire_counters, gate_waits), false},
+    {"gate_timeouts", offsetof(struct drp_wire_counters, gate_timeouts), false},
+    {"unexpected_errors", offsetof(struct drp_wire_counters, unexpected_errors), false},
+};
+
+static uint64_t counter(const struct drp_wire_counters *from, size_t i) {
+    return *(const uint64_t *)((const char *)from + counters[i].offset);
+}
+
+static void print_status(const struct drp_wire_status_reply *status) {
+    printf("version             %s\n", ctl_clean(status->version));
+    printf("uptime              %.1f s\n", (double)status->uptime_ms / 1000.0);
+    printf("sessions            %u (%u quarantined)\n", status->sessions, status->quarantined);
+    printf("regions             %u\n", status->regions);
+    for (size_t i = 0; i < COUNT(counters); i++)
+        if (counters[i].bytes)
+            printf("%-18.*s  %s MiB\n", (int)(strlen(counters[i].name) - strlen("_bytes")), counters[i].name,
+                   ctl_mib(counter(&status->counters, i)));
+        else
+            printf("%-18s  %" PRIu64 "\n", counters[i].name, counter(&status->counters, i));
+    printf("machine headroom    %s MiB\n", ctl_mib(status->machine_headroom));
+    printf("machine reserve     %s MiB\n", ctl_mib(status->machine_reserve));
+    printf("machine auto reserve %s MiB\n", ctl_mib(status->machine_auto_reserve));
+    printf("machine commitment  %s MiB\n", ctl_mib(status->machine_commitment));
+    printf("fill rate           %s MiB/s\n", ctl_mib(status->fill_rate));
+    printf("looks               %" PRIu64 "\n", status->looks);
+    printf("pressure drops      %" PRIu64 "\n", status->pressure_drops);
+    printf("features           ");
+    for (size_t i = 0; i < COUNT(features); i++)
+        if (status->features & features[i].bit)
+            printf(" %s", features[i].name);
+    printf("\n");
+}
+
+static void print_notes(const char *notes) {
+    for (const char *note = notes; *note; note += strcspn(note, "\n"), note += *note == '\n')
+        printf("note                %.*s\n", (int)strcspn(note, "\n"), note);
+}
+
+static struct json_object *json_notes(const char *notes) {
+    struct json_object *array = json_object_new_array();
+
+    for (const char *note = notes; *note; note += strcspn(note, "\n"), note += *note == '\n')
+        if (*note != '\n')
+            json_object_array_add(array, json_object_new_string_len(note, (int)strcspn(note, "\n")));
+    return array;
+}
+
+static struct json_object *json_status(const struct drp_wire_status_reply *status) {
+    struct json_object *object = json_object_new_object();
+    struct json_object *flags = json_object_new_object();
+    struct json_object *machine = json_object_new_object();
+
+    ctl_add_text(object, "version", status->version);
+    ctl_add(object, "uptime_ms", status->uptime_ms);
+    ctl_add(object, "sessions", status->sessions);
+    ctl_add(object, "quarantined_sessions", status->quarantined);
+    ctl_add(object, "regions", status->regions);
+    for (size_t i = 0; i < COUNT(counters); i++)
+        ctl_add(object, counters[i].name, counter(&status->counters, i));
+    ctl_add_limit(machine, "headroom", status->machine_headroom);
+    ctl_add_limit(machine, "reserve", status->machine_reserve);
+    ctl_add_limit(machine, "commitment", status->machine_commitment);
+    ctl_add(machine, "auto_reserve", status->machine_auto_reserve);
+    ctl_add_sources(machine, "sources", status->machine_sources);
+    json_object_object_add(object, "machine", machine);
+    ctl_add(object, "fill_rate", status->fill_rate);
+    ctl_add(object, "looks", status->looks);
+    ctl_add(object, "pressure_drops", status->pressure_drops);
+    for (size_t i = 0; i < COUNT(features); i++)
+        ctl_add_bool(flags, features[i].name, status->features & features[i].bit);
+    json_object_object_add(object, "features", flags);
+    json_object_object_add(object, "notes", json_notes(status->notes));
+    return object;
+}
+
+/* ---- histograms ---- */
+
+static void print_times(const char *name, const uint64_t *buckets, double unit) {
+    struct ctl_quantiles found = ctl_quantiles(buckets, DRP_WIRE_BUCKETS);
+
+    if (found.count == 0)
+        printf("%-18s  -\n", name);
+    else
+        printf("%-18s  median %.1f, 99 %% %.1f, at most %.1f ms (%" PRIu64 " times)\n", name,
+               (double)found.median / unit, (double)found.p99 / unit, (double)found.max / unit, found.count);
+}
+
+static void print_histograms(const struct drp_wire_histograms_reply *histograms) {
+    print_times("reaction time", histograms->reaction_us, 1000);
+    print_times("gate wait", histograms->gate_us, 1000);
+    print_times("refault after", histograms->refault_ms, 1);
+    printf("refault ratio       %.1f %% (%" PRIu64 " of %" PRIu64 " spans that pressure dropped from)\n",
+           histograms->dropped_spans ? 100.0 * (double)histograms->refaulted_spans / (double)histograms->dropped_spans
+                                     : 0,
+           histograms->refaulted_spans, histograms->dropped_spans);
+}
+
+static struct json_object *json_histogram(const uint64_t *buckets) {
+    struct ctl_quantiles found = ctl_quantiles(buckets, DRP_WIRE_BUCKETS);
+    struct json_object *object = json_object_new_object();
+    struct json_object *array = json_object_new_array();
+
+    ctl_add(object, "count", found.count);
+    ctl_add(object, "median", found.median);
+    ctl_add(object, "p99", found.p99);
+    ctl_add(object, "max", found.max);
+    for (size_t i = 0; i < DRP_WIRE_BUCKETS; i++)
+        json_object_array_add(array, json_object_new_uint64(buckets[i]));
+    json_object_object_add(object, "buckets", array);
+    return object;
+}
+
+static void add_histograms(struct json_object *object, const struct drp_wire_histograms_reply *histograms) {
+    json_object_object_add(object, "reaction_us", json_histogram(histograms->reaction_us));
+    json_object_object_add(object, "gate_us", json_histogram(histograms->gate_us));
+    json_object_object_add(object, "refault_ms", json_histogram(histograms->refault_ms));
+    ctl_add(object, "dropped_spans", histograms->dropped_spans);
+    ctl_add(object, "refaulted_spans", histograms->refaulted_spans);
+}
 
 int ctl_status(const struct ctl_options *options) {
     struct drp_wire_header request = {.type = DRP_WIRE_STATUS};
+    struct drp_wire_status_reply answer;
+    struct json_object *object;
     struct drp *d;
     int status;
     int r;
@@ -22,106 +173,66 @@ int ctl_status(const struct ctl_options *options) {
     if (status)
         return status;
     r = link_call(&d->link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_MS);
-    if (r < 0)
-        status = ctl_fail("status", r);
-    else if (options->json)
-        status = ctl_print_json(ctl_json_status(&d->link.packet.message.status_reply));
-    else
-        ctl_print_status(&d->link.packet.message.status_reply);
-    context_free(d);
-    return status;
-}
-
-/* All pages of the list. 0 or negative errno; *ret is malloc'd in either case, or NULL. */
-static int fetch_list(struct drp *d, struct drp_wire_entry **ret, size_t *ret_n) {
-    const struct drp_wire_list_reply *reply = &d->link.packet.message.list_reply;
-    struct drp_wire_list request = {.header.type = DRP_WIRE_LIST};
-    int r;
-
-    do {
-        struct drp_wire_entry *entries;
-
+    answer = d->link.packet.message.status_reply;
+    request.type = DRP_WIRE_HISTOGRAMS;
+    if (r == 0)
         r = link_call(&d->link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_MS);
-        if (r < 0)
-            return r;
-        entries = realloc(*ret, (*ret_n + DRP_WIRE_LIST_MAX) * sizeof(*entries));
-        if (!entries)
-            return error_detail(-ENOMEM, "the list has more than %zu entries", *ret_n);
-        *ret = entries;
-        for (uint32_t i = 0; i < reply->count; i++)
-            entries[(*ret_n)++] = reply->entries[i];
-        request.cursor = reply->next;
-    } while (request.cursor != 0);
-    return 0;
-}
-
-int ctl_list(const struct ctl_options *options) {
-    struct drp_wire_entry *entries = NULL;
-    struct drp *d;
-    size_t n = 0;
-    int status;
-    int r;
-
-    status = ctl_connect(options, &d);
-    if (status)
-        return status;
-    r = fetch_list(d, &entries, &n);
-    if (r < 0)
-        status = ctl_fail("list", r);
-    else if (options->json)
-        status = ctl_print_json(ctl_json_list(entries, n));
-    else
-        ctl_print_list(entries, n);
-    free(entries);
-    context_free(d);
-    return status;
-}
-
-/* Two of the daemon's errors say more here than their errno does. */
-static int drop_fail(const struct ctl_options *options, int error) {
-    if (error == -ENOENT) {
-        fprintf(stderr, "droppablectl: drop: the service knows no %s %llu\n",
-                options->scope == DRP_SCOPE_REGION ? "region" : "process", (unsigned long long)options->id);
-        return CTL_FAILURE;
-    }
-    if (error == -EPERM) {
-        fprintf(stderr, "droppablectl: drop: not permitted; root, the service's user and the owner may\n");
-        return CTL_FAILURE;
-    }
-    return ctl_fail("drop", error);
-}
-
-int ctl_drop(const struct ctl_options *options) {
-    struct drp_wire_control_drop request = {
-        .header.type = DRP_WIRE_CONTROL_DROP,
-        .scope = options->scope,
-        .id = options->id,
-    };
-    const struct drp_wire_drop_reply *reply;
-    struct drp *d;
-    int status;
-    int r;
-
-    status = ctl_connect(options, &d);
-    if (status)
-        return status;
-    reply = &d->link.packet.message.drop_reply;
-    r = link_call(&d->link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_LONG_MS);
     if (r < 0) {
-        status = drop_fail(options, r);
+        status = ctl_fail("status", r);
     } else if (options->json) {
-        struct json_object *object = json_object_new_object();
-
-        json_object_object_add(object, "freed_bytes", json_object_new_uint64(reply->freed));
-        json_object_object_add(object, "pinned_bytes", json_object_new_uint64(reply->pinned));
-        json_object_object_add(object, "failed_bytes", json_object_new_uint64(reply->failed));
+        object = json_status(&answer);
+        add_histograms(object, &d->link.packet.message.histograms_reply);
         status = ctl_print_json(object);
     } else {
-        printf("freed   %10s MiB\npinned  %10s MiB\nfailed  %10s MiB\n", ctl_mib(reply->freed), ctl_mib(reply->pinned),
-               ctl_mib(reply->failed));
+        print_status(&answer);
+        print_histograms(&d->link.packet.message.histograms_reply);
+        print_notes(answer.notes);
     }
     context_free(d);
     return status;
+}
+
+/* ---- probe ---- */
+
+static void print_can(const char *what, bool can, int error) {
+    printf("%-14s %s", what, can ? "yes" : "no");
+    if (!can && error)
+        printf(" (%s)", strerror(-error));
+    printf("\n");
+}
+
+static void print_probe(const struct drp_probe *probe) {
+    print_can("native", probe->native, probe->native_error);
+    print_can("daemon", probe->daemon, probe->daemon_error);
+    printf("%-14s %s\n", "socket", ctl_clean(probe->daemon_socket));
+    if (!probe->daemon)
+        return;
+    print_can("interception", probe->daemon_interception == DRP_INTERCEPTION_FULL, probe->interception_error);
+    print_can("huge regions", probe->daemon_regions & DRP_REGION_HUGE, 0);
+}
+
+/* An errno as number and as text. */
+static void add_error(struct json_object *object, const char *key, const char *text_key, int error) {
+    json_object_object_add(object, key, json_object_new_int(-error));
+    ctl_add_text(object, text_key, error ? strerror(-error) : "");
+}
+
+static struct json_object *json_probe(const struct drp_probe *probe) {
+    struct json_object *object = json_object_new_object();
+    struct json_object *native = json_object_new_object();
+    struct json_object *daemon = json_object_new_object();
+
+    ctl_add_bool(native, "available", probe->native);
+    add_error(native, "error", "error_text", probe->native_error);
+    ctl_add_bool(daemon, "available", probe->daemon);
+    add_error(daemon, "error", "error_text", probe->daemon_error);
+    ctl_add_text(daemon, "socket", probe->daemon_socket);
+    ctl_add_options(daemon, "options", probe->daemon_regions);
+    ctl_add_text(daemon, "interception", ctl_interception_name((uint32_t)probe->daemon_interception));
+    add_error(daemon, "interception_error", "interception_error_text", probe->interception_error);
+    json_object_object_add(object, "native", native);
+    json_object_object_add(object, "daemon", daemon);
+    return object;
 }
 
 int ctl_probe(const struct ctl_options *options) {
@@ -137,7 +248,7 @@ int ctl_probe(const struct ctl_options *options) {
     if (r < 0)
         return ctl_fail("probe", r);
     if (options->json)
-        return ctl_print_json(ctl_json_probe(&probe));
-    ctl_print_probe(&probe);
+        return ctl_print_json(json_probe(&probe));
+    print_probe(&probe);
     return CTL_OK;
 }

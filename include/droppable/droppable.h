@@ -72,6 +72,8 @@ struct drp_region_options {
                             of 2 MiB or more for which no option is asked, where the system gives huge pages to everybody
                             (transparent_hugepage/enabled is `always`) */
     enum drp_priority priority; /**< 0: normal */
+    uint64_t budget; /**< bytes that may be resident, see drp_region_set_budget(); at least 4096. 0: as configured */
+    uint32_t share; /**< 1 to 10000, see drp_region_set_share(). 0: 100. More of either than the service allows counts as what it allows */
 };
 
 /** What a region is. */
@@ -125,6 +127,15 @@ struct drp *drp_free(struct drp *d);
  */
 int drp_get_stats(struct drp *d, struct drp_stats *ret);
 
+/**
+ * Sets the budget of this process: when more of all its regions is resident, the service drops down to it, the coldest first, whether
+ * memory is short or not. Nothing is refused for a budget, and pinned chunks stay. A new service hears of it, and so does that of a child after
+ * fork(2).
+ * @param bytes at least 4096, and no more than the service's configuration and its administrator allow; UINT64_MAX: as these say
+ * @return 0; -EPERM: more than allowed; -EINVAL: out of range; -ENOTCONN: the service is away; -ETIMEDOUT. The old one holds then.
+ */
+int drp_set_budget(struct drp *d, uint64_t bytes);
+
 /** Finds out what this system can do. Makes a connection of its own for it. @return 0, or -EINVAL: @config malformed. */
 int drp_get_probe(const struct drp_config *config, struct drp_probe *ret);
 
@@ -148,6 +159,21 @@ size_t drp_region_size(const struct drp_region *r);
 /** Everything about a region. */
 void drp_region_get_info(const struct drp_region *r, struct drp_region_info *ret);
 
+/** The same as drp_set_budget() for one region. @return also -ENOTCONN: the service does not hold this region. */
+int drp_region_set_budget(struct drp_region *r, uint64_t bytes);
+
+/**
+ * Sets how much of a region stays, beside others of the same priority that were used as long ago: twice the share, half the loss. A new
+ * service hears of it.
+ * @param share 1 to 10000; a region has 100 unless told otherwise. Who is no administrator of the service may only lower it below that, or
+ *        below what an administrator has set.
+ * @return 0; -EPERM; -EINVAL: out of range; -ENOTCONN: the service is away, or does not hold this region; -ETIMEDOUT
+ */
+int drp_region_set_share(struct drp_region *r, unsigned share);
+
+/** Sets the priority of a region; what is said of drp_region_set_share() holds here, too. */
+int drp_region_set_priority(struct drp_region *r, enum drp_priority priority);
+
 /* ---- pins and generations ---- */
 
 /**
@@ -163,6 +189,17 @@ int drp_pin(struct drp_region *r, size_t offset, size_t length, uint64_t *ret_ge
 
 /** Takes back one drp_pin() of the same range. @return 0; -ERANGE; -EINVAL: a chunk was not pinned. */
 int drp_unpin(struct drp_region *r, size_t offset, size_t length);
+
+/**
+ * Says that a range was just used: of each chunk that it touches, as drp_pin() does. No system call, no wait; a few nanoseconds a chunk.
+ *
+ * The service drops what was used longest ago. It sees pins, touches and the accesses that bring dropped or fresh memory in; reads and
+ * writes of what is resident it does not see. Memory that is neither pinned nor touched is therefore ordered by when it was last brought
+ * in, and what turns out to be needed soon after it was dropped is kept longer the next time (refault protection). A
+ * program that reads without pins (drp_read_begin()) should touch what it hits.
+ * @return 0; -ERANGE: not inside the region, or empty
+ */
+int drp_touch(struct drp_region *r, size_t offset, size_t length);
 
 /**
  * The generation of a range: the sum of its chunks' generations. Of one range, two equal generations mean that nothing of
@@ -188,7 +225,7 @@ ssize_t drp_copy_generations(const struct drp_region *r, size_t offset, size_t l
  *
  *     if (drp_read_begin(r, off, len, &g) == 0 && g == entry->generation) {
  *         copy(...);
- *         if (!drp_read_retry(r, off, len, g)) return HIT;
+ *         if (!drp_read_retry(r, off, len, g)) { drp_touch(r, off, len); return HIT; }
  *     }
  *
  * @return 0; -EAGAIN: being dropped right now; -ERANGE

@@ -10,6 +10,7 @@
 #include "fuzz.h"
 #include "pages.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +42,35 @@ static void require_layout(uint64_t size, uint64_t offset, uint64_t base, uint64
     REQUIRE(drp_pin_bytes(total) < UINT64_C(1) << 38);
 }
 
+static void require_limits(const struct drp_wire_limits *m, uint32_t mask) {
+    REQUIRE(mask < 16 && m->share <= 10000 && m->priority <= 3);
+    REQUIRE((mask & DRP_LIMIT_BUDGET) != 0 || m->budget == 0);
+    REQUIRE((mask & DRP_LIMIT_QUOTA) != 0 || m->quota == 0);
+    REQUIRE((mask & DRP_LIMIT_SHARE) != 0 || m->share == 0);
+    REQUIRE((mask & DRP_LIMIT_PRIORITY) != 0 || m->priority == 0);
+}
+
+static void require_limit(const struct drp_wire_limit *m) {
+    bool cgroup = m->scope == DRP_LIMIT_CGROUP;
+
+    REQUIRE(m->scope >= DRP_LIMIT_REGION && m->scope <= DRP_LIMIT_CGROUP);
+    REQUIRE(m->path[0] == (cgroup ? '/' : '\0') && memchr(m->path, 0, sizeof(m->path)));
+    REQUIRE(!cgroup || m->id == 0);
+    REQUIRE(m->scope != DRP_LIMIT_CLIENT || m->id <= INT32_MAX);
+    REQUIRE(m->scope != DRP_LIMIT_USER || m->id < UINT32_MAX);
+    require_limits(&m->values, m->mask);
+}
+
+static void require_why_reply(const struct drp_wire_why_reply *m, const char *end) {
+    REQUIRE(m->count <= DRP_WIRE_WHY_MAX && (const char *)&m->entries[m->count] == end);
+    for (uint32_t i = 0; i < m->count; i++) {
+        REQUIRE(memchr(m->entries[i].path, 0, sizeof(m->entries[i].path)));
+        REQUIRE(m->entries[i].number > 0 && m->entries[i].source - 1 < 10 && m->entries[i].urgency - 1 < 3);
+        for (size_t k = 0; k < DRP_WIRE_VICTIMS_MAX; k++)
+            REQUIRE(memchr(m->entries[i].victims[k].name, 0, sizeof(m->entries[i].victims[k].name)));
+    }
+}
+
 static void require_request(const union drp_wire_message *m, size_t size, size_t n_fds) {
     uint16_t type = m->header.type;
 
@@ -58,10 +88,12 @@ static void require_request(const union drp_wire_message *m, size_t size, size_t
         break;
     case DRP_WIRE_CREATE:
         REQUIRE(m->create.size >= 1 && m->create.size <= UINT64_C(1) << 46 && m->create.priority <= 3);
+        REQUIRE(m->create.share <= 10000 && (m->create.budget == 0 || m->create.budget >= 4096));
         REQUIRE(m->create.chunk_shift == 0 || (m->create.chunk_shift >= 12 && m->create.chunk_shift <= 21));
         break;
     case DRP_WIRE_ADOPT:
-        REQUIRE(n_fds == 2 && m->adopt.priority <= 3);
+        REQUIRE(n_fds == 2 && m->adopt.priority <= 3 && m->adopt.share <= 10000);
+        REQUIRE(m->adopt.budget == 0 || m->adopt.budget >= 4096);
         require_layout(m->adopt.size, m->adopt.object_offset, m->adopt.chunk_base, m->adopt.chunk_total,
                        m->adopt.chunk_shift);
         break;
@@ -78,6 +110,13 @@ static void require_request(const union drp_wire_message *m, size_t size, size_t
         REQUIRE(m->control_drop.scope >= DRP_SCOPE_ALL && m->control_drop.scope <= DRP_SCOPE_PID);
         REQUIRE(m->control_drop.scope != DRP_SCOPE_ALL || m->control_drop.id == 0);
         REQUIRE(m->control_drop.scope != DRP_SCOPE_PID || (m->control_drop.id - 1) < INT32_MAX);
+        break;
+    case DRP_WIRE_LIMIT:
+        require_limit(&m->limit);
+        break;
+    case DRP_WIRE_FREE:
+        REQUIRE(m->free.wanted > 0 && memchr(m->free.path, 0, sizeof(m->free.path)));
+        REQUIRE(m->free.path[0] == '\0' || m->free.path[0] == '/');
         break;
     default:
         break;
@@ -113,6 +152,12 @@ static void require_reply(const union drp_wire_message *m, size_t size, size_t n
         REQUIRE((const char *)&m->list_reply.entries[m->list_reply.count] == m->bytes + size);
         for (uint32_t i = 0; i < m->list_reply.count; i++)
             REQUIRE(memchr(m->list_reply.entries[i].name, 0, sizeof(m->list_reply.entries[i].name)));
+        break;
+    case DRP_WIRE_WHY:
+        require_why_reply(&m->why_reply, m->bytes + size);
+        break;
+    case DRP_WIRE_LIMIT:
+        require_limits(&m->limit_reply.effective, m->limit_reply.mask);
         break;
     default:
         REQUIRE(n_fds <= (type == DRP_WIRE_MAP ? 1u : 0u));

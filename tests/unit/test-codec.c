@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The codec, from the outside: one valid message per type and direction, and a table of single faults put into it
- * (test-codec-faults.h). Every row starts from a message that is accepted, so a row fails for the fault it names and
+ * The codec, from the outside: one valid message per type and direction (test-codec-samples.h), and a table of single faults put into
+ * it (test-codec-faults.h). Every row starts from a message that is accepted, so a row fails for the fault it names and
  * for nothing else. The ranges are written out here as numbers on purpose: this is the second opinion on codec.c, not
  * a copy of its constants.
  */
@@ -9,6 +9,7 @@
 #include "codec.h"
 #include "pages.h"
 #include "test-codec-faults.h"
+#include "test-codec-samples.h"
 
 #include <check.h>
 #include <errno.h>
@@ -16,125 +17,6 @@
 #include <string.h>
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-
-struct sample {
-    union drp_wire_message message;
-    size_t size;
-    size_t n_fds;
-};
-
-/* ---- valid messages ---- */
-
-static void sample_request(struct sample *sample, uint16_t type) {
-    union drp_wire_message *m = &sample->message;
-
-    memset(sample, 0, sizeof(*sample));
-    m->header.type = type;
-    m->header.serial = 0xfeedbeef;
-    sample->size = codec_request_size(type);
-    switch (type) {
-    case DRP_WIRE_HELLO:
-        m->hello.magic = DRP_WIRE_MAGIC;
-        m->hello.version_min = m->hello.version_max = DRP_WIRE_VERSION;
-        m->hello.features = UINT64_MAX;
-        strcpy(m->hello.name, "test");
-        break;
-    case DRP_WIRE_UFFD:
-        sample->n_fds = 1;
-        break;
-    case DRP_WIRE_CREATE:
-        m->create.size = 1;
-        m->create.required = m->create.preferred = UINT64_MAX;
-        break;
-    case DRP_WIRE_ADOPT:
-        m->adopt.size = 4 << 16;
-        m->adopt.object_offset = 8 << 16;
-        m->adopt.chunk_base = 8;
-        m->adopt.chunk_total = 12;
-        m->adopt.granted = UINT64_MAX;
-        m->adopt.chunk_shift = 16;
-        m->adopt.priority = 2;
-        sample->n_fds = 2;
-        break;
-    case DRP_WIRE_MAP:
-        m->map.region = 7;
-        m->map.address = UINT64_C(0x7f0000000000);
-        m->map.length = 4096;
-        break;
-    case DRP_WIRE_DROP:
-    case DRP_WIRE_POPULATE:
-        m->range.length = 4096;
-        break;
-    case DRP_WIRE_CONTROL_DROP:
-        m->control_drop.scope = DRP_SCOPE_PID;
-        m->control_drop.id = 1;
-        break;
-    default:
-        break;
-    }
-}
-
-static void sample_reply(struct sample *sample, uint16_t request_type) {
-    union drp_wire_message *m = &sample->message;
-
-    memset(sample, 0, sizeof(*sample));
-    m->header.type = request_type | DRP_WIRE_REPLY;
-    m->header.serial = 0xfeedbeef;
-    sample->size = sizeof(m->header);
-    switch (request_type) {
-    case DRP_WIRE_HELLO:
-        sample->size = sizeof(m->hello_reply);
-        sample->n_fds = 1;
-        m->hello_reply.version = DRP_WIRE_VERSION;
-        m->hello_reply.features = DRP_FEATURE_ADOPT;
-        break;
-    case DRP_WIRE_UFFD:
-        sample->size = sizeof(m->uffd_reply);
-        m->uffd_reply.interception = DRP_WIRE_INTERCEPTION_FULL;
-        break;
-    case DRP_WIRE_CREATE:
-    case DRP_WIRE_ADOPT:
-        sample->size = sizeof(m->create_reply);
-        sample->n_fds = request_type == DRP_WIRE_CREATE ? 2 : 1;
-        m->create_reply.size = 1 << 21;
-        m->create_reply.chunk_base = 31;
-        m->create_reply.chunk_total = 32;
-        m->create_reply.chunk_shift = 21;
-        break;
-    case DRP_WIRE_MAP:
-        sample->size = sizeof(m->map_reply);
-        sample->n_fds = 1;
-        break;
-    case DRP_WIRE_DROP:
-    case DRP_WIRE_CONTROL_DROP:
-        sample->size = sizeof(m->drop_reply);
-        break;
-    case DRP_WIRE_POPULATE:
-        sample->size = sizeof(m->populate_reply);
-        break;
-    case DRP_WIRE_STATS:
-        sample->size = sizeof(m->stats_reply);
-        break;
-    case DRP_WIRE_STATUS:
-        sample->size = sizeof(m->status_reply);
-        break;
-    case DRP_WIRE_LIST:
-        m->list_reply.count = 2;
-        m->list_reply.entries[0].kind = DRP_ENTRY_SESSION;
-        m->list_reply.entries[1].kind = DRP_ENTRY_DOMAIN;
-        sample->size = offsetof(struct drp_wire_list_reply, entries) + 2 * sizeof(struct drp_wire_entry);
-        break;
-    default:
-        break;
-    }
-}
-
-static void sample_make(struct sample *sample, uint16_t type, bool reply) {
-    if (reply)
-        sample_reply(sample, type);
-    else
-        sample_request(sample, type);
-}
 
 static enum codec_verdict judge(const struct sample *sample, uint16_t type, bool reply) {
     return reply ? codec_check_reply(&sample->message, sample->size, sample->n_fds, type)
@@ -312,6 +194,8 @@ START_TEST(reserved_bits) {
         {DRP_WIRE_MAP, true, AT(drp_wire_map_reply, reserved, 0)},
         {DRP_WIRE_LIST, true, AT(drp_wire_list_reply, reserved, 0)},
         {DRP_WIRE_CONTROL_DROP, false, AT(drp_wire_control_drop, reserved, 0)},
+        {DRP_WIRE_LIMIT, true, AT(drp_wire_limit_reply, reserved, 0)},
+        {DRP_WIRE_WHY, true, AT(drp_wire_why_reply, reserved, 0)},
     };
     struct sample sample;
 
@@ -343,6 +227,44 @@ START_TEST(strings) {
     sample_reply(&sample, DRP_WIRE_LIST);
     memset(sample.message.list_reply.entries[1].name, 'x', sizeof(sample.message.list_reply.entries[1].name));
     ck_assert_int_eq(judge(&sample, DRP_WIRE_LIST, true), CODEC_VALUE);
+
+    sample_reply(&sample, DRP_WIRE_WHY);
+    memset(sample.message.why_reply.entries[1].path, 'x', sizeof(sample.message.why_reply.entries[1].path));
+    ck_assert_int_eq(judge(&sample, DRP_WIRE_WHY, true), CODEC_VALUE);
+    for (size_t i = 0; i < DRP_WIRE_VICTIMS_MAX; i++) {
+        sample_reply(&sample, DRP_WIRE_WHY);
+        memset(sample.message.why_reply.entries[0].victims[i].name, 'x', 36);
+        ck_assert_int_eq(judge(&sample, DRP_WIRE_WHY, true), CODEC_VALUE);
+    }
+}
+END_TEST
+
+/* Paths are absolute and end inside their field; FREE takes none for the machine. */
+START_TEST(paths) {
+    static const struct {
+        const char *path;
+        bool limit, free;
+    } cases[] = {{"", false, true}, {"/", true, true}, {"/a/b", true, true}, {"a", false, false}, {".", false, false}};
+    struct sample sample;
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        sample_request(&sample, DRP_WIRE_LIMIT);
+        sample.message.limit.scope = DRP_LIMIT_CGROUP;
+        strcpy(sample.message.limit.path, cases[i].path);
+        ck_assert_int_eq(judge(&sample, DRP_WIRE_LIMIT, false), cases[i].limit ? CODEC_OK : CODEC_VALUE);
+        sample_request(&sample, DRP_WIRE_FREE);
+        strcpy(sample.message.free.path, cases[i].path);
+        ck_assert_int_eq(judge(&sample, DRP_WIRE_FREE, false), cases[i].free ? CODEC_OK : CODEC_VALUE);
+    }
+    sample_request(&sample, DRP_WIRE_LIMIT);
+    sample.message.limit.scope = DRP_LIMIT_CGROUP;
+    memset(sample.message.limit.path, '/', 1024);
+    ck_assert_int_eq(judge(&sample, DRP_WIRE_LIMIT, false), CODEC_VALUE);
+    sample.message.limit.path[1023] = '\0';
+    ck_assert_int_eq(judge(&sample, DRP_WIRE_LIMIT, false), CODEC_OK);
+    sample_request(&sample, DRP_WIRE_FREE);
+    memset(sample.message.free.path, '/', 1024);
+    ck_assert_int_eq(judge(&sample, DRP_WIRE_FREE, false), CODEC_VALUE);
 }
 END_TEST
 
@@ -360,6 +282,24 @@ START_TEST(list_sizes) {
         ck_assert_int_eq(judge(&sample, DRP_WIRE_LIST, true), CODEC_SHORT);
         sample.size += 2;
         ck_assert_int_eq(judge(&sample, DRP_WIRE_LIST, true), CODEC_LONG);
+    }
+}
+END_TEST
+
+START_TEST(why_sizes) {
+    struct sample sample;
+
+    for (uint32_t count = 0; count <= 6; count++) {
+        sample_reply(&sample, DRP_WIRE_WHY);
+        for (uint32_t i = 0; i < count; i++)
+            sample.message.why_reply.entries[i] = sample.message.why_reply.entries[0];
+        sample.message.why_reply.count = count;
+        sample.size = offsetof(struct drp_wire_why_reply, entries) + count * sizeof(struct drp_wire_decision);
+        ck_assert_int_eq(judge(&sample, DRP_WIRE_WHY, true), CODEC_OK);
+        sample.size--;
+        ck_assert_int_eq(judge(&sample, DRP_WIRE_WHY, true), CODEC_SHORT);
+        sample.size += 2;
+        ck_assert_int_eq(judge(&sample, DRP_WIRE_WHY, true), CODEC_LONG);
     }
 }
 END_TEST
@@ -466,6 +406,11 @@ static void check_accepted(const union drp_wire_message *m, size_t size, size_t 
     }
     case DRP_WIRE_CREATE:
         ck_assert(m->create.size > 0 && m->create.size <= UINT64_C(1) << 46);
+        ck_assert(m->create.share <= 10000 && m->create.budget - 1 >= 4095);
+        break;
+    case DRP_WIRE_LIMIT:
+        ck_assert(m->limit.scope >= 1 && m->limit.scope <= 4 && m->limit.mask < 16);
+        ck_assert(m->limit.scope == DRP_LIMIT_REGION || m->limit.id < UINT32_MAX);
         break;
     case DRP_WIRE_MAP:
         ck_assert((unsigned __int128)m->map.address + m->map.length < (unsigned __int128)1 << 56);
@@ -537,7 +482,9 @@ static Suite *make_suite(void) {
     tcase_add_loop_test(tcase, fields, 0, (int)ARRAY_SIZE(faults));
     tcase_add_test(tcase, reserved_bits);
     tcase_add_test(tcase, strings);
+    tcase_add_test(tcase, paths);
     tcase_add_test(tcase, list_sizes);
+    tcase_add_test(tcase, why_sizes);
     tcase_add_test(tcase, error_names);
     tcase_add_test(tcase, unique_names);
     tcase_add_loop_test(tcase, random_bytes, 0, 3);
