@@ -45,7 +45,7 @@ struct domain *report_domain(const struct manager *manager, const char *path) {
     if (path[0] == '\0' || strcmp(path, "/") == 0)
         return manager->domains.machine;
     LIST_FOREACH (domain, &manager->domains.list, link)
-        if (strcmp(domain->path, path) == 0)
+        if (!domain->gone && strcmp(domain->path, path) == 0)
             return domain;
     return NULL;
 }
@@ -170,6 +170,7 @@ void report_status(struct manager *manager, struct drp_wire_status_reply *ret) {
     ret->machine_reserve = machine->controller.limits.reserve;
     ret->machine_commitment = (uint64_t)atomic_load(&machine->commitment);
     ret->machine_auto_reserve = domain_auto_reserve(&manager->domains, machine);
+    ret->machine_sources = machine->sources;
     write_notes(manager, ret->notes, sizeof(ret->notes));
     note_reserves(manager, ret->notes, sizeof(ret->notes));
     pthread_mutex_unlock(&manager->lock);
@@ -200,6 +201,7 @@ static void list_session(const struct config *config, struct session *session, s
                         ? (uint32_t)limit_value(&limits[LIMIT_PRIORITY], DRP_PRIORITY_HIGH)
                         : 0,
         .budget = limit_value(&limits[LIMIT_BUDGET], config->client_budget),
+        .pinned = session->pinned,
         .share = (uint32_t)limit_value(&limits[LIMIT_SHARE], LIMIT_SHARE_DEFAULT),
     };
     memcpy(ret->name, session->name, sizeof(session->name));
@@ -219,6 +221,7 @@ static void list_region(const struct config *config, struct region *region, stru
         .priority = budget_priority(region),
         .options = region->options,
         .budget = limit_value(&region->budget.of[LIMIT_BUDGET], config->region_budget),
+        .pinned = region->pinned,
         .share = budget_share(region),
     };
 }
@@ -240,6 +243,7 @@ static void list_domain(const struct manager *manager, struct domain *domain, st
                               domain->holds_clients && domain->parent ? manager->config->cgroup_budget : LIMIT_INFINITE),
         .pinned = domain_auto_reserve(&manager->domains, domain),
         .high = domain->look.headroom_high,
+        .sources = domain->sources,
     };
     snprintf(ret->name, sizeof(ret->name), "%s", domain->path + cut);
 }

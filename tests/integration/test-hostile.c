@@ -75,18 +75,18 @@ struct bad_message {
 static const struct bad_message bad_messages[] = {
     {"one byte", "malformed: no header: message too short", DRP_WIRE_STATS, 1, 0, 0, false},
     {"half a header", "malformed: no header: message too short", DRP_WIRE_STATS, 15, 0, 0, false},
-    {"short create", "malformed: create: message too short", DRP_WIRE_CREATE, 47, 0, 0, false},
+    {"short create", "malformed: create: message too short", DRP_WIRE_CREATE, 55, 0, 0, false},
     {"bare drop", "malformed: drop: message too short", DRP_WIRE_DROP, 16, 0, 0, false},
-    {"long create", "malformed: create: message too long", DRP_WIRE_CREATE, 49, 0, 0, false},
+    {"long create", "malformed: create: message too long", DRP_WIRE_CREATE, 57, 0, 0, false},
     {"long stats", "malformed: stats: message too long", DRP_WIRE_STATS, 4096, 0, 0, false},
     {"too long", "malformed: packet or descriptors truncated", DRP_WIRE_STATS, 6000, 0, 0, false},
     {"type 0", "malformed: unknown: message type unknown", 0, 16, 0, 0, false},
-    {"type 14", "malformed: unknown: message type unknown", DRP_WIRE_TYPE_MAX + 1, 16, 0, 0, false},
+    {"type 18", "malformed: unknown: message type unknown", DRP_WIRE_TYPE_MAX + 1, 16, 0, 0, false},
     {"event", "malformed: unknown: message type unknown", 0x4000, 16, 0, 0, false},
     {"a reply", "malformed: unknown: message type unknown", DRP_WIRE_STATS | DRP_WIRE_REPLY, 96, 0, 0, false},
     {"reserved", "malformed: stats: reserved field", DRP_WIRE_STATS, 0, 0, AT(header, reserved), false},
     {"reserved2", "malformed: stats: reserved field", DRP_WIRE_STATS, 0, 0, AT(header, reserved2), false},
-    {"create reserved", "malformed: create: reserved field", DRP_WIRE_CREATE, 0, 0, AT(create, reserved[5]), false},
+    {"create reserved", "malformed: create: reserved field", DRP_WIRE_CREATE, 0, 0, AT(create, reserved[1]), false},
     {"uffd reserved", "malformed: uffd: reserved field", DRP_WIRE_UFFD, 0, 1, AT(uffd, reserved), false},
     {"stats with fd", "malformed: stats: wrong number of descriptors", DRP_WIRE_STATS, 0, 1, 0, false},
     {"create with 4 fds", "malformed: create: wrong number of descriptors", DRP_WIRE_CREATE, 0, 4, 0, false},
@@ -99,6 +99,8 @@ static const struct bad_message bad_messages[] = {
     {"second hello", "state: a second hello", DRP_WIRE_HELLO, 0, 0, 0, false},
     {"no hello 1", "state: no hello yet", DRP_WIRE_STATUS, 0, 0, 0, true},
     {"no hello 2", "state: no hello yet", DRP_WIRE_LIST, 0, 0, 0, true},
+    {"no hello 3", "state: no hello yet", DRP_WIRE_WHY, 0, 0, 0, true},
+    {"no hello 4", "state: no hello yet", DRP_WIRE_HISTOGRAMS, 0, 0, 0, true},
     {"no hello, uffd", "", DRP_WIRE_UFFD, 0, 1, 0, true},
     {"no hello, short", "malformed: no header: message too short", DRP_WIRE_HELLO, 3, 0, 0, true},
     {"no hello, 200 fds", "malformed: hello: wrong number of descriptors", DRP_WIRE_HELLO, 0, MANY_FDS, 0, true},
@@ -117,6 +119,7 @@ static size_t right_size(uint16_t type) {
     case DRP_WIRE_MAP:
         return sizeof(struct drp_wire_map);
     case DRP_WIRE_LIST:
+    case DRP_WIRE_WHY:
         return sizeof(struct drp_wire_list);
     default:
         return sizeof(struct drp_wire_header);

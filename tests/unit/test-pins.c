@@ -401,6 +401,26 @@ START_TEST(ticks) {
 }
 END_TEST
 
+/* A touch is what a pin does to the tick, and nothing else of it. */
+START_TEST(touches) {
+    atomic_store(&w->clock.tick, 9);
+    ck_assert_int_eq(pins_touch(&pins, CHUNK - 1, CHUNK + 2), 0);
+    for (size_t i = 0; i < CHUNKS; i++) {
+        ck_assert_uint_eq(cells[i].tick, i < 3 ? 9 : 0);
+        ck_assert_uint_eq(cells[i].count, 0);
+    }
+    atomic_store(&generations[0], 1); /* being dropped: nobody is waited for */
+    atomic_store(&w->clock.tick, 10);
+    ck_assert_int_eq(pins_touch(&pins, 0, 1), 0);
+    ck_assert_uint_eq(cells[0].tick, 10);
+    ck_assert_uint_eq(cells[1].tick, 9);
+    ck_assert_int_eq(pins_touch(&pins, CHUNKS * CHUNK - 1, 2), -ERANGE);
+    ck_assert_int_eq(pins_touch(&pins, CHUNKS * CHUNK, 1), -ERANGE);
+    ck_assert_int_eq(pins_touch(&pins, 0, 0), -ERANGE);
+    ck_assert_uint_eq(cells[CHUNKS - 1].tick, 0);
+}
+END_TEST
+
 static void *settle_later(void *argument) {
     (void)argument;
     while (!generation_has_waiters(pins.header))
@@ -436,6 +456,7 @@ int main(void) {
     tcase_add_test(values, sums);
     tcase_add_test(values, gone);
     tcase_add_test(values, ticks);
+    tcase_add_test(values, touches);
     tcase_add_test(values, waits);
     suite_add_tcase(suite, values);
     tcase_set_timeout(races, 0); /* ctest has one */

@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Who may have how much, and who may say so: limits set by owners and by administrators, through the library, the command and past both; what
+ * a new service is told of them. Frees by hand, and what `why` says of them.
+ */
+
+#include "child.h"
+#include "fixture.h"
+#include "memcg.h"
+#include "raw.h"
+
+#include <check.h>
+#include <droppable/droppable.h>
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define KIB UINT64_C(1024)
+#define MIB (1024 * KIB)
+#define CHUNK (64 * KIB)
+#define NOBODY 65534
+
+#define CTL(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+static int ctl(const char *const *arguments) {
+    char out[16384];
+
+    return service_ctl(&service, out, sizeof(out), arguments);
+}
+
+/* A key of what the command prints as JSON; UINT64_MAX for null. */
+static uint64_t ctl_number(const char *const *arguments, const char *key) {
+    struct json_object *object, *found = NULL;
+    char out[16384];
+    uint64_t number;
+
+    ck_assert_int_eq(service_ctl(&service, out, sizeof(out), arguments), 0);
+    object = json_tokener_parse(out);
+    ck_assert_msg(object && json_object_object_get_ex(object, key, &found), "no %s in:\n%s", key, out);
+    number = found ? json_object_get_uint64(found) : UINT64_MAX;
+    json_object_put(object);
+    return number;
+}
+
+static const char *number_text(uint64_t number) {
+    static char room[4][24];
+    static unsigned next;
+    char *text = room[next++ % 4];
+
+    snprintf(text, sizeof(room[0]), "%llu", (unsigned long long)number);
+    return text;
+}
+
+static uint64_t region_id(const struct drp_region *region) {
+    struct drp_region_info info;
+
+    drp_region_get_info(region, &info);
+    return info.id;
+}
+
+static uint64_t listed(const struct drp_region *region, const char *key) {
+    return listing_number("regions", "id", region_id(region), key);
+}
+
+/* ---- a program's own ---- */
+
+START_TEST(test_region_limits) {
+    struct drp_region_options options = {
+        .struct_size = sizeof(options), .budget = 3 * MIB, .share = 50, .priority = DRP_PRIORITY_LOW};
+    struct drp_region *region, *plain;
+    char text[16];
+    struct drp *d;
+
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(drp_region_new(&region, d, MIB, &options), 0);
+    ck_assert_int_eq(drp_region_new(&plain, d, MIB, NULL), 0);
+    ck_assert_uint_eq(listed(region, "budget"), 3 * MIB);
+    ck_assert_uint_eq(listed(region, "share"), 50);
+    ck_assert_uint_eq(listed(plain, "share"), 100);
+    ck_assert_uint_eq(ctl_number(CTL("--json", "limit", "--region", number_text(region_id(plain))), "budget"),
+                      UINT64_MAX);
+
+    ck_assert_int_eq(drp_region_set_budget(region, 2 * MIB), 0);
+    ck_assert_int_eq(drp_region_set_share(region, 20), 0);
+    ck_assert_int_eq(drp_region_set_priority(region, DRP_PRIORITY_HIGH), 0);
+    ck_assert_int_eq(drp_set_budget(d, 5 * MIB), 0);
+    ck_assert_int_eq(drp_region_set_budget(region, 4095), -EINVAL);
+    ck_assert_int_eq(drp_region_set_share(region, 0), -EINVAL);
+    ck_assert_int_eq(drp_region_set_share(region, 10001), -EINVAL);
+    ck_assert_int_eq(drp_region_set_priority(region, (enum drp_priority)0), -EINVAL);
+    ck_assert_int_eq(drp_region_set_priority(region, (enum drp_priority)4), -EINVAL);
+    ck_assert_int_eq(drp_set_budget(d, 1), -EINVAL);
+    for (int again = 0; again < 2; again++) { /* the same as a new service has it */
+        listing_text("regions", "id", region_id(region), "priority", text, sizeof(text));
+        ck_assert_str_eq(text, "high");
+        ck_assert_uint_eq(listed(region, "budget"), 2 * MIB);
+        ck_assert_uint_eq(listed(region, "share"), 20);
+        ck_assert_uint_eq(listing_number("sessions", "pid", (uint64_t)getpid(), "budget"), 5 * MIB);
+        ck_assert_uint_eq(listed(plain, "share"), 100);
+        if (again == 0) {
+            struct drp_stats stats = {0};
+
+            ck_assert(service_kill(&service, 10000));
+            service_restart(&service);
+            for (uint64_t deadline = now_ms() + 20000; stats.reconnects == 0; drp_get_stats(d, &stats))
+                ck_assert(now_ms() < deadline);
+        }
+    }
+    ck_assert_int_eq(drp_region_set_budget(region, UINT64_MAX), 0);
+    ck_assert_uint_eq(ctl_number(CTL("--json", "limit", "--region", number_text(region_id(region))), "budget"),
+                      UINT64_MAX);
+    ck_assert_int_eq(drp_set_budget(d, UINT64_MAX), 0);
+    ck_assert_uint_eq(ctl_number(CTL("--json", "limit", "--pid", number_text((uint64_t)getpid())), "budget"),
+                      UINT64_MAX);
+    region = drp_region_free(region);
+    plain = drp_region_free(plain);
+    d = drp_free(d);
+    fixture_measure();
+}
+END_TEST
+
+START_TEST(test_wrong_options) {
+    struct drp_region_options options = {.struct_size = sizeof(options), .budget = 4095};
+    struct drp_region *region = NULL;
+    struct drp *d;
+
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(drp_region_new(&region, d, MIB, &options), -EINVAL);
+    ck_assert_ptr_nonnull(strstr(drp_detail(), "budget"));
+    options = (struct drp_region_options){.struct_size = sizeof(options), .share = 10001};
+    ck_assert_int_eq(drp_region_new(&region, d, MIB, &options), -EINVAL);
+    /* Of a program that was built when there was no budget. */
+    options = (struct drp_region_options){.struct_size = offsetof(struct drp_region_options, budget), .budget = 1};
+    ck_assert_int_eq(drp_region_new(&region, d, MIB, &options), 0);
+    region = drp_region_free(region);
+    drp_free(d);
+}
+END_TEST
+
+/* What a pin page's cell says is what the policy reads. */
+START_TEST(test_touch) {
+    struct drp_region *region;
+    struct drp *d;
+
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(drp_region_new(&region, d, MIB, NULL), 0);
+    ck_assert_int_eq(drp_touch(region, 0, MIB), 0);
+    ck_assert_int_eq(drp_touch(region, 0, MIB + 1), -ERANGE);
+    ck_assert_int_eq(drp_unpin(region, 0, 1), -EINVAL); /* it is no pin */
+    region = drp_region_free(region);
+    drp_free(d);
+}
+END_TEST
+
+/* ---- owners and administrators ---- */
+
+static void be_owner(int socket, void *data) {
+    struct drp_wire_limit limit = {.header.type = DRP_WIRE_LIMIT, .scope = DRP_LIMIT_REGION, .mask = DRP_LIMIT_BUDGET};
+    struct drp_wire_free request = {.header.type = DRP_WIRE_FREE, .wanted = 1};
+    struct drp_region_options options = {.struct_size = sizeof(options), .share = 10000};
+    struct drp_region *region;
+    struct drp *d;
+    char word;
+    int raw;
+
+    child_become_nobody();
+    child_check(drp_new(&d, NULL) == 0);
+    child_check(drp_region_new(&region, d, MIB, &options) == 0);
+    child_check(drp_set_budget(d, 8 * MIB) == 0 && drp_set_budget(d, 4 * MIB) == 0);
+    child_check(drp_region_set_share(region, 101) == -EPERM && strstr(drp_detail(), "share"));
+    child_check(drp_region_set_share(region, 30) == 0 && drp_region_set_share(region, 100) == 0);
+    raw = raw_hello("raw");
+    limit.id = *(uint64_t *)data; /* another one's */
+    limit.values.budget = MIB;
+    child_check(raw_call(raw, &limit, sizeof(limit), NULL, 0, NULL) == DRP_WIRE_ERROR_PERMISSION);
+    limit.mask = 0;
+    limit.values.budget = 0;
+    child_check(raw_call(raw, &limit, sizeof(limit), NULL, 0, NULL) == DRP_WIRE_OK);
+    limit.id = 1 << 30;
+    child_check(raw_call(raw, &limit, sizeof(limit), NULL, 0, NULL) == DRP_WIRE_ERROR_NOT_FOUND);
+    limit.scope = DRP_LIMIT_CGROUP;
+    limit.id = 0;
+    limit.path[0] = '/';
+    child_check(raw_call(raw, &limit, sizeof(limit), NULL, 0, NULL) == DRP_WIRE_OK);
+    limit.mask = DRP_LIMIT_BUDGET;
+    child_check(raw_call(raw, &limit, sizeof(limit), NULL, 0, NULL) == DRP_WIRE_ERROR_PERMISSION);
+    limit.mask = DRP_LIMIT_SHARE; /* which a cgroup has not */
+    child_check(raw_call(raw, &limit, sizeof(limit), NULL, 0, NULL) == DRP_WIRE_ERROR_INVALID);
+    child_check(raw_call(raw, &request, sizeof(request), NULL, 0, NULL) == DRP_WIRE_ERROR_PERMISSION);
+    close(raw);
+    child_say(socket, 'l');
+    child_check(child_hear(socket, &word)); /* the administrator has set 2 MiB and a share of 200 */
+    child_check(drp_set_budget(d, 3 * MIB) == -EPERM && strstr(drp_detail(), "budget"));
+    child_check(drp_set_budget(d, MIB) == 0 && drp_set_budget(d, 2 * MIB) == 0);
+    child_check(drp_region_set_share(region, 200) == 0 && drp_region_set_share(region, 201) == -EPERM);
+    region = drp_region_free(region);
+    d = drp_free(d);
+}
+
+START_TEST(test_owner) {
+    struct drp_region *region;
+    uint64_t id, foreign;
+    struct child child;
+    const char *pid;
+    struct drp *d;
+
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(drp_region_new(&region, d, MIB, NULL), 0);
+    foreign = region_id(region);
+    child_start(&child, be_owner, &foreign);
+    child_expect(&child, 'l');
+    pid = number_text((uint64_t)child.pid);
+    ck_assert_uint_eq(listing_number("sessions", "pid", (uint64_t)child.pid, "budget"), 4 * MIB);
+    id = listing_number("sessions", "pid", (uint64_t)child.pid, "id");
+    id = listing_number("regions", "session", id, "id");
+    ck_assert_uint_eq(listing_number("regions", "id", id, "share"), 100); /* it asked for more than it may have */
+    ck_assert_uint_eq(ctl_number(CTL("--json", "limit", "--pid", pid, "--budget", "2M"), "budget"), 2 * MIB);
+    ck_assert_uint_eq(ctl_number(CTL("--json", "limit", "--region", number_text(id), "--share", "200"), "share"), 200);
+    child_say(child.socket, 'a');
+    child_end(&child);
+
+    ck_assert_uint_eq(ctl_number(CTL("--json", "limit", "--user", "65534", "--quota", "1M"), "quota"), MIB);
+    ck_assert_uint_eq(ctl_number(CTL("--json", "limit", "--user", "65534", "--quota", "infinity"), "quota"), UINT64_MAX);
+    ck_assert_uint_ne(ctl_number(CTL("--json", "limit", "--user", "65534", "--quota", "default"), "quota"), UINT64_MAX);
+    ck_assert_uint_eq(ctl_number(CTL("--json", "limit", "--cgroup", "/x/y", "--budget", "1G"), "budget"), 1024 * MIB);
+    ck_assert_int_eq(ctl(CTL("limit", "--region", number_text(id), "--quota", "1G")), 1); /* it has none */
+    ck_assert_int_eq(ctl(CTL("limit", "--region", number_text(id))), 1);                  /* it is gone */
+    ck_assert_int_eq(ctl(CTL("free", "1M", "--cgroup", "/nobody/is/here")), 1);
+    region = drp_region_free(region);
+    drp_free(d);
+}
+END_TEST
+
+/* Over which limit is told by the call that fails. */
+START_TEST(test_quota_detail) {
+    struct drp_region *region;
+    struct drp *d;
+
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(ctl(CTL("limit", "--pid", number_text((uint64_t)getpid()), "--quota", "3M")), 0);
+    ck_assert_int_eq(drp_region_new(&region, d, 4 * MIB, NULL), -EDQUOT);
+    ck_assert_msg(strstr(drp_detail(), "3145728 bytes for this process"), "%s", drp_detail());
+    ck_assert_int_eq(drp_region_new(&region, d, 3 * MIB, NULL), 0);
+    ck_assert_uint_eq(ctl_number(CTL("--json", "limit", "--pid", number_text((uint64_t)getpid())), "resident_bytes"), 0);
+    memset(drp_region_address(region), 1, MIB);
+    ck_assert_uint_eq(ctl_number(CTL("--json", "limit", "--pid", number_text((uint64_t)getpid())), "resident_bytes"),
+                      MIB);
+    ck_assert_uint_eq(ctl_number(CTL("--json", "limit", "--user", number_text(geteuid())), "resident_bytes"), MIB);
+    ck_assert_uint_eq(ctl_number(CTL("--json", "limit", "--cgroup", "/"), "resident_bytes"), MIB);
+    ck_assert_uint_eq(ctl_number(CTL("--json", "limit", "--region", number_text(region_id(region))), "resident_bytes"),
+                      MIB);
+    region = drp_region_free(region);
+    drp_free(d);
+}
+END_TEST
+
+/* ---- the command ---- */
+
+static const struct {
+    const char *arguments[8];
+    int status;
+} lines[] = {
+    {{"limit"}, 2},
+    {{"limit", "--region", "1", "--pid", "1"}, 2},
+    {{"limit", "--all"}, 2},
+    {{"limit", "--pid", "0"}, 2},
+    {{"limit", "--pid", "1", "--budget", "much"}, 2},
+    {{"limit", "--pid", "1", "--budget", "0"}, 2},
+    {{"limit", "--pid", "1", "--share", "0"}, 2},
+    {{"limit", "--pid", "1", "--share", "10001"}, 2},
+    {{"limit", "--pid", "1", "--priority", "urgent"}, 2},
+    {{"limit", "--user", "nobody-is-called-this"}, 2},
+    {{"limit", "--cgroup", "a/b"}, 2},
+    {{"limit", "--pid", "1"}, 1},
+    {{"limit", "--user", "root", "--budget", "infinity"}, 0},
+    {{"limit", "--user", "root", "--share", "7"}, 1}, /* a user has none */
+    {{"free"}, 2},
+    {{"free", "1M", "2M"}, 2},
+    {{"free", "0"}, 2},
+    {{"free", "1M", "--pid", "1"}, 2},
+    {{"why", "-n", "0"}, 2},
+    {{"why", "--all"}, 2},
+    {{"why", "-n", "3"}, 0},
+    {{"status", "-n", "3"}, 2},
+    {{"drop"}, 2},
+    {{"drop", "--user", "0"}, 2},
+    {{"frobnicate"}, 2},
+};
+
+START_TEST(test_lines) {
+    ck_assert_int_eq(ctl(lines[_i].arguments), lines[_i].status);
+}
+END_TEST
+
+START_TEST(test_low_reserve) {
+    char out[16384];
+
+    fixture_start("[Pressure]\nMachineReserve=4K\n");
+    ck_assert_int_eq(service_ctl(&service, out, sizeof(out), CTL("status")), 0);
+    ck_assert_msg(strstr(out, "the reserve of the machine is configured as 0.0 MiB"), "%s", out);
+    ck_assert_int_eq(service_ctl(&service, out, sizeof(out), CTL("list")), 0);
+    ck_assert_msg(strstr(out, "\n! domain 1: a reserve of 0.0 MiB is configured"), "%s", out);
+    ck_assert_uint_eq(listing_number("domains", "id", 1, "reserve"), 4096);
+    ck_assert_uint_ge(listing_number("domains", "id", 1, "auto_reserve"), 4 * MIB);
+    fixture_teardown();
+    fixture_setup();
+    ck_assert_int_eq(service_ctl(&service, out, sizeof(out), CTL("status")), 0);
+    ck_assert_ptr_null(strstr(out, "is configured as"));
+    ck_assert_int_eq(service_ctl(&service, out, sizeof(out), CTL("list")), 0);
+    ck_assert_ptr_null(strstr(out, "is configured"));
+    fixture_teardown();
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("control");
+    TCase *own = tcase_create("own"), *administrator = tcase_create("administrator"), *command = tcase_create("command");
+    TCase *reserve = tcase_create("reserve");
+    SRunner *runner;
+    int failed;
+
+    tcase_set_timeout(own, 60);
+    tcase_add_checked_fixture(own, fixture_setup, fixture_teardown);
+    tcase_add_test(own, test_region_limits);
+    tcase_add_test(own, test_wrong_options);
+    tcase_add_test(own, test_touch);
+    suite_add_tcase(suite, own);
+    tcase_set_timeout(administrator, 60);
+    tcase_add_checked_fixture(administrator, fixture_setup, fixture_teardown);
+    if (geteuid() == 0)
+        tcase_add_test(administrator, test_owner);
+    tcase_add_test(administrator, test_quota_detail);
+    suite_add_tcase(suite, administrator);
+    tcase_set_timeout(command, 60);
+    tcase_add_unchecked_fixture(command, fixture_setup, fixture_teardown);
+    tcase_add_loop_test(command, test_lines, 0, (int)(sizeof(lines) / sizeof(lines[0])));
+    suite_add_tcase(suite, command);
+    tcase_set_timeout(reserve, 60);
+    tcase_add_test(reserve, test_low_reserve);
+    suite_add_tcase(suite, reserve);
+    runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
