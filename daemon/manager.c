@@ -88,6 +88,8 @@ int manager_start(struct manager *manager) {
 
 void manager_deinit(struct manager *manager) {
     pressure_stop(&manager->pressure);
+    if (manager->wake_fd >= 0)
+        manager_dispatch(manager); /* what it gave up, and what it finished behind the loop's end */
     budgets_deinit(manager);
     if (manager->domains.machine)
         domains_deinit(&manager->domains);

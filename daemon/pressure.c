@@ -396,11 +396,17 @@ int pressure_start(struct pressure *pressure, struct manager *manager) {
 }
 
 void pressure_stop(struct pressure *pressure) {
+    struct pressure_hand *hand;
+
     if (pressure->started) {
         atomic_store(&pressure->stop, true);
         pressure_kick(pressure);
         pthread_join(pressure->thread, NULL);
         pressure->started = false;
+    }
+    while ((hand = LIST_FIRST(&pressure->hands))) {
+        LIST_REMOVE(hand, link);
+        hand->done(hand);
     }
     plans_deinit(&pressure->plans);
 }

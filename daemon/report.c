@@ -321,9 +321,10 @@ static void tell_decision(const struct decision *decision, uint64_t now, struct 
         .refaults = decision->refaults,
         .slices = decision->slices,
         .n_victims = decision->n_victims,
+        .others = decision->others,
     };
     snprintf(ret->path, sizeof(ret->path), "%s", decision->path);
-    for (uint32_t i = 0; i < decision->n_victims && i < DECISION_VICTIMS; i++)
+    for (uint32_t i = 0; i < decision->n_victims; i++)
         tell_victim(&decision->victims[i], &ret->victims[i]);
 }
 

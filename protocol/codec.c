@@ -273,7 +273,8 @@ static bool decision_ok(const struct drp_wire_decision *decision) {
     for (size_t i = 0; i < DRP_WIRE_VICTIMS_MAX; i++)
         if (!terminated(decision->victims[i].name, sizeof(decision->victims[i].name)))
             return false;
-    return decision->number > 0 && decision->source >= DRP_SOURCE_SAMPLER && decision->source <= DRP_SOURCE_LAST &&
+    return decision->number > 0 && decision->n_victims <= DRP_WIRE_VICTIMS_MAX &&
+           decision->source >= DRP_SOURCE_SAMPLER && decision->source <= DRP_SOURCE_LAST &&
            decision->urgency >= DRP_URGENCY_TRIM && decision->urgency <= DRP_URGENCY_LIFE &&
            terminated(decision->path, sizeof(decision->path));
 }

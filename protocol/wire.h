@@ -424,11 +424,12 @@ struct drp_wire_decision {
     uint64_t reaction_ns; /* from the first look that found it to the end of the first slice; 0: not yet */
     uint64_t refaults;    /* accesses to what it dropped that came soon */
     uint32_t slices;
-    uint32_t n_victims; /* all of them; at most DRP_WIRE_VICTIMS_MAX are named */
+    uint32_t n_victims; /* that are named */
+    uint64_t others;    /* bytes planned of victims that are not */
     struct drp_wire_victim victims[DRP_WIRE_VICTIMS_MAX];
     char path[144]; /* of the domain's cgroup, its end if it is longer; "": the machine */
 };
-static_assert(sizeof(struct drp_wire_decision) == 128 + 6 * 64 + 144, "decision");
+static_assert(sizeof(struct drp_wire_decision) == 136 + 6 * 64 + 144, "decision");
 
 #define DRP_WIRE_WHY_MAX 6
 struct drp_wire_why_reply {
@@ -439,7 +440,7 @@ struct drp_wire_why_reply {
     uint32_t reserved;
     struct drp_wire_decision entries[DRP_WIRE_WHY_MAX]; /* only count of them are sent */
 };
-static_assert(sizeof(struct drp_wire_why_reply) == 40 + 6 * 656, "why reply");
+static_assert(sizeof(struct drp_wire_why_reply) == 40 + 6 * 664, "why reply");
 static_assert(sizeof(struct drp_wire_why_reply) <= DRP_WIRE_MAX_SIZE, "why reply fits");
 
 /* Reply of HISTOGRAMS (request: header alone). Bucket 0 counts zeros, bucket i values from 2^(i-1) up to 2^i - 1. */

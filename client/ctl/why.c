@@ -65,15 +65,15 @@ static void print_when(const struct told *told) {
 static void print_victims(const struct drp_wire_decision *d) {
     const char *before = "    from        ";
 
-    for (uint32_t i = 0; i < d->n_victims && i < DRP_WIRE_VICTIMS_MAX; i++) {
+    for (uint32_t i = 0; i < d->n_victims; i++) {
         const struct drp_wire_victim *victim = &d->victims[i];
 
         printf("%s%s (pid %u): %s MiB, session %" PRIu64 ", most of it of region %" PRIu64 "\n", before,
                ctl_clean(victim->name), victim->pid, ctl_mib(victim->planned), victim->session, victim->region);
         before = "                ";
     }
-    if (d->n_victims > DRP_WIRE_VICTIMS_MAX)
-        printf("%sand %u more\n", before, d->n_victims - DRP_WIRE_VICTIMS_MAX);
+    if (d->others)
+        printf("%sothers: %s MiB\n", before, ctl_mib(d->others));
 }
 
 static void print_decision(const struct told *told) {
@@ -81,8 +81,11 @@ static void print_decision(const struct told *told) {
 
     print_when(told);
     printf("    because     %s; %s\n", source_text(d->source), urgency_text(d->urgency));
-    printf("    free        %s MiB, to be kept: %s MiB, limit %s MiB; wanted %s MiB\n", ctl_mib(d->headroom),
-           ctl_mib(d->reserve), ctl_mib(d->limit), ctl_mib(d->demand));
+    printf("    wanted      %s MiB", ctl_mib(d->demand));
+    if (d->headroom != UINT64_MAX) /* where there is a limit */
+        printf("; %s MiB of %s MiB were free, %s MiB are to be", ctl_mib(d->headroom), ctl_mib(d->limit),
+               ctl_mib(d->reserve));
+    printf("\n");
     printf("    dropped     %s MiB of %s MiB planned, in %u slices", ctl_mib(d->freed), ctl_mib(d->planned), d->slices);
     if (d->pinned)
         printf("; %s MiB stayed, being pinned", ctl_mib(d->pinned));
@@ -104,7 +107,7 @@ static void print_decision(const struct told *told) {
 static struct json_object *json_victims(const struct drp_wire_decision *d) {
     struct json_object *array = json_object_new_array();
 
-    for (uint32_t i = 0; i < d->n_victims && i < DRP_WIRE_VICTIMS_MAX; i++) {
+    for (uint32_t i = 0; i < d->n_victims; i++) {
         struct json_object *object = json_object_new_object();
 
         ctl_add(object, "pid", d->victims[i].pid);
@@ -140,8 +143,8 @@ static struct json_object *json_decision(const struct told *told) {
     ctl_add(object, "slices", d->slices);
     ctl_add_limit(object, "reaction_us", d->reaction_ns ? d->reaction_ns / 1000 : UINT64_MAX);
     ctl_add(object, "refaults", d->refaults);
-    ctl_add(object, "victims_total", d->n_victims);
     json_object_object_add(object, "victims", json_victims(d));
+    ctl_add(object, "others_planned_bytes", d->others);
     return object;
 }
 

@@ -223,6 +223,8 @@ static const struct fault {
     REPLY(WHY, VALUE, AT(drp_wire_why_reply, count, 7)),
     REPLY(WHY, VALUE, AT(drp_wire_why_reply, count, UINT32_MAX)),
     REPLY(WHY, VALUE, AT(drp_wire_why_reply, entries[1].number, 0)),
+    REPLY(WHY, OK, AT(drp_wire_why_reply, entries[1].n_victims, 6)),
+    REPLY(WHY, VALUE, AT(drp_wire_why_reply, entries[1].n_victims, 7)),
     REPLY(WHY, VALUE, AT(drp_wire_why_reply, entries[1].source, 0)),
     REPLY(WHY, OK, AT(drp_wire_why_reply, entries[1].source, 10)),
     REPLY(WHY, VALUE, AT(drp_wire_why_reply, entries[1].source, 11)),
