@@ -1,0 +1,105 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# Pressure on Debian's kernels, each check in a guest of its own: prints a table of kernel x check, and is 0 if all bars were kept. What
+# the checks printed, and the kernels' logs, are in OUT.
+#
+# A guest has two CPUs, no swap, no limit but its memory, and cgroup v2 with the memory controller; the bars of the machine's
+# memory are for 512 MiB.
+#
+# usage: pressure.sh BUILD-FOLDER OUT [CHECK...]
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+build=${1:?usage: pressure.sh BUILD-FOLDER OUT [CHECK...]}
+out=${2:?usage: pressure.sh BUILD-FOLDER OUT [CHECK...]}
+shift 2
+
+KERNELS=(6.1 6.12)
+# name  guest's memory  program  its case (CK_RUN_CASE)
+CHECKS=(
+    "machine 512M test-machine machine"
+    "native 512M test-machine native"
+    "hard 512M test-machine hard"
+    "cgroup-control 768M test-bars-pressure control"
+    "cgroup 768M test-bars-pressure hog"
+    "memory.high 768M test-machine high"
+)
+GUEST_TIMEOUT=580
+export VMRUN_PACKAGES="libuv1 liburing2 libcap2 libinih1 libjson-c5 check"
+
+mkdir -p "$out"
+share=$(mktemp -d)
+trap 'rm -rf "$share"' EXIT
+
+# The guest's times are an emulated machine's.
+cat >"$share/check.sh" <<'GUEST'
+export LD_LIBRARY_PATH=/mnt DROPPABLE_TEST_BINDIR=/mnt DROPPABLE_TEST_OWN_MACHINE=yes
+export CK_TIMEOUT_MULTIPLIER=10 CK_RUN_CASE=$2
+exec "./$1"
+GUEST
+
+copy_programs() {
+    local name found
+    for name in droppabled droppablectl test-machine test-bars-pressure libdroppable.so.0; do
+        found=$(find "$build" -name "$name" ! -type d -print -quit)
+        if [[ -z $found ]]; then
+            echo "pressure.sh: there is no $name in $build" >&2
+            return 1
+        fi
+        cp -L "$found" "$share/"
+    done
+}
+
+# Is it among the names that were asked for, if there were any?
+wanted() { # NAME NAMES...
+    local name=$1 other
+    shift
+    if (($# == 0)); then
+        return 0
+    fi
+    for other; do
+        [[ $other != "$name" ]] || return 0
+    done
+    return 1
+}
+
+# What a check says of itself: "skipped" with its reason, or "N of M ..." of each row.
+summary_of() { # LOG
+    grep -E ': skipped: |^SKIP: |: [0-9]+ of [0-9]+ ' "$1" || echo "see $1"
+}
+
+copy_programs
+"$here/vmrun.sh" --prepare
+
+failures=0
+table=$out/table
+: >"$table"
+for kernel in "${KERNELS[@]}"; do
+    for check in "${CHECKS[@]}"; do
+        read -r name memory program case <<<"$check"
+        wanted "$name" "$@" || continue
+        log=$out/$kernel-$name.log word=ok
+        echo "==> vm: Linux $kernel, $name"
+        "$here/vmrun.sh" --kernel "$kernel" --mem "$memory" --cpus 2 --timeout "$GUEST_TIMEOUT" --share "$share" \
+            --accel "${DROPPABLE_VM_ACCEL:-tcg}" --console "$out/$kernel-$name.console" -- sh check.sh "$program" "$case" \
+            >"$log" 2>&1 || word=FAILED
+        if grep -q '^SKIP: ' "$log" || { [[ $word == ok ]] && grep -q ': skipped: ' "$log"; }; then
+            word=skipped
+        fi
+        if [[ $word == FAILED ]]; then
+            failures=$((failures + 1))
+            tail -n 40 "$log"
+        fi
+        summary_of "$log" | while read -r line; do
+            printf '%-6s %-15s %-8s %s\n' "$kernel" "$name" "$word" "$line"
+        done >>"$table"
+    done
+done
+
+printf '\n%-6s %-15s %-8s %s\n' kernel check result "what it says"
+cat "$table"
+if ((failures > 0)); then
+    echo "==> FAILED: $failures check(s); everything is in $out"
+    exit 1
+fi
