@@ -103,7 +103,9 @@ static void describe_session(struct plans *plans, struct session *session, const
     struct region *region;
 
     session_lock(session);
-    if (!has_slice(session))
+    if (has_slice(session))
+        plans->busy = true;
+    else
         LIST_FOREACH (region, &session->regions, link) {
             if (region->dead || region->n_mappings == 0 || *n == plans->regions_max ||
                 (excess && !budget_covers(excess, region)))
@@ -120,6 +122,7 @@ static size_t describe(struct plans *plans, const struct plan_demand *demand) {
     struct session *session;
     size_t n = 0;
 
+    plans->busy = false;
     LIST_FOREACH (session, &plans->manager->sessions, link)
         if (!atomic_load(&session->quarantined) && domain_is_within(session->domain, demand->domain))
             describe_session(plans, session, demand->excess, &pin_looks, &n);
@@ -141,8 +144,8 @@ uint64_t plan_droppable(struct plans *plans, const struct domain *domain) {
 /* ---- handing out ---- */
 
 static struct drop_job *free_job(struct plans *plans) {
-    for (size_t i = 0; i < PLAN_JOBS; i++) {
-        struct drop_job *job = &plans->jobs[plans->next_job++ % PLAN_JOBS];
+    while (plans->next_job < PLAN_JOBS) {
+        struct drop_job *job = &plans->jobs[plans->next_job++];
 
         if (!atomic_load(&job->in_use))
             return job;
@@ -230,8 +233,10 @@ struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *
     struct plan_slice *slice = free_slice(plans);
     uint64_t planned = 0;
 
-    if (!slice)
+    if (!slice) {
+        plans->busy = true;
         return NULL;
+    }
     victims = policy_plan(plans->regions, n, demand->bytes, tick, plans->victims, PLAN_VICTIMS, &planned);
     if (victims == 0) {
         sweep(plans, n);
@@ -247,6 +252,7 @@ struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *
     slice->seen = demand->seen;
     slice->reported = false;
     slice->decision = note_decision(plans, demand, victims, planned, tick);
+    plans->next_job = 0; /* the same few over and over: the pool costs memory as far as it is used */
     for (size_t i = 0; i < victims; i++)
         submit_victim(plans, &plans->victims[i], &slice->request, demand->urgency == URGENCY_LIFE, tick);
     drop_request_seal(&slice->request);

@@ -56,6 +56,7 @@ struct plans {
     struct policy_region *regions; /* grown under the manager's lock while there is memory */
     struct region **region_of;
     size_t regions_max;
+    bool busy; /* the last plan left somebody out who is busy with an earlier slice */
     struct policy_victim victims[PLAN_VICTIMS];
     struct drop_job jobs[PLAN_JOBS];
     size_t next_job;
@@ -69,7 +70,7 @@ int plans_reserve(struct plans *plans, size_t regions);
 
 /* Resident bytes of what could be dropped in a domain. */
 uint64_t plan_droppable(struct plans *plans, const struct domain *domain);
-/* Plans for a demand and hands the plan out. NULL: nothing to drop was found. */
+/* Plans for a demand and hands the plan out. NULL: nothing to drop was found, unless plans->busy says that it is being dropped. */
 struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *demand, uint32_t tick);
 /* Enters what finished slices have freed where it belongs, and makes them free again. */
 void plan_settle(struct plans *plans);

@@ -31,7 +31,8 @@
 #define PRESSURE_OVERDUE_NS UINT64_C(1000000000)
 #define PRESSURE_SLICES_AT_ONCE 16
 #define PRESSURE_HAND_BARREN 3
-#define PRESSURE_HAND_NS UINT64_C(1000000)
+/* Until somebody who is busy with a slice is asked again. */
+#define PRESSURE_BUSY_NS UINT64_C(1000000)
 #define PRESSURE_BARREN_MAX 5 /* looks at a domain with nothing to drop come every 1 ms << this at last */
 
 /* Sleeps until a kick that came after kicks was read, or ns are over. */
@@ -215,6 +216,8 @@ static void turn_domain(struct turn *turn, struct domain *domain) {
     slice = plan_for_domain(turn, &demand);
     if (slice)
         turn_add(turn, slice, domain);
+    else if (pressure->plans.busy)
+        turn_sleep(turn, PRESSURE_BUSY_NS);
     else
         note_barren(domain, pressure->now);
     if (domain->barren > 0)
@@ -291,11 +294,12 @@ static void turn_hands(struct turn *turn) {
         if (slice) {
             hand->pending++;
             turn_add(turn, slice, NULL);
-        } else if (hand->freed >= hand->wanted || hand->barren++ >= PRESSURE_HAND_BARREN) {
+        } else if (hand->freed >= hand->wanted ||
+                   (!turn->pressure->plans.busy && hand->barren++ >= PRESSURE_HAND_BARREN)) {
             LIST_REMOVE(hand, link);
             hand->done(hand);
         } else
-            turn_sleep(turn, PRESSURE_HAND_NS); /* all are busy, or a sweep comes next */
+            turn_sleep(turn, PRESSURE_BUSY_NS); /* all are busy, or a sweep comes next */
     }
 }
 
@@ -324,7 +328,7 @@ static bool turn_end(struct turn *turn) {
             progress = true;
             if (turn->of[i])
                 turn->of[i]->barren = 0;
-        } else if (turn->of[i])
+        } else if (turn->of[i] && atomic_load(&turn->slices[i]->finished))
             note_barren(turn->of[i], turn->pressure->now);
     }
     plan_settle(&turn->pressure->plans);
