@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Budgets: who has more is brought back under it within a second, the coldest first, and stays there; nobody else loses anything. Nothing of
+ * the machine is short meanwhile.
+ */
+
+#include "child.h"
+#include "fixture.h"
+#include "memcg.h"
+
+#include <check.h>
+#include <droppable/droppable.h>
+#include <stdlib.h>
+#include <time.h>
+
+#define MIB (UINT64_C(1) << 20)
+#define CHUNK ((size_t)65536)
+#define SIZE ((size_t)16 << 20)
+#define WAIT_MS 1000
+#define READ_AGAIN "settings read again, 1 changed"
+
+static void nap(unsigned ms) {
+    struct timespec time = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
+
+    nanosleep(&time, NULL);
+}
+
+static void client(struct drp **ret, struct drp_region **ret_region, size_t size) {
+    ck_assert_int_eq(drp_new(ret, NULL), 0);
+    ck_assert_int_eq(drp_region_new(ret_region, *ret, size, NULL), 0);
+    memset(drp_region_address(*ret_region), 7, size);
+}
+
+static uint64_t resident(struct drp *d) {
+    struct drp_stats stats;
+
+    ck_assert_int_eq(drp_get_stats(d, &stats), 0);
+    return stats.resident_bytes;
+}
+
+static uint64_t dropped(struct drp *d) {
+    struct drp_stats stats;
+
+    ck_assert_int_eq(drp_get_stats(d, &stats), 0);
+    return stats.dropped_bytes;
+}
+
+/* Is it under the budget within a second, and then stays as it is, with no more lost than had to be? */
+static void check_comes_under(struct drp *d, uint64_t budget, uint64_t had) {
+    uint64_t deadline = now_ms() + WAIT_MS, lost;
+
+    while (resident(d) > budget) {
+        ck_assert_msg(now_ms() < deadline, "%llu bytes are resident after a second", (unsigned long long)resident(d));
+        nap(1);
+    }
+    nap(50);
+    lost = dropped(d);
+    ck_assert_uint_ge(lost, had - budget);
+    ck_assert_uint_le(lost, had - budget + budget / 64 + 2 * CHUNK);
+    nap(500);
+    ck_assert_uint_eq(dropped(d), lost);
+}
+
+/* Ticks of the clock page lie between what was before and what comes. */
+static void grow_old(void) {
+    nap(1500);
+}
+
+static void touch(struct drp_region *region, size_t offset, size_t length) {
+    for (size_t at = offset; at < offset + length; at += CHUNK) {
+        ck_assert_int_eq(drp_pin(region, at, CHUNK, NULL), 0);
+        ck_assert_int_eq(drp_unpin(region, at, CHUNK), 0);
+    }
+}
+
+START_TEST(test_client) {
+    struct drp_region *region, *other_region;
+    struct drp *d, *other;
+
+    fixture_start(NULL);
+    client(&d, &region, SIZE);
+    client(&other, &other_region, SIZE / 4);
+    grow_old();
+    touch(region, SIZE / 4, SIZE / 4); /* what is hot lies in the middle */
+    service_reload(&service, "[Budgets]\nClient=6M\n", READ_AGAIN);
+    check_comes_under(d, 6 * MIB, SIZE);
+    ck_assert(is_filled((char *)drp_region_address(region) + SIZE / 4, 7, SIZE / 4));
+    ck_assert_uint_eq(dropped(other), 0);
+    ck_assert(is_filled(drp_region_address(other_region), 7, SIZE / 4));
+
+    /* Filled again and again, it stays there or comes back. */
+    for (int i = 0; i < 3; i++) {
+        uint64_t before = dropped(d), had;
+
+        memset(drp_region_address(region), 8, SIZE);
+        had = dropped(d) - before + resident(d);
+        ck_assert_uint_ge(had, SIZE / 2);
+        for (uint64_t deadline = now_ms() + WAIT_MS; resident(d) > 6 * MIB; nap(1))
+            ck_assert_uint_lt(now_ms(), deadline);
+    }
+    ck_assert_uint_eq(dropped(other), 0);
+    region = drp_region_free(region);
+    other_region = drp_region_free(other_region);
+    drp_free(d);
+    drp_free(other);
+    fixture_teardown();
+}
+END_TEST
+
+/* Of two regions of a client only the one that is over. */
+START_TEST(test_region) {
+    struct drp_region *region, *small;
+    struct drp *d;
+
+    fixture_start(NULL);
+    client(&d, &region, SIZE);
+    ck_assert_int_eq(drp_region_new(&small, d, 4 * MIB, NULL), 0);
+    memset(drp_region_address(small), 7, 4 * MIB);
+    service_reload(&service, "[Budgets]\nRegion=4M\n", READ_AGAIN);
+    check_comes_under(d, 8 * MIB, SIZE + 4 * MIB);
+    ck_assert(is_filled(drp_region_address(small), 7, 4 * MIB));
+    region = drp_region_free(region);
+    small = drp_region_free(small);
+    drp_free(d);
+    fixture_teardown();
+}
+END_TEST
+
+struct other {
+    struct memcg *memcg; /* NULL: of another user, instead of in another cgroup */
+    size_t size;
+};
+
+/* Fills a region, says so, and says at the end whether it lost anything. */
+static void fill_and_wait(int socket, void *data) {
+    const struct other *other = data;
+    struct drp_stats stats;
+    struct drp_region *region;
+    struct drp *d;
+    char word;
+
+    if (other->memcg)
+        memcg_enter(other->memcg);
+    else
+        child_become_nobody();
+    child_check(drp_new(&d, NULL) == 0);
+    child_check(drp_region_new(&region, d, other->size, NULL) == 0);
+    memset(drp_region_address(region), 7, other->size);
+    child_say(socket, 'f');
+    while (child_hear(socket, &word) && word == '?') {
+        child_check(drp_get_stats(d, &stats) == 0);
+        child_say(socket, stats.dropped_bytes == 0 ? '0' : stats.resident_bytes <= 6 * MIB ? 'u' : 'o');
+    }
+    region = drp_region_free(region);
+    d = drp_free(d);
+}
+
+static char ask(const struct child *child) {
+    char word = '\0';
+
+    child_say(child->socket, '?');
+    ck_assert(child_hear(child->socket, &word));
+    return word;
+}
+
+/* Two clients of a user, each under its share of it, are over together; one of another user is under its own. */
+START_TEST(test_user) {
+    struct other of_nobody = {.size = 5 * MIB};
+    struct drp_region *region, *second_region;
+    struct drp *d, *second;
+    struct child child;
+    uint64_t deadline;
+
+    fixture_start(NULL);
+    child_start(&child, fill_and_wait, &of_nobody);
+    child_expect(&child, 'f');
+    client(&d, &region, 5 * MIB);
+    client(&second, &second_region, 5 * MIB);
+    service_reload(&service, "[Budgets]\nUser=6M\n", READ_AGAIN);
+    for (deadline = now_ms() + WAIT_MS; resident(d) + resident(second) > 6 * MIB; nap(1))
+        ck_assert_uint_lt(now_ms(), deadline);
+    if (geteuid() == 0)
+        ck_assert_int_eq(ask(&child), '0');
+    child_say(child.socket, 'e');
+    child_end(&child);
+    region = drp_region_free(region);
+    second_region = drp_region_free(second_region);
+    drp_free(d);
+    drp_free(second);
+    fixture_teardown();
+}
+END_TEST
+
+START_TEST(test_cgroup) {
+    struct drp_region *region;
+    const char *reason;
+    struct memcg memcg;
+    struct other inside = {.memcg = &memcg, .size = SIZE};
+    struct child child;
+    uint64_t deadline;
+    struct drp *d;
+
+    if (!memcg_make(&memcg, 256 * MIB, &reason)) {
+        printf("without a cgroup: %s\n", reason);
+        return;
+    }
+    fixture_start(NULL);
+    child_start(&child, fill_and_wait, &inside);
+    child_expect(&child, 'f');
+    client(&d, &region, 5 * MIB); /* in another one */
+    ck_assert_int_eq(ask(&child), '0');
+    service_reload(&service, "[Budgets]\nCgroup=6M\n", READ_AGAIN);
+    for (deadline = now_ms() + WAIT_MS; ask(&child) != 'u'; nap(1))
+        ck_assert_uint_lt(now_ms(), deadline);
+    ck_assert_uint_eq(dropped(d), 0);
+    child_say(child.socket, 'e');
+    child_end(&child);
+    region = drp_region_free(region);
+    drp_free(d);
+    memcg_remove(&memcg);
+    fixture_teardown();
+}
+END_TEST
+
+/* Nanoseconds of CPU time that the service has used. */
+static uint64_t cpu_ns(void) {
+    struct timespec time;
+    clockid_t clock;
+
+    ck_assert_int_eq(clock_getcpuclockid(service.pid, &clock), 0);
+    ck_assert_int_eq(clock_gettime(clock, &time), 0);
+    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+/* All is pinned: nothing goes, nothing spins, and somebody else is still brought under his. */
+START_TEST(test_smaller_than_pins) {
+    struct drp_region *region, *other_region;
+    uint64_t began, deadline;
+    struct drp *d, *other;
+
+    fixture_start(NULL);
+    client(&d, &region, SIZE);
+    ck_assert_int_eq(drp_pin(region, 0, SIZE, NULL), 0);
+    client(&other, &other_region, 8 * MIB);
+    service_reload(&service, "[Budgets]\nRegion=6M\n", READ_AGAIN);
+    for (deadline = now_ms() + WAIT_MS; resident(other) > 6 * MIB; nap(1))
+        ck_assert_uint_lt(now_ms(), deadline);
+    began = cpu_ns();
+    nap(2000);
+    began = cpu_ns() - began;
+    printf("a budget that cannot be met: %llu us of CPU time in 2 s\n", (unsigned long long)began / 1000);
+    if (!under_sanitizer())
+        ck_assert_uint_lt(began, 40000000); /* 2 %: an idle service takes a hundredth of it */
+    ck_assert_uint_eq(dropped(d), 0);
+    ck_assert(is_filled(drp_region_address(region), 7, SIZE));
+
+    ck_assert_int_eq(drp_unpin(region, 0, SIZE), 0);
+    for (deadline = now_ms() + 2 * WAIT_MS; resident(d) > 6 * MIB; nap(1))
+        ck_assert_uint_lt(now_ms(), deadline);
+    region = drp_region_free(region);
+    other_region = drp_region_free(other_region);
+    drp_free(d);
+    drp_free(other);
+    fixture_teardown();
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("budgets");
+    TCase *tcase = tcase_create("budgets");
+    SRunner *runner;
+    int failed;
+
+    tcase_set_timeout(tcase, 60);
+    tcase_add_test(tcase, test_client);
+    tcase_add_test(tcase, test_region);
+    tcase_add_test(tcase, test_user);
+    tcase_add_test(tcase, test_cgroup);
+    tcase_add_test(tcase, test_smaller_than_pins);
+    suite_add_tcase(suite, tcase);
+    runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
