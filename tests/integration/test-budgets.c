@@ -7,6 +7,7 @@
 #include "child.h"
 #include "fixture.h"
 #include "memcg.h"
+#include "raw.h"
 
 #include <check.h>
 #include <droppable/droppable.h>
@@ -265,6 +266,30 @@ START_TEST(test_smaller_than_pins) {
 }
 END_TEST
 
+/* A million pins, which take 10 ms to count: the counting has a hundredth of a CPU. */
+START_TEST(test_counting_pins) {
+    struct raw_region region;
+    uint64_t used;
+    int socket;
+
+    fixture_start("[Limits]\nPinnedPerUser=1T\n");
+    socket = raw_session("raw");
+    raw_region_new(socket, 65536 * MIB, &region);
+    for (uint64_t i = 0; i < region.size / CHUNK; i++)
+        atomic_store_explicit(&region.cells[i].count, 1, memory_order_relaxed);
+    nap(500);
+    used = cpu_ns();
+    nap(2000);
+    used = cpu_ns() - used;
+    printf("counting a million pins: %llu us of CPU time in 2 s\n", (unsigned long long)used / 1000);
+    if (!under_sanitizer())
+        ck_assert_uint_lt(used, 60000000); /* 3 %: three times what is promised */
+    raw_region_end(socket, &region);
+    close(socket);
+    fixture_teardown();
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("budgets");
     TCase *tcase = tcase_create("budgets");
@@ -277,6 +302,7 @@ int main(void) {
     tcase_add_test(tcase, test_user);
     tcase_add_test(tcase, test_cgroup);
     tcase_add_test(tcase, test_smaller_than_pins);
+    tcase_add_test(tcase, test_counting_pins);
     suite_add_tcase(suite, tcase);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

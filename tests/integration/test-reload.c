@@ -126,6 +126,30 @@ START_TEST(test_socket) {
 }
 END_TEST
 
+static bool user_budget_is(const char *uid, uint64_t bytes) {
+    char out[4096], wanted[64];
+
+    ck_assert_int_eq(
+        service_ctl(&service, out, sizeof(out), (const char *const[]){"--json", "limit", "--user", uid, NULL}), 0);
+    snprintf(wanted, sizeof(wanted), "\"budget\":%llu", (unsigned long long)bytes);
+    return strstr(out, wanted) != NULL;
+}
+
+/* What was set at run time goes over the settings, and outlives their change. */
+START_TEST(test_run_time_settings_stay) {
+    char out[4096];
+
+    service_reload(&service, "[Budgets]\nUser=600M\n", "[Budgets] User=: 'infinity' -> '600M'");
+    ck_assert(user_budget_is("4711", 600 * MIB));
+    ck_assert_int_eq(service_ctl(&service, out, sizeof(out),
+                                 (const char *const[]){"limit", "--user", "4711", "--budget", "500M", NULL}),
+                     0);
+    service_reload(&service, "[Budgets]\nUser=300M\n", "[Budgets] User=: '600M' -> '300M'");
+    ck_assert(user_budget_is("4711", 500 * MIB));
+    ck_assert(user_budget_is("4712", 300 * MIB));
+}
+END_TEST
+
 /* A service that has its socket from the settings. */
 START_TEST(test_other_socket) {
     char program[256], config[128], path[160], text[256];
@@ -173,6 +197,7 @@ int main(void) {
     tcase_add_test(tcase, test_new_settings);
     tcase_add_test(tcase, test_bad_file);
     tcase_add_test(tcase, test_socket);
+    tcase_add_test(tcase, test_run_time_settings_stay);
     tcase_add_test(tcase, test_other_socket);
     suite_add_tcase(suite, tcase);
     runner = srunner_create(suite);
