@@ -20,6 +20,13 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Some source has to be made, or closed. */
+static void domains_wake_loop(struct domains *domains) {
+    if (!domains->changed)
+        (void)!write(domains->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
+    domains->changed = true;
+}
+
 struct domain *domain_free(struct domain *domain) {
     if (!domain)
         return NULL;
@@ -49,6 +56,7 @@ static int domain_new(struct domains *domains, struct domain **ret, struct domai
     domain->refs = 1;
     controller_init(&domain->controller, domains->fill_rate);
     LIST_INSERT_HEAD(&domains->list, domain, link);
+    domains_wake_loop(domains);
     if (parent)
         parent->refs++;
     *ret = domain;
@@ -84,13 +92,6 @@ void domains_deinit(struct domains *domains) {
         domain_unref(domains->machine);
     meminfo_deinit(&domains->meminfo);
     domains->machine = NULL;
-}
-
-/* Some source has to be made anew, or closed. */
-static void domains_wake_loop(struct domains *domains) {
-    if (!domains->changed)
-        (void)!write(domains->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
-    domains->changed = true;
 }
 
 void domain_unref(struct domain *domain) {

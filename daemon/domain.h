@@ -55,7 +55,7 @@ struct domains {
     struct domain *machine;
     struct domain_list retired; /* without reference, and still with a source: for the loop to close and free */
     int wake_fd;                /* eventfd: the loop shall look after the sources; -1: there are none */
-    bool changed;               /* some domain's source has to be made anew, or closed */
+    bool changed;               /* some domain's source has to be made, or closed */
     uint32_t missing;           /* DEMAND_EDGE() of sources that some cgroup should have had; of the loop */
     int missing_error;          /* errno: why not */
     uint64_t next_id;

@@ -404,7 +404,7 @@ static void fill_page_alone(struct fault *fault) {
 }
 
 /*
- * Does the span stay armed after the fill? Sparse ones do until they are touched again, and so do fresh ones where accesses are
+ * Under the lock: does the span stay armed after the fill? Sparse ones do until they are touched again, and so do fresh ones where accesses are
  * scattered and much is promised already: else 2 MiB of headroom were promised for each page that is touched.
  */
 static bool stays_armed(const struct fault *fault) {
@@ -429,13 +429,12 @@ static void disarm_and_wake(struct fault *fault, enum uffd_outcome outcome, enum
     uint32_t first = fault->span, count = 1;
     bool disarmed = outcome == UFFD_MEMORY;
 
-    if (outcome == UFFD_OK && verdict == GATE_FREE && stays_armed(fault)) {
+    if (outcome == UFFD_OK && verdict == GATE_FREE) {
+        session_lock(fault->session);
+        disarmed = !stays_armed(fault) && choose_block(fault, &first, &count);
+        session_unlock(fault->session);
         if (fault->kind == FAULT_SPARSE)
             refill_neighbours(fault);
-    } else if (outcome == UFFD_OK && verdict == GATE_FREE) {
-        session_lock(fault->session);
-        disarmed = choose_block(fault, &first, &count);
-        session_unlock(fault->session);
     }
     if (outcome == UFFD_MEMORY) /* even after the wait: the kernel shall do as its own policy says */
         disarm_unasked(fault);

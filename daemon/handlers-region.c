@@ -70,6 +70,7 @@ static uint32_t link_region(struct connection *connection, struct region *region
     struct manager *manager = connection->server->manager;
     int r;
 
+    move_check_now(connection->session);
     pthread_mutex_lock(&manager->lock);
     r = plans_reserve(&manager->pressure.plans, manager->n_regions + 1);
     if (r >= 0)
@@ -303,6 +304,7 @@ void handle_map(struct connection *connection, struct channel_packet *packet) {
 
     if (!operation)
         return;
+    move_check_now(connection->session);
     operation->region = session_find_region(connection->session, map->region);
     error = operation->region ? make_mapping(operation, packet) : DRP_WIRE_ERROR_NOT_FOUND;
     if (error != DRP_WIRE_OK) {

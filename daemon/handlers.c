@@ -99,7 +99,6 @@ static void handle_hello(struct connection *connection, struct channel_packet *p
         return;
     }
     connection->session = session;
-    sources_watch(&connection->server->sources, session->domain);
     log_debug("client %s (pid %d, uid %u): session %" PRIu64 " in domain '%s'", session->name, (int)session->pid,
               session->uid, session->id, session->domain->path);
     reply_hello(connection, hello);

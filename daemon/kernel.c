@@ -508,6 +508,20 @@ bool kernel_pidfd_dead(int pidfd) {
     return poll(&entry, 1, 0) > 0;
 }
 
+int kernel_open_proc(pid_t pid, int pidfd, const char *name) {
+    char path[64];
+    int fd;
+
+    snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    if (!kernel_pidfd_dead(pidfd)) /* alive still after it was opened */
+        return fd;
+    close(fd);
+    return -ESRCH;
+}
+
 unsigned long kernel_max_map_count(void) {
     int fd = open("/proc/sys/vm/max_map_count", O_RDONLY | O_CLOEXEC);
     unsigned long maps = 65530; /* the kernel's default */

@@ -63,6 +63,9 @@ int kernel_peer_pidfd(int socket, pid_t pid);
 /* Has the process behind a pidfd ended? */
 bool kernel_pidfd_dead(int pidfd);
 
+/* /proc/PID/NAME, certainly of the process behind the pidfd. A descriptor, -ESRCH, or negative errno. */
+int kernel_open_proc(pid_t pid, int pidfd, const char *name);
+
 /* vm.max_map_count: VMAs that a process may have. */
 unsigned long kernel_max_map_count(void);
 /* CLOCK_MONOTONIC in nanoseconds. */

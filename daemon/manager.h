@@ -3,6 +3,7 @@
 #define DROPPABLE_DAEMON_MANAGER_H
 
 #include "budget.h"
+#include "completion.h"
 #include "config.h"
 #include "decision.h"
 #include "demand.h"
@@ -16,13 +17,6 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <sys/queue.h>
-
-/* Work that another thread leaves for the loop. */
-struct completion {
-    TAILQ_ENTRY(completion) link;
-    void (*run)(struct completion *completion);
-};
-TAILQ_HEAD(completion_list, completion);
 
 struct manager {
     struct kernel kernel;

@@ -183,21 +183,13 @@ void pager_submit(struct session *session, struct pager_command *command) {
 
 /* ---- arming ---- */
 
-/* /proc/PID/maps, certainly of the process behind the pidfd: it was still alive after the file was opened. */
 static int pager_open_maps(struct session *session) {
-    char path[32];
     int fd;
 
-    snprintf(path, sizeof(path), "/proc/%d/maps", (int)session->pid);
     worker_call_begin(&session->pager.worker); /* waits for an exec under way */
-    fd = open(path, O_RDONLY | O_CLOEXEC);
+    fd = kernel_open_proc(session->pid, session->pager.pidfd, "maps");
     worker_call_end(&session->pager.worker);
-    if (fd < 0)
-        return -errno;
-    if (!kernel_pidfd_dead(session->pager.pidfd))
-        return fd;
-    close(fd);
-    return -ESRCH;
+    return fd;
 }
 
 int pager_still_mapped(struct session *session, const struct mapping *mapping, uint64_t address, uint64_t length,
@@ -418,6 +410,8 @@ static void pager_read_events(struct session *session) {
     worker_call_begin(&session->pager.worker);
     size = read(session->pager.uffd, messages, sizeof(messages));
     worker_call_end(&session->pager.worker);
+    if (size > 0)
+        move_check(session);
     for (ssize_t i = 0; i < size / (ssize_t)sizeof(messages[0]); i++)
         pager_event(session, &messages[i]);
 }
@@ -499,6 +493,7 @@ static void pager_main(struct worker *worker) {
     worker_call_end(worker);
     if (pager->maps_fd >= 0)
         close(pager->maps_fd);
+    move_deinit(&session->move);
 }
 
 int pager_start(struct session *session, int uffd, bool use_wp, int wake_fd) {

@@ -124,7 +124,7 @@ static size_t describe(struct plans *plans, const struct plan_demand *demand) {
 
     plans->busy = false;
     LIST_FOREACH (session, &plans->manager->sessions, link)
-        if (!atomic_load(&session->quarantined) && domain_is_within(session->domain, demand->domain))
+        if (!atomic_load(&session->quarantined) && session_is_in(session, demand->domain))
             describe_session(plans, session, demand->excess, &pin_looks, &n);
     return n;
 }
@@ -135,7 +135,7 @@ uint64_t plan_droppable(struct plans *plans, const struct domain *domain) {
     uint64_t bytes = 0;
 
     LIST_FOREACH (session, &plans->manager->sessions, link)
-        if (domain_is_within(session->domain, domain))
+        if (session_is_in(session, domain))
             LIST_FOREACH (region, &session->regions, link)
                 bytes += region_resident_bytes(region);
     return bytes;

@@ -128,6 +128,7 @@ static void watch_workers(struct manager *manager) {
 
         if (atomic_exchange(&session->quarantined, overdue) != overdue)
             changed = true;
+        session_review_former(session);
     }
     if (!changed)
         return;

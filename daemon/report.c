@@ -13,15 +13,6 @@
 #include <sys/socket.h>
 #include <time.h>
 
-static uint64_t session_resident(struct session *session) {
-    struct region *region;
-    uint64_t bytes = 0;
-
-    LIST_FOREACH (region, &session->regions, link)
-        bytes += region_resident_bytes(region);
-    return bytes;
-}
-
 static void add_counters(struct drp_wire_counters *sum, struct session_counters *counters) {
     sum->dropped_bytes += atomic_load(&counters->dropped_bytes);
     sum->intercepted_faults += atomic_load(&counters->intercepted_faults);
@@ -35,7 +26,7 @@ static void add_counters(struct drp_wire_counters *sum, struct session_counters 
 }
 
 void report_session(struct session *session, struct drp_wire_counters *ret) {
-    *ret = (struct drp_wire_counters){.resident_bytes = session_resident(session)};
+    *ret = (struct drp_wire_counters){.resident_bytes = session_resident_bytes(session)};
     add_counters(ret, &session->counters);
 }
 
@@ -156,7 +147,7 @@ void report_status(struct manager *manager, struct drp_wire_status_reply *ret) {
 
     add_counters(&ret->counters, &manager->ended);
     LIST_FOREACH (session, &manager->sessions, link) {
-        ret->counters.resident_bytes += session_resident(session);
+        ret->counters.resident_bytes += session_resident_bytes(session);
         add_counters(&ret->counters, &session->counters);
         ret->quarantined += atomic_load(&session->quarantined);
     }
@@ -189,7 +180,7 @@ static void list_session(const struct config *config, struct session *session, s
         .id = session->id,
         .parent = session->domain->id,
         .size = session->region_bytes,
-        .resident = session_resident(session),
+        .resident = session_resident_bytes(session),
         .dropped = atomic_load(&session->counters.dropped_bytes),
         .refaults = atomic_load(&session->counters.refaults),
         .faults = atomic_load(&session->counters.intercepted_faults),

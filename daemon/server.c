@@ -355,20 +355,6 @@ static void ending_dead(uv_poll_t *poll, int status, int events) {
     ending_stop(ending, true);
 }
 
-static void ending_release_domain(struct server *server, struct session *session) {
-    struct region *region;
-
-    pthread_mutex_lock(&server->manager->lock);
-    LIST_FOREACH (region, &session->regions, link)
-        for (unsigned i = 0; i < region->n_mappings; i++) {
-            gate_adjust(session->domain, -(int64_t)region->mappings[i]->committed);
-            region->mappings[i]->committed = 0;
-        }
-    domain_unref(session->domain);
-    session->domain = NULL;
-    pthread_mutex_unlock(&server->manager->lock);
-}
-
 static void server_tidy_endings(struct server *server) {
     uint64_t now = kernel_now();
     struct ending *ending, *next;
@@ -382,7 +368,7 @@ static void server_tidy_endings(struct server *server) {
             continue;
         }
         LIST_REMOVE(ending, link);
-        ending_release_domain(server, ending->session);
+        session_leave_domains(ending->session);
         uv_close((uv_handle_t *)&ending->poll, ending_closed);
     }
 }
@@ -558,7 +544,6 @@ int server_start(struct server *server) {
     if (r >= 0)
         r = uv_poll_start(&server->listener, UV_READABLE, server_accept);
     server->accepting = true;
-    sources_watch(&server->sources, server->manager->domains.machine);
     return r;
 }
 

@@ -42,6 +42,7 @@ int session_new(struct session **ret, struct manager *manager, uint64_t id, pid_
     session->no_interception = ENODATA; /* the client has not offered a userfaultfd */
     session->pager.uffd = session->pager.maps_fd = session->pager.pidfd = -1;
     session->pager.worker = session->dropper.worker = (struct worker)WORKER_NULL;
+    move_init(&session->move);
     LIST_INIT(&session->regions);
     TAILQ_INIT(&session->pager.commands);
     TAILQ_INIT(&session->dropper.jobs);
@@ -108,6 +109,72 @@ int session_find_domain(const struct session *session, struct domain **ret) {
     pthread_mutex_unlock(&manager->lock);
     cgroup_place_deinit(&place);
     return r;
+}
+
+bool session_enter(struct session *session, struct domain *domain) {
+    struct manager *manager = session->manager;
+    int64_t committed;
+
+    pthread_mutex_lock(&manager->lock);
+    if (!session->domain || session->domain == domain || kernel_pidfd_dead(session->pidfd)) { /* ended, or no move */
+        domain_unref(domain);
+        pthread_mutex_unlock(&manager->lock);
+        return false;
+    }
+    domain_unref(session->former);
+    session->former = session->domain;
+    session_lock(session);
+    committed = atomic_load(&session->committed);
+    gate_adjust(session->domain, -committed);
+    gate_adjust(domain, committed);
+    session->domain = domain;
+    session_unlock(session);
+    pthread_mutex_unlock(&manager->lock);
+    session_kick_pressure(session); /* who waits at the old gate is looked after at the new one */
+    return true;
+}
+
+bool session_is_in(const struct session *session, const struct domain *domain) {
+    return domain_is_within(session->domain, domain) || domain_is_within(session->former, domain);
+}
+
+void session_review_former(struct session *session) {
+    /* What was charged to a cgroup that is gone is its parent's. */
+    while (session->former && session->former->gone) {
+        struct domain *gone = session->former;
+
+        session->former = gone->parent;
+        session->former->refs++;
+        domain_unref(gone);
+    }
+    if (session->former && (domain_is_within(session->domain, session->former) || session_resident_bytes(session) == 0)) {
+        domain_unref(session->former);
+        session->former = NULL;
+    }
+}
+
+void session_leave_domains(struct session *session) {
+    struct region *region;
+
+    pthread_mutex_lock(&session->manager->lock);
+    LIST_FOREACH (region, &session->regions, link)
+        for (unsigned i = 0; i < region->n_mappings; i++) {
+            gate_adjust(session->domain, -(int64_t)region->mappings[i]->committed);
+            region->mappings[i]->committed = 0;
+        }
+    domain_unref(session->domain);
+    domain_unref(session->former);
+    session->domain = session->former = NULL;
+    pthread_mutex_unlock(&session->manager->lock);
+}
+
+uint64_t session_resident_bytes(const struct session *session) {
+    struct region *region;
+    uint64_t bytes = 0;
+
+    LIST_FOREACH (region, &session->regions, link)
+        bytes += region_resident_bytes(region);
+    return bytes;
 }
 
 int session_need_dropper(struct session *session) {

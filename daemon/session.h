@@ -5,6 +5,7 @@
 #include "dropper.h"
 #include "limit.h"
 #include "mapping.h"
+#include "move.h"
 #include "pager.h"
 #include "region.h"
 
@@ -49,11 +50,13 @@ struct session {
     struct extents extents;
     _Atomic int64_t committed; /* bytes, of all its mappings */
     struct domain *domain;     /* a reference; changed by the loop under both locks */
-    struct budget_user *user;  /* of the manager's budgets, while linked */
-    struct limits budget;      /* under the manager's lock, as all of these */
-    uint64_t pinned;           /* bytes, of the last count */
-    bool pins_closed;          /* by its own quota */
-    bool quota_logged;         /* of the loop: later refusals are not worth a line */
+    struct domain *former; /* where memory of it may still be charged, or NULL. A reference; under the manager's lock */
+    struct move move;
+    struct budget_user *user; /* of the manager's budgets, while linked */
+    struct limits budget;     /* under the manager's lock, as all of these */
+    uint64_t pinned;          /* bytes, of the last count */
+    bool pins_closed;         /* by its own quota */
+    bool quota_logged;        /* of the loop: later refusals are not worth a line */
 
     bool uffd_asked;     /* the client has sent UFFD */
     bool intercepted;    /* there is a pager */
@@ -76,6 +79,18 @@ struct session *session_free(struct session *session);
 int session_take_uffd(struct session *session, int uffd);
 /* Where its process is charged now. A reference for the caller. -ENOMEM. In the loop; takes the manager's lock. */
 int session_find_domain(const struct session *session, struct domain **ret);
+/*
+ * In the loop: it is charged there from now on, and so are its promises. The reference is consumed. What it had touched before stays charged
+ * where it was: until the next move, or until nothing of it is resident, it counts in both. false: no move, or the session has ended.
+ */
+bool session_enter(struct session *session, struct domain *domain);
+/* Under the manager's lock: may memory of it be charged to the domain, or below it? */
+bool session_is_in(const struct session *session, const struct domain *domain);
+/* Under the manager's lock, now and then: is it still true of session->former? */
+void session_review_former(struct session *session);
+/* The end of its promises and of its references. */
+void session_leave_domains(struct session *session);
+uint64_t session_resident_bytes(const struct session *session);
 /* Starts the dropper unless it runs. */
 int session_need_dropper(struct session *session);
 

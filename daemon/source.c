@@ -282,7 +282,8 @@ static void source_close(struct source *source) {
         free(source);
 }
 
-static void source_new(struct sources *sources, struct domain *domain) {
+/* -ENOMEM: it is not watched, until something changes. One of which no file can be had gets a source without any. */
+static int source_new(struct sources *sources, struct domain *domain) {
     struct manager *manager = sources->manager;
     struct source *source = calloc(1, sizeof(*source));
     uint64_t threshold;
@@ -292,7 +293,7 @@ static void source_new(struct sources *sources, struct domain *domain) {
     bool gone;
 
     if (!source)
-        return;
+        return -ENOMEM;
     source->sources = sources;
     source->domain = domain;
     pthread_mutex_lock(&manager->lock);
@@ -303,7 +304,7 @@ static void source_new(struct sources *sources, struct domain *domain) {
     pthread_mutex_unlock(&manager->lock);
     if (gone) {
         free(source);
-        return;
+        return 0;
     }
 
     snprintf(path, sizeof(path), "%s/pressure/memory", manager->domains.roots.proc);
@@ -320,6 +321,7 @@ static void source_new(struct sources *sources, struct domain *domain) {
     domain->sources = bits;
     domain->threshold = threshold;
     pthread_mutex_unlock(&manager->lock);
+    return 0;
 }
 
 int sources_init(struct sources *sources, uv_loop_t *loop, struct manager *manager) {
@@ -328,21 +330,12 @@ int sources_init(struct sources *sources, uv_loop_t *loop, struct manager *manag
     return uv_timer_init(loop, &sources->rest);
 }
 
-void sources_watch(struct sources *sources, struct domain *domain) {
-    for (; domain && !sources->ended; domain = domain->parent)
-        if (!domain->source)
-            source_new(sources, domain);
-}
+/* One that has to be watched, or is watched although it is gone, or for the wrong threshold. A reference for the caller. */
+static struct domain *find_changed(struct domains *domains) {
+    struct domain *domain;
 
-/* Closes what watches a domain that is gone, or watches it for the wrong threshold. That domain, with a reference, or NULL. */
-static struct domain *close_one(struct sources *sources) {
-    struct source *source;
-
-    LIST_FOREACH (source, &sources->list, link)
-        if (source->domain->gone || domain_is_off_threshold(source->domain)) {
-            struct domain *domain = source->domain;
-
-            source_close(source);
+    LIST_FOREACH (domain, &domains->list, link)
+        if (domain->source ? domain->gone || domain_is_off_threshold(domain) : !domain->gone) {
             domain->refs++;
             return domain;
         }
@@ -350,24 +343,28 @@ static struct domain *close_one(struct sources *sources) {
 }
 
 void sources_tidy(struct sources *sources) {
+    pthread_mutex_t *lock = &sources->manager->lock;
     struct domains *domains = &sources->manager->domains;
     struct domain *domain;
+    int r = 0;
 
-    pthread_mutex_lock(&sources->manager->lock);
-    if (domains->changed) {
+    pthread_mutex_lock(lock);
+    while ((domain = domains_take_retired(domains))) {
+        source_close(domain->source);
+        domain_free(domain);
+    }
+    while (r >= 0 && domains->changed && !sources->ended) {
         domains->changed = false;
-        while ((domain = domains_take_retired(domains))) {
-            source_close(domain->source);
-            domain_free(domain);
-        }
-        while ((domain = close_one(sources))) {
-            pthread_mutex_unlock(&sources->manager->lock);
-            sources_watch(sources, domain);
-            pthread_mutex_lock(&sources->manager->lock);
+        while (r >= 0 && (domain = find_changed(domains))) {
+            if (domain->source)
+                source_close(domain->source);
+            pthread_mutex_unlock(lock);
+            r = source_new(sources, domain);
+            pthread_mutex_lock(lock);
             domain_unref(domain);
         }
     }
-    pthread_mutex_unlock(&sources->manager->lock);
+    pthread_mutex_unlock(lock);
 }
 
 void sources_end(struct sources *sources) {

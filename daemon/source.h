@@ -8,7 +8,6 @@
 #include <sys/queue.h>
 #include <uv.h>
 
-struct domain;
 struct manager;
 struct source;
 
@@ -21,9 +20,7 @@ struct sources {
 };
 
 int sources_init(struct sources *sources, uv_loop_t *loop, struct manager *manager);
-/* Watches the domain and its ancestors, those that are not watched yet. The caller has a reference, and not the manager's lock. */
-void sources_watch(struct sources *sources, struct domain *domain);
-/* When manager.wake_fd was readable: domains that are gone or retired are let go of, thresholds are moved. */
+/* When manager.wake_fd was readable: new domains are watched, those that are gone or retired are let go of, thresholds are moved. */
 void sources_tidy(struct sources *sources);
 /* Closes all of it; nothing is watched any more. */
 void sources_end(struct sources *sources);

@@ -7,6 +7,7 @@
 #include "child.h"
 #include "fixture.h"
 #include "memcg.h"
+#include "raw.h"
 
 #include <check.h>
 #include <droppable/droppable.h>
@@ -21,7 +22,7 @@
 #define MIB (1024 * KIB)
 #define LIMIT (64 * MIB)
 #define SIZE (16 * MIB)
-#define PAGE (4 * KIB)
+#define SPAN (2 * MIB)
 #define WAIT_MS 5000
 #define HIGH "memory.high was crossed"
 #define MAX "the limit was met"
@@ -36,7 +37,8 @@ static void setup(void) {
 }
 
 static void teardown(void) {
-    memcg_remove(&memcg);
+    if (memcg.version)
+        memcg_remove(&memcg);
     fixture_teardown();
 }
 
@@ -59,12 +61,14 @@ static void be_client(int socket, void *data) {
     drp_free(d);
 }
 
+static const struct memcg *hog_memcg = &memcg;
+
 /* Takes memory that nobody can take back, and keeps it. */
 static void be_hog(int socket, void *data) {
     uint64_t bytes = *(const uint64_t *)data;
     char word;
 
-    memcg_enter(&memcg);
+    memcg_enter(hog_memcg);
     for (uint64_t taken = 0; taken < bytes; taken += MIB) {
         char *memory = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
@@ -154,9 +158,189 @@ START_TEST(test_limit_is_set_later) {
 }
 END_TEST
 
+/* ---- moves ---- */
+
+/* Touches on demand: 't' what was dropped just before, 'c' what was never touched (that the kernel may then fill), 'e' ends it. */
+static void be_toucher(int socket, void *data) {
+    struct drp_region *region;
+    volatile char *memory;
+    uint64_t fresh = 0;
+    struct drp *d;
+    char word;
+
+    (void)data;
+    memcg_enter(&memcg);
+    child_check(drp_new(&d, NULL) == 0);
+    child_check(drp_region_new(&region, d, SIZE, NULL) == 0);
+    memory = drp_region_address(region);
+    child_check(child_say(socket, 'r'));
+    while (child_hear(socket, &word) && word != 'e') {
+        if (word == 't') {
+            child_check(drp_drop(region, 0, SPAN, NULL, NULL) == 0);
+            memory[0] = 1;
+        } else
+            memory[SIZE / 2 + SPAN * fresh++] = 1;
+        child_check(child_say(socket, 'd'));
+    }
+    drp_free(d);
+}
+
+static void ask(const struct child *child, char word) {
+    ck_assert(child_say(child->socket, word));
+    child_expect(child, 'd');
+}
+
+static uint64_t domain_of(const struct child *child) {
+    return listing_number("sessions", "pid", (uint64_t)child->pid, "domain");
+}
+
+static void expect_domain(const struct child *child, const struct memcg *where) {
+    char path[256];
+
+    listing_text("domains", "id", domain_of(child), "path", path, sizeof(path));
+    ck_assert_str_eq(path, where ? memcg_name(where) : "");
+}
+
+/* Touches until the service has seen the move, which it does within a second. */
+static void touch_until_moved(const struct child *child, uint64_t from) {
+    uint64_t deadline = now_ms() + WAIT_MS;
+
+    do {
+        ck_assert(now_ms() < deadline);
+        ask(child, 't');
+        usleep(20000);
+    } while (domain_of(child) == from);
+}
+
+/* Those of droppablectl, which is a client, too, are among them. A session's end is asynchronous. */
+static void expect_domains(size_t n) {
+    uint64_t deadline = now_ms() + WAIT_MS;
+
+    while (listing_count("domains") != n) {
+        ck_assert_msg(now_ms() < deadline, "%zu domains, not %zu", listing_count("domains"), n);
+        usleep(10000);
+    }
+}
+
+static struct memcg other;
+
+/* What it touches is charged to the new one, so that is where it waits for room; promises go along. */
+START_TEST(test_moved) {
+    struct child client, hog;
+    uint64_t bytes = LIMIT - 8 * MIB, from, to, promised;
+    size_t at_first = listing_count("domains");
+    const char *reason = "";
+
+    if (!may_intercept() || !make_memcg())
+        return;
+    ck_assert(memcg_make(&other, LIMIT, &reason));
+    child_start(&client, be_toucher, NULL);
+    child_expect(&client, 'r');
+    expect_domain(&client, &memcg);
+    from = domain_of(&client);
+    ask(&client, 'c');
+    promised = listing_number("domains", "id", from, "commitment");
+    ck_assert_uint_gt(promised, 0);
+
+    memcg_take(&other, client.pid);
+    touch_until_moved(&client, from);
+    expect_domain(&client, &other);
+    to = domain_of(&client);
+    ck_assert_uint_ge(listing_number("domains", "id", to, "commitment"), promised);
+    ck_assert_uint_eq(listing_number("domains", "id", from, "commitment"), 0); /* still there: memory is charged to it */
+
+    ck_assert_uint_eq(service_status(&service, "gate_waits"), 0);
+    hog_memcg = &other;
+    child_start(&hog, be_hog, &bytes);
+    child_expect(&hog, 'r');
+    ask(&client, 't');
+    ck_assert_uint_gt(service_status(&service, "gate_waits"), 0);
+    child_kill(&hog);
+    ck_assert(child_say(client.socket, 'e'));
+    child_end(&client);
+    expect_domains(at_first);
+    memcg_remove(&other);
+}
+END_TEST
+
+/* Nobody sees what it touches: the service looks when it maps. */
+static void be_raw(int socket, void *data) {
+    struct raw_region region;
+    int service_socket;
+    char word;
+
+    (void)data;
+    memcg_enter(&memcg);
+    service_socket = raw_hello("raw");
+    child_check(child_say(socket, 'r'));
+    while (child_hear(socket, &word) && word != 'e') {
+        raw_region_new(service_socket, SIZE, &region);
+        raw_region_end(service_socket, &region);
+        child_check(child_say(socket, 'd'));
+    }
+    close(service_socket);
+}
+
+START_TEST(test_moved_without_interception) {
+    const char *reason = "";
+    struct child client;
+
+    if (!make_memcg())
+        return;
+    ck_assert(memcg_make(&other, LIMIT, &reason));
+    child_start(&client, be_raw, NULL);
+    child_expect(&client, 'r');
+    ask(&client, 'm');
+    expect_domain(&client, &memcg);
+    memcg_take(&other, client.pid);
+    ask(&client, 'm');
+    expect_domain(&client, &other);
+    ck_assert(child_say(client.socket, 'e'));
+    child_end(&client);
+    memcg_remove(&other);
+}
+END_TEST
+
+/* Another cgroup under the name of one that was removed: its limit counts, and the first is forgotten with its last client. */
+START_TEST(test_made_again) {
+    size_t at_first = listing_count("domains");
+    const char *reason = "";
+    struct child first, second;
+    struct memcg removed;
+    uint64_t old;
+
+    if (!may_intercept() || !make_memcg())
+        return;
+    ck_assert(memcg_make(&other, LIMIT, &reason));
+    child_start(&first, be_toucher, NULL);
+    child_expect(&first, 'r');
+    ask(&first, 't');
+    old = domain_of(&first);
+    memcg_take(&other, first.pid); /* and touches nothing: the service does not know yet */
+    removed = memcg;
+    memcg_remove(&removed);
+    memcg.limit = LIMIT / 2;
+    memcg_make_again(&memcg);
+    child_start(&second, be_toucher, NULL);
+    child_expect(&second, 'r');
+    expect_domain(&second, &memcg);
+    ck_assert_uint_ne(domain_of(&second), old);
+    ck_assert_uint_eq(listing_number("domains", "id", domain_of(&second), "limit"), LIMIT / 2);
+
+    touch_until_moved(&first, old);
+    expect_domain(&first, &other);
+    expect_domains(at_first + 2);
+    ck_assert(child_say(first.socket, 'e'));
+    ck_assert(child_say(second.socket, 'e'));
+    child_end(&first);
+    child_end(&second);
+    memcg_remove(&other);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("domains");
-    TCase *sources = tcase_create("sources");
+    TCase *sources = tcase_create("sources"), *moves = tcase_create("moves");
     SRunner *runner;
     int failed;
 
@@ -165,6 +349,12 @@ int main(void) {
     tcase_add_test(sources, test_near_the_limit);
     tcase_add_test(sources, test_at_the_limit);
     tcase_add_test(sources, test_limit_is_set_later);
+    tcase_set_timeout(moves, 60);
+    tcase_add_checked_fixture(moves, setup, teardown);
+    tcase_add_test(moves, test_moved);
+    tcase_add_test(moves, test_moved_without_interception);
+    tcase_add_test(moves, test_made_again);
+    suite_add_tcase(suite, moves);
     suite_add_tcase(suite, sources);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -241,6 +241,7 @@ START_TEST(test_retired) {
     domains.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     ck_assert_ptr_null(domains_take_retired(&domains));
     domain->source = parent->source = (struct source *)&domains;
+    domains.changed = false;
     domain_unref(domain);
     ck_assert_int_eq(read(domains.wake_fd, &count, sizeof(count)), sizeof(count));
     ck_assert_uint_eq(count, 1);
@@ -262,6 +263,7 @@ START_TEST(test_threshold) {
     domain->version = 1;
     ck_assert_uint_eq(domain_threshold(domain), 100 * MIB - 2 * RESERVE);
     domain->source = (struct source *)&domains;
+    ck_assert(domains.changed);                           /* it is new */
     for (int64_t limit = 100; limit <= 110; limit += 5) { /* 84, 89, 94 of usage */
         domain->threshold = 84 * (uint64_t)MIB;
         domains.changed = false;

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_DAEMON_MOVE_H
+#define DROPPABLE_DAEMON_MOVE_H
+
+/* Follows a client from cgroup to cgroup. */
+
+#include "completion.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct session;
+
+/* Part of a session; of its pager, or of the loop if it has none. */
+struct move {
+    struct completion completion;
+    _Atomic bool pending; /* the completion is under way */
+    int fd;               /* /proc/PID/cgroup, in the pager's table; -1: not open */
+    uint64_t checked;     /* ns: when it was read last */
+    uint64_t text;        /* hash of what it said then */
+};
+
+void move_init(struct move *move);
+/* In the pager: looks if the last look was a second ago. The client's next fault after a move may still be counted where it was. */
+void move_check(struct session *session);
+/* At the end of the pager. */
+void move_deinit(struct move *move);
+/* In the loop, for a session without a pager, at a request that concerns memory. */
+void move_check_now(struct session *session);
+
+#endif
