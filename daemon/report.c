@@ -67,7 +67,7 @@ uint64_t report_resident(struct manager *manager, enum budget_scope scope, uint6
             region = session_find_region(session, id);
             bytes += region ? region_resident_bytes(region) : 0;
         } else if (is_meant(session, scope, id, domain))
-            bytes += session_resident(session);
+            bytes += session_resident_bytes(session);
     pthread_mutex_unlock(&manager->lock);
     return bytes;
 }
