@@ -4,6 +4,7 @@
 
 #include "ctl.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -69,7 +70,10 @@ int ctl_limit(const struct ctl_options *options) {
     if (status)
         return status;
     r = link_call(&d->link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_MS);
-    if (r < 0)
+    if (r == -EINVAL) {
+        fprintf(stderr, "droppablectl: limit: out of range (sizes: 4K to 1024T), or there is no such limit of this\n");
+        status = CTL_FAILURE;
+    } else if (r < 0)
         status = ctl_fail_for(options, "limit", r);
     else if (options->json)
         status = ctl_print_json(json_limits(&d->link.packet.message.limit_reply));

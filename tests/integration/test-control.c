@@ -15,7 +15,7 @@
 #include <json-c/json.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <time.h>
 
 #define KIB UINT64_C(1024)
 #define MIB (1024 * KIB)
@@ -139,21 +139,6 @@ START_TEST(test_wrong_options) {
 }
 END_TEST
 
-/* What a pin page's cell says is what the policy reads. */
-START_TEST(test_touch) {
-    struct drp_region *region;
-    struct drp *d;
-
-    ck_assert_int_eq(drp_new(&d, NULL), 0);
-    ck_assert_int_eq(drp_region_new(&region, d, MIB, NULL), 0);
-    ck_assert_int_eq(drp_touch(region, 0, MIB), 0);
-    ck_assert_int_eq(drp_touch(region, 0, MIB + 1), -ERANGE);
-    ck_assert_int_eq(drp_unpin(region, 0, 1), -EINVAL); /* it is no pin */
-    region = drp_region_free(region);
-    drp_free(d);
-}
-END_TEST
-
 /* ---- owners and administrators ---- */
 
 static void be_owner(int socket, void *data) {
@@ -256,6 +241,188 @@ START_TEST(test_quota_detail) {
 }
 END_TEST
 
+/* ---- FREE, WHY ---- */
+
+static struct drp_region *make(struct drp *d, size_t size, enum drp_priority priority) {
+    struct drp_region_options options = {.struct_size = sizeof(options), .chunk_size = CHUNK, .priority = priority};
+    struct drp_region *region = NULL;
+
+    ck_assert_int_eq(drp_region_new(&region, d, size, &options), 0);
+    memset(drp_region_address(region), 1, size);
+    return region;
+}
+
+/* Of the newest decision that `why` tells of: a number, or the first victim's. */
+static uint64_t why(const char *key, const char *victims_key) {
+    struct json_object *object, *decision, *found;
+    char out[16384];
+    uint64_t number;
+
+    ck_assert_int_eq(service_ctl(&service, out, sizeof(out), CTL("--json", "why", "-n", "1")), 0);
+    object = json_tokener_parse(out);
+    decision = json_object_array_get_idx(json_object_object_get(object, "decisions"), 0);
+    ck_assert_msg(decision != NULL, "%s", out);
+    found = json_object_object_get(decision, key);
+    if (victims_key)
+        found = json_object_object_get(json_object_array_get_idx(found, 0), victims_key);
+    ck_assert_msg(found != NULL, "no %s in:\n%s", key, out);
+    number = json_object_get_uint64(found);
+    json_object_put(object);
+    return number;
+}
+
+/* Low priority first; and what was done is told. */
+START_TEST(test_free) {
+    struct drp_region *low, *normal;
+    char out[16384];
+    struct drp *d;
+
+    ck_assert_int_eq(service_ctl(&service, out, sizeof(out), CTL("why")), 0);
+    ck_assert_str_eq(out, "Nothing was dropped for want of memory.\n");
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    low = make(d, 8 * MIB, DRP_PRIORITY_LOW);
+    normal = make(d, 8 * MIB, DRP_PRIORITY_NORMAL);
+    ck_assert_uint_eq(ctl_number(CTL("--json", "free", "2M"), "freed_bytes"), 2 * MIB);
+    ck_assert_uint_eq(listed(low, "resident_bytes"), 6 * MIB);
+    ck_assert_uint_eq(why("victims", "region"), region_id(low));
+    ck_assert_uint_eq(why("victims", "pid"), (uint64_t)getpid());
+    ck_assert_uint_eq(why("freed_bytes", NULL), 2 * MIB);
+    ck_assert_int_eq(service_ctl(&service, out, sizeof(out), CTL("--json", "why")), 0);
+    ck_assert_ptr_nonnull(strstr(out, "\"source\":\"hand\""));
+    ck_assert_int_eq(service_ctl(&service, out, sizeof(out), CTL("why")), 0);
+    ck_assert_msg(strstr(out, "the machine\n    because     somebody asked for it"), "%s", out);
+    ck_assert_ptr_nonnull(strstr(out, "dropped     2.0 MiB of 2.0 MiB planned"));
+
+    ck_assert_uint_eq(ctl_number(CTL("--json", "free", "10M"), "freed_bytes"), 10 * MIB);
+    ck_assert_uint_eq(listed(low, "resident_bytes"), 0);
+    ck_assert_uint_eq(listed(normal, "resident_bytes"), 4 * MIB);
+    ck_assert_int_eq(drp_pin(normal, 0, 8 * MIB, NULL), 0);
+    ck_assert_uint_eq(ctl_number(CTL("--json", "free", "1G"), "freed_bytes"), 0); /* ends with nothing left to drop */
+    ck_assert_int_eq(drp_unpin(normal, 0, 8 * MIB), 0);
+    ck_assert_uint_eq(ctl_number(CTL("--json", "free", "1G"), "freed_bytes"), 4 * MIB);
+    low = drp_region_free(low);
+    normal = drp_region_free(normal);
+    drp_free(d);
+}
+END_TEST
+
+/* What was touched or pinned later is younger, though all of it came in at the same time. */
+START_TEST(test_touched_stays) {
+    uint32_t before[64], after[64];
+    struct drp_region *region;
+    struct drp *d;
+
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    region = make(d, 64 * CHUNK, DRP_PRIORITY_NORMAL);
+    ck_assert_int_eq(drp_copy_generations(region, 0, 64 * CHUNK, before), 64);
+    nanosleep(&(struct timespec){.tv_sec = 2}, NULL); /* for it to grow old: buckets of age are coarse */
+    for (size_t i = 0; i < 64; i += 2)
+        ck_assert_int_eq(i % 4 == 0 ? drp_touch(region, i * CHUNK, CHUNK) : drp_pin(region, i * CHUNK, CHUNK, NULL), 0);
+    for (size_t i = 2; i < 64; i += 4)
+        ck_assert_int_eq(drp_unpin(region, i * CHUNK, CHUNK), 0);
+    ck_assert_uint_eq(ctl_number(CTL("--json", "free", "2M"), "freed_bytes"), 32 * CHUNK);
+    ck_assert_int_eq(drp_copy_generations(region, 0, 64 * CHUNK, after), 64);
+    for (size_t i = 0; i < 64; i++)
+        ck_assert_msg((after[i] != before[i]) == (i % 2 == 1), "chunk %zu", i);
+    region = drp_region_free(region);
+    drp_free(d);
+}
+END_TEST
+
+/* Whoever asked is gone before the answer. */
+START_TEST(test_free_abandoned) {
+    struct drp_wire_free request = {.header.type = DRP_WIRE_FREE, .wanted = UINT64_MAX};
+    struct drp_region *region;
+    struct drp *d;
+
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    region = make(d, 32 * MIB, DRP_PRIORITY_NORMAL);
+    for (int i = 0; i < 20; i++) {
+        int raw = raw_hello("gone");
+
+        memset(drp_region_address(region), 1, 32 * MIB);
+        ck_assert_int_eq(channel_send(raw, &request, sizeof(request), NULL, 0, 0), CHANNEL_OK);
+        close(raw);
+        ck_assert(status_becomes("resident_bytes", 0, 10000));
+    }
+    region = drp_region_free(region);
+    drp_free(d);
+}
+END_TEST
+
+/* The service ends while it is at it. A sanitizer tells what is left. */
+START_TEST(test_free_at_the_end) {
+    struct drp_wire_free request = {.header.type = DRP_WIRE_FREE, .wanted = UINT64_MAX};
+
+    for (int i = 0; i < 10; i++) {
+        struct drp_region *region;
+        struct drp *d;
+        int raw;
+
+        service_start(&service, NULL);
+        ck_assert_int_eq(drp_new(&d, NULL), 0);
+        region = make(d, 32 * MIB, DRP_PRIORITY_NORMAL);
+        raw = raw_hello("late");
+        ck_assert_int_eq(channel_send(raw, &request, sizeof(request), NULL, 0, 0), CHANNEL_OK);
+        service_stop(&service);
+        close(raw);
+        region = drp_region_free(region);
+        drp_free(d);
+    }
+}
+END_TEST
+
+static void live_in_cgroup(int socket, void *data) {
+    struct drp_region *region;
+    struct drp *d;
+    char word;
+
+    memcg_enter(data);
+    child_check(drp_new(&d, NULL) == 0 && drp_region_new(&region, d, 8 * MIB, NULL) == 0);
+    memset(drp_region_address(region), 1, 8 * MIB);
+    child_say(socket, 'f');
+    child_check(child_hear(socket, &word));
+    region = drp_region_free(region);
+    d = drp_free(d);
+}
+
+/* Of a cgroup, and of nobody else; it is forgotten when nobody is in it. */
+START_TEST(test_free_in_cgroup) {
+    struct drp_region *region;
+    uint64_t domain, domains = listing_count("domains");
+    struct memcg memcg;
+    struct child child;
+    const char *reason;
+    char path[160];
+    struct drp *d;
+
+    if (!memcg_make(&memcg, 256 * MIB, &reason)) {
+        printf("not tried: a cgroup's free: %s\n", reason);
+        return;
+    }
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    region = make(d, 8 * MIB, DRP_PRIORITY_LOW);
+    child_start(&child, live_in_cgroup, &memcg);
+    child_expect(&child, 'f');
+    domain = listing_number("sessions", "pid", (uint64_t)child.pid, "domain");
+    listing_text("domains", "id", domain, "path", path, sizeof(path));
+    ck_assert_uint_eq(ctl_number(CTL("--json", "limit", "--cgroup", path), "resident_bytes"), 8 * MIB);
+    ck_assert_uint_eq(ctl_number(CTL("--json", "free", "3M", "--cgroup", path), "freed_bytes"), 3 * MIB);
+    ck_assert_uint_eq(listed(region, "resident_bytes"), 8 * MIB);
+    ck_assert_uint_eq(why("domain", NULL), domain);
+    ck_assert_uint_eq(why("limit", NULL), 256 * MIB);
+    ck_assert_uint_eq(why("victims", "pid"), (uint64_t)child.pid);
+    ck_assert_uint_eq(ctl_number(CTL("--json", "free", "1G", "--cgroup", path), "freed_bytes"), 5 * MIB);
+    child_say(child.socket, 'e');
+    child_end(&child);
+    region = drp_region_free(region);
+    drp_free(d);
+    memcg_remove(&memcg);
+    for (uint64_t deadline = now_ms() + 10000; listing_count("domains") != domains;)
+        ck_assert(now_ms() < deadline);
+}
+END_TEST
+
 /* ---- the command ---- */
 
 static const struct {
@@ -317,7 +484,7 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("control");
     TCase *own = tcase_create("own"), *administrator = tcase_create("administrator"), *command = tcase_create("command");
-    TCase *reserve = tcase_create("reserve");
+    TCase *ends = tcase_create("ends");
     SRunner *runner;
     int failed;
 
@@ -325,21 +492,25 @@ int main(void) {
     tcase_add_checked_fixture(own, fixture_setup, fixture_teardown);
     tcase_add_test(own, test_region_limits);
     tcase_add_test(own, test_wrong_options);
-    tcase_add_test(own, test_touch);
     suite_add_tcase(suite, own);
     tcase_set_timeout(administrator, 60);
     tcase_add_checked_fixture(administrator, fixture_setup, fixture_teardown);
     if (geteuid() == 0)
         tcase_add_test(administrator, test_owner);
     tcase_add_test(administrator, test_quota_detail);
+    tcase_add_test(administrator, test_free);
+    tcase_add_test(administrator, test_touched_stays);
+    tcase_add_test(administrator, test_free_abandoned);
+    tcase_add_test(administrator, test_free_in_cgroup);
     suite_add_tcase(suite, administrator);
     tcase_set_timeout(command, 60);
     tcase_add_unchecked_fixture(command, fixture_setup, fixture_teardown);
     tcase_add_loop_test(command, test_lines, 0, (int)(sizeof(lines) / sizeof(lines[0])));
     suite_add_tcase(suite, command);
-    tcase_set_timeout(reserve, 60);
-    tcase_add_test(reserve, test_low_reserve);
-    suite_add_tcase(suite, reserve);
+    tcase_set_timeout(ends, 60);
+    tcase_add_test(ends, test_low_reserve);
+    tcase_add_test(ends, test_free_at_the_end);
+    suite_add_tcase(suite, ends);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);
