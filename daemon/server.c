@@ -34,6 +34,7 @@
 #define SERVER_TIDY_MS 50
 /* An exiting process closes its socket a moment before its pidfd says so. */
 #define SERVER_DEATH_WAIT_NS UINT64_C(100000000)
+#define SERVER_VETS_WAIT_NS UINT64_C(100000000)
 #define SERVER_END_WAIT_NS UINT64_C(3000000000)
 
 static void connection_update(struct connection *connection);
@@ -462,6 +463,9 @@ static void server_tidy(uv_timer_t *timer) {
         unlink(server->config->socket_path);
         _exit(0);
     }
+    vet_tidy(&server->vets);
+    if (server->ended && !LIST_EMPTY(&server->vets) && kernel_now() - server->ended < SERVER_VETS_WAIT_NS)
+        return; /* who hangs in a client's close for longer ends with the process */
     uv_timer_stop(timer);
     if (server->ended && !uv_is_closing((uv_handle_t *)timer)) {
         uv_close((uv_handle_t *)&server->wake, NULL);
@@ -558,7 +562,7 @@ void server_end(struct server *server) {
 
     if (server->ended)
         return;
-    server->ended = true;
+    server->ended = kernel_now();
     unlink(server->config->socket_path);
     uv_close((uv_handle_t *)&server->listener, listener_closed);
     uv_close((uv_handle_t *)&server->terminate, NULL);

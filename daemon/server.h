@@ -61,7 +61,7 @@ struct server {
     uv_timer_t tidy; /* runs while there are endings, or sockets could not be accepted */
     uv_signal_t terminate, interrupt;
     bool accepting;
-    bool ended;
+    uint64_t ended; /* ns; 0: not yet */
     struct connection_list connections;
     unsigned n_connections;
     unsigned n_refused; /* of them */
