@@ -15,6 +15,7 @@
 
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define SLICE_NS UINT64_C(500000)
 #define PASS_LEAST_NS UINT64_C(20000000)
@@ -111,7 +112,7 @@ static bool is_closed(bool closed, uint64_t pinned, uint64_t quota) {
 void budget_mark_pins(struct region *region) {
     struct drp_state_header *header = region->state;
     const struct session *session = region->session;
-    bool closed = session->pins_closed || session->user->pins_closed;
+    bool closed = atomic_load(&session->pins_closed) || atomic_load(&session->user->pins_closed);
 
     if (closed == ((atomic_load(&header->flags) & DRP_STATE_PINS_CLOSED) != 0))
         return;
@@ -121,12 +122,21 @@ void budget_mark_pins(struct region *region) {
         atomic_fetch_and(&header->flags, ~DRP_STATE_PINS_CLOSED);
 }
 
+/* Did it change? */
+static bool close_pins(_Atomic bool *closed, uint64_t pinned, uint64_t quota) {
+    bool was = atomic_load(closed), is = is_closed(was, pinned, quota);
+
+    atomic_store(closed, is);
+    return was != is;
+}
+
 /* After a pass, or when the config has changed. */
 static void judge(struct manager *manager) {
     const struct config *config = manager->config;
     struct budget_user *user;
     struct session *session;
     struct region *region;
+    bool changed = false;
 
     LIST_FOREACH (user, &manager->budgets.users, link)
         user->pinned = 0;
@@ -135,13 +145,17 @@ static void judge(struct manager *manager) {
         LIST_FOREACH (region, &session->regions, link)
             session->pinned += region->pinned;
         session->user->pinned += session->pinned;
-        session->pins_closed = is_closed(session->pins_closed, session->pinned, config->max_pinned_per_client);
+        changed |= close_pins(&session->pins_closed, session->pinned, config->max_pinned_per_client);
     }
     LIST_FOREACH (user, &manager->budgets.users, link)
-        user->pins_closed = is_closed(user->pins_closed, user->pinned, config->max_pinned_per_uid);
+        changed |= close_pins(&user->pins_closed, user->pinned, config->max_pinned_per_uid);
     LIST_FOREACH (session, &manager->sessions, link)
         LIST_FOREACH (region, &session->regions, link)
             budget_mark_pins(region);
+    if (!changed)
+        return;
+    atomic_store(&manager->budgets.pins_changed, true);
+    (void)!write(manager->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
 }
 
 uint64_t budget_count_pins(struct manager *manager, uint64_t now) {

@@ -37,19 +37,29 @@ void budgets_init(struct manager *manager) {
     manager->budgets.active = true;
 }
 
+static void free_unused_user(struct budget_user *user) {
+    if (user->sessions > 0 || user->kept)
+        return;
+    LIST_REMOVE(user, link);
+    free(user);
+}
+
+static void free_cgroup(struct budget_cgroup *cgroup) {
+    LIST_REMOVE(cgroup, link);
+    free(cgroup->path);
+    free(cgroup);
+}
+
 void budgets_deinit(struct manager *manager) {
     struct budget_user *user;
     struct budget_cgroup *cgroup;
 
     while ((user = LIST_FIRST(&manager->budgets.users))) {
-        LIST_REMOVE(user, link);
-        free(user);
+        user->kept = false; /* all sessions are gone */
+        free_unused_user(user);
     }
-    while ((cgroup = LIST_FIRST(&manager->budgets.cgroups))) {
-        LIST_REMOVE(cgroup, link);
-        free(cgroup->path);
-        free(cgroup);
-    }
+    while ((cgroup = LIST_FIRST(&manager->budgets.cgroups)))
+        free_cgroup(cgroup);
 }
 
 void budgets_reload(struct manager *manager) {
@@ -104,10 +114,8 @@ void budget_leave(struct session *session) {
     struct budget_user *user = session->user;
 
     session->user = NULL;
-    if (--user->sessions > 0 || user->kept)
-        return;
-    LIST_REMOVE(user, link);
-    free(user);
+    user->sessions--;
+    free_unused_user(user);
 }
 
 /* A domain with what was set for its path. */
@@ -207,6 +215,14 @@ static bool has_place(const struct budgets *budgets, bool administrator) {
     return budgets->n_kept < (administrator ? KEPT_MAX : KEPT_MAX / 2);
 }
 
+static bool anything_set(const struct limits *limits) {
+    bool any = false;
+
+    for (int i = 0; i < LIMIT_KINDS; i++)
+        any |= limit_is_set(&limits->of[i]);
+    return any;
+}
+
 static int set_user(struct manager *manager, struct setting *setting, uint64_t uid) {
     struct budgets *budgets = &manager->budgets;
     struct budget_user *user = uid < (uid_t)-1 ? find_user(budgets, (uid_t)uid) : NULL;
@@ -227,6 +243,11 @@ static int set_user(struct manager *manager, struct setting *setting, uint64_t u
         budgets->n_kept++;
     }
     r = set_one(setting, user ? &user->limits : &none, (uid_t)uid);
+    if (setting->apply && !anything_set(&user->limits)) {
+        user->kept = false;
+        budgets->n_kept--;
+        free_unused_user(user);
+    }
     return r;
 }
 
@@ -234,6 +255,7 @@ static int set_cgroup(struct manager *manager, struct setting *setting, const ch
     struct budgets *budgets = &manager->budgets;
     struct budget_cgroup *cgroup = find_cgroup(budgets, path);
     struct limits none = {0};
+    int r;
 
     setting->found = 0;
     if (setting->values->mask && !cgroup && !has_place(budgets, true))
@@ -249,9 +271,15 @@ static int set_cgroup(struct manager *manager, struct setting *setting, const ch
         LIST_INSERT_HEAD(&budgets->cgroups, cgroup, link);
         budgets->n_kept++;
     }
-    if (setting->apply)
-        budgets->version++;
-    return set_one(setting, cgroup ? &cgroup->limits : &none, 0);
+    r = set_one(setting, cgroup ? &cgroup->limits : &none, 0);
+    if (!setting->apply)
+        return r;
+    budgets->version++;
+    if (!anything_set(&cgroup->limits)) {
+        budgets->n_kept--;
+        free_cgroup(cgroup);
+    }
+    return r;
 }
 
 static int set_all(struct manager *manager, struct setting *setting, uint64_t id, const char *path) {

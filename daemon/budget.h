@@ -35,7 +35,7 @@ struct budget_user {
     bool kept; /* something was set */
     struct limits limits;
     uint64_t pinned; /* bytes */
-    bool pins_closed;
+    _Atomic bool pins_closed;
 };
 
 /* What was set for a cgroup, by path: until the daemon ends. */
@@ -54,15 +54,19 @@ struct budget_pins {
     uint64_t chunks; /* pinned in it so far */
 };
 
+LIST_HEAD(budget_user_list, budget_user);
+LIST_HEAD(budget_cgroup_list, budget_cgroup);
+
 /* All under the manager's lock. */
 struct budgets {
     bool active;  /* somebody may have a budget: without, a look costs nothing */
     uint64_t due; /* ns: the next look */
-    LIST_HEAD(, budget_user) users;
-    LIST_HEAD(, budget_cgroup) cgroups;
+    struct budget_user_list users;
+    struct budget_cgroup_list cgroups;
     unsigned n_kept;  /* users and cgroups for which something was set */
     unsigned version; /* of what was set for cgroups; domains copy it (domain->limits_version) */
     struct budget_pins pins;
+    _Atomic bool pins_changed; /* somebody's were closed or opened: the loop shall look */
 };
 
 void budgets_init(struct manager *manager);

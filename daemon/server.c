@@ -16,13 +16,13 @@
 #include "gate.h"
 #include "handlers.h"
 #include "log.h"
+#include "notices.h"
 #include "operation.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -399,35 +399,6 @@ static void ending_begin(struct server *server, struct session *session) {
 
 /* ---- the loop's other events ---- */
 
-/* A session is quarantined, or no longer. */
-static void server_check_quarantine(struct server *server) {
-    struct connection *connection, *next;
-
-    for (connection = LIST_FIRST(&server->connections); connection; connection = next) {
-        struct session *session = connection->session;
-        bool quarantined = session && atomic_load(&session->quarantined);
-
-        next = LIST_NEXT(connection, link);
-        if (!session || quarantined == session->quarantine_logged)
-            continue;
-        session->quarantine_logged = quarantined;
-        if (!quarantined) {
-            log_notice("client %s (pid %d): no longer holds up the daemon: quarantine lifted", session->name,
-                       (int)session->pid);
-            continue;
-        }
-        log_warning("client %s (pid %d): holds up a call for over 1 s (%s): quarantined", session->name,
-                    (int)session->pid,
-                    worker_overdue(&session->dropper.worker, kernel_now(), 0) ? "its object's lock"
-                                                                              : "its address space's lock");
-        dropper_give_up(session);
-        if (server->config->kill_stuck) {
-            log_warning("client %s (pid %d): ended, as KillStuckClients= says", session->name, (int)session->pid);
-            pidfd_send_signal(session->pidfd, SIGKILL, NULL, 0);
-        }
-    }
-}
-
 static void server_woken(uv_poll_t *poll, int status, int events) {
     struct server *server = poll->data;
 
@@ -436,8 +407,7 @@ static void server_woken(uv_poll_t *poll, int status, int events) {
     manager_dispatch(server->manager);
     vet_tidy(&server->vets);
     sources_tidy(&server->sources);
-    if (atomic_exchange(&server->manager->pressure.quarantines, false))
-        server_check_quarantine(server);
+    notices_tell(server->manager);
     server_tidy_endings(server);
 }
 

@@ -169,6 +169,7 @@ START_TEST(test_pins_of_client) {
     }
     ck_assert_int_eq(drp_pin(region, MIB - CHUNK, CHUNK, NULL), 0);
     ck_assert(pin_becomes(region, 40, -EDQUOT));
+    ck_assert(service_log_has(&service, "the quota of pinned memory is used up: PinnedPerClient", WAIT_MS));
     ck_assert_ptr_nonnull(strstr(drp_detail(), "quota"));
 
     /* Standing pins hold, a region made meanwhile is closed, too, and another client is not concerned. */
@@ -256,6 +257,7 @@ START_TEST(test_pins_of_user) {
             ck_assert(pin_becomes(region, 0, 0));
         }
     }
+    ck_assert(service_log_has(&service, "the quota of pinned memory is used up: PinnedPerUser", WAIT_MS));
     /* The quota ends. */
     service_reload(&service, "", "PinnedPerUser=: '1M' -> 'infinity'");
     ck_assert(pin_becomes(region, 0, 0));

@@ -185,6 +185,17 @@ START_TEST(test_kept) {
         ck_assert_int_eq(set(ROOT, BUDGET_USER, uid, LIMIT_BUDGET, MIB), 0);
     ck_assert_int_eq(set(ROOT, BUDGET_USER, BOB, LIMIT_BUDGET, MIB), -ENOSPC);
     ck_assert_int_eq(set(ROOT, BUDGET_CGROUP, 0, LIMIT_BUDGET, 2 * MIB), 0);
+
+    /* What is taken back makes place. */
+    ck_assert_int_eq(set(ROOT, BUDGET_USER, 5000, LIMIT_BUDGET, 0), 0);
+    ck_assert_int_eq(set(ROOT, BUDGET_USER, BOB, LIMIT_BUDGET, MIB), 0);
+    ck_assert_int_eq(set(ROOT, BUDGET_USER, 5000, LIMIT_BUDGET, MIB), -ENOSPC);
+    ck_assert_int_eq(set(ROOT, BUDGET_CGROUP, 0, LIMIT_BUDGET, 0), 0);
+    ck_assert_uint_eq(get(BUDGET_CGROUP, 0, LIMIT_BUDGET), LIMIT_INFINITE);
+    ck_assert_int_eq(set(ROOT, BUDGET_USER, BOB, LIMIT_BUDGET, 0), 0); /* he has a client */
+    ck_assert_int_eq(set(ROOT, BUDGET_USER, 5000, LIMIT_BUDGET, MIB), 0);
+    ck_assert_int_eq(set(ROOT, BUDGET_USER, BOB, LIMIT_QUOTA, MIB), 0);
+    ck_assert_int_eq(set(ROOT, BUDGET_CGROUP, 0, LIMIT_BUDGET, MIB), -ENOSPC);
 }
 END_TEST
 

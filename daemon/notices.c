@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the pressure thread finds out about sessions and the log shall have. That thread does not log: the log's reader may be slow, or
+ * starved by what the thread is about to relieve. It leaves a mark, and the loop goes through the sessions.
+ */
+
+#include "notices.h"
+
+#include "log.h"
+#include "manager.h"
+
+#include <signal.h>
+#include <sys/pidfd.h>
+
+/* A session is quarantined, or no longer. */
+static void tell_quarantine(const struct config *config, struct session *session) {
+    bool quarantined = atomic_load(&session->quarantined);
+
+    if (quarantined == session->quarantine_logged)
+        return;
+    session->quarantine_logged = quarantined;
+    if (!quarantined) {
+        log_notice("client %s (pid %d): no longer holds up the daemon: quarantine lifted", session->name,
+                   (int)session->pid);
+        return;
+    }
+    log_warning("client %s (pid %d): holds up a call for over 1 s (%s): quarantined", session->name, (int)session->pid,
+                worker_overdue(&session->dropper.worker, kernel_now(), 0) ? "its object's lock"
+                                                                          : "its address space's lock");
+    dropper_give_up(session);
+    if (config->kill_stuck) {
+        log_warning("client %s (pid %d): ended, as KillStuckClients= says", session->name, (int)session->pid);
+        pidfd_send_signal(session->pidfd, SIGKILL, NULL, 0);
+    }
+}
+
+/* Once for each client: one that stays near its quota would fill the log. */
+static void tell_pins(struct session *session) {
+    bool own = atomic_load(&session->pins_closed);
+
+    if (session->pins_logged || (!own && !atomic_load(&session->user->pins_closed)))
+        return;
+    session->pins_logged = true;
+    log_notice("client %s (pid %d, uid %u): pins no more for now: the quota of pinned memory is used up: %s",
+               session->name, (int)session->pid, session->uid, own ? "PinnedPerClient" : "PinnedPerUser");
+}
+
+void notices_tell(struct manager *manager) {
+    bool quarantines = atomic_exchange(&manager->pressure.quarantines, false);
+    bool pins = atomic_exchange(&manager->budgets.pins_changed, false);
+    struct session *session;
+
+    if (!quarantines && !pins)
+        return;
+    LIST_FOREACH (session, &manager->sessions, link) {
+        tell_quarantine(manager->config, session);
+        tell_pins(session);
+    }
+}
