@@ -29,7 +29,7 @@ struct pressure {
     uint64_t now;     /* of the present cycle */
     uint64_t watched; /* ns: when the workers' clocks were looked at */
     size_t first;     /* domains that had their turn in the last cycle, where one was not enough for all */
-    LIST_HEAD(, pressure_hand) hands; /* under the manager's lock */
+    LIST_HEAD(pressure_hand_list, pressure_hand) hands; /* under the manager's lock */
     struct plans plans;
 };
 
