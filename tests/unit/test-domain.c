@@ -178,6 +178,46 @@ START_TEST(test_top_v1) {
 }
 END_TEST
 
+/* Trees copied from hosts: where a process is, what is above it, and which of these has a limit. */
+START_TEST(test_hosts) {
+    static const struct {
+        const char *host;
+        const char *chain[4]; /* up to the machine, "" */
+        size_t limited;       /* the one of these with a limit */
+        int64_t limit, high;  /* MiB */
+    } rows[] = {
+        {"v1", {"/jobs/worker", "/jobs", ""}, 0, 256, -1},
+        {"hybrid", {"/jobs/worker", "/jobs", ""}, 0, 256, -1},
+        {"v2", {"/system.slice/cache.service", "/system.slice", ""}, 0, 256, 240},
+        {"nested", {"/init/app", "/init", "/", ""}, 2, 128, -1}, /* a container that has no cgroup namespace */
+    };
+    char prefix[256], host_proc[300];
+    struct cgroup_roots roots = {.proc = host_proc, .cgroup = prefix};
+    struct cgroup_place place;
+    struct domain *domain, *d;
+    struct domains host;
+    size_t n = 0;
+
+    snprintf(prefix, sizeof(prefix), "%s/cgroup/%s", TEST_FIXTURES, rows[_i].host);
+    snprintf(host_proc, sizeof(host_proc), "%s/proc", prefix);
+    ck_assert_int_eq(domains_init(&host, &roots, -1, FILL_RATE, (uint64_t)RESERVE, (uint64_t)RESERVE), 0);
+    ck_assert_int_eq(cgroup_locate(&roots, PID, &place), 0);
+    ck_assert_int_eq(domains_find(&host, &place, &domain), 0);
+    cgroup_place_deinit(&place);
+    for (d = domain; d; d = d->parent, n++) {
+        ck_assert_str_eq(d->path, rows[_i].chain[n]);
+        ck_assert(!d->gone);
+        ck_assert(!d->parent || d->look.usage > 0);
+        if (d->parent)
+            ck_assert_uint_eq(d->look.limit, n == rows[_i].limited ? (uint64_t)(rows[_i].limit * MIB) : CGROUP_NO_LIMIT);
+        if (n == rows[_i].limited)
+            ck_assert_uint_eq(d->look.high, rows[_i].high < 0 ? CGROUP_NO_LIMIT : (uint64_t)(rows[_i].high * MIB));
+    }
+    domain_unref(domain);
+    domains_deinit(&host);
+}
+END_TEST
+
 /* ---- coming and going ---- */
 
 START_TEST(test_found_again) {
@@ -290,6 +330,7 @@ int main(void) {
     tcase_add_test(domain, test_high_weighs_less);
     tcase_add_test(domain, test_top);
     tcase_add_test(domain, test_top_v1);
+    tcase_add_loop_test(domain, test_hosts, 0, 4);
     tcase_add_test(domain, test_found_again);
     tcase_add_test(domain, test_vanished);
     tcase_add_test(domain, test_branch_vanished);
