@@ -138,20 +138,24 @@ static void judge(struct manager *manager) {
     struct region *region;
     bool changed = false;
 
-    LIST_FOREACH (user, &manager->budgets.users, link)
+    LIST_FOREACH (user, &manager->budgets.users, link) {
         user->pinned = 0;
+    }
     LIST_FOREACH (session, &manager->sessions, link) {
         session->pinned = 0;
-        LIST_FOREACH (region, &session->regions, link)
+        LIST_FOREACH (region, &session->regions, link) {
             session->pinned += region->pinned;
+        }
         session->user->pinned += session->pinned;
         changed |= close_pins(&session->pins_closed, session->pinned, config->max_pinned_per_client);
     }
     LIST_FOREACH (user, &manager->budgets.users, link)
         changed |= close_pins(&user->pins_closed, user->pinned, config->max_pinned_per_uid);
-    LIST_FOREACH (session, &manager->sessions, link)
-        LIST_FOREACH (region, &session->regions, link)
+    LIST_FOREACH (session, &manager->sessions, link) {
+        LIST_FOREACH (region, &session->regions, link) {
             budget_mark_pins(region);
+        }
+    }
     if (!changed)
         return;
     atomic_store(&manager->budgets.pins_changed, true);

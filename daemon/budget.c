@@ -433,12 +433,14 @@ static void look_at_groups(struct look *look) {
     struct budget_user *user;
     struct domain *domain;
 
-    LIST_FOREACH (user, &budgets->users, link)
+    LIST_FOREACH (user, &budgets->users, link) {
         consider(look, &user->limits, config->user_budget, BUDGET_USER, user->uid, NULL);
-    LIST_FOREACH (domain, &look->manager->domains.list, link)
+    }
+    LIST_FOREACH (domain, &look->manager->domains.list, link) {
         consider(look, limits_of_domain(budgets, domain),
                  domain->holds_clients && domain->parent ? config->cgroup_budget : LIMIT_INFINITE, BUDGET_CGROUP,
                  domain->id, domain);
+    }
 }
 
 static bool config_has_budgets(const struct config *config) {
@@ -452,14 +454,16 @@ static void look_at_all(struct look *look) {
     struct session *session;
     struct domain *domain;
 
-    LIST_FOREACH (user, &budgets->users, link)
+    LIST_FOREACH (user, &budgets->users, link) {
         stand(&user->limits, 0, 0);
+    }
     LIST_FOREACH (domain, &look->manager->domains.list, link) {
         stand(&domain->budget, 0, 0);
         domain->holds_clients = false;
     }
-    LIST_FOREACH (session, &look->manager->sessions, link)
+    LIST_FOREACH (session, &look->manager->sessions, link) {
         look_at_session(look, session);
+    }
     look_at_groups(look);
     budgets->active = look->anybody || config_has_budgets(look->manager->config) || !LIST_EMPTY(&budgets->cgroups);
 }
