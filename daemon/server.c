@@ -368,6 +368,7 @@ static void server_tidy_endings(struct server *server) {
             dropper_give_up(ending->session); /* nobody waits for one who is stuck and gone */
             continue;
         }
+        manager_dispatch(server->manager); /* what its threads left for the loop before they ended */
         LIST_REMOVE(ending, link);
         session_leave_domains(ending->session);
         uv_close((uv_handle_t *)&ending->poll, ending_closed);
