@@ -153,7 +153,7 @@ void context_unlock(struct drp *d);
 
 /* ---- limits.c ---- */
 
-/* Tells the daemon at link of the budget that this process asked for, if it did. What it refuses is not asked again. */
+/* Tells the daemon at link of the budget that this process asked for, if it did. One that refuses allows less anyway. */
 int limits_hand_over(struct drp *d, struct link *link);
 /* Why a region was refused for a quota, as far as the daemon says. Under request_lock. */
 int limits_explain(struct drp *d, int error, size_t size);

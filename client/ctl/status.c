@@ -61,8 +61,8 @@ static void print_status(const struct drp_wire_status_reply *status) {
         else
             printf("%-18s  %" PRIu64 "\n", counters[i].name, counter(&status->counters, i));
     printf("machine headroom    %s MiB\n", ctl_mib(status->machine_headroom));
-    printf("machine reserve     %s MiB\n", ctl_mib(status->machine_reserve));
-    printf("machine auto reserve %s MiB\n", ctl_mib(status->machine_auto_reserve));
+    printf("machine reserve     %s MiB (auto: %s MiB)\n", ctl_mib(status->machine_reserve),
+           ctl_mib(status->machine_auto_reserve));
     printf("machine commitment  %s MiB\n", ctl_mib(status->machine_commitment));
     printf("fill rate           %s MiB/s\n", ctl_mib(status->fill_rate));
     printf("looks               %" PRIu64 "\n", status->looks);

@@ -121,6 +121,33 @@ START_TEST(test_region_limits) {
 }
 END_TEST
 
+static void connect_again(int socket, void *data) {
+    struct drp_region *region;
+    char word;
+
+    child_check(drp_region_new(&region, data, MIB, NULL) == 0);
+    child_say(socket, 'c');
+    child_check(child_hear(socket, &word));
+    drp_region_free(region);
+    drp_free(data);
+}
+
+/* A child's connection is a new one, with the same budget. */
+START_TEST(test_fork) {
+    struct child child;
+    struct drp *d;
+
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(drp_set_budget(d, 5 * MIB), 0);
+    child_start(&child, connect_again, d);
+    child_expect(&child, 'c');
+    ck_assert_uint_eq(listing_number("sessions", "pid", (uint64_t)child.pid, "budget"), 5 * MIB);
+    child_say(child.socket, 'e');
+    child_end(&child);
+    drp_free(d);
+}
+END_TEST
+
 START_TEST(test_wrong_options) {
     struct drp_region_options options = {.struct_size = sizeof(options), .budget = 4095};
     struct drp_region *region = NULL;
@@ -393,7 +420,7 @@ START_TEST(test_free_in_cgroup) {
     struct memcg memcg;
     struct child child;
     const char *reason;
-    char path[160];
+    char path[160], sources[256];
     struct drp *d;
 
     if (!memcg_make(&memcg, 256 * MIB, &reason)) {
@@ -409,6 +436,8 @@ START_TEST(test_free_in_cgroup) {
     ck_assert_uint_eq(ctl_number(CTL("--json", "limit", "--cgroup", path), "resident_bytes"), 8 * MIB);
     ck_assert_uint_eq(ctl_number(CTL("--json", "free", "3M", "--cgroup", path), "freed_bytes"), 3 * MIB);
     ck_assert_uint_eq(listed(region, "resident_bytes"), 8 * MIB);
+    listing_text("domains", "id", domain, "sources", sources, sizeof(sources));
+    ck_assert_msg(strstr(sources, memcg.version == 1 ? "usage_threshold" : "memory_max"), "%s", sources);
     ck_assert_uint_eq(why("domain", NULL), domain);
     ck_assert_uint_eq(why("limit", NULL), 256 * MIB);
     ck_assert_uint_eq(why("victims", "pid"), (uint64_t)child.pid);
@@ -461,6 +490,24 @@ START_TEST(test_lines) {
 }
 END_TEST
 
+/* The service counts pins where there is a quota of them. */
+START_TEST(test_pinned) {
+    struct drp_region *region;
+    struct drp *d;
+
+    fixture_start("[Limits]\nPinnedPerClient=64M\n");
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    region = make(d, 8 * MIB, DRP_PRIORITY_NORMAL);
+    ck_assert_int_eq(drp_pin(region, 0, 3 * CHUNK, NULL), 0);
+    for (uint64_t deadline = now_ms() + 10000; listed(region, "pinned_bytes") != 3 * CHUNK;)
+        ck_assert(now_ms() < deadline);
+    ck_assert_uint_eq(listing_number("sessions", "pid", (uint64_t)getpid(), "pinned_bytes"), 3 * CHUNK);
+    region = drp_region_free(region);
+    drp_free(d);
+    fixture_teardown();
+}
+END_TEST
+
 START_TEST(test_low_reserve) {
     char out[16384];
 
@@ -491,6 +538,7 @@ int main(void) {
     tcase_set_timeout(own, 60);
     tcase_add_checked_fixture(own, fixture_setup, fixture_teardown);
     tcase_add_test(own, test_region_limits);
+    tcase_add_test(own, test_fork);
     tcase_add_test(own, test_wrong_options);
     suite_add_tcase(suite, own);
     tcase_set_timeout(administrator, 60);
@@ -508,6 +556,7 @@ int main(void) {
     tcase_add_loop_test(command, test_lines, 0, (int)(sizeof(lines) / sizeof(lines[0])));
     suite_add_tcase(suite, command);
     tcase_set_timeout(ends, 60);
+    tcase_add_test(ends, test_pinned);
     tcase_add_test(ends, test_low_reserve);
     tcase_add_test(ends, test_free_at_the_end);
     suite_add_tcase(suite, ends);
