@@ -1,150 +1,200 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Is memory given back early enough, and no more than needed? Real clients, in a memory cgroup of 256 MiB, of which 128 MiB are
- * droppable.
+ * Is memory given back early enough? Real clients, in a memory cgroup of 256 MiB, of which 128 MiB are droppable.
  *
- * Each run has a cgroup of its own, so that its counters begin at zero; what runs in it is forked from the test, which is
- * single-threaded and stays outside, as the service does. The test looks at the cgroup every half millisecond; what was dropped,
- * the service's own counters tell, so also of a client that was killed. First a run shows that without droppable memory the
- * same load brings the OOM killer: otherwise the rest would prove nothing.
- *
- * Figures are printed, whether they pass or not.
+ * First a run shows that without droppable memory the same load brings the OOM killer: otherwise the rest would prove nothing. Rows
+ * that are no bar are there for their figures: the reserve that is enough depends on how fast memory can be taken, and that is
+ * four times as fast in huge pages.
  */
 
-#include "memcg.h"
-#include "service.h"
+#include "bars.h"
 
-#include <droppable/droppable.h>
-
-#include <check.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <linux/magic.h>
-#include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/vfs.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#define MIB (UINT64_C(1) << 20)
-#define PAGE 4096
 #define LIMIT (256 * MIB)
 #define DROPPABLE (128 * MIB)
 #define HOG (190 * MIB)
+#define HOGS_MAX 2
 #define FILE_SIZE (1024 * MIB)
 #define FILE_BITE (1 * MIB)
 #define LOSS_MAX (DROPPABLE / 20)
 #define CROWD_SIZE (512 * MIB)
 #define CROWD_THREADS 8
-#define CROWD_MS 10000
-#define RUNS 10
-#define CROWD_RUNS 3
-#define STEP_MS 30000
+#define CROWD_MS 5000
+#define GATE_PINNED (208 * MIB)
+#define GATE_WAIT_MS_MAX 1000
 
-/* A process in the cgroup, with a pipe each way. Its end of the pipes is closed when it dies. */
-struct guest {
-    pid_t pid;
-    int to;
-    int from;
+/* ---- hogs ---- */
+
+struct load {
+    uint64_t size;
+    bool huge;
 };
 
-struct result {
-    uint64_t dropped;
-    uint64_t lowest; /* headroom */
-    uint64_t kills;
-    uint64_t failures;
-    uint64_t ms;
-    bool ended_well;
+static void hog(int socket, void *data) {
+    const struct load *load = data;
+    unsigned char *memory = plain_memory(load->size, load->huge);
+    char word;
+
+    child_check(child_say(socket, 'r') && child_hear(socket, &word));
+    write_blocks(memory, load->size);
+    stay(socket);
+}
+
+static void hold_droppable(int socket, void *data) {
+    const struct load *load = data;
+
+    write_blocks(drp_region_address(droppable_memory(load->size, NULL)), load->size);
+    stay(socket);
+}
+
+static void hold_pinned(int socket, void *data) {
+    const struct load *load = data;
+    unsigned char *memory = plain_memory(load->size, false);
+
+    write_blocks(memory, load->size);
+    child_check(mlock(memory, load->size) == 0);
+    stay(socket);
+}
+
+/* One process holds memory, others take more than is left, all at once. */
+static struct bars_run run_hogs(void (*hold)(int socket, void *data), unsigned hogs, bool huge) {
+    struct load held = {.size = DROPPABLE}, load = {.size = HOG / hogs, .huge = huge};
+    struct memcg memcg = bars_cgroup(LIMIT);
+    struct child holder, taker[HOGS_MAX];
+    struct bars_run run;
+
+    bars_begin(&run);
+    start_in(&holder, &memcg, hold, &held);
+    ck_assert_msg(bars_wait(&holder, &memcg, &run), "the memory to be taken could not be filled");
+    for (unsigned i = 0; i < hogs; i++) {
+        start_in(&taker[i], &memcg, hog, &load);
+        child_expect(&taker[i], 'r');
+    }
+    run.began = now_ms();
+    for (unsigned i = 0; i < hogs; i++)
+        child_say(taker[i].socket, 'g');
+    for (unsigned i = 0; i < hogs; i++)
+        bars_wait(&taker[i], &memcg, &run);
+    bars_end(&run, &memcg);
+    for (unsigned i = 0; i < hogs; i++) {
+        child_say(taker[i].socket, 'q');
+        run.ended_well &= child_survived(&taker[i]);
+    }
+    child_say(holder.socket, 'q');
+    run.ended_well &= child_survived(&holder);
+    memcg_remove(&memcg);
+    return run;
+}
+
+START_TEST(oom_killer_comes_without) {
+    unsigned hogs = (unsigned)_i + 1;
+    struct bars_run run = run_hogs(hold_pinned, hogs, false);
+
+    printf("%u of ", hogs);
+    bars_print("128 MiB of plain memory and hogs", 1, &run);
+    ck_assert_msg(run.kills > 0 && !run.ended_well, "190 MiB beside 128 MiB fit into 256 MiB: is there swap?");
+}
+END_TEST
+
+struct hog_row {
+    const char *reserve;
+    unsigned hogs;
+    unsigned runs;
+    bool huge;
+    bool bar;
 };
 
-/* ---- what the guests do; they leave by _exit(), with a status that tells the step that failed ---- */
+static const struct hog_row hog_rows[] = {
+    {"64M", 1, 10, false, true},  {"32M", 1, 10, false, true}, {"64M", 2, 10, false, true}, {"32M", 2, 10, false, true},
+    {"auto", 1, 3, false, false}, {"16M", 1, 3, false, false}, {"16M", 2, 3, false, false}, {"64M", 1, 3, true, false},
+    {"32M", 1, 3, true, false},   {"16M", 1, 3, true, false},  {"64M", 2, 3, true, false},  {"32M", 2, 3, true, false},
+};
 
-static void say(int to) {
-    if (write(to, "", 1) != 1)
-        _exit(90);
+START_TEST(pages_go_before_oom_killer) {
+    const struct hog_row *row = &hog_rows[_i];
+    unsigned good = 0, runs = bars_runs(row->runs);
+    char what[64];
+
+    snprintf(what, sizeof(what), "%u hog%s in %s pages, reserve %s", row->hogs, row->hogs > 1 ? "s" : "",
+             row->huge ? "huge" : "4 KiB", row->reserve);
+    bars_service(row->reserve);
+    for (unsigned i = 1; i <= runs; i++) {
+        struct bars_run run = run_hogs(hold_droppable, row->hogs, row->huge);
+
+        bars_print(what, i, &run);
+        good += bars_good(&run);
+        if (!bars_good(&run))
+            print_why();
+    }
+    printf("%s: %u of %u without OOM kill%s\n", what, good, runs, row->bar ? "" : " (information)");
+    service_stop(&service);
+    if (row->bar)
+        ck_assert_uint_eq(good, runs);
 }
+END_TEST
 
-static void hear(int from) {
-    char byte;
+/* ---- who only reads ---- */
 
-    if (read(from, &byte, 1) != 1)
-        _exit(91);
-}
-
-/* In 4 KiB pages: with huge ones an allocation is over before anybody could react. */
-static unsigned char *plain_memory(uint64_t size) {
-    unsigned char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-    if (memory == MAP_FAILED || madvise(memory, size, MADV_NOHUGEPAGE) < 0)
-        _exit(92);
-    return memory;
-}
-
-static void write_blocks(unsigned char *memory, uint64_t size) {
-    static unsigned char block[PAGE];
-
-    memset(block, 0x5a, sizeof(block));
-    for (uint64_t at = 0; at < size; at += PAGE)
-        memcpy(memory + at, block, sizeof(block));
-}
-
-static struct drp_region *droppable_memory(uint64_t size) {
-    struct drp_region *region;
-    struct drp *d;
-
-    if (drp_new(&d, NULL) < 0)
-        _exit(93);
-    if (drp_region_new(&region, d, size, NULL) < 0)
-        _exit(94);
-    return region;
-}
-
-static void hog(int from, int to, int file) {
-    (void)from;
-    (void)file;
-    write_blocks(plain_memory(HOG), HOG);
-    say(to);
-}
-
-static void hold_droppable(int from, int to, int file) {
-    (void)file;
-    write_blocks(drp_region_address(droppable_memory(DROPPABLE)), DROPPABLE);
-    say(to);
-    hear(from);
-}
-
-static void hold_pinned(int from, int to, int file) {
-    unsigned char *memory = plain_memory(DROPPABLE);
-
-    (void)file;
-    write_blocks(memory, DROPPABLE);
-    if (mlock(memory, DROPPABLE) < 0)
-        _exit(95);
-    say(to);
-    hear(from);
-}
-
-static void read_file(int from, int to, int file) {
+static void read_file(int socket, void *data) {
     static unsigned char buffer[FILE_BITE];
+    const int *file = data;
+    char word;
 
-    write_blocks(drp_region_address(droppable_memory(DROPPABLE)), DROPPABLE);
-    say(to);
-    hear(from);
+    write_blocks(drp_region_address(droppable_memory(DROPPABLE, NULL)), DROPPABLE);
+    child_check(child_say(socket, 'r') && child_hear(socket, &word));
     for (int pass = 0; pass < 2; pass++)
         for (uint64_t at = 0; at < FILE_SIZE; at += FILE_BITE)
-            if (pread(file, buffer, FILE_BITE, (off_t)at) != FILE_BITE)
-                _exit(96);
-    say(to);
-    hear(from);
+            child_check(pread(*file, buffer, FILE_BITE, (off_t)at) == FILE_BITE);
+    stay(socket);
 }
+
+static const char *const reader_reserves[] = {"auto", "64M"};
+
+START_TEST(reading_costs_little) {
+    const char *reserve = reader_reserves[_i];
+    struct bars_run run;
+    struct memcg memcg;
+    struct child reader;
+    uint64_t usage;
+    char what[64];
+    int file = bars_file(FILE_SIZE);
+
+    if (file < 0) {
+        printf("reading a file: skipped: the build directory is in memory\n");
+        return;
+    }
+    snprintf(what, sizeof(what), "reading 1 GiB twice, reserve %s", reserve);
+    bars_service(reserve);
+    memcg = bars_cgroup(LIMIT);
+    start_in(&reader, &memcg, read_file, &file);
+    bars_begin(&run);
+    ck_assert_msg(bars_wait(&reader, &memcg, &run), "the memory to be kept could not be filled");
+    ck_assert_uint_eq(service_status(&service, "dropped_bytes"), run.dropped);
+    run.began = now_ms();
+    child_say(reader.socket, 'g');
+    bars_wait(&reader, &memcg, &run);
+    usage = memcg_usage(&memcg);
+    bars_end(&run, &memcg);
+    child_say(reader.socket, 'q');
+    run.ended_well &= child_survived(&reader);
+    bars_print(what, 1, &run);
+    memcg_remove(&memcg);
+    service_stop(&service);
+    close(file);
+    ck_assert(run.ended_well);
+    ck_assert_msg(usage > LIMIT * 3 / 4, "the page cache was not charged to the reader: usage %" PRIu64, usage);
+    ck_assert_uint_le(run.dropped, LOSS_MAX);
+}
+END_TEST
+
+/* ---- the client's own threads ---- */
 
 struct toucher {
     pthread_t thread;
@@ -166,320 +216,122 @@ static void *touch_part(void *data) {
     return NULL;
 }
 
-static void crowd(int from, int to, uint64_t stride) {
+static void crowd(int socket, void *data) {
     struct toucher touchers[CROWD_THREADS];
-    unsigned char *memory = drp_region_address(droppable_memory(CROWD_SIZE));
+    unsigned char *memory = drp_region_address(droppable_memory(CROWD_SIZE, NULL));
     uint64_t touched = 0;
 
-    (void)from;
     for (unsigned i = 0; i < CROWD_THREADS; i++) {
         touchers[i] = (struct toucher){.memory = memory + i * (CROWD_SIZE / CROWD_THREADS),
                                        .pages = CROWD_SIZE / CROWD_THREADS / PAGE,
-                                       .stride = stride};
-        if (pthread_create(&touchers[i].thread, NULL, touch_part, &touchers[i]) != 0)
-            _exit(97);
+                                       .stride = *(const uint64_t *)data};
+        child_check(pthread_create(&touchers[i].thread, NULL, touch_part, &touchers[i]) == 0);
     }
     for (unsigned i = 0; i < CROWD_THREADS; i++) {
         pthread_join(touchers[i].thread, NULL);
         touched += touchers[i].touched;
     }
     printf("8 threads touched %" PRIu64 " MiB in all\n", touched * PAGE / MIB);
-    fflush(stdout);
-    say(to);
+    stay(socket);
 }
-
-static void crowd_in_order(int from, int to, int file) {
-    (void)file;
-    crowd(from, to, 1);
-}
-
-/* Never two pages of a span in a row. */
-static void crowd_scattered(int from, int to, int file) {
-    (void)file;
-    crowd(from, to, 7919);
-}
-
-/* ---- the guests from outside ---- */
-
-static struct guest guest_start(const struct memcg *memcg, void (*run)(int from, int to, int file), int file) {
-    struct guest guest;
-    int to[2], from[2];
-
-    ck_assert_int_eq(pipe2(to, O_CLOEXEC), 0);
-    ck_assert_int_eq(pipe2(from, O_CLOEXEC), 0);
-    fflush(NULL);
-    guest.pid = fork();
-    ck_assert_int_ge(guest.pid, 0);
-    if (guest.pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        close(to[1]);
-        close(from[0]);
-        memcg_enter(memcg);
-        run(to[0], from[1], file);
-        _exit(0);
-    }
-    close(to[0]);
-    close(from[1]);
-    guest.to = to[1];
-    guest.from = from[0];
-    return guest;
-}
-
-static void note_headroom(const struct memcg *memcg, struct result *result) {
-    uint64_t headroom = memcg_headroom(memcg);
-
-    if (headroom < result->lowest)
-        result->lowest = headroom;
-}
-
-/* Looks at the cgroup until the guest says something (true) or is gone. */
-static bool guest_wait(const struct guest *guest, const struct memcg *memcg, struct result *result) {
-    uint64_t deadline = now_ms() + STEP_MS;
-    struct timespec pause = {.tv_nsec = 500000};
-    struct pollfd fd = {.fd = guest->from, .events = POLLIN};
-    char byte;
-
-    for (;;) {
-        note_headroom(memcg, result);
-        if (poll(&fd, 1, 0) > 0)
-            return read(guest->from, &byte, 1) == 1;
-        ck_assert_msg(now_ms() < deadline, "process %d of the run hangs", (int)guest->pid);
-        nanosleep(&pause, NULL);
-    }
-}
-
-/* True: it was alive, and ended well. */
-static bool guest_end(struct guest *guest) {
-    int status = 0;
-
-    /* The last hear(); a guest that is gone does not mind. */
-    signal(SIGPIPE, SIG_IGN);
-    (void)!write(guest->to, "", 1);
-    ck_assert_int_eq(waitpid(guest->pid, &status, 0), guest->pid);
-    close(guest->to);
-    close(guest->from);
-    ck_assert_msg(!WIFEXITED(status) || WEXITSTATUS(status) == 0, "a step of the run failed: %d", WEXITSTATUS(status));
-    return WIFEXITED(status);
-}
-
-static struct memcg cgroup_make(void) {
-    const char *reason = "";
-    struct memcg memcg;
-
-    ck_assert_msg(memcg_make(&memcg, LIMIT, &reason), "no cgroup: %s", reason);
-    return memcg;
-}
-
-static void take_counters(const struct memcg *memcg, struct result *result) {
-    result->kills = memcg_oom_kills(memcg);
-    result->failures = memcg_failures(memcg);
-}
-
-static void print_result(const char *what, unsigned run, const struct result *result) {
-    printf("%s, run %u: dropped %" PRIu64 ".%" PRIu64 " MiB, lowest headroom %" PRIu64 ".%" PRIu64
-           " MiB, OOM kills %" PRIu64 ", at the limit %" PRIu64 " times, %" PRIu64 " ms%s\n",
-           what, run, result->dropped / MIB, result->dropped % MIB * 10 / MIB, result->lowest / MIB,
-           result->lowest % MIB * 10 / MIB, result->kills, result->failures, result->ms,
-           result->ended_well ? "" : ": KILLED");
-    fflush(stdout);
-}
-
-/* One process holds memory, another one takes more than is left. */
-static struct result run_hog(void (*holder_run)(int from, int to, int file)) {
-    struct result result = {.lowest = UINT64_MAX};
-    struct memcg memcg = cgroup_make();
-    struct guest holder = guest_start(&memcg, holder_run, -1), taker;
-    uint64_t start;
-
-    ck_assert_msg(guest_wait(&holder, &memcg, &result), "the memory to be taken could not be filled");
-    start = now_ms();
-    taker = guest_start(&memcg, hog, -1);
-    result.ended_well = guest_wait(&taker, &memcg, &result);
-    result.ms = now_ms() - start;
-    result.ended_well &= guest_end(&taker);
-    result.ended_well &= guest_end(&holder);
-    take_counters(&memcg, &result);
-    memcg_remove(&memcg);
-    return result;
-}
-
-static void start_with_reserve(struct service *service, const char *reserve) {
-    char config[64];
-
-    snprintf(config, sizeof(config), "[Pressure]\nCgroupReserve=%s\n", reserve);
-    service_start(service, config);
-}
-
-/* ---- the bars ---- */
-
-START_TEST(oom_killer_comes_without) {
-    struct result result = run_hog(hold_pinned);
-
-    print_result("128 MiB of plain memory and a hog", 1, &result);
-    ck_assert_msg(result.kills > 0 && !result.ended_well, "190 MiB beside 128 MiB fit into 256 MiB: is there swap?");
-}
-END_TEST
-
-static const char *const hog_reserves[] = {"64M", "32M"};
-
-START_TEST(pages_go_before_oom_killer) {
-    const char *reserve = hog_reserves[_i];
-    struct service service;
-    char what[64];
-    unsigned good = 0;
-
-    snprintf(what, sizeof(what), "hog, reserve %s", reserve);
-    start_with_reserve(&service, reserve);
-    for (unsigned run = 1; run <= RUNS; run++) {
-        uint64_t dropped = service_status(&service, "dropped_bytes");
-        struct result result = run_hog(hold_droppable);
-
-        result.dropped = service_status(&service, "dropped_bytes") - dropped;
-        print_result(what, run, &result);
-        good += result.kills == 0 && result.ended_well;
-    }
-    printf("%s: %u of %u without OOM kill\n", what, good, RUNS);
-    service_stop(&service);
-    ck_assert_uint_eq(good, RUNS);
-}
-END_TEST
-
-/* A file on disk of which nothing is in the page cache: what a reader brings in is charged to the reader. */
-static int make_file(void) {
-    static unsigned char buffer[FILE_BITE];
-    const char *dir = getenv("DROPPABLE_TEST_BINDIR");
-    char path[4096];
-    struct statfs fs;
-    int file;
-
-    snprintf(path, sizeof(path), "%s/test-bars-XXXXXX", dir ? dir : ".");
-    file = mkostemp(path, O_CLOEXEC);
-    ck_assert_msg(file >= 0, "%s: %s", path, strerror(errno));
-    unlink(path);
-    ck_assert_int_eq(fstatfs(file, &fs), 0);
-    if (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC) {
-        close(file);
-        return -1;
-    }
-    for (uint64_t at = 0; at < FILE_SIZE; at += FILE_BITE) {
-        for (size_t i = 0; i < sizeof(buffer); i += sizeof(at))
-            memcpy(buffer + i, &(uint64_t){(at + i) * UINT64_C(0x9e3779b97f4a7c15)}, sizeof(at));
-        ck_assert_int_eq(write(file, buffer, sizeof(buffer)), (ssize_t)sizeof(buffer));
-    }
-    ck_assert_int_eq(fsync(file), 0);
-    return file;
-}
-
-static const char *const reader_reserves[] = {"auto", "64M"};
-
-START_TEST(reading_costs_little) {
-    const char *reserve = reader_reserves[_i];
-    struct result result = {.lowest = UINT64_MAX};
-    struct service service;
-    struct memcg memcg;
-    struct guest reader;
-    uint64_t dropped, usage;
-    char what[64];
-    int file = make_file();
-
-    if (file < 0) {
-        printf("reading a file: skipped: the build directory is in memory\n");
-        return;
-    }
-    ck_assert_int_eq(posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED), 0);
-    snprintf(what, sizeof(what), "reading 1 GiB twice, reserve %s", reserve);
-    start_with_reserve(&service, reserve);
-    dropped = service_status(&service, "dropped_bytes");
-    memcg = cgroup_make();
-    reader = guest_start(&memcg, read_file, file);
-    ck_assert_msg(guest_wait(&reader, &memcg, &result), "the memory to be kept could not be filled");
-    ck_assert_uint_eq(service_status(&service, "dropped_bytes"), dropped);
-    result.ms = now_ms();
-    (void)!write(reader.to, "", 1);
-    result.ended_well = guest_wait(&reader, &memcg, &result);
-    result.ms = now_ms() - result.ms;
-    usage = memcg_usage(&memcg);
-    result.dropped = service_status(&service, "dropped_bytes") - dropped;
-    result.ended_well &= guest_end(&reader);
-    take_counters(&memcg, &result);
-    print_result(what, 1, &result);
-    memcg_remove(&memcg);
-    service_stop(&service);
-    close(file);
-    ck_assert(result.ended_well);
-    ck_assert_msg(usage > LIMIT * 3 / 4, "the page cache was not charged to the reader: usage %" PRIu64, usage);
-    ck_assert_uint_le(result.dropped, LOSS_MAX);
-}
-END_TEST
 
 struct crowd_row {
     const char *what;
-    void (*run)(int from, int to, int file);
+    const char *reserve;
+    uint64_t stride; /* scattered: never two pages of a span in a row */
 };
 
 static const struct crowd_row crowds[] = {
-    {"8 threads touch 512 MiB in order, reserve 32M", crowd_in_order},
-    {"8 threads touch 512 MiB scattered, reserve 32M", crowd_scattered},
+    {"in order", "32M", 1},
+    {"in order", "auto", 1},
+    {"scattered", "32M", 7919},
+    {"scattered", "auto", 7919},
 };
 
-/* Not a bar yet: what becomes of it is printed. */
 START_TEST(crowd_of_own_threads) {
     const struct crowd_row *row = &crowds[_i];
-    struct service service;
-    unsigned good = 0;
+    unsigned good = 0, runs = bars_runs(1);
+    uint64_t stride = row->stride;
+    char what[80];
 
-    start_with_reserve(&service, "32M");
-    for (unsigned run = 1; run <= CROWD_RUNS; run++) {
-        struct result result = {.lowest = UINT64_MAX, .ms = now_ms()};
-        uint64_t dropped = service_status(&service, "dropped_bytes");
-        struct memcg memcg = cgroup_make();
-        struct guest guest = guest_start(&memcg, row->run, -1);
+    snprintf(what, sizeof(what), "8 threads touch 512 MiB %s, reserve %s", row->what, row->reserve);
+    bars_service(row->reserve);
+    for (unsigned i = 1; i <= runs; i++) {
+        struct memcg memcg = bars_cgroup(LIMIT);
+        struct bars_run run;
+        struct child child;
 
-        result.ended_well = guest_wait(&guest, &memcg, &result);
-        result.ms = now_ms() - result.ms;
-        result.ended_well &= guest_end(&guest);
-        take_counters(&memcg, &result);
-        result.dropped = service_status(&service, "dropped_bytes") - dropped;
-        print_result(row->what, run, &result);
-        good += result.kills == 0 && result.ended_well;
+        bars_begin(&run);
+        start_in(&child, &memcg, crowd, &stride);
+        bars_wait(&child, &memcg, &run);
+        bars_end(&run, &memcg);
+        child_say(child.socket, 'q');
+        run.ended_well &= child_survived(&child);
+        bars_print(what, i, &run);
+        good += bars_good(&run);
         memcg_remove(&memcg);
     }
-    printf("%s: %u of %u not killed (information)\n", row->what, good, CROWD_RUNS);
+    printf("%s: %u of %u not killed\n", what, good, runs);
     service_stop(&service);
+    ck_assert_uint_eq(good, runs);
 }
 END_TEST
 
-/* Cases of their own, so that CK_RUN_CASE= can choose. */
-static void add_case(Suite *suite, const char *name, const TTest *test, int end) {
-    TCase *tcase = tcase_create(name);
+/* ---- the gate, where nothing can be dropped ---- */
 
-    tcase_set_timeout(tcase, 150);
-    tcase_add_loop_test(tcase, test, 0, end);
-    suite_add_tcase(suite, tcase);
+/* All of it pinned, then written: the longest that one page took goes to the test, in us. */
+static void fill_pinned(int socket, void *data) {
+    struct drp_region *region = droppable_memory(GATE_PINNED, NULL);
+    volatile unsigned char *memory = drp_region_address(region);
+    uint64_t *longest = data;
+
+    child_check(drp_pin(region, 0, GATE_PINNED, NULL) == 0);
+    for (uint64_t at = 0; at < GATE_PINNED; at += PAGE) {
+        uint64_t start = now_ns(), took;
+
+        memory[at] = 1;
+        took = (now_ns() - start) / 1000;
+        *longest = took > *longest ? took : *longest;
+    }
+    stay(socket);
 }
 
-static Suite *make_suite(void) {
-    Suite *suite = suite_create("bars-pressure");
+START_TEST(gate_gives_up) {
+    uint64_t *longest = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    uint64_t timeouts, waits;
+    struct memcg memcg;
+    struct child child;
+    struct bars_run run;
 
-    add_case(suite, "control", oom_killer_comes_without, 1);
-    add_case(suite, "hog", pages_go_before_oom_killer, 2);
-    add_case(suite, "reading", reading_costs_little, 2);
-    add_case(suite, "crowd", crowd_of_own_threads, 2);
-    return suite;
+    ck_assert_ptr_ne(longest, MAP_FAILED);
+    bars_service("64M");
+    memcg = bars_cgroup(LIMIT);
+    bars_begin(&run);
+    start_in(&child, &memcg, fill_pinned, longest);
+    bars_wait(&child, &memcg, &run);
+    bars_end(&run, &memcg);
+    timeouts = service_status(&service, "gate_timeouts");
+    waits = service_status(&service, "gate_waits");
+    child_say(child.socket, 'q');
+    run.ended_well &= child_survived(&child);
+    bars_print("208 MiB pinned and filled, reserve 64M", 1, &run);
+    printf("gate: %" PRIu64 " fills waited, %" PRIu64 " went ahead without room, the longest touch took %.1f ms\n",
+           waits, timeouts, (double)*longest / 1000);
+    memcg_remove(&memcg);
+    service_stop(&service);
+    ck_assert(bars_good(&run));
+    ck_assert_uint_gt(timeouts, 0);
+    ck_assert_uint_le(*longest, GATE_WAIT_MS_MAX * 1000);
 }
+END_TEST
 
 int main(void) {
-    const char *reason = "";
-    struct memcg memcg;
-    SRunner *runner;
-    int failed;
+    Suite *suite = suite_create("bars-pressure");
 
-    if (!memcg_make(&memcg, LIMIT, &reason))
-        skip_all(reason);
-    memcg_remove(&memcg);
-    runner = srunner_create(make_suite());
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? 1 : 0;
+    bars_case(suite, "control", oom_killer_comes_without, HOGS_MAX, 60);
+    bars_case(suite, "hog", pages_go_before_oom_killer, bars_count(hog_rows), 60);
+    bars_case(suite, "reading", reading_costs_little, bars_count(reader_reserves), 150);
+    bars_case(suite, "crowd", crowd_of_own_threads, bars_count(crowds), 30);
+    bars_case(suite, "gate", gate_gives_up, 1, 60);
+    return bars_main(suite);
 }

@@ -87,6 +87,13 @@ void child_end(struct child *child) {
     ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "a child ended with status %#x", (unsigned)status);
 }
 
+bool child_survived(struct child *child) {
+    int status = child_wait(child);
+
+    ck_assert_msg(!WIFEXITED(status) || WEXITSTATUS(status) == 0, "a child ended with status %#x", (unsigned)status);
+    return WIFEXITED(status);
+}
+
 void child_kill(struct child *child) {
     kill(child->pid, SIGKILL);
     child_wait(child);

@@ -39,6 +39,8 @@ bool child_hear(int socket, char *ret_word);
 void child_expect(const struct child *child, char word);
 /* Waits for the child's end and fails the test if its status is not 0. */
 void child_end(struct child *child);
+/* The same where it may have been killed, by the OOM killer: false. */
+bool child_survived(struct child *child);
 /* SIGKILL, and waits. */
 void child_kill(struct child *child);
 

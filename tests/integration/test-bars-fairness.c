@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Is no more given back than needed, and by the right ones? Real clients in memory cgroups of 256 MiB.
+ *
+ * A demand comes in two ways: exactly, by `droppablectl free`, and as in life, by a process that takes memory. The second may drop a slice
+ * too much, so it asks for less than the cold ones have.
+ */
+
+#include "bars.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define LIMIT (256 * MIB)
+#define SLICE (16 * MIB)
+#define RESERVE (32 * MIB)
+#define SIZE (64 * MIB)
+#define PRIORITY_SIZE (32 * MIB)
+#define CHUNK (64 * 1024)
+#define AGE_US 1200000 /* so much older is another age */
+#define STALL_CGROUP (32 * MIB)
+#define STALL_FILE (128 * MIB)
+#define STALL_MS 16000
+#define TRIES 3
+
+/* ---- clients ---- */
+
+enum habit { RESTS, PINS, TOUCHES };
+
+struct client {
+    uint64_t size;
+    enum drp_priority priority;
+    enum habit habit;
+};
+
+/* Each chunk is pinned, used, and let go. */
+static void use_pinned(struct drp_region *region) {
+    volatile unsigned char *memory = drp_region_address(region);
+
+    for (uint64_t chunk = 0; chunk < drp_region_size(region); chunk += CHUNK) {
+        child_check(drp_pin(region, chunk, CHUNK, NULL) == 0);
+        for (uint64_t at = chunk; at < chunk + CHUNK; at += PAGE)
+            memory[at] = 1;
+        child_check(drp_unpin(region, chunk, CHUNK) == 0);
+    }
+}
+
+static void use(struct drp_region *region) {
+    volatile unsigned char *memory = drp_region_address(region);
+
+    for (uint64_t at = 0; at < drp_region_size(region); at += PAGE)
+        memory[at] = 1;
+}
+
+static void live(int socket, void *data) {
+    const struct client *client = data;
+    struct drp_region_options options = {.struct_size = sizeof(options), .priority = client->priority};
+    struct drp_region *region = droppable_memory(client->size, &options);
+    struct pollfd told = {.fd = socket, .events = POLLIN};
+
+    write_blocks(drp_region_address(region), client->size);
+    child_check(child_say(socket, 'r'));
+    while (client->habit != RESTS && poll(&told, 1, 1) == 0)
+        client->habit == PINS ? use_pinned(region) : use(region);
+    stay(socket);
+}
+
+static void start_client(struct child *child, const struct memcg *memcg, struct client client) {
+    start_in(child, memcg, live, &client);
+    child_expect(child, 'r');
+}
+
+static void end_child(struct child *child) {
+    child_say(child->socket, 'q');
+    child_end(child);
+}
+
+struct hog {
+    uint64_t size;
+    unsigned rest_us; /* after each MiB */
+};
+
+/* Takes memory, and no more than that. */
+static void take(int socket, void *data) {
+    const struct hog *hog = data;
+    unsigned char *memory = plain_memory(hog->size, false);
+
+    for (uint64_t at = 0; at < hog->size; at += MIB) {
+        write_blocks(memory + at, at + MIB < hog->size ? MIB : hog->size - at);
+        if (hog->rest_us > 0)
+            usleep(hog->rest_us);
+    }
+    stay(socket);
+}
+
+static void start_hog(struct child *child, const struct memcg *memcg, struct hog hog) {
+    start_in(child, memcg, take, &hog);
+    child_expect(child, 'r');
+}
+
+/* ---- no more than needed ---- */
+
+static const char *const reserves[] = {"32M", "64M"};
+static const uint64_t hog_sizes[] = {48 * MIB, 80 * MIB, 104 * MIB, 128 * MIB, 160 * MIB, 190 * MIB};
+
+/* A hog that stops at so many bytes. What it makes the service drop is held against what was needed. */
+static void overreact(uint64_t hog, uint64_t reserve) {
+    struct memcg memcg = bars_cgroup(LIMIT);
+    uint64_t before = service_status(&service, "dropped_bytes"), headroom, room, need, dropped;
+    struct child holder, taker;
+
+    start_client(&holder, &memcg, (struct client){.size = 2 * SIZE});
+    headroom = memcg_headroom(&memcg);
+    need = hog + reserve > headroom ? hog + reserve - headroom : 0;
+    start_hog(&taker, &memcg, (struct hog){.size = hog});
+    dropped = settled_drops() - before;
+    room = memcg_headroom(&memcg);
+    printf("a hog of %" PRIu64 " MiB, reserve %" PRIu64 " MiB, headroom %.1f MiB: %.1f MiB needed, %.1f MiB dropped, "
+           "headroom then %.1f MiB\n",
+           hog / MIB, reserve / MIB, (double)headroom / MIB, (double)need / MIB, (double)dropped / MIB,
+           (double)room / MIB);
+    end_child(&taker);
+    end_child(&holder);
+    memcg_remove(&memcg);
+    ck_assert_uint_le(dropped, need + need / 4 + SLICE);
+    ck_assert(room + MIB >= reserve || dropped >= 2 * SIZE - MIB);
+}
+
+START_TEST(hog_that_stops) {
+    bars_service(reserves[_i]);
+    for (size_t i = 0; i < bars_count(hog_sizes); i++)
+        overreact(hog_sizes[i], strtoull(reserves[_i], NULL, 10) * MIB);
+    service_stop(&service);
+}
+END_TEST
+
+/* ---- a stall without a deficit ---- */
+
+/* A file's pages again and again, in a cgroup that is too small for them. */
+static void stall(int socket, void *data) {
+    volatile unsigned char *memory = mmap(NULL, STALL_FILE, PROT_READ, MAP_SHARED, *(const int *)data, 0);
+    struct pollfd told = {.fd = socket, .events = POLLIN};
+    uint64_t random = 88172645463325252;
+
+    child_check(memory != MAP_FAILED);
+    child_check(madvise((void *)memory, STALL_FILE, MADV_RANDOM) == 0);
+    while (poll(&told, 1, 0) == 0)
+        for (unsigned i = 0; i < 256; i++) {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            (void)memory[random % STALL_FILE];
+        }
+}
+
+/* The machine's headroom is over its reserve, and near enough to it that a stall counts. */
+static void set_near(void) {
+    uint64_t headroom = service_status(&service, "headroom");
+    char config[80];
+
+    snprintf(config, sizeof(config), "[Pressure]\nMachineReserve=%" PRIu64 "\n", headroom / 10 * 6);
+    service_reload(&service, config, "settings read again");
+}
+
+START_TEST(stall_takes_a_share) {
+    struct memcg memcg = bars_cgroup(STALL_CGROUP);
+    struct child holder, staller;
+    uint64_t deadline, plans = 0, dropped = 0, most = 0;
+    int file = bars_file(STALL_FILE);
+
+    service_start(&service, NULL);
+    if (!status_feature("psi") || file < 0) {
+        printf("a stall without a deficit: skipped: %s\n", file < 0 ? "no file on a disk" : "no PSI triggers");
+        service_stop(&service);
+        return;
+    }
+    start_client(&holder, NULL, (struct client){.size = 2 * SIZE});
+    set_near();
+    start_in(&staller, &memcg, stall, &file);
+    for (deadline = now_ms() + STALL_MS; plans < 3 && now_ms() < deadline; usleep(10000)) {
+        uint64_t made = service_status(&service, "pressure_drops"), now = service_status(&service, "dropped_bytes");
+
+        if (made == plans)
+            continue;
+        usleep(20000);
+        now = service_status(&service, "dropped_bytes") - dropped;
+        printf("a stall without a deficit: edge %" PRIu64 ": %.2f MiB of %" PRIu64 " dropped\n", made,
+               (double)now / MIB, 2 * SIZE / MIB);
+        most = now / (made - plans) > most ? now / (made - plans) : most;
+        dropped += now;
+        plans = made;
+    }
+    child_kill(&staller);
+    end_child(&holder);
+    memcg_remove(&memcg);
+    close(file);
+    service_stop(&service);
+    if (plans == 0) {
+        printf("a stall without a deficit: skipped: no stall long enough could be made\n");
+        return;
+    }
+    ck_assert_uint_gt(most, 0);
+    ck_assert_uint_le(most, 2 * SIZE / 20);
+}
+END_TEST
+
+/* ---- the cold one first ---- */
+
+enum demander { FREE, HOG, FAST_HOG };
+
+struct pair_row {
+    const char *what;
+    enum habit habit;
+    enum demander by;
+};
+
+/*
+ * A hog at full speed is no bar: where the cold one's drops are late, as on a loaded machine, the hot one is asked in its place, before
+ * somebody is killed.
+ */
+static const struct pair_row pairs[] = {
+    {"hot: pins all the time; free", PINS, FREE},
+    {"hot: pins all the time; a hog of 0.4 GB/s", PINS, HOG},
+    {"hot: pins all the time; a hog at full speed", PINS, FAST_HOG},
+    {"hot: touches, lost all once; free", TOUCHES, FREE},
+    {"hot: touches, lost all once; a hog of 0.4 GB/s", TOUCHES, HOG},
+    {"hot: touches, lost all once; a hog at full speed", TOUCHES, FAST_HOG},
+};
+
+/* The one that touches is seen only when it comes back after a drop. */
+static void lose_all_once(struct child *hot, const struct memcg *memcg) {
+    uint64_t deadline = now_ms() + CHILD_WAIT_MS;
+
+    ck_assert_uint_ge(demand(memcg, SIZE), SIZE - MIB);
+    while (listing_number("sessions", "pid", (uint64_t)hot->pid, "resident_bytes") < SIZE) {
+        ck_assert_msg(now_ms() < deadline, "the hot one does not come back");
+        usleep(5000);
+    }
+}
+
+/* Half of all (by a hog: a quarter, and it may be a slice more). */
+static void make_demand(const struct memcg *memcg, enum demander by) {
+    struct hog hog = {.size = memcg_headroom(memcg) - RESERVE + SIZE / 2, .rest_us = by == HOG ? 2000 : 0};
+    struct child taker;
+
+    if (by == FREE) {
+        demand(memcg, SIZE);
+        return;
+    }
+    start_hog(&taker, memcg, hog);
+    settled_drops();
+    end_child(&taker);
+}
+
+struct lost {
+    uint64_t hot;
+    uint64_t cold;
+    uint64_t other;
+};
+
+static struct lost try_pair(const struct pair_row *row) {
+    struct memcg memcg = bars_cgroup(LIMIT), elsewhere = bars_cgroup(LIMIT);
+    struct child hot, cold, other;
+    struct lost lost;
+
+    start_client(&other, &elsewhere, (struct client){.size = SIZE});
+    start_client(&hot, &memcg, (struct client){.size = SIZE, .habit = row->habit});
+    if (row->habit == TOUCHES)
+        lose_all_once(&hot, &memcg);
+    lost.hot = dropped_of(&hot);
+    start_client(&cold, &memcg, (struct client){.size = SIZE});
+    usleep(AGE_US);
+    make_demand(&memcg, row->by);
+    lost.hot = dropped_of(&hot) - lost.hot;
+    lost.cold = dropped_of(&cold);
+    lost.other = dropped_of(&other);
+    printf(
+        "%s: dropped %.1f MiB of the cold one, %.1f of the hot one, %.1f in another cgroup: %.1f %% of the cold one%s\n",
+        row->what, (double)lost.cold / MIB, (double)lost.hot / MIB, (double)lost.other / MIB,
+        100.0 * (double)lost.cold / (double)(lost.cold + lost.hot), row->by == FAST_HOG ? " (information)" : "");
+    end_child(&hot);
+    end_child(&cold);
+    end_child(&other);
+    memcg_remove(&memcg);
+    memcg_remove(&elsewhere);
+    return lost;
+}
+
+/* Once more where the machine was too busy for it: who else runs here decides when the cold one's dropper does. */
+START_TEST(cold_before_hot) {
+    const struct pair_row *row = &pairs[_i];
+    bool fair = false;
+
+    bars_service("32M");
+    for (unsigned i = 0; i < TRIES && !fair; i++) {
+        struct lost lost = try_pair(row);
+
+        ck_assert_uint_ge(lost.cold + lost.hot, SIZE / 4);
+        ck_assert_uint_eq(lost.other, 0);
+        fair = lost.cold * 10 >= (lost.cold + lost.hot) * 9;
+        if (!fair)
+            print_why();
+    }
+    service_stop(&service);
+    ck_assert(fair || row->by == FAST_HOG);
+}
+END_TEST
+
+/* ---- priorities ---- */
+
+/* The less it is worth, the younger it is: priority goes before age. */
+START_TEST(low_before_high) {
+    static const enum drp_priority priorities[] = {DRP_PRIORITY_HIGH, DRP_PRIORITY_NORMAL, DRP_PRIORITY_LOW};
+    struct memcg memcg = bars_cgroup(LIMIT);
+    struct child clients[3];
+    uint64_t lost[3][3];
+
+    bars_service("32M");
+    for (unsigned i = 0; i < 3; i++) {
+        start_client(&clients[i], &memcg, (struct client){.size = PRIORITY_SIZE, .priority = priorities[i]});
+        usleep(AGE_US / 2);
+    }
+    for (unsigned step = 0; step < 3; step++) {
+        demand(&memcg, PRIORITY_SIZE);
+        for (unsigned i = 0; i < 3; i++)
+            lost[step][i] = dropped_of(&clients[i]);
+        printf("32 MiB each, %u MiB demanded: low lost %.1f MiB, normal %.1f, high %.1f\n", (step + 1) * 32,
+               (double)lost[step][2] / MIB, (double)lost[step][1] / MIB, (double)lost[step][0] / MIB);
+    }
+    for (unsigned i = 0; i < 3; i++)
+        end_child(&clients[i]);
+    memcg_remove(&memcg);
+    service_stop(&service);
+    for (unsigned step = 0; step < 3; step++)
+        for (unsigned i = 0; i < 3; i++)
+            ck_assert_uint_eq(lost[step][i], 2 - i <= step ? PRIORITY_SIZE : 0);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("bars-fairness");
+
+    bars_case(suite, "overreaction", hog_that_stops, bars_count(reserves), 60);
+    bars_case(suite, "stall", stall_takes_a_share, 1, 60);
+    bars_case(suite, "cold", cold_before_hot, bars_count(pairs), 60);
+    bars_case(suite, "priority", low_before_high, 1, 60);
+    return bars_main(suite);
+}
