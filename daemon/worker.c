@@ -233,6 +233,13 @@ void worker_set_nice(const struct worker *worker, int nice) {
     (void)setpriority(PRIO_PROCESS, (id_t)worker->tid, nice);
 }
 
+void worker_set_realtime(const struct worker *worker, bool realtime) {
+    struct sched_param param = {.sched_priority = realtime ? 1 : 0};
+
+    /* Back to SCHED_OTHER the nice value is what it was. */
+    (void)sched_setscheduler(worker->tid, realtime ? SCHED_FIFO : SCHED_OTHER, &param);
+}
+
 void worker_call_begin(struct worker *worker) {
     atomic_store_explicit(&worker->call_started, kernel_now(), memory_order_relaxed);
 }
