@@ -34,6 +34,7 @@
 
 struct load {
     uint64_t size;
+    uint64_t stride; /* bytes from one page to the next; 0: without gaps */
     bool huge;
 };
 
@@ -49,8 +50,11 @@ static void hog(int socket, void *data) {
 
 static void hold_droppable(int socket, void *data) {
     const struct load *load = data;
+    uint64_t stride = load->stride ? load->stride : PAGE;
+    volatile unsigned char *memory = drp_region_address(droppable_memory(load->size / PAGE * stride, NULL));
 
-    write_blocks(drp_region_address(droppable_memory(load->size, NULL)), load->size);
+    for (uint64_t page = 0; page < load->size / PAGE; page++)
+        memory[page * stride] = 1;
     stay(socket);
 }
 
@@ -64,8 +68,8 @@ static void hold_pinned(int socket, void *data) {
 }
 
 /* One process holds memory, others take more than is left, all at once. */
-static struct bars_run run_hogs(void (*hold)(int socket, void *data), unsigned hogs, bool huge) {
-    struct load held = {.size = DROPPABLE}, load = {.size = HOG / hogs, .huge = huge};
+static struct bars_run run_hogs(void (*hold)(int socket, void *data), struct load held, unsigned hogs, bool huge) {
+    struct load load = {.size = HOG / hogs, .huge = huge};
     struct memcg memcg = bars_cgroup(LIMIT);
     struct child holder, taker[HOGS_MAX];
     struct bars_run run;
@@ -95,7 +99,7 @@ static struct bars_run run_hogs(void (*hold)(int socket, void *data), unsigned h
 
 START_TEST(oom_killer_comes_without) {
     unsigned hogs = (unsigned)_i + 1;
-    struct bars_run run = run_hogs(hold_pinned, hogs, false);
+    struct bars_run run = run_hogs(hold_pinned, (struct load){.size = DROPPABLE}, hogs, false);
 
     printf("%u of ", hogs);
     bars_print("128 MiB of plain memory and hogs", 1, &run);
@@ -104,17 +108,38 @@ START_TEST(oom_killer_comes_without) {
 END_TEST
 
 struct hog_row {
+    const char *what;
     const char *reserve;
+    struct load held;
     unsigned hogs;
     unsigned runs;
     bool huge;
     bool bar;
 };
 
+#define DENSE \
+    { .size = DROPPABLE }
+/* A page in each chunk; a page in each span, which takes as much again in page tables. */
+#define CHUNKY \
+    { .size = DROPPABLE, .stride = 64 * 1024 }
+#define SPARSE \
+    { .size = DROPPABLE / 2, .stride = SPAN }
+
 static const struct hog_row hog_rows[] = {
-    {"64M", 1, 10, false, true},  {"32M", 1, 10, false, true}, {"64M", 2, 10, false, true}, {"32M", 2, 10, false, true},
-    {"auto", 1, 3, false, false}, {"16M", 1, 3, false, false}, {"16M", 2, 3, false, false}, {"64M", 1, 3, true, false},
-    {"32M", 1, 3, true, false},   {"16M", 1, 3, true, false},  {"64M", 2, 3, true, false},  {"32M", 2, 3, true, false},
+    {"a hog", "64M", DENSE, 1, 10, false, true},
+    {"a hog", "32M", DENSE, 1, 10, false, true},
+    {"2 hogs", "64M", DENSE, 2, 10, false, true},
+    {"2 hogs", "32M", DENSE, 2, 10, false, true},
+    {"a hog", "auto", DENSE, 1, 3, false, false},
+    {"a hog", "16M", DENSE, 1, 3, false, false},
+    {"2 hogs", "16M", DENSE, 2, 3, false, false},
+    {"a hog in huge pages", "64M", DENSE, 1, 3, true, false},
+    {"a hog in huge pages", "32M", DENSE, 1, 3, true, false},
+    {"a hog in huge pages", "16M", DENSE, 1, 3, true, false},
+    {"2 hogs in huge pages", "64M", DENSE, 2, 3, true, false},
+    {"2 hogs in huge pages", "32M", DENSE, 2, 3, true, false},
+    {"a hog, a page of each 64 KiB is there,", "64M", CHUNKY, 1, 3, false, false},
+    {"a hog, a page of each 2 MiB is there,", "64M", SPARSE, 1, 3, false, false},
 };
 
 START_TEST(pages_go_before_oom_killer) {
@@ -122,11 +147,10 @@ START_TEST(pages_go_before_oom_killer) {
     unsigned good = 0, runs = bars_runs(row->runs);
     char what[64];
 
-    snprintf(what, sizeof(what), "%u hog%s in %s pages, reserve %s", row->hogs, row->hogs > 1 ? "s" : "",
-             row->huge ? "huge" : "4 KiB", row->reserve);
+    snprintf(what, sizeof(what), "%s reserve %s", row->what, row->reserve);
     bars_service(row->reserve);
     for (unsigned i = 1; i <= runs; i++) {
-        struct bars_run run = run_hogs(hold_droppable, row->hogs, row->huge);
+        struct bars_run run = run_hogs(hold_droppable, row->held, row->hogs, row->huge);
 
         bars_print(what, i, &run);
         good += bars_good(&run);
