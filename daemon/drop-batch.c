@@ -14,6 +14,7 @@
 #include "generation.h"
 #include "pager.h"
 #include "punch.h"
+#include "record.h"
 #include "session.h"
 
 #include <droppable/droppable.h>
@@ -156,6 +157,8 @@ static void op_settle(struct session *session, struct drop_op *op) {
     region->spans[op->span].drops++;
     if (op->job->pooled && bytes > 0 && op->error == 0)
         session_note_pressure_drop(session, region, op->span);
+    record_drop(op->job->pooled, region->id, op_first_of_span(op), op->claimed,
+                (unsigned)region_chunks_per_span(region));
     /* Nothing there, and nobody will tell when something is: the next plans shall name others first. */
     if (!op->any && !op->armed)
         atomic_store_explicit(&region->ticks[op->span].last_fault, session_tick(session), memory_order_relaxed);

@@ -21,6 +21,7 @@
 #include "gate.h"
 #include "intercept.h"
 #include "kernel.h"
+#include "record.h"
 #include "session.h"
 #include "uffd.h"
 
@@ -82,12 +83,16 @@ static enum fault_answer answer_unknown(struct session *session, uint64_t addres
 
 /* ---- deciding, under the lock ---- */
 
-/* Was the chunk of this page dropped and not brought back? */
-static bool is_refault(const struct region *region, uint32_t span, unsigned page) {
-    uint64_t chunk = (span_offset(span) + ((uint64_t)page << PAGE_SHIFT)) >> region->chunk_shift;
+static uint64_t fault_chunk(const struct fault *fault) {
+    return (span_offset(fault->span) + ((uint64_t)fault->page << PAGE_SHIFT)) >> fault->region->chunk_shift;
+}
 
-    return (atomic_load_explicit(&region->chunk_flags[chunk], memory_order_relaxed) & POLICY_CHUNK_GONE) ||
-           (region->spans[span].has_history && page_set_has(&region->history[span], page));
+/* Was the chunk of this page dropped and not brought back? */
+static bool is_refault(const struct fault *fault) {
+    const struct region *region = fault->region;
+
+    return (atomic_load_explicit(&region->chunk_flags[fault_chunk(fault)], memory_order_relaxed) & POLICY_CHUNK_GONE) ||
+           (region->spans[fault->span].has_history && page_set_has(&region->history[fault->span], fault->page));
 }
 
 static bool is_streaming(const struct fault *fault) {
@@ -496,6 +501,7 @@ static bool fault_begin(struct fault *fault, uint64_t address) {
 enum fault_answer fault_answer(struct session *session, uint64_t address, bool forced) {
     struct fault fault = {.session = session};
     enum gate_verdict verdict;
+    bool again;
 
     session_lock(session);
     if (!fault_begin(&fault, address)) {
@@ -523,8 +529,10 @@ enum fault_answer fault_answer(struct session *session, uint64_t address, bool f
         verdict = GATE_TIGHT;
     } else if (fault.kind == FAULT_CRUMBED || session->pager.kernel_fills)
         fault.pages = (struct page_set){0}; /* the kernel does it, once the span is disarmed */
-    if (is_refault(fault.region, fault.span, fault.page))
+    again = is_refault(&fault);
+    if (again)
         session_note_refault(session, fault.region, fault.span);
+    record_fault(fault.region->id, fault_chunk(&fault), again);
     counter_add(&fault.region->faults, 1);
     region_touch(fault.region, fault.span, session_tick(session));
     expect_fill(&fault);

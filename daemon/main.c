@@ -10,6 +10,7 @@
 #include "log.h"
 #include "manager.h"
 #include "privs.h"
+#include "record.h"
 #include "reload.h"
 #include "report.h"
 #include "server.h"
@@ -31,6 +32,7 @@ const char *argp_program_version = "droppabled " DROPPABLE_VERSION;
 struct options {
     struct config_source source;
     int level;
+    const char *record;
 };
 
 static const struct argp_option option_table[] = {
@@ -42,6 +44,8 @@ static const struct argp_option option_table[] = {
      ", if it exists); SIGHUP reads them again",
      0},
     {"log-level", 'l', "LEVEL", 0, "error, warning, notice, info (default) or debug", 0},
+    {"record", 'r', "FILE", 0,
+     "Write what the policy sees (sizes, times and numbers, no data) to FILE, until the end: for the simulator", 0},
     {0},
 };
 
@@ -60,6 +64,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
         options->level = log_level_parse(argument);
         if (options->level < 0)
             argp_error(state, "--log-level %s: not one of error, warning, notice, info, debug", argument);
+        return 0;
+    case 'r':
+        options->record = argument;
         return 0;
     case ARGP_KEY_ARG:
         argp_error(state, "'%s': no arguments are taken", argument);
@@ -116,7 +123,9 @@ static int serve(struct manager *manager, const struct config_source *source) {
         log_error("cannot drop privileges: %s", strerror(-r));
         return r;
     }
-    r = manager_start(manager);
+    r = record_start();
+    if (r >= 0)
+        r = manager_start(manager);
     if (r >= 0)
         r = server_start(&server);
     if (r >= 0)
@@ -131,7 +140,20 @@ static int serve(struct manager *manager, const struct config_source *source) {
     uv_run(&loop, UV_RUN_DEFAULT);
     manager_deinit(manager);
     uv_loop_close(&loop);
+    r = record_stop();
+    if (r < 0)
+        log_warning("the trace of --record is not complete: %s, ignoring", strerror(-r));
     return 0;
+}
+
+/* While everything is allowed. */
+static int open_record(const char *path) {
+    const char *what;
+    int r = path ? record_open(path, &what) : 0;
+
+    if (r < 0)
+        log_error("--record %s: %s: %s", path, what, strerror(-r));
+    return r;
 }
 
 int main(int argc, char *argv[]) {
@@ -154,10 +176,13 @@ int main(int argc, char *argv[]) {
         free(error);
         return EXIT_USAGE;
     }
-    r = manager_init(&manager, &config);
-    if (r < 0)
-        log_error("cannot start: %s", strerror(-r));
-    else
+    r = open_record(options.record);
+    if (r >= 0) {
+        r = manager_init(&manager, &config);
+        if (r < 0)
+            log_error("cannot start: %s", strerror(-r));
+    }
+    if (r >= 0)
         r = serve(&manager, &options.source);
     config_deinit(&config);
     return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;

@@ -16,6 +16,7 @@
 #include "domain.h"
 #include "manager.h"
 #include "pressure.h"
+#include "record.h"
 #include "session.h"
 
 #include <errno.h>
@@ -238,6 +239,7 @@ struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *
         return NULL;
     }
     victims = policy_plan(plans->regions, n, demand->bytes, tick, plans->victims, PLAN_VICTIMS, &planned);
+    record_demand(demand->domain->id, demand->source, demand->bytes);
     if (victims == 0) {
         sweep(plans, n);
         return NULL;
@@ -272,6 +274,7 @@ static void report_slice(struct plans *plans, struct plan_slice *slice) {
 
     if (freed > 0)
         histogram_add(&plans->manager->decisions.reaction_us, (ended - slice->seen) / 1000);
+    record_freed(slice->domain->id, freed);
     if (decision) { /* not yet overwritten */
         decision->freed += freed;
         decision->pinned += pinned;

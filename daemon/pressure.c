@@ -13,6 +13,7 @@
 #include "budget.h"
 #include "gate.h"
 #include "manager.h"
+#include "record-sample.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -353,6 +354,7 @@ static uint64_t pressure_turn(struct pressure *pressure) {
             turn.next = 0;
         turn_budget(&turn);
         turn_sleep(&turn, budget_count_pins(manager, pressure->now));
+        turn_sleep(&turn, record_sample(manager, pressure->now));
         open_gates(manager);
     } else if (manager->n_sessions == 0 && LIST_EMPTY(&pressure->hands))
         turn.next = UINT64_MAX;

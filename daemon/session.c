@@ -14,6 +14,8 @@
 
 #include "gate.h"
 #include "manager.h"
+#include "record-sample.h"
+#include "record.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -62,6 +64,7 @@ struct session *session_free(struct session *session) {
         for (unsigned i = 0; i < region->n_mappings; i++)
             mapping_free(region->mappings[i]);
         LIST_REMOVE(region, link);
+        record_end(region->id);
         region_release_object(region); /* only where no dropper could be started */
         region_free(region);
     }
@@ -197,6 +200,7 @@ void session_add_region(struct session *session, struct region *region) {
     session_unlock(session);
     session->n_regions++;
     session->region_bytes += region->size;
+    record_region(region);
 }
 
 void session_remove_region(struct session *session, struct region *region) {
@@ -205,6 +209,7 @@ void session_remove_region(struct session *session, struct region *region) {
     session_unlock(session);
     session->n_regions--;
     session->region_bytes -= region->size;
+    record_end(region->id);
 }
 
 /* Hands every object to the dropper and lets go of ours, so that its close is the last. false: it does not keep up, try again. */

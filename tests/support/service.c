@@ -163,6 +163,12 @@ bool service_log_has(const struct service *service, const char *text, int timeou
 
 /* ---- life ---- */
 
+static const char *record;
+
+void service_record(const char *path) {
+    record = path;
+}
+
 static void service_exec(const struct service *service) {
     char program[512];
     const char *arguments[] = {program_path("droppabled", program, sizeof(program)),
@@ -172,6 +178,8 @@ static void service_exec(const struct service *service) {
                                "debug",
                                "--config",
                                service->config,
+                               record ? "--record" : NULL,
+                               record,
                                NULL};
     int log = open(service->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     pid_t parent = getpid();

@@ -19,6 +19,8 @@ struct service {
 
 /* Starts $DROPPABLE_TEST_BINDIR/droppabled and returns when it accepts connections. config: text of an ini file, or NULL. Sets DROPPABLE_SOCKET. Fails the test otherwise. */
 void service_start(struct service *service, const char *config);
+/* Services that are started from now on write a trace into the file (borrowed); NULL: none. */
+void service_record(const char *path);
 /* New settings, in the place of service_start()'s, and SIGHUP. Returns when the log has a new line with the text; fails the test otherwise. */
 void service_reload(struct service *service, const char *config, const char *text);
 /* The same service again, on the same socket, after it ended or was killed. */
