@@ -23,7 +23,7 @@
 #define POLICY_CHUNK_GONE UINT8_C(1) /* dropped, and its span armed since: certainly nothing resident */
 #define POLICY_SPAN_KNOWN UINT16_C(0x8000)
 #define POLICY_SHARE_DEFAULT 100
-#define POLICY_PROTECTION_MAX 7
+#define POLICY_PROTECTION_MAX 4
 
 /*
  * What policy knows of a span. Written by its session's threads under the session's lock but for coldest, read without one, so atomics.
@@ -97,7 +97,7 @@ void policy_note_drop(struct policy_span *span, uint32_t now);
  * ticks since the drop.
  */
 bool policy_note_refault(struct policy_span *spans, uint32_t n_spans, uint32_t span, uint32_t now, uint32_t *ret_age);
-/* Ticks by which a span of this level counts as younger: 5 s, 10 s, ... 320 s. */
+/* Ticks by which a span of this level counts as younger: 40 s, 80 s, 160 s, 320 s. */
 uint32_t policy_protection(unsigned level);
 
 static inline unsigned policy_span_gone(const struct policy_span *span) {

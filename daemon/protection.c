@@ -12,7 +12,7 @@
 uint32_t policy_protection(unsigned level) {
     if (level == 0)
         return 0;
-    return UINT32_C(50) << ((level < POLICY_PROTECTION_MAX ? level : POLICY_PROTECTION_MAX) - 1);
+    return UINT32_C(400) << ((level < POLICY_PROTECTION_MAX ? level : POLICY_PROTECTION_MAX) - 1);
 }
 
 /* Under the session's lock, as all changes of gone. */
