@@ -165,11 +165,15 @@ struct controller_answer controller_look(struct controller *controller, const st
     answer.demand = demand_for(limits, limits->reserve, view->headroom);
     high = demand_for(limits, reserve_high, view->headroom_high);
     answer.demand = answer.demand > high ? answer.demand : high;
+    answer.total = answer.demand;
+    if (view->headroom < limits->reserve && limits->reserve - view->headroom > answer.total)
+        answer.total = limits->reserve - view->headroom;
     answer.source = source_of(view->edges);
     if (waiters <= answer.demand)
         controller->took_back = false;
     else if (!relies_on_taking_back(controller, view->commitment, waiters)) {
         answer.demand = waiters;
+        answer.total = waiters > answer.total ? waiters : answer.total;
         answer.source = DEMAND_GATE;
     }
     /* More than half of the headroom is promised: some of it back, before anybody has to wait for it. */

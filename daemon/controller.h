@@ -48,6 +48,7 @@ struct controller_view {
 
 struct controller_answer {
     uint64_t demand;    /* bytes to free; 0: none */
+    uint64_t total;     /* what misses in all, of which demand is a slice */
     unsigned share;     /* of 1024 parts of what is droppable to free, at most a slice; only if demand is 0 */
     uint64_t take_back; /* bytes of commitments to take back */
     uint64_t next;      /* ns until the next look */

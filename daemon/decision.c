@@ -32,17 +32,21 @@ const struct decision *decisions_get(const struct decisions *decisions, uint64_t
 /* Quiet for so long: the next slice begins a new episode. */
 #define DECISION_QUIET_NS UINT64_C(1000000000)
 
-struct decision *decisions_begin(struct decisions *decisions, enum demand_source source, uint64_t domain, uint64_t now,
-                                 uint32_t tick) {
+void decisions_go_on(struct decision *decision, uint64_t now, uint32_t tick) {
+    decision->ended = now > decision->ended ? now : decision->ended;
+    atomic_store_explicit(&decision->last_tick, tick, memory_order_relaxed);
+}
+
+struct decision *decisions_begin(struct decisions *decisions, enum demand_source source, uint64_t domain, bool anew,
+                                 uint64_t now, uint32_t tick) {
     uint64_t newest = atomic_load_explicit(&decisions->newest, memory_order_relaxed);
     struct decision *decision;
 
     /* Several domains may be in need at once: theirs are among the newest few. */
-    for (uint64_t number = newest; number > 0 && number + DECISIONS_OPEN > newest; number--) {
+    for (uint64_t number = newest; !anew && number > 0 && number + DECISIONS_OPEN > newest; number--) {
         decision = &decisions->ring[number % DECISIONS_MAX];
         if (decision->source == source && decision->domain == domain && now - decision->ended < DECISION_QUIET_NS) {
-            decision->ended = now;
-            atomic_store_explicit(&decision->last_tick, tick, memory_order_relaxed);
+            decisions_go_on(decision, now, tick);
             return decision;
         }
     }

@@ -66,9 +66,11 @@ struct decisions {
     _Atomic uint64_t refaulted_spans; /* of them, touched again within the window of protection */
 };
 
-/* Begins a decision, or takes up the newest of this source and domain if that was not long ago. Never NULL. */
-struct decision *decisions_begin(struct decisions *decisions, enum demand_source source, uint64_t domain, uint64_t now,
-                                 uint32_t tick);
+/* Begins a decision; unless it shall be a new one, takes up the newest of this source and domain if that was not long ago. Never NULL. */
+struct decision *decisions_begin(struct decisions *decisions, enum demand_source source, uint64_t domain, bool anew,
+                                 uint64_t now, uint32_t tick);
+/* There is another slice of it. */
+void decisions_go_on(struct decision *decision, uint64_t now, uint32_t tick);
 /* Adds bytes that are to go to a victim, or makes one of it while there is room. */
 void decision_add_victim(struct decision *decision, uint64_t session, pid_t pid, const char *name, uint64_t region,
                          uint64_t planned);

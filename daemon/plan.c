@@ -209,16 +209,29 @@ static void describe_decision(struct decision *decision, const struct plan_deman
     strncpy(decision->path, domain->path + length, sizeof(decision->path) - 1);
 }
 
+/* One for each hand; a domain's, while it is in need. */
+static struct decision *open_decision(struct decisions *decisions, const struct plan_demand *demand, uint32_t tick) {
+    struct decision *decision = demand->hand ? decisions_edit(decisions, demand->hand->decision) : NULL;
+
+    if (!decision)
+        decision =
+            decisions_begin(decisions, demand->source, demand->domain->id, demand->hand != NULL, demand->seen, tick);
+    else
+        decisions_go_on(decision, demand->seen, tick);
+    if (demand->hand)
+        demand->hand->decision = decision->number;
+    return decision;
+}
+
 /* Notes what was decided. Returns its number. */
 static uint64_t note_decision(struct plans *plans, const struct plan_demand *demand, size_t victims, uint64_t planned,
                               uint32_t tick) {
-    struct decision *decision =
-        decisions_begin(&plans->manager->decisions, demand->source, demand->domain->id, demand->seen, tick);
+    struct decision *decision = open_decision(&plans->manager->decisions, demand, tick);
 
     if (decision->slices++ == 0)
         describe_decision(decision, demand);
-    if (demand->bytes > decision->demand)
-        decision->demand = demand->bytes;
+    if (demand->total > decision->demand)
+        decision->demand = demand->total;
     decision->planned += planned;
     for (size_t i = 0; i < victims; i++) {
         const struct region *region = plans->region_of[plans->victims[i].region];

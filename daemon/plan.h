@@ -30,7 +30,8 @@ struct plan_demand {
     struct domain *domain;
     enum demand_source source;
     enum demand_urgency urgency;
-    uint64_t bytes;
+    uint64_t bytes;                     /* of this slice, at most */
+    uint64_t total;                     /* what is wanted in all, as far as that is known */
     const struct budget_excess *excess; /* only from who it covers; NULL: from all in the domain */
     struct pressure_hand *hand;         /* who asked; NULL: nobody */
     uint64_t seen;                      /* ns: when the look that found it began */

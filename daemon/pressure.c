@@ -92,6 +92,7 @@ static struct controller_answer look_at(struct pressure *pressure, struct domain
         answer.demand = plan_droppable(&pressure->plans, domain) / CONTROLLER_SHARE_WHOLE * answer.share;
         if (answer.demand > domain->controller.limits.slice)
             answer.demand = domain->controller.limits.slice;
+        answer.total = answer.demand;
     }
     return answer;
 }
@@ -213,6 +214,7 @@ static void turn_domain(struct turn *turn, struct domain *domain) {
         return;
     }
     demand.bytes = answer.demand;
+    demand.total = answer.total;
     demand.source = answer.source;
     demand.urgency = answer.urgency;
     slice = plan_for_domain(turn, &demand);
@@ -256,6 +258,7 @@ static void turn_budget(struct turn *turn) {
         .source = DEMAND_BUDGET,
         .urgency = URGENCY_TRIM,
         .bytes = turn->excess.bytes,
+        .total = turn->excess.bytes,
         .excess = &turn->excess,
         .seen = turn->pressure->now,
     };
@@ -280,6 +283,7 @@ static void turn_hands(struct turn *turn) {
             .source = DEMAND_HAND,
             .urgency = URGENCY_TRIM,
             .hand = hand,
+            .total = hand->wanted,
             .seen = turn->pressure->now,
         };
         struct plan_slice *slice = NULL;

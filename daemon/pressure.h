@@ -46,9 +46,9 @@ struct pressure_hand {
     struct domain *domain; /* a reference */
     uint64_t wanted;       /* bytes */
     uint64_t freed, pinned, failed;
-    unsigned pending; /* slices under way */
-    unsigned barren;  /* slices in a row that got nothing done */
-    uint64_t seen;    /* ns: when it was asked */
+    unsigned pending;  /* slices under way */
+    unsigned barren;   /* slices in a row that got nothing done */
+    uint64_t decision; /* its number; 0: none yet */
     void (*done)(struct pressure_hand
                      *hand); /* in the pressure thread, under the manager's lock; all is freed, or nothing is left */
 };

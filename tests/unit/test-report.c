@@ -26,7 +26,7 @@ static void teardown(void) {
 static void decide(unsigned n) {
     for (unsigned i = 1; i <= n; i++) {
         struct decision *decision =
-            decisions_begin(&manager->decisions, DEMAND_SAMPLER, i, kernel_now() - UINT64_C(5000000), 1);
+            decisions_begin(&manager->decisions, DEMAND_SAMPLER, i, false, kernel_now() - UINT64_C(5000000), 1);
 
         decision->urgency = URGENCY_LIFE;
         decision->freed = i;
