@@ -19,6 +19,7 @@
 #define SHORTEST_NS UINT64_C(1000000)
 #define LONGEST_NS UINT64_C(1000000000)
 #define RESERVE_LEAST (UINT64_C(4) << 20)
+#define MACHINE_LEAST (UINT64_C(64) << 20)
 /* Stalls: the windows of the kernel's triggers are 0.5 to 2 s long. */
 #define STALL_CALM_NS UINT64_C(10000000000)
 #define SHARE_FIRST 16 /* a 64th */
@@ -53,6 +54,12 @@ uint64_t controller_auto_reserve(uint64_t fill_rate, uint64_t limit) {
     uint64_t reserve = scale(fill_rate, WAKEUP_NS + PUNCH_NS, UINT64_C(1000000000));
 
     return minimum(reserve < RESERVE_LEAST ? RESERVE_LEAST : reserve, limit / 8);
+}
+
+uint64_t controller_machine_reserve(uint64_t fill_rate, uint64_t total) {
+    uint64_t reserve = controller_auto_reserve(fill_rate, total), least = minimum(total / 32, MACHINE_LEAST);
+
+    return reserve > least ? reserve : least;
 }
 
 /* ---- deficits ---- */

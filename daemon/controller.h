@@ -65,5 +65,10 @@ struct controller_answer controller_look(struct controller *controller, const st
 
 /* The reserve that fits: fill rate x (wake-up + punch of a slice), at least 4 MiB, at most an eighth of the limit. */
 uint64_t controller_auto_reserve(uint64_t fill_rate, uint64_t limit);
+/*
+ * The same for the machine: at least a 32nd of its memory, up to 64 MiB. MemAvailable is an estimate, and the last of it is the kernel's own:
+ * the service is held up in reclaim before it is used up.
+ */
+uint64_t controller_machine_reserve(uint64_t fill_rate, uint64_t total);
 
 #endif

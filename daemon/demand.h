@@ -27,6 +27,7 @@ enum demand_source {
 #define DEMAND_EDGE(source) (UINT32_C(1) << (source))
 
 enum demand_urgency {
+    URGENCY_NONE = 0,  /* a client drops its own */
     URGENCY_TRIM = 1,  /* nobody waits for it: budgets, a person's hand */
     URGENCY_STALL = 2, /* tasks are slowed down: memory.high, PSI */
     URGENCY_LIFE = 3,  /* the next allocation may end somebody */

@@ -249,7 +249,8 @@ bool domain_is_off_threshold(const struct domain *domain) {
 uint64_t domain_auto_reserve(const struct domains *domains, const struct domain *domain) {
     uint64_t bound = domain->look.high < domain->look.limit ? domain->look.high : domain->look.limit;
 
-    return controller_auto_reserve(domains->fill_rate, bound);
+    return domain->parent ? controller_auto_reserve(domains->fill_rate, bound)
+                          : controller_machine_reserve(domains->fill_rate, bound);
 }
 
 void domain_take_look(struct domains *domains, struct domain *domain) {

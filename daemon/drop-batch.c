@@ -26,7 +26,8 @@
 
 /* Arming takes 5 us a span unless the client's mmap_lock is held. Without it drops are blind: worth a moment even in need. */
 #define DROPPER_ARM_WAIT_NS UINT64_C(10000000)
-#define DROPPER_ARM_URGENT_NS UINT64_C(500000)
+#define DROPPER_ARM_STALL_NS UINT64_C(2000000)
+#define DROPPER_ARM_LIFE_NS UINT64_C(500000)
 /* The weight of a slice. A span of 4 KiB pages takes 100 us, a huge page 6 us, but one may turn out to be small pages. */
 #define DROPPER_SLICE 16
 #define DROPPER_WEIGHT_SMALL 2
@@ -182,18 +183,22 @@ static void op_settle(struct session *session, struct drop_op *op) {
  * Arms what the kernel fills, also where nothing is there: only of an armed span can that be known. What is not armed when the time is
  * up is punched all the same.
  */
-static void batch_arm(struct session *session, struct drop_op *ops, unsigned n) {
+static void batch_arm(struct session *session, struct drop_op *ops, unsigned n, enum demand_urgency urgency) {
+    static const uint64_t waits[] = {
+        [URGENCY_NONE] = DROPPER_ARM_WAIT_NS,
+        [URGENCY_TRIM] = DROPPER_ARM_WAIT_NS,
+        [URGENCY_STALL] = DROPPER_ARM_STALL_NS,
+        [URGENCY_LIFE] = DROPPER_ARM_LIFE_NS,
+    };
     struct region *regions[DROPPER_BATCH];
     uint32_t spans[DROPPER_BATCH];
-    bool urgent = false;
 
     for (unsigned i = 0; i < n; i++) {
-        urgent |= ops[i].job->urgent;
         regions[i] = ops[i].region;
         spans[i] = ops[i].span;
     }
     if (session->intercepted && !atomic_load(&session->quarantined))
-        pager_arm_spans(session, regions, spans, n, urgent ? DROPPER_ARM_URGENT_NS : DROPPER_ARM_WAIT_NS);
+        pager_arm_spans(session, regions, spans, n, waits[urgency], urgency >= URGENCY_STALL);
 }
 
 /* Looks at the ops from the first on, until a slice is full. Returns how many it took. in_flight is up from before the look. */
@@ -250,27 +255,30 @@ static int compare_turns(const void *a, const void *b) {
     return (x->turn > y->turn) - (x->turn < y->turn);
 }
 
-/* The pressure thread's, with somebody's life at stake: a client cannot ask for such work. */
-static bool batch_is_urgent(const struct drop_op *ops, unsigned n) {
+/* The greatest of its jobs. */
+static enum demand_urgency batch_urgency(const struct drop_op *ops, unsigned n) {
+    enum demand_urgency urgency = URGENCY_NONE;
+
     for (unsigned i = 0; i < n; i++)
-        if (ops[i].job->pooled && ops[i].job->urgent)
-            return true;
-    return false;
+        if (ops[i].job->urgency > urgency)
+            urgency = ops[i].job->urgency;
+    return urgency;
 }
 
 void drop_batch_run(struct session *session, struct drop_op *ops, unsigned n) {
-    bool urgent = batch_is_urgent(ops, n);
+    enum demand_urgency urgency = batch_urgency(ops, n);
+    bool realtime = urgency >= URGENCY_STALL; /* the pressure thread's: a client cannot ask for that */
 
     /* A batch takes 3 ms. On a busy machine an ordinary thread waits as long for a CPU, and somebody fills 2 MiB in each of them. */
-    if (urgent)
+    if (realtime)
         worker_set_realtime(&session->dropper.worker, true);
-    batch_arm(session, ops, n);
+    batch_arm(session, ops, n, urgency);
     /* Neighbours together for arming; for punching each slice has spans of several jobs, if there are several. */
     qsort(ops, n, sizeof(*ops), compare_turns);
     for (unsigned i = 0, taken; i < n; i += taken) {
         taken = slice_look(session, ops + i, n - i);
         slice_run(session, ops + i, taken);
     }
-    if (urgent)
+    if (realtime)
         worker_set_realtime(&session->dropper.worker, false);
 }

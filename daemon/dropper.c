@@ -86,7 +86,7 @@ static int dropper_enqueue(struct session *session, struct drop_job *job) {
 }
 
 int dropper_submit(struct session *session, struct region *region, uint64_t first, uint64_t end, uint64_t limit,
-                   bool urgent, struct drop_request *request, struct drop_job *pooled) {
+                   enum demand_urgency urgency, struct drop_request *request, struct drop_job *pooled) {
     struct drop_job *job = pooled ? pooled : malloc(sizeof(*job));
 
     if (!job)
@@ -96,7 +96,7 @@ int dropper_submit(struct session *session, struct region *region, uint64_t firs
     job->next = first;
     job->end = end;
     job->limit = limit;
-    job->urgent = urgent;
+    job->urgency = urgency;
     job->request = request;
     job->pooled = pooled != NULL;
     atomic_store(&job->in_use, true);

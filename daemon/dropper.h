@@ -2,6 +2,7 @@
 #ifndef DROPPABLE_DAEMON_DROPPER_H
 #define DROPPABLE_DAEMON_DROPPER_H
 
+#include "demand.h"
 #include "pager.h"
 #include "region.h"
 #include "worker.h"
@@ -35,7 +36,7 @@ struct drop_job {
     uint64_t next; /* chunk: what is left is [next, end) */
     uint64_t end;
     uint64_t limit; /* bytes still wanted; UINT64_MAX: all */
-    bool urgent;    /* do not wait for arming */
+    enum demand_urgency urgency;
     bool destroy;   /* unmap the object and let go of its descriptor instead */
     bool adopt;     /* take generations over from region->old_state_fd instead */
     bool pooled;    /* not malloc'd: in_use is cleared instead of free() */
@@ -76,7 +77,7 @@ struct dropper {
 int dropper_start(struct session *session, int wake_fd);
 /* A drop of chunks [first, end) of a region. -ESHUTDOWN: the session ends; -EAGAIN; -ENOMEM. pooled: NULL, or a job to use. */
 int dropper_submit(struct session *session, struct region *region, uint64_t first, uint64_t end, uint64_t limit,
-                   bool urgent, struct drop_request *request, struct drop_job *pooled);
+                   enum demand_urgency urgency, struct drop_request *request, struct drop_job *pooled);
 /* Lets the dropper take the region's object down; destroyed() is called in its thread. */
 int dropper_submit_destroy(struct session *session, struct region *region, void (*destroyed)(struct region *region));
 /* Lets the dropper take the generations of an old state page over (copy of the descriptor); adopted() is called in its thread, region->adopt_error is set. */

@@ -7,6 +7,7 @@
  */
 
 #include "config.h"
+#include "lock.h"
 #include "log.h"
 #include "manager.h"
 #include "privs.h"
@@ -118,6 +119,7 @@ static int serve(struct manager *manager, const struct config_source *source) {
     r = server_init(&server, &loop, manager);
     if (r < 0)
         return r;
+    manager->lock_error = lock_program();
     r = privs_drop(capabilities, sizeof(capabilities));
     if (r < 0) {
         log_error("cannot drop privileges: %s", strerror(-r));

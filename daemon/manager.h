@@ -22,6 +22,7 @@ struct manager {
     struct kernel kernel;
     struct config *config;
     uint64_t started;
+    int lock_error; /* why the program could not be kept in memory: negative errno */
 
     pthread_mutex_t lock; /* order: this, then a session's */
     struct session_list sessions;

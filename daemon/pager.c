@@ -254,7 +254,10 @@ static void pager_run_arm(struct session *session) {
             run++;
         intercept_arm(session, arm.regions[i], arm.spans[i], run);
     }
-    worker_set_nice(&pager->worker, 0);
+    if (arm.realtime)
+        worker_set_realtime(&pager->worker, false);
+    else
+        worker_set_nice(&pager->worker, 0);
     atomic_fetch_add(&pager->arm_sequence, 1);
     syscall(SYS_futex, &pager->arm_sequence, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
@@ -267,7 +270,7 @@ static bool needs_arming(const struct region *region, uint32_t span) {
 }
 
 void pager_arm_spans(struct session *session, struct region *const *regions, const uint32_t *spans, unsigned n,
-                     uint64_t wait_ns) {
+                     uint64_t wait_ns, bool realtime) {
     struct pager *pager = &session->pager;
     uint64_t deadline = kernel_now() + wait_ns, now;
     uint32_t sequence;
@@ -284,7 +287,11 @@ void pager_arm_spans(struct session *session, struct region *const *regions, con
             }
         pager->arm.n = wanted;
         if (wanted > 0) {
-            worker_set_nice(&pager->worker, WORKER_URGENT_NICE);
+            pager->arm.realtime = realtime;
+            if (realtime)
+                worker_set_realtime(&pager->worker, true);
+            else
+                worker_set_nice(&pager->worker, WORKER_URGENT_NICE);
             atomic_store(&pager->arm_sequence, sequence + 1);
         }
     }

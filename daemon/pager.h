@@ -46,6 +46,7 @@ struct pager_arm {
     struct region *regions[PAGER_ARM_MAX];
     uint32_t spans[PAGER_ARM_MAX];
     unsigned n;
+    bool realtime; /* the thread runs before all ordinary ones until it is done */
 };
 
 struct pager {
@@ -93,6 +94,6 @@ void pager_submit(struct session *session, struct pager_command *command);
  * span_state says so: a fault in between may have disarmed it again.
  */
 void pager_arm_spans(struct session *session, struct region *const *regions, const uint32_t *spans, unsigned n,
-                     uint64_t wait_ns);
+                     uint64_t wait_ns, bool realtime);
 
 #endif

@@ -162,7 +162,7 @@ static struct plan_slice *free_slice(struct plans *plans) {
 }
 
 static void submit_victim(struct plans *plans, const struct policy_victim *victim, struct drop_request *request,
-                          bool urgent, uint32_t tick) {
+                          enum demand_urgency urgency, uint32_t tick) {
     struct region *region = plans->region_of[victim->region];
     uint64_t first = victim->first_chunk, end = victim->first_chunk + victim->chunk_count;
     struct drop_job *job = free_job(plans);
@@ -176,7 +176,7 @@ static void submit_victim(struct plans *plans, const struct policy_victim *victi
         atomic_store(&region->last_scan, tick);
         region->sweep = false;
     }
-    dropper_submit(region->session, region, first, end, victim->limit, urgent, request, job);
+    dropper_submit(region->session, region, first, end, victim->limit, urgency, request, job);
 }
 
 /* In the thread that finished last. */
@@ -269,7 +269,7 @@ struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *
     slice->decision = note_decision(plans, demand, victims, planned, tick);
     plans->next_job = 0; /* the same few over and over: the pool costs memory as far as it is used */
     for (size_t i = 0; i < victims; i++)
-        submit_victim(plans, &plans->victims[i], &slice->request, demand->urgency == URGENCY_LIFE, tick);
+        submit_victim(plans, &plans->victims[i], &slice->request, demand->urgency, tick);
     drop_request_seal(&slice->request);
     return slice;
 }

@@ -136,6 +136,9 @@ static void write_notes(const struct manager *manager, char *notes, size_t size)
     note(notes, size, kernel->uffd_error != 0, "no full userfaultfd for this user", kernel->uffd_error);
     note(notes, size, kernel->uffd_error == 0 && !kernel->uffd_wp_shmem,
          "no write-protect mode on shared memory (Linux 5.19): spans are unregistered instead", 0);
+    note(notes, size, manager->lock_error != 0,
+         "the service's own program is not locked in memory (RLIMIT_MEMLOCK), and may have to be read again in need",
+         manager->lock_error);
     note(notes, size, !manager->pressure.realtime,
          "the sampler runs without real-time priority, which needs CAP_SYS_NICE", 0);
     note(notes, size, kernel->mount_huge < 0, "huge pages as the system's shmem_enabled allows", 0);

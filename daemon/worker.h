@@ -54,7 +54,7 @@ int worker_receive(struct worker *worker, int *ret_fd, void **ret_data);
 #define WORKER_URGENT_NICE (-19)
 /* Sets the thread's nice value, from any thread. */
 void worker_set_nice(const struct worker *worker, int nice);
-/* Its own thread, for a piece of work that is short: before all ordinary ones. Without CAP_SYS_NICE it has no effect. */
+/* From any thread, for a piece of work that is short: before all ordinary ones. Without CAP_SYS_NICE it has no effect. */
 void worker_set_realtime(const struct worker *worker, bool realtime);
 
 static inline bool worker_stopping(const struct worker *worker) {

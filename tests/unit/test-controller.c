@@ -186,6 +186,9 @@ START_TEST(test_auto_reserve) {
     ck_assert_uint_eq(controller_auto_reserve(100 * MIB, UINT64_MAX), 4 * MIB);
     ck_assert_uint_eq(controller_auto_reserve(100000 * MIB, 256 * MIB), 32 * MIB);
     ck_assert_uint_eq(controller_auto_reserve(0, 8 * MIB), MIB); /* of a small limit an eighth, not 4 MiB */
+    ck_assert_uint_eq(controller_machine_reserve(1000 * MIB, 512 * MIB), 16 * MIB);
+    ck_assert_uint_eq(controller_machine_reserve(1000 * MIB, 1024 * 1024 * MIB), 64 * MIB);
+    ck_assert_uint_eq(controller_machine_reserve(50000 * MIB, 1024 * 1024 * MIB), 300 * MIB);
 }
 END_TEST
 
