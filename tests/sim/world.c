@@ -97,7 +97,7 @@ static void clear_gone(struct world_region *region, uint32_t span) {
     if (policy_span_gone(&region->policy.spans[span]) == 0)
         return;
     for (uint64_t chunk = (uint64_t)span << span_shift(region); chunk < span_end(region, span); chunk++)
-        flags[chunk] = flags[chunk] & 1 ? 2 : flags[chunk];
+        flags[chunk] = 0;
     region->policy.spans[span].gone &= 0xf000;
 }
 
@@ -117,7 +117,6 @@ static void fault(struct world *world, struct world_region *region, uint64_t chu
     if (region->policy.chunk_flags[chunk] & POLICY_CHUNK_GONE)
         policy_note_refault(region->policy.spans, region->n_spans, span, world_tick(world), &age);
     region->policy.spans[span].last_fault = world_tick(world);
-    region->policy.spans[span].coldest = 0;
     if (!region->was_touched[span]) {
         region->was_touched[span] = true;
         region->touched[region->policy.touched_count++] = span;
@@ -126,7 +125,6 @@ static void fault(struct world *world, struct world_region *region, uint64_t chu
         if (region->chunks[i].back)
             become_resident(world, region, &region->chunks[i]);
     clear_gone(region, span);
-    ((_Atomic uint8_t *)region->policy.chunk_flags)[chunk] = 0;
     region->policy.spans[span].resident = 0;
     region->armed[span] = false;
     region->faulted[span] = world->us;
