@@ -108,6 +108,15 @@ static void op_note_gone(const struct drop_op *op, uint64_t chunk) {
         counter_add(&op->job->request->cleared, 1);
 }
 
+/* Nothing there, and nobody will tell when something is: the next plans shall name others first. */
+static void op_note_empty(const struct session *session, const struct drop_op *op) {
+    struct region *region = op->region;
+
+    atomic_store_explicit(&region->ticks[op->span].last_fault, session_tick(session), memory_order_relaxed);
+    for (uint64_t chunk = op->first_chunk; chunk < op->end_chunk; chunk++)
+        atomic_fetch_or_explicit(&region->chunk_flags[chunk], POLICY_CHUNK_EMPTY, memory_order_relaxed);
+}
+
 /* Under the session's lock: settles the claimed chunks, and notes which are gone. Returns the pages claimed. */
 static void settle_chunks(struct drop_op *op, bool unseen, struct page_set *ret_claimed) {
     unsigned pages = chunk_pages(op->region);
@@ -160,9 +169,8 @@ static void op_settle(struct session *session, struct drop_op *op) {
         session_note_pressure_drop(session, region, op->span);
     record_drop(op->job->pooled, region->id, op_first_of_span(op), op->claimed,
                 (unsigned)region_chunks_per_span(region));
-    /* Nothing there, and nobody will tell when something is: the next plans shall name others first. */
     if (!op->any && !op->armed)
-        atomic_store_explicit(&region->ticks[op->span].last_fault, session_tick(session), memory_order_relaxed);
+        op_note_empty(session, op);
     if (op->error != 0) {
         if (op->job->request)
             counter_add(&op->job->request->failed, bytes);

@@ -69,6 +69,7 @@ struct fault {
     uint8_t drops;         /* the same */
     unsigned filled;       /* pages, by us */
     enum fault_kind kind;
+    bool wanted; /* all of the pages, by their owner */
 };
 
 /* Answers as the kernel would where no armed mapping of ours is known: one zero page. */
@@ -244,7 +245,7 @@ static void clear_gone(const struct fault *fault) {
         uint64_t last = (span_offset(fault->span) >> region->chunk_shift) + ((first + count - 1) >> shift);
 
         for (; chunk <= last && chunk < region->chunk_count; chunk++)
-            region_clear_gone(region, chunk);
+            region_clear_gone(region, chunk, !fault->wanted && chunk != fault_chunk(fault));
     }
 }
 
@@ -544,7 +545,7 @@ enum fault_answer fault_answer(struct session *session, uint64_t address, bool f
 
 enum fault_answer fault_populate(struct session *session, struct pager_command *command) {
     struct region *region = command->region;
-    struct fault fault = {.session = session, .region = region};
+    struct fault fault = {.session = session, .region = region, .wanted = true};
     uint64_t now = kernel_now(), end, filled = 0;
     enum gate_verdict verdict;
     enum uffd_outcome outcome;

@@ -6,8 +6,8 @@
  * demand is reached, the threshold; it then takes everything below it and, of the threshold itself, what is still missing. So the
  * order is exact by rank without sorting or storing a million chunks.
  *
- * Looking at a million chunks for each slice would cost milliseconds, and under the manager's lock. But a chunk is never older than its
- * span's last fault, and use only ever makes it younger. So each span has a bound, the tick before which none of its droppable chunks
+ * Looking at a million chunks for each slice would cost milliseconds, and under the manager's lock. But use only ever makes a chunk
+ * younger, and what is older can come to a span by a fault only, which forgets the bound. So each span has a bound, the tick before which none of its droppable chunks
  * was used last: 1. a survey of the spans adds up bytes by the rank of the bound, which says how far up the demand can reach at
  * best; 2. a census walks the chunks of the spans up to there, counts them by their own ranks, and makes the bounds exact; if that is
  * too little, as younger or pinned ones were among them, it is extended; 3. the harvest takes. A span whose chunks are all pinned often is walked
@@ -73,7 +73,7 @@ struct plan {
 /* One span of a region, its parts checked and ready to walk. */
 struct span_view {
     struct policy_span *span;
-    const _Atomic uint8_t *flags;       /* of its first chunk; NULL: none is gone */
+    _Atomic uint8_t *flags;             /* of its first chunk */
     const struct drp_pin_cell *pins[4]; /* of its first chunk */
     unsigned n_pins;
     unsigned base;   /* rank of the region's priority */
@@ -119,7 +119,10 @@ static uint32_t later(uint32_t a, uint32_t b) {
     return a > b ? a : b;
 }
 
+/* Protection is for what is used. 0: no use is known, nothing to protect. */
 static uint32_t add_ticks(uint32_t tick, uint32_t extra) {
+    if (tick == 0)
+        return 0;
     return tick > UINT32_MAX - extra ? UINT32_MAX : tick + extra;
 }
 
@@ -154,7 +157,7 @@ static bool span_look(const struct plan *plan, const struct policy_region *regio
     gone = policy_span_gone(ret->span);
     if (gone >= ret->count)
         return false;
-    ret->flags = gone > 0 ? region->chunk_flags + first : NULL;
+    ret->flags = region->chunk_flags + first;
     left = ret->count - gone;
     ret->weight = UINT64_C(1) << region->chunk_shift;
     ret->bytes = left * ret->weight;
@@ -169,8 +172,9 @@ static bool span_look(const struct plan *plan, const struct policy_region *regio
     ret->base = priority_base(region);
     ret->use = atomic_load_explicit(&ret->span->last_fault, memory_order_relaxed);
     ret->extra = policy_protection(policy_span_level(ret->span));
-    ret->bound = ret->base + coldness(plan->now, later(atomic_load_explicit(&ret->span->coldest, memory_order_relaxed),
-                                                       add_ticks(ret->use, ret->extra)));
+    ret->bound =
+        ret->base +
+        coldness(plan->now, add_ticks(atomic_load_explicit(&ret->span->coldest, memory_order_relaxed), ret->extra));
     return true;
 }
 
@@ -184,13 +188,30 @@ static void span_open_pins(struct plan *plan, const struct policy_region *region
         }
 }
 
+/*
+ * The tick of a chunk's last use. A pin tells of the chunk itself, the span's fault of some chunk of it: who pins at all is judged by his
+ * pins. One fault brings back the memory of all that was dropped of the span, and the data of none.
+ */
+static inline uint32_t chunk_use(const struct span_view *view, unsigned chunk, uint8_t flags, uint32_t pinned) {
+    if (pinned == 0)
+        return view->use;
+    if (flags & POLICY_CHUNK_EMPTY)
+        return later(pinned, view->use);
+    if (flags & POLICY_CHUNK_BACK) {
+        if (pinned < view->use)
+            return 0;
+        atomic_fetch_and_explicit(view->flags + chunk, (uint8_t)~POLICY_CHUNK_BACK, memory_order_relaxed);
+    }
+    return pinned;
+}
+
 /* The rank of a chunk; *ret_use is the tick of its last use, without protection. */
 static inline unsigned chunk_rank(const struct plan *plan, const struct span_view *view, unsigned chunk,
                                   uint32_t *ret_use) {
-    uint32_t use = view->use;
-    uint32_t count = 0;
+    uint8_t flags = atomic_load_explicit(view->flags + chunk, memory_order_relaxed);
+    uint32_t count = 0, use = 0;
 
-    if (view->flags && atomic_load_explicit(view->flags + chunk, memory_order_relaxed) & POLICY_CHUNK_GONE)
+    if (flags & POLICY_CHUNK_GONE)
         return RANK_NONE;
     for (unsigned i = 0; i < view->n_pins; i++) {
         const struct drp_pin_cell *cell = view->pins[i] + chunk;
@@ -201,8 +222,8 @@ static inline unsigned chunk_rank(const struct plan *plan, const struct span_vie
     }
     if (count)
         return RANK_NONE;
-    *ret_use = use;
-    return view->base + coldness(plan->now, later(use, add_ticks(view->use, view->extra)));
+    *ret_use = chunk_use(view, chunk, flags, use);
+    return view->base + coldness(plan->now, add_ticks(*ret_use, view->extra));
 }
 
 static unsigned opaque_rank(const struct plan *plan, const struct policy_region *region) {
@@ -251,7 +272,8 @@ static void census_span(struct plan *plan, struct policy_region *region, struct 
     struct census *census = data;
 
     span_open_pins(plan, region, view);
-    if (!view->flags && view->n_pins == 0) { /* all alike */
+    if (policy_span_gone(view->span) == 0 && view->n_pins == 0) { /* all alike */
+        atomic_store_explicit(&view->span->coldest, view->use < plan->now ? view->use : plan->now, memory_order_relaxed);
         count_chunk(census, view->base + coldness(plan->now, add_ticks(view->use, view->extra)), RANK_NONE,
                     view->weight, view->count);
         return;

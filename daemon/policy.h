@@ -6,8 +6,8 @@
  * What to drop: pure. Structs in, a plan out; time is passed in; no system call, no allocation, no lock.
  *
  * The order is: priority (low first); within it the coldest by age bucket; within a bucket each region in proportion to what it has there,
- * divided by its share. Age is the time since the last pin or touch of the chunk, or the last fault of its span, whichever is
- * younger; a span that was touched again soon after a drop counts as younger than it is for a while, longer each time (refault protection),
+ * divided by its share. Age is the time since the last pin or touch of the chunk; of one that never had any, since the last fault of its
+ * span. What came back with its span, and was not pinned since, is the coldest. A span that was touched again soon after a drop counts as younger than it is for a while, longer each time (refault protection),
  * and so do its neighbours. A chunk that is pinned now is passed over (the dropper decides for good); so is one that is known to be gone.
  * Protected is not exempt: it comes after all else of its priority.
  */
@@ -20,7 +20,11 @@
 #include <stdint.h>
 
 #define POLICY_SPAN_SHIFT 21
+/* What is known of a chunk. */
 #define POLICY_CHUNK_GONE UINT8_C(1) /* dropped, and its span armed since: certainly nothing resident */
+#define POLICY_CHUNK_BACK UINT8_C(2) /* its memory came back with that of its span: zeros, until it is pinned */
+#define POLICY_CHUNK_EMPTY \
+    UINT8_C(4) /* a drop found nothing, and nobody will tell when there is: counts as used then */
 #define POLICY_SPAN_KNOWN UINT16_C(0x8000)
 #define POLICY_SHARE_DEFAULT 100
 #define POLICY_PROTECTION_MAX 4
@@ -47,9 +51,9 @@ struct policy_region {
     uint64_t chunk_count;            /* chunks of the region */
     const _Atomic uint32_t *touched; /* indices of spans that ever had a fault, in order of first touch */
     uint32_t touched_count;
-    struct policy_span *spans;          /* by span index */
-    const _Atomic uint8_t *chunk_flags; /* by chunk index of the region: POLICY_CHUNK_* */
-    struct drp_pin_cell *pins[4];       /* each mapping's cells, NULL beyond n_pins; never written */
+    struct policy_span *spans;    /* by span index */
+    _Atomic uint8_t *chunk_flags; /* by chunk index of the region: POLICY_CHUNK_* */
+    struct drp_pin_cell *pins[4]; /* each mapping's cells, NULL beyond n_pins; never written */
     /* By page of each mapping's pin page, as mincore(2) tells: reading one that no client wrote would fill it. NULL: all are there. */
     const uint8_t *pins_present[4];
     uint64_t pins_offset[4]; /* bytes from the start of the pin page to pins[i] */

@@ -317,6 +317,7 @@ bool region_is_opaque(const struct region *region) {
 
 void region_touch(struct region *region, uint32_t span, uint32_t tick) {
     atomic_store_explicit(&region->ticks[span].last_fault, tick, memory_order_relaxed);
+    atomic_store_explicit(&region->ticks[span].coldest, 0, memory_order_relaxed);
     if (region->spans[span].touched)
         return;
     region->spans[span].touched = true;

@@ -145,15 +145,15 @@ void region_touch(struct region *region, uint32_t span, uint32_t tick);
 static inline bool region_set_gone(struct region *region, uint64_t chunk) {
     if (atomic_load_explicit(&region->chunk_flags[chunk], memory_order_relaxed) & POLICY_CHUNK_GONE)
         return false;
-    atomic_fetch_or_explicit(&region->chunk_flags[chunk], POLICY_CHUNK_GONE, memory_order_relaxed);
+    atomic_store_explicit(&region->chunk_flags[chunk], POLICY_CHUNK_GONE, memory_order_relaxed);
     atomic_fetch_add_explicit(&region->ticks[chunk >> (SPAN_SHIFT - region->chunk_shift)].gone, 1, memory_order_relaxed);
     return true;
 }
-/* Looks first: flags that were never set cost no memory. */
-static inline bool region_clear_gone(struct region *region, uint64_t chunk) {
+/* back: with its span, as far as is known not for its own sake. Looks first: flags that were never set cost no memory. */
+static inline bool region_clear_gone(struct region *region, uint64_t chunk, bool back) {
     if (!(atomic_load_explicit(&region->chunk_flags[chunk], memory_order_relaxed) & POLICY_CHUNK_GONE))
         return false;
-    atomic_fetch_and_explicit(&region->chunk_flags[chunk], (uint8_t)~POLICY_CHUNK_GONE, memory_order_relaxed);
+    atomic_store_explicit(&region->chunk_flags[chunk], back ? POLICY_CHUNK_BACK : 0, memory_order_relaxed);
     atomic_fetch_sub_explicit(&region->ticks[chunk >> (SPAN_SHIFT - region->chunk_shift)].gone, 1, memory_order_relaxed);
     return true;
 }

@@ -91,13 +91,14 @@ static void region_deinit(struct world_region *region) {
 
 /* ---- accesses ---- */
 
-static void clear_gone(struct world_region *region, uint32_t span) {
+/* All but the chunk that was missed is back for no reason of its own. */
+static void clear_gone(struct world_region *region, uint32_t span, uint64_t except) {
     _Atomic uint8_t *flags = (_Atomic uint8_t *)region->policy.chunk_flags;
 
     if (policy_span_gone(&region->policy.spans[span]) == 0)
         return;
     for (uint64_t chunk = (uint64_t)span << span_shift(region); chunk < span_end(region, span); chunk++)
-        flags[chunk] = 0;
+        flags[chunk] = flags[chunk] & POLICY_CHUNK_GONE && chunk != except ? POLICY_CHUNK_BACK : 0;
     region->policy.spans[span].gone &= 0xf000;
 }
 
@@ -117,6 +118,7 @@ static void fault(struct world *world, struct world_region *region, uint64_t chu
     if (region->policy.chunk_flags[chunk] & POLICY_CHUNK_GONE)
         policy_note_refault(region->policy.spans, region->n_spans, span, world_tick(world), &age);
     region->policy.spans[span].last_fault = world_tick(world);
+    region->policy.spans[span].coldest = 0;
     if (!region->was_touched[span]) {
         region->was_touched[span] = true;
         region->touched[region->policy.touched_count++] = span;
@@ -124,7 +126,7 @@ static void fault(struct world *world, struct world_region *region, uint64_t chu
     for (uint64_t i = (uint64_t)span << span_shift(region); i < span_end(region, span); i++)
         if (region->chunks[i].back)
             become_resident(world, region, &region->chunks[i]);
-    clear_gone(region, span);
+    clear_gone(region, span, chunk);
     region->policy.spans[span].resident = 0;
     region->armed[span] = false;
     region->faulted[span] = world->us;

@@ -65,11 +65,16 @@ static void fixture_deinit(struct fixture *f) {
 /* The order that the plan must follow, lowest first. */
 static unsigned chunk_rank(const struct policy_region *region, uint64_t chunk, uint32_t now) {
     const struct policy_span *span = &region->spans[chunk >> (POLICY_SPAN_SHIFT - region->chunk_shift)];
-    uint32_t last = span->last_fault + policy_protection(policy_span_level(span));
+    uint32_t last = 0;
 
     for (unsigned i = 0; i < region->n_pins; i++)
         if (region->pins[i][region->first_chunk + chunk].tick > last)
             last = region->pins[i][region->first_chunk + chunk].tick;
+    if (last != 0 && last < span->last_fault && region->chunk_flags[chunk] & POLICY_CHUNK_BACK)
+        last = 0;
+    else if (last == 0)
+        last = span->last_fault;
+    last += last ? policy_protection(policy_span_level(span)) : 0;
     return (region->priority - 1) * 64 + (63 - policy_age_bucket(now, last));
 }
 
@@ -355,6 +360,8 @@ static void fixture_randomize(struct fixture *f) {
     for (uint64_t c = 0; c < chunks; c++) {
         if (random_below(5) == 0)
             set_gone(f, c);
+        else if (random_below(5) == 0)
+            f->flags[c] = POLICY_CHUNK_BACK;
         for (unsigned i = 0; i < f->region.n_pins; i++) {
             f->region.pins[i][c].tick = random_below(2) ? random_tick() : 0;
             f->region.pins[i][c].count = random_below(8) == 0;
