@@ -17,6 +17,8 @@
 #define MARGIN (UINT64_C(2) << 20)
 #define CALM_NS UINT64_C(100000000)
 #define SHORTEST_NS UINT64_C(1000000)
+/* A turn costs 25 us, most of it the wake-up. With half a reserve beyond the reserve, half a millisecond is no risk. */
+#define SHORT_NS UINT64_C(1500000)
 #define LONGEST_NS UINT64_C(1000000000)
 #define RESERVE_LEAST (UINT64_C(4) << 20)
 #define MACHINE_LEAST (UINT64_C(64) << 20)
@@ -154,12 +156,13 @@ static enum demand_source source_of(uint32_t edges) {
 /* The latest moment at which the fastest allocation could not yet have used it up. */
 static uint64_t next_look(const struct controller_limits *limits, uint64_t headroom, uint64_t reserve,
                           int64_t commitment) {
-    uint64_t taken = add_saturating(commitment > 0 ? (uint64_t)commitment : 0, reserve), next;
+    uint64_t taken = add_saturating(commitment > 0 ? (uint64_t)commitment : 0, reserve), next, least;
 
     if (headroom <= taken)
         return SHORTEST_NS;
     next = limits->fill_rate ? scale(headroom - taken, UINT64_C(1000000000), limits->fill_rate) : LONGEST_NS;
-    return next < SHORTEST_NS ? SHORTEST_NS : minimum(next, LONGEST_NS);
+    least = headroom - taken >= reserve / 2 ? SHORT_NS : SHORTEST_NS;
+    return next < least ? least : minimum(next, LONGEST_NS);
 }
 
 struct controller_answer controller_look(struct controller *controller, const struct controller_view *view) {

@@ -273,20 +273,34 @@ static enum demand_urgency batch_urgency(const struct drop_op *ops, unsigned n) 
     return urgency;
 }
 
+/* Leaves out what nobody wants any more. Returns how many are left. */
+static unsigned batch_leave_met(struct session *session, struct drop_op *ops, unsigned n) {
+    unsigned kept = 0;
+
+    session_lock(session);
+    for (unsigned i = 0; i < n; i++)
+        if (!drop_request_is_met(ops[i].job->request)) {
+            if (kept != i)
+                ops[kept] = ops[i];
+            kept++;
+        }
+    session_unlock(session);
+    return kept;
+}
+
 void drop_batch_run(struct session *session, struct drop_op *ops, unsigned n) {
     enum demand_urgency urgency = batch_urgency(ops, n);
-    bool realtime = urgency >= URGENCY_STALL; /* the pressure thread's: a client cannot ask for that */
 
     /* A batch takes 3 ms. On a busy machine an ordinary thread waits as long for a CPU, and somebody fills 2 MiB in each of them. */
-    if (realtime)
-        worker_set_realtime(&session->dropper.worker, true);
+    session_lock(session);
+    dropper_set_realtime(session, urgency >= URGENCY_STALL);
+    session_unlock(session);
     batch_arm(session, ops, n, urgency);
     /* Neighbours together for arming; for punching each slice has spans of several jobs, if there are several. */
     qsort(ops, n, sizeof(*ops), compare_turns);
     for (unsigned i = 0, taken; i < n; i += taken) {
+        n = i + batch_leave_met(session, ops + i, n - i);
         taken = slice_look(session, ops + i, n - i);
         slice_run(session, ops + i, taken);
     }
-    if (realtime)
-        worker_set_realtime(&session->dropper.worker, false);
 }

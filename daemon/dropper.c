@@ -31,7 +31,7 @@
 /* ---- requests ---- */
 
 void drop_request_init(struct drop_request *request, void (*done)(struct drop_request *request), void *data) {
-    *request = (struct drop_request){.done = done, .data = data};
+    *request = (struct drop_request){.wanted = UINT64_MAX, .done = done, .data = data};
     atomic_store(&request->pending, 1);
 }
 
@@ -65,6 +65,13 @@ static int dropper_send_object(struct session *session, struct region *region) {
     return r;
 }
 
+void dropper_set_realtime(struct session *session, bool realtime) {
+    if (session->dropper.realtime == realtime)
+        return;
+    session->dropper.realtime = realtime;
+    worker_set_realtime(&session->dropper.worker, realtime);
+}
+
 static int dropper_enqueue(struct session *session, struct drop_job *job) {
     int r;
 
@@ -73,6 +80,9 @@ static int dropper_enqueue(struct session *session, struct drop_job *job) {
             ? -ESHUTDOWN
             : dropper_send_object(session, job->region);
     if (r >= 0) {
+        /* Before it is woken: on a busy machine it would wait for a CPU. */
+        if (job->urgency >= URGENCY_STALL)
+            dropper_set_realtime(session, true);
         TAILQ_INSERT_TAIL(&session->dropper.jobs, job, link);
         if (job->request)
             atomic_fetch_add(&job->request->pending, 1);
@@ -205,12 +215,12 @@ static bool job_seek(struct session *session, struct drop_job *job) {
     return job->next < job->end;
 }
 
-/* Under the session's lock: takes the next span of a job into an op. false: the job was given up meanwhile. */
+/* Under the session's lock: takes the next span of a job into an op. false: the job was given up meanwhile, or others freed enough. */
 static bool job_take_span(struct drop_job *job, struct drop_op *op) {
     uint32_t span = region_span_of_chunk(job->region, job->next);
     uint64_t end = ((uint64_t)span + 1) << (SPAN_SHIFT - job->region->chunk_shift);
 
-    if (job->next >= job->end)
+    if (job->next >= job->end || drop_request_is_met(job->request))
         return false;
     memset(op, 0, sizeof(*op));
     op->job = job;
@@ -360,6 +370,8 @@ static void dropper_main(struct worker *worker) {
         else {
             session_lock(session);
             n = !TAILQ_EMPTY(&dropper->jobs);
+            if (n == 0)
+                dropper_set_realtime(session, false);
             session_unlock(session);
             if (n == 0)
                 poll(&fd, 1, -1);

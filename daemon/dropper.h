@@ -17,6 +17,7 @@ struct session;
 
 /* What several jobs of possibly several sessions add up to. The one who asks owns it until done(). */
 struct drop_request {
+    uint64_t wanted; /* bytes: what was not begun when so much is freed is left; UINT64_MAX: all goes */
     _Atomic uint64_t freed;
     _Atomic uint64_t pinned;
     _Atomic uint64_t failed;
@@ -27,6 +28,10 @@ struct drop_request {
 };
 
 void drop_request_init(struct drop_request *request, void (*done)(struct drop_request *request), void *data);
+/* Under the session's lock: is enough freed? More was there than was planned for. */
+static inline bool drop_request_is_met(const struct drop_request *request) {
+    return request && atomic_load_explicit(&request->freed, memory_order_relaxed) >= request->wanted;
+}
 /* The asker has submitted all. done() may run inside. */
 void drop_request_seal(struct drop_request *request);
 
@@ -37,9 +42,9 @@ struct drop_job {
     uint64_t end;
     uint64_t limit; /* bytes still wanted; UINT64_MAX: all */
     enum demand_urgency urgency;
-    bool destroy;   /* unmap the object and let go of its descriptor instead */
-    bool adopt;     /* take generations over from region->old_state_fd instead */
-    bool pooled;    /* not malloc'd: in_use is cleared instead of free() */
+    bool destroy; /* unmap the object and let go of its descriptor instead */
+    bool adopt;   /* take generations over from region->old_state_fd instead */
+    bool pooled;  /* not malloc'd: in_use is cleared instead of free() */
     _Atomic bool in_use;
     struct drop_request *request;        /* NULL once it was given up (quarantine) */
     void (*done)(struct region *region); /* after a destroy or adopt job */
@@ -71,6 +76,7 @@ struct dropper {
     bool have_ring;
     unsigned n_objects;                /* that it ever got */
     struct drop_jobs jobs;             /* under the session's lock */
+    bool realtime;                     /* the same: it runs before all ordinary threads */
     struct drop_op ops[DROPPER_BATCH]; /* of the thread */
 };
 
@@ -83,6 +89,8 @@ int dropper_submit_destroy(struct session *session, struct region *region, void 
 /* Lets the dropper take the generations of an old state page over (copy of the descriptor); adopted() is called in its thread, region->adopt_error is set. */
 int dropper_submit_adopt(struct session *session, struct region *region, int old_state_fd,
                          void (*adopted)(struct region *region));
+/* Under the session's lock: before all ordinary threads, while somebody's life hangs on what it does; a client cannot ask for that. */
+void dropper_set_realtime(struct session *session, bool realtime);
 /* Gives up every waiting job: their requests see them as failed. What the stuck call still frees is not counted. */
 void dropper_give_up(struct session *session);
 

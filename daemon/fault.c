@@ -446,6 +446,8 @@ static void disarm_and_wake(struct fault *fault, enum uffd_outcome outcome, enum
         disarm_unasked(fault);
     else if (disarmed)
         disarmed = intercept_disarm(fault->session, fault->mapping, first, count);
+    if (disarmed && fault->kind == FAULT_FRESH)
+        intercept_expect_little(fault->session, fault->region, first, count);
     if (!disarmed && page_set_is_empty(&fault->pages))
         fill_page_alone(fault);
     intercept_wake(fault->session, fault->mapping, first, count);

@@ -83,6 +83,13 @@ static void forget_gone(struct region *region, uint32_t span) {
     s->fills++;
 }
 
+void intercept_expect_little(struct session *session, struct region *region, uint32_t first, uint32_t count) {
+    session_lock(session);
+    for (uint32_t span = first; span < first + count; span++)
+        region_expect(region, span, 1);
+    session_unlock(session);
+}
+
 static enum uffd_outcome disarm_run(struct session *session, struct mapping *mapping, uint32_t first, uint32_t count,
                                     bool wp) {
     uint64_t address, length, offset;
@@ -248,6 +255,7 @@ static void refresh_mapping(struct session *session, struct mapping *mapping, un
         if (pages < 0)
             continue;
         session_set_commit(session, mapping, span, span_pages(region, span) - (unsigned)pages);
+        region_expect(region, span, (unsigned)pages);
         refresh->back += before > mapping->committed ? before - mapping->committed : 0;
         if (mapping->span_commit[span] == 0)
             continue;

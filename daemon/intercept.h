@@ -52,5 +52,7 @@ uint64_t intercept_arm(struct session *session, struct region *region, uint32_t 
  * taken back. rearm: arms them, too, so that all of it is taken back, until wanted bytes are reached.
  */
 uint64_t intercept_refresh(struct session *session, unsigned max, bool rearm, uint64_t wanted);
+/* Scattered touches will not fill these spans, which the kernel fills: policy shall not take each for 2 MiB. */
+void intercept_expect_little(struct session *session, struct region *region, uint32_t first, uint32_t count);
 
 #endif

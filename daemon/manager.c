@@ -113,9 +113,7 @@ void manager_complete(struct manager *manager, struct completion *completion) {
 
 void manager_dispatch(struct manager *manager) {
     struct completion *completion;
-    uint64_t count;
 
-    (void)!read(manager->wake_fd, &count, sizeof(count));
     for (;;) {
         pthread_mutex_lock(&manager->completions_lock);
         completion = TAILQ_FIRST(&manager->completions);

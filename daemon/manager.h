@@ -57,7 +57,7 @@ void manager_deinit(struct manager *manager);
 void manager_init_lock(pthread_mutex_t *lock);
 /* From any thread: run completion->run in the loop. */
 void manager_complete(struct manager *manager, struct completion *completion);
-/* In the loop, when wake_fd is readable: runs what waits. */
+/* In the loop: runs what waits. Leaves wake_fd as it is: it may have been written for somebody else's sake. */
 void manager_dispatch(struct manager *manager);
 
 /* Links it. -ENOMEM: not linked. */

@@ -259,13 +259,13 @@ struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *
     }
     atomic_fetch_add(&plans->made, 1);
     drop_request_init(&slice->request, slice_done, plans);
+    slice->request.wanted = demand->bytes;
     atomic_store(&slice->finished, false);
     atomic_store(&slice->in_use, true);
     slice->domain = demand->domain;
     slice->domain->refs++; /* it may lose its last session meanwhile */
     slice->hand = demand->hand;
     slice->seen = demand->seen;
-    slice->reported = false;
     slice->decision = note_decision(plans, demand, victims, planned, tick);
     plans->next_job = 0; /* the same few over and over: the pool costs memory as far as it is used */
     for (size_t i = 0; i < victims; i++)
@@ -306,16 +306,23 @@ static void report_slice(struct plans *plans, struct plan_slice *slice) {
     }
 }
 
-void plan_settle(struct plans *plans) {
+unsigned plan_settle(struct plans *plans) {
+    unsigned under_way = 0;
+
     for (size_t i = 0; i < PLAN_SLICES; i++) {
         struct plan_slice *slice = &plans->slices[i];
 
-        if (!atomic_load(&slice->in_use) || !atomic_load(&slice->finished))
+        if (!atomic_load(&slice->in_use))
             continue;
+        if (!atomic_load(&slice->finished)) {
+            under_way++;
+            continue;
+        }
         report_slice(plans, slice);
         domain_unref(slice->domain);
         slice->domain = NULL;
         slice->hand = NULL;
         atomic_store(&slice->in_use, false);
     }
+    return under_way;
 }

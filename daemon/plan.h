@@ -47,7 +47,6 @@ struct plan_slice {
     uint64_t decision; /* its number */
     uint64_t seen;
     _Atomic uint64_t ended;
-    bool reported; /* its figures are in the account */
 };
 
 struct plans {
@@ -73,8 +72,8 @@ int plans_reserve(struct plans *plans, size_t regions);
 uint64_t plan_droppable(struct plans *plans, const struct domain *domain);
 /* Plans for a demand and hands the plan out. NULL: nothing to drop was found, unless plans->busy says that it is being dropped. */
 struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *demand, uint32_t tick);
-/* Enters what finished slices have freed where it belongs, and makes them free again. */
-void plan_settle(struct plans *plans);
+/* Enters what finished slices have freed where it belongs, and makes them free again. Returns how many are still under way. */
+unsigned plan_settle(struct plans *plans);
 /* Did a slice that is finished get something done? What turned out to be gone already is progress, too: the next plan does not name it. */
 bool plan_progressed(const struct plan_slice *slice);
 

@@ -163,7 +163,7 @@ static bool span_look(const struct plan *plan, const struct policy_region *regio
     ret->bytes = left * ret->weight;
     resident = atomic_load_explicit(&ret->span->resident, memory_order_relaxed);
     known = (uint64_t)(resident & (uint16_t)~POLICY_SPAN_KNOWN) << 12;
-    if (resident & POLICY_SPAN_KNOWN && known < ret->bytes) {
+    if (resident > 0 && known < ret->bytes) {
         if (known == 0)
             return false;
         ret->weight = (known + left - 1) / left;

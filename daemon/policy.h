@@ -38,7 +38,10 @@ struct policy_span {
     _Atomic uint32_t last_drop;  /* tick of the last drop for pressure; 0: none, or it was touched again since */
     _Atomic uint32_t coldest;    /* policy's own: no droppable chunk of it was used last before this tick */
     _Atomic uint16_t gone;       /* low 12 bits: its chunks with POLICY_CHUNK_GONE; high 4: level of protection */
-    /* POLICY_SPAN_KNOWN and the pages that are there, while only the pager can have brought any since; else 0 */
+    /*
+     * POLICY_SPAN_KNOWN and the pages that are there, while only the pager can have brought any since; else how many there were when
+     * it was last measured or can be expected; 0: nobody knows.
+     */
     _Atomic uint16_t resident;
 };
 

@@ -345,13 +345,14 @@ static bool turn_end(struct turn *turn) {
 static uint64_t pressure_turn(struct pressure *pressure) {
     struct turn turn = {.pressure = pressure, .next = PRESSURE_IDLE_NS};
     struct manager *manager = pressure->manager;
+    unsigned under_way;
     bool progress;
 
     pressure->now = kernel_now();
     pthread_mutex_lock(&manager->lock);
     turn.tick = manager_advance_clock(manager);
     watch_workers(manager);
-    plan_settle(&pressure->plans); /* what was finished after its turn */
+    under_way = plan_settle(&pressure->plans); /* what was finished after its turn */
     if (manager->n_regions > 0) {
         turn_sleep(&turn, budget_look(manager, pressure->now, &turn.excess));
         if (!turn_domains(&turn))
@@ -363,6 +364,8 @@ static uint64_t pressure_turn(struct pressure *pressure) {
     } else if (manager->n_sessions == 0 && LIST_EMPTY(&pressure->hands))
         turn.next = UINT64_MAX;
     turn_hands(&turn);
+    if (under_way > 0) /* they hold domains, and somebody's hand may wait for them */
+        turn_sleep(&turn, PRESSURE_BUSY_NS);
     pthread_mutex_unlock(&manager->lock);
     if (turn.n == 0)
         return turn.next;
@@ -371,7 +374,7 @@ static uint64_t pressure_turn(struct pressure *pressure) {
     pthread_mutex_lock(&manager->lock);
     progress = turn_end(&turn);
     pthread_mutex_unlock(&manager->lock);
-    return progress ? 0 : turn.next > UINT64_C(1000000) ? UINT64_C(1000000) : turn.next;
+    return progress ? 0 : turn.next > PRESSURE_BUSY_NS ? PRESSURE_BUSY_NS : turn.next;
 }
 
 /* ---- the thread ---- */

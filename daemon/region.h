@@ -161,6 +161,13 @@ static inline bool region_clear_gone(struct region *region, uint64_t chunk, bool
 static inline uint16_t region_known(const struct region *region, uint32_t span) {
     return atomic_load_explicit(&region->ticks[span].resident, memory_order_relaxed);
 }
+/* The same: about so many pages are there, as far as is not known better. */
+static inline void region_expect(struct region *region, uint32_t span, unsigned pages) {
+    _Atomic uint16_t *resident = &region->ticks[span].resident;
+
+    if (!(atomic_load_explicit(resident, memory_order_relaxed) & POLICY_SPAN_KNOWN))
+        atomic_store_explicit(resident, (uint16_t)(pages > 0 ? pages : 1), memory_order_relaxed);
+}
 static inline void region_set_known(struct region *region, uint32_t span, uint16_t known) {
     atomic_store_explicit(&region->ticks[span].resident, known, memory_order_relaxed);
 }

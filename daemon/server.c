@@ -402,9 +402,11 @@ static void ending_begin(struct server *server, struct session *session) {
 
 static void server_woken(uv_poll_t *poll, int status, int events) {
     struct server *server = poll->data;
+    uint64_t count;
 
     (void)status;
     (void)events;
+    (void)!read(server->manager->wake_fd, &count, sizeof(count)); /* before all that it can have been written for */
     manager_dispatch(server->manager);
     vet_tidy(&server->vets);
     sources_tidy(&server->sources);
