@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 #
 # Pressure on Debian's kernels, each check in a guest of its own: prints a table of kernel x check, and is 0 if all bars were kept. What
-# the checks printed, and the kernels' logs, are in OUT.
+# the checks printed, and the kernels' logs, are in OUT. docs/kernels.md has a table, and tells about the checks.
 #
 # A guest has two CPUs, no swap, no limit but its memory, and cgroup v2 with the memory controller; the bars of the machine's
 # memory are for 512 MiB.
@@ -21,9 +21,18 @@ CHECKS=(
     "machine 512M test-machine machine"
     "native 512M test-machine native"
     "hard 512M test-machine hard"
-    "cgroup-control 768M test-bars-pressure control"
-    "cgroup 768M test-bars-pressure hog"
     "memory.high 768M test-machine high"
+    "control 768M test-bars-pressure control"
+    "hog 768M test-bars-pressure hog"
+    "reading 768M test-bars-pressure reading"
+    "crowd 768M test-bars-pressure crowd"
+    "gate 768M test-bars-pressure gate"
+    "overreaction 768M test-bars-fairness overreaction"
+    "stall 768M test-bars-fairness stall"
+    "cold 768M test-bars-fairness cold"
+    "priority 768M test-bars-fairness priority"
+    "memory 2560M test-bars-cost memory"
+    "sampler 768M test-bars-cost sampler"
 )
 GUEST_TIMEOUT=580
 export VMRUN_PACKAGES="libuv1 liburing2 libcap2 libinih1 libjson-c5 check"
@@ -32,16 +41,18 @@ mkdir -p "$out"
 share=$(mktemp -d)
 trap 'rm -rf "$share"' EXIT
 
-# The guest's times are an emulated machine's.
+# The guest's times are an emulated machine's. The disk that is shared has no room for a test's files.
 cat >"$share/check.sh" <<'GUEST'
-export LD_LIBRARY_PATH=/mnt DROPPABLE_TEST_BINDIR=/mnt DROPPABLE_TEST_OWN_MACHINE=yes
+cp -r /mnt /var/tmp/check
+cd /var/tmp/check
+export LD_LIBRARY_PATH=$PWD DROPPABLE_TEST_BINDIR=$PWD DROPPABLE_TEST_OWN_MACHINE=yes
 export CK_TIMEOUT_MULTIPLIER=10 CK_RUN_CASE=$2
 exec "./$1"
 GUEST
 
 copy_programs() {
     local name found
-    for name in droppabled droppablectl test-machine test-bars-pressure libdroppable.so.0; do
+    for name in droppabled droppablectl libdroppable.so.0 $(printf '%s\n' "${CHECKS[@]}" | awk '{ print $3 }' | sort -u); do
         found=$(find "$build" -name "$name" ! -type d -print -quit)
         if [[ -z $found ]]; then
             echo "pressure.sh: there is no $name in $build" >&2
