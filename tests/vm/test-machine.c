@@ -47,7 +47,6 @@
 #define SHMEM_AT_REST (1 * MIB)
 #define RUNS 10
 #define HARD_RUNS 5
-#define ROW_SECONDS 240
 #define HOGS_MAX 4
 #define HOG_NAME "drp-hog"
 #define HOG_BITE (64 * MIB)
@@ -370,14 +369,6 @@ static void wait_for_one(const struct guest *guests, unsigned n) {
     ck_assert_msg(poll(ends, n, STEP_MS) > 0, "nobody was killed");
 }
 
-/* What the service says that it decided. */
-static void print_why(const struct service *service) {
-    static char out[65536];
-
-    service_ctl(service, out, sizeof(out), (const char *const[]){"why", NULL});
-    fputs(out, stdout);
-}
-
 struct row {
     const char *what;
     void (*hold)(int from, int to);
@@ -417,19 +408,16 @@ static bool run_machine(const struct row *row, unsigned run, const struct servic
     }
     printf(", %" PRIu64 " ms%s%s\n", ms, report.of_hog ? "" : ": NOT THE HOG WAS KILLED",
            before == DROPPABLE ? "" : ": DROPPED BEFORE THE RUN");
-    if (!good && service)
-        print_why(service);
+    if (!good && service) {
+        static char why[65536];
+
+        service_ctl(service, why, sizeof(why), (const char *const[]){"why", NULL});
+        fputs(why, stdout);
+    }
     fflush(stdout);
     close(log);
     guest_end(&holder, 0);
     return good;
-}
-
-static unsigned hard_runs(void) {
-    const char *text = getenv("DROPPABLE_BAR_RUNS");
-    unsigned runs = text ? (unsigned)strtoul(text, NULL, 10) : 0;
-
-    return runs > 0 ? runs : HARD_RUNS;
 }
 
 static unsigned run_row(const struct row *row, unsigned runs, const struct service *service) {
@@ -477,10 +465,11 @@ static const struct row hard_rows[] = {
 
 /* Not a bar: what becomes of it is printed. */
 START_TEST(hard_left_at_the_kill) {
+    const char *runs = getenv("DROPPABLE_BAR_RUNS");
     struct service service;
 
     service_start(&service, NULL);
-    (void)run_row(&hard_rows[_i], hard_runs(), &service);
+    (void)run_row(&hard_rows[_i], runs ? (unsigned)strtoul(runs, NULL, 10) : HARD_RUNS, &service);
     service_stop(&service);
 }
 END_TEST
@@ -561,7 +550,7 @@ END_TEST
 static void add_case(Suite *suite, const char *name, const TTest *test, int end) {
     TCase *tcase = tcase_create(name);
 
-    tcase_set_timeout(tcase, ROW_SECONDS);
+    tcase_set_timeout(tcase, 240);
     tcase_add_loop_test(tcase, test, 0, end);
     suite_add_tcase(suite, tcase);
 }
