@@ -15,9 +15,9 @@ enum demand_source {
     DEMAND_PSI_SOME = 3,  /* a PSI trigger: some tasks stall */
     DEMAND_PSI_FULL = 4,  /* a PSI trigger: all tasks stall */
     DEMAND_HIGH = 5,      /* v2 memory.events: memory.high was crossed */
-    DEMAND_MAX = 6,       /* v2 memory.events: memory.max was met, or an OOM kill happened */
+    DEMAND_MAX = 6,       /* v2 memory.events: memory.max was met, or an OOM kill happened; v1 pressure_level: critical */
     DEMAND_THRESHOLD = 7, /* v1: a usage threshold was crossed */
-    DEMAND_LEVEL = 8,     /* v1 memory.pressure_level: medium or critical */
+    DEMAND_LEVEL = 8,     /* v1 memory.pressure_level: medium */
     DEMAND_BUDGET = 9,    /* somebody is over the budget */
     DEMAND_HAND = 10,     /* somebody asked for it */
     DEMAND_SOURCE_MAX = 10,
