@@ -25,11 +25,10 @@
 /* Stalls: the windows of the kernel's triggers are 0.5 to 2 s long. */
 #define STALL_CALM_NS UINT64_C(10000000000)
 #define SHARE_FIRST 16 /* a 64th */
-#define SHARE_MOST 51  /* a twentieth */
+#define SHARE_MOST 51  /* a twentieth, of a stall in all */
 #define BACKOFF_MOST 4
 /* Without a deficit a stall is heard while the headroom is under so many reserves. */
 #define STALL_NEAR 2
-#define STALL_NEAR_FULL 4
 
 void controller_init(struct controller *controller, uint64_t fill_rate) {
     *controller = (struct controller){.limits = {.slice = SLICE, .margin = MARGIN, .fill_rate = fill_rate}};
@@ -112,9 +111,7 @@ static bool is_stalled(const struct controller *controller, const struct control
     uint64_t reserve = controller->limits.reserve;
     uint32_t some = DEMAND_EDGE(DEMAND_PSI_SOME) | DEMAND_EDGE(DEMAND_LEVEL) | DEMAND_EDGE(DEMAND_MAX);
 
-    if (view->edges & DEMAND_EDGE(DEMAND_PSI_FULL) && view->headroom / STALL_NEAR_FULL < reserve)
-        return true;
-    if (view->edges & some && view->headroom / STALL_NEAR < reserve)
+    if (view->edges & (some | DEMAND_EDGE(DEMAND_PSI_FULL)) && view->headroom / STALL_NEAR < reserve)
         return true;
     return view->edges & (some | DEMAND_EDGE(DEMAND_PSI_FULL) | DEMAND_EDGE(DEMAND_HIGH)) &&
            view->headroom_high < reserve;
@@ -126,6 +123,7 @@ static unsigned stall_share(struct controller *controller, const struct controll
     if (controller->last_stall == 0 || view->now - controller->last_stall > STALL_CALM_NS) {
         controller->stalls = 0;
         controller->backoff = 0;
+        controller->given = 0;
     } else if (view->refaults > controller->refaults)
         controller->backoff += controller->backoff < BACKOFF_MOST;
     else {
@@ -136,8 +134,12 @@ static unsigned stall_share(struct controller *controller, const struct controll
     controller->refaults = view->refaults;
     for (unsigned i = 0; i < controller->stalls && share < SHARE_MOST; i++)
         share *= 2;
-    share = share < SHARE_MOST ? share : SHARE_MOST;
-    return share >> controller->backoff ? share >> controller->backoff : 1;
+    share >>= controller->backoff;
+    share = share > 0 ? share : 1;
+    /* In all, until it is calm again: what a twentieth does not help, more will not. */
+    share = share < SHARE_MOST - controller->given ? share : SHARE_MOST - controller->given;
+    controller->given += share;
+    return share;
 }
 
 /* ---- the look ---- */

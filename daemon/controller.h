@@ -8,7 +8,7 @@
  * A deficit is what misses to the reserve. Dropped is a little more than that, so that one page less is no new demand; twice as much
  * with each look in a row that finds a deficit, up to a slice: somebody who takes memory at 2 GB/s takes 2 MiB while a drop is
  * handed over. Without a deficit only a stall makes it drop: a small share of what is droppable, twice as much with each one in a
- * row up to a twentieth, half as much whenever what was dropped is wanted again.
+ * row, a twentieth in all, half as much whenever what was dropped is wanted again.
  */
 
 #include "demand.h"
@@ -29,6 +29,7 @@ struct controller {
     uint64_t last_deficit; /* ns */
     unsigned stalls;       /* in a row */
     uint64_t last_stall;   /* ns */
+    unsigned given;        /* of CONTROLLER_SHARE_WHOLE, since it was calm */
     unsigned backoff;      /* the share is halved so many times */
     uint64_t refaults;     /* mistakes counted when the last share was dropped */
     bool took_back;        /* the last look at waiters left it at taking commitments back */

@@ -276,6 +276,20 @@ struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *
 
 /* ---- the account ---- */
 
+uint64_t plan_under_way(const struct plans *plans, const struct domain *domain, uint64_t now, uint64_t within) {
+    uint64_t bytes = 0;
+
+    for (size_t i = 0; i < PLAN_SLICES; i++) {
+        const struct plan_slice *slice = &plans->slices[i];
+        uint64_t freed = atomic_load(&slice->request.freed);
+
+        if (atomic_load(&slice->in_use) && !atomic_load(&slice->finished) && slice->domain == domain &&
+            now - slice->seen < within && freed < slice->request.wanted)
+            bytes += slice->request.wanted - freed;
+    }
+    return bytes;
+}
+
 bool plan_progressed(const struct plan_slice *slice) {
     return atomic_load(&slice->request.freed) > 0 || atomic_load(&slice->request.cleared) > 0;
 }

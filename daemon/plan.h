@@ -74,6 +74,8 @@ uint64_t plan_droppable(struct plans *plans, const struct domain *domain);
 struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *demand, uint32_t tick);
 /* Enters what finished slices have freed where it belongs, and makes them free again. Returns how many are still under way. */
 unsigned plan_settle(struct plans *plans);
+/* Bytes that slices handed out for the domain not longer ago than so many ns are still to free. */
+uint64_t plan_under_way(const struct plans *plans, const struct domain *domain, uint64_t now, uint64_t within);
 /* Did a slice that is finished get something done? What turned out to be gone already is progress, too: the next plan does not name it. */
 bool plan_progressed(const struct plan_slice *slice);
 

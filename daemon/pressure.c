@@ -29,6 +29,8 @@
 #define PRESSURE_SLICE_WAIT_NS UINT64_C(8000000)
 /* A thousand sessions take 20 us, and each that joins kicks. */
 #define PRESSURE_WATCH_NS UINT64_C(50000000)
+/* So long a slice is counted on. */
+#define PRESSURE_COMING_NS UINT64_C(30000000)
 #define PRESSURE_OVERDUE_NS UINT64_C(1000000000)
 #define PRESSURE_SLICES_AT_ONCE 16
 #define PRESSURE_HAND_BARREN 3
@@ -212,6 +214,14 @@ static void turn_domain(struct turn *turn, struct domain *domain) {
     if (answer.demand == 0) {
         domain->barren = 0;
         return;
+    }
+    /* What is being dropped already is not asked for twice: the next coldest would give for the coldest, who is busy giving. */
+    if (answer.urgency != URGENCY_LIFE) {
+        uint64_t coming = plan_under_way(&pressure->plans, domain, pressure->now, PRESSURE_COMING_NS);
+
+        answer.demand = answer.demand > coming ? answer.demand - coming : 0;
+        if (answer.demand == 0)
+            return;
     }
     demand.bytes = answer.demand;
     demand.total = answer.total;

@@ -22,7 +22,6 @@
 #include <unistd.h>
 
 #define SPAN_TAIL_PAGES UINT64_C(16)
-#define SEEK_RUNS 8
 
 /* Tables begin at a line of the cache. */
 static size_t round_line(size_t size) {
@@ -231,49 +230,15 @@ int region_resident(const struct region *region, uint32_t span, struct page_set 
     return n;
 }
 
-/*
- * By the runs of data in the object, if there are few; -EAGAIN if not. mincore(2) tells all at once, but takes a page for it, and in
- * need that was seen to end in reclaim until the OOM killer came.
- */
-static int look_by_seeking(const struct region *region, int fd, uint32_t span, struct page_set *ret) {
-    uint64_t base = region->object_offset + ((uint64_t)span << SPAN_SHIFT);
-    off_t at = (off_t)base, end = (off_t)(base + region_span_bytes(region, span));
-    unsigned pages = 0;
-
-    *ret = (struct page_set){0};
-    for (unsigned runs = 0; at < end; runs++) {
-        off_t start = lseek(fd, at, SEEK_DATA), stop;
-        unsigned first, count;
-
-        if (start < 0 && errno != ENXIO)
-            return -errno;
-        if (start < 0 || start >= end) /* holes up to the end */
-            break;
-        if (runs == SEEK_RUNS)
-            return -EAGAIN;
-        stop = lseek(fd, start, SEEK_HOLE);
-        if (stop < 0)
-            return -errno;
-        at = stop < end ? stop : end;
-        first = (unsigned)((start - (off_t)base) >> PAGE_SHIFT);
-        count = (unsigned)((at - (off_t)base + (1 << PAGE_SHIFT) - 1) >> PAGE_SHIFT) - first;
-        page_set_add_range(ret, first, count);
-        pages += count;
-    }
-    return (int)pages;
-}
-
 int region_look(const struct region *region, int fd, uint32_t span, struct page_set *ret) {
     uint64_t bytes = region_span_bytes(region, span);
     int64_t pages = -1;
 
     if (region->cachestat)
         pages = kernel_cached_pages(fd, region->object_offset + ((uint64_t)span << SPAN_SHIFT), bytes);
-    if (pages != 0 && pages != (int64_t)(bytes >> PAGE_SHIFT)) {
-        int found = look_by_seeking(region, fd, span, ret);
-
-        return found >= 0 ? found : region_resident(region, span, ret);
-    }
+    /* Not by SEEK_HOLE, which walks to the end of the object where that is dense: 6 ms for 1 GiB, where mincore(2) takes 5 us. */
+    if (pages != 0 && pages != (int64_t)(bytes >> PAGE_SHIFT))
+        return region_resident(region, span, ret);
     *ret = (struct page_set){0};
     page_set_add_range(ret, 0, (unsigned)pages);
     return (int)pages;
