@@ -10,12 +10,12 @@
 #include <stdint.h>
 
 enum demand_source {
-    DEMAND_SAMPLER = 1,   /* a look found the headroom under the reserve */
-    DEMAND_GATE = 2,      /* fills wait for room */
-    DEMAND_PSI_SOME = 3,  /* a PSI trigger: some tasks stall */
-    DEMAND_PSI_FULL = 4,  /* a PSI trigger: all tasks stall */
-    DEMAND_HIGH = 5,      /* v2 memory.events: memory.high was crossed */
-    DEMAND_MAX = 6,       /* v2 memory.events: memory.max was met, or an OOM kill happened; v1 pressure_level: critical */
+    DEMAND_SAMPLER = 1,  /* a look found the headroom under the reserve */
+    DEMAND_GATE = 2,     /* fills wait for room */
+    DEMAND_PSI_SOME = 3, /* a PSI trigger: some tasks stall */
+    DEMAND_PSI_FULL = 4, /* a PSI trigger: all tasks stall */
+    DEMAND_HIGH = 5,     /* v2 memory.events: memory.high was crossed */
+    DEMAND_MAX = 6, /* v2 memory.events: memory.max was met, or an OOM kill happened; v1 pressure_level: critical */
     DEMAND_THRESHOLD = 7, /* v1: a usage threshold was crossed */
     DEMAND_LEVEL = 8,     /* v1 memory.pressure_level: medium */
     DEMAND_BUDGET = 9,    /* somebody is over the budget */
