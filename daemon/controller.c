@@ -109,12 +109,11 @@ static bool relies_on_taking_back(struct controller *controller, int64_t commitm
 /* Does somebody stall, where memory is short? */
 static bool is_stalled(const struct controller *controller, const struct controller_view *view) {
     uint64_t reserve = controller->limits.reserve;
-    uint32_t some = DEMAND_EDGE(DEMAND_PSI_SOME) | DEMAND_EDGE(DEMAND_LEVEL) | DEMAND_EDGE(DEMAND_MAX);
+    uint32_t stalls = DEMAND_EDGE(DEMAND_PSI_SOME) | DEMAND_EDGE(DEMAND_PSI_FULL) | DEMAND_EDGE(DEMAND_LEVEL) |
+                      DEMAND_EDGE(DEMAND_MAX);
 
-    if (view->edges & (some | DEMAND_EDGE(DEMAND_PSI_FULL)) && view->headroom / STALL_NEAR < reserve)
-        return true;
-    return view->edges & (some | DEMAND_EDGE(DEMAND_PSI_FULL) | DEMAND_EDGE(DEMAND_HIGH)) &&
-           view->headroom_high < reserve;
+    return (view->edges & stalls && view->headroom / STALL_NEAR < reserve) ||
+           (view->edges & (stalls | DEMAND_EDGE(DEMAND_HIGH)) && view->headroom_high < reserve);
 }
 
 static unsigned stall_share(struct controller *controller, const struct controller_view *view) {

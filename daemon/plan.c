@@ -132,13 +132,11 @@ static size_t describe(struct plans *plans, const struct plan_demand *demand) {
 
 uint64_t plan_droppable(struct plans *plans, const struct domain *domain) {
     struct session *session;
-    struct region *region;
     uint64_t bytes = 0;
 
     LIST_FOREACH (session, &plans->manager->sessions, link)
         if (session_is_in(session, domain))
-            LIST_FOREACH (region, &session->regions, link)
-                bytes += region_resident_bytes(region);
+            bytes += session_resident_bytes(session);
     return bytes;
 }
 

@@ -3,6 +3,7 @@
 
 #include "fixture.h"
 #include "service.h"
+#include "tree.h"
 
 #include <check.h>
 #include <droppable/droppable.h>
@@ -30,23 +31,11 @@ static bool find_line(const char **at, const char *wanted) {
     return false;
 }
 
-static char *read_trace(void) {
-    static char text[1 << 20];
-    FILE *file = fopen(path, "re");
-    size_t n;
-
-    ck_assert_ptr_nonnull(file);
-    n = fread(text, 1, sizeof(text) - 1, file);
-    text[n] = '\0';
-    fclose(file);
-    return text;
-}
-
 static void expect_line(const char **at, char letter, uint64_t region, const char *rest) {
     char wanted[128];
 
     snprintf(wanted, sizeof(wanted), "%c %" PRIu64 "%s", letter, region, rest);
-    ck_assert_msg(find_line(at, wanted), "no line '%s' in\n%s", wanted, read_trace());
+    ck_assert_msg(find_line(at, wanted), "no line '%s' in\n%s", wanted, tree_text(path));
 }
 
 /* Pins are sampled: the line comes within a tick or two. */
@@ -57,12 +46,12 @@ static void wait_for_line(char letter, uint64_t region, const char *rest) {
 
     snprintf(wanted, sizeof(wanted), "%c %" PRIu64 "%s", letter, region, rest);
     while (!found && now_ms() < deadline) {
-        const char *at = read_trace();
+        const char *at = tree_text(path);
 
         found = find_line(&at, wanted);
         nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
     }
-    ck_assert_msg(found, "no line '%s' in\n%s", wanted, read_trace());
+    ck_assert_msg(found, "no line '%s' in\n%s", wanted, tree_text(path));
 }
 
 START_TEST(everything_is_in_it) {
@@ -82,10 +71,10 @@ START_TEST(everything_is_in_it) {
     ck_assert_int_eq(drp_region_new(&region, d, SIZE, &options), 0);
     p = drp_region_address(region);
     memset(p, 1, SIZE);
-    at = read_trace();
+    at = tree_text(path);
     id = 0;
     for (uint64_t deadline = now_ms() + WAIT_MS; id == 0 && now_ms() < deadline;) {
-        at = read_trace();
+        at = tree_text(path);
         if (find_line(&at, "R "))
             id = strtoull(at, NULL, 10);
     }
@@ -101,7 +90,7 @@ START_TEST(everything_is_in_it) {
     d = drp_free(d);
     service_stop(&recorded);
 
-    at = read_trace();
+    at = tree_text(path);
     ck_assert(find_line(&at, "droppable-trace 1\n"));
     ck_assert(find_line(&at, "D "));
     expect_line(&at, 'R', id, " ");

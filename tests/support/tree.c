@@ -37,3 +37,15 @@ void tree_remove(const char *base, const char *name) {
     snprintf(command, sizeof(command), "rm -rf '%s/%s'", base, name);
     ck_assert_int_eq(system(command), 0);
 }
+
+char *tree_text(const char *path) {
+    static char text[1 << 20];
+    FILE *file = fopen(path, "re");
+    size_t n;
+
+    ck_assert_ptr_nonnull(file);
+    n = fread(text, 1, sizeof(text) - 1, file);
+    text[n] = '\0';
+    fclose(file);
+    return text;
+}

@@ -11,4 +11,7 @@ void tree_write(const char *base, const char *name, const char *text);
 /* Removes <base>/<name> and what is below it. "": all of it. */
 void tree_remove(const char *base, const char *name);
 
+/* The text of any file, up to a MiB of it, valid until the next call. */
+char *tree_text(const char *path);
+
 #endif

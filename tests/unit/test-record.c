@@ -6,6 +6,7 @@
  */
 
 #include "record.h"
+#include "tree.h"
 
 #include <check.h>
 #include <errno.h>
@@ -32,18 +33,6 @@ static void setup(void) {
 static void teardown(void) {
     unlink(path);
     ck_assert_int_eq(rmdir(folder), 0);
-}
-
-static char *read_trace(void) {
-    static char text[1 << 20];
-    FILE *file = fopen(path, "re");
-    size_t n;
-
-    ck_assert_ptr_nonnull(file);
-    n = fread(text, 1, sizeof(text) - 1, file);
-    text[n] = '\0';
-    fclose(file);
-    return text;
 }
 
 static void expect_refused(int error, const char *what) {
@@ -102,7 +91,7 @@ START_TEST(test_lines) {
     record_end(5);
     ck_assert_int_eq(record_stop(), 0);
     record_end(6);
-    text = read_trace();
+    text = tree_text(path);
     ck_assert_msg(strncmp(text, "droppable-trace 1\n", 18) == 0, "%s", text);
     text = strchr(text + 18, '\n') + 1; /* behind B */
     if (*text == 't')                   /* a slow machine */
