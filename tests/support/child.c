@@ -9,15 +9,54 @@
 #include "service.h"
 
 #include <check.h>
+#include <dirent.h>
 #include <grp.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
 #define NOBODY 65534
+#define QUIET_WAIT_MS 1000
+
+static bool thread_runs(const char *tid) {
+    char path[64], line[256], *end;
+    bool runs = false;
+    FILE *f;
+
+    snprintf(path, sizeof(path), "/proc/self/task/%.16s/stat", tid);
+    f = fopen(path, "re");
+    if (!f)
+        return false;
+    if (fgets(line, sizeof(line), f) && (end = strrchr(line, ')')))
+        runs = end[1] == ' ' && end[2] == 'R';
+    fclose(f);
+    return runs;
+}
+
+static bool other_threads_run(void) {
+    DIR *tasks = opendir("/proc/self/task");
+    bool run = false;
+
+    ck_assert_ptr_nonnull(tasks);
+    for (struct dirent *task; !run && (task = readdir(tasks));)
+        run = task->d_name[0] != '.' && atol(task->d_name) != syscall(SYS_gettid) && thread_runs(task->d_name);
+    closedir(tasks);
+    return run;
+}
+
+/*
+ * A sanitizer's allocator has locks that fork(2) does not know: the library's thread, starting, left one locked in the child, which then
+ * waited for ever. A thread that holds one runs, or is ready to.
+ */
+static void let_threads_sleep(void) {
+    for (uint64_t deadline = now_ms() + QUIET_WAIT_MS; other_threads_run() && now_ms() < deadline;)
+        sched_yield();
+}
 
 void child_start(struct child *child, void (*run)(int socket, void *data), void *data) {
     pid_t parent = getpid();
@@ -25,6 +64,8 @@ void child_start(struct child *child, void (*run)(int socket, void *data), void 
 
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
     fflush(NULL);
+    if (under_sanitizer())
+        let_threads_sleep();
     child->pid = fork();
     ck_assert_int_ge(child->pid, 0);
     if (child->pid == 0) {
