@@ -40,6 +40,8 @@ struct domain {
     struct controller controller;
     unsigned barren;     /* plans in a row that got nothing done */
     uint64_t not_before; /* ns: no look until then */
+    uint64_t due;        /* ns: the next look, if nothing asks for an earlier one */
+    uint64_t interval;   /* ns, between the last look and due */
 
     struct limits budget;    /* what was set for its path, as of limits_version; of budget.c */
     unsigned limits_version; /* 0: never looked */
