@@ -19,6 +19,7 @@
 #include "reaction.h"
 #include "steady.h"
 #include "touch.h"
+#include "watch.h"
 
 #include <string.h>
 
@@ -355,6 +356,10 @@ const struct row rows[] = {
     IDLE(1000, false),
     {
         .name = "reaction/512m", .unit = "ms", .quick = true, ALONE, .run = reaction_time, .tolerance = UNWATCHED,
+    },
+    {
+        .name = "watch/256m", .unit = "us/s", .quick = true, .rounds_most = MANY_ROUNDS, ALONE,
+        .goals = {VALUE_AT_MOST(LIBRARY, MEDIAN, 20000)}, .run = watch_near, .tolerance = UNWATCHED,
     },
     FLOOR("fill/1", "us/page", ZERO, PAGE, false),
     FLOOR("fill/16", "us/page", ZERO, 16 * PAGE, false),
