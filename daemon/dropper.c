@@ -13,6 +13,7 @@
 #include "drop-batch.h"
 #include "punch.h"
 #include "session.h"
+#include "sparse-table.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -46,11 +47,29 @@ void drop_request_seal(struct drop_request *request) {
 
 /* ---- jobs ---- */
 
-static void job_free(struct drop_job *job) {
-    if (job->pooled)
-        atomic_store(&job->in_use, false);
-    else
+/* NULL: all are in use, which no plan comes to. The last to be freed is the first to be taken: the pool costs memory as far as it is used. */
+static struct drop_job *pool_take(struct session *session) {
+    struct dropper *dropper = &session->dropper;
+    struct drop_job *job;
+
+    session_lock(session);
+    job = TAILQ_FIRST(&dropper->pool_free);
+    if (job)
+        TAILQ_REMOVE(&dropper->pool_free, job, link);
+    else if (dropper->pool && dropper->n_pool < DROPPER_POOL)
+        job = &dropper->pool[dropper->n_pool++];
+    session_unlock(session);
+    return job;
+}
+
+static void job_free(struct session *session, struct drop_job *job) {
+    if (!job->pooled) {
         free(job);
+        return;
+    }
+    session_lock(session);
+    TAILQ_INSERT_HEAD(&session->dropper.pool_free, job, link);
+    session_unlock(session);
 }
 
 /* Under the session's lock: the dropper must have the object before it gets a job for it. */
@@ -91,13 +110,13 @@ static int dropper_enqueue(struct session *session, struct drop_job *job) {
     if (r >= 0)
         worker_kick(&session->dropper.worker);
     else
-        job_free(job);
+        job_free(session, job);
     return r;
 }
 
 int dropper_submit(struct session *session, struct region *region, uint64_t first, uint64_t end, uint64_t limit,
-                   enum demand_urgency urgency, struct drop_request *request, struct drop_job *pooled) {
-    struct drop_job *job = pooled ? pooled : malloc(sizeof(*job));
+                   enum demand_urgency urgency, struct drop_request *request, bool pressure) {
+    struct drop_job *job = pressure ? pool_take(session) : malloc(sizeof(*job));
 
     if (!job)
         return -ENOMEM;
@@ -108,8 +127,7 @@ int dropper_submit(struct session *session, struct region *region, uint64_t firs
     job->limit = limit;
     job->urgency = urgency;
     job->request = request;
-    job->pooled = pooled != NULL;
-    atomic_store(&job->in_use, true);
+    job->pooled = pressure;
     return dropper_enqueue(session, job);
 }
 
@@ -269,7 +287,7 @@ static void job_finish(struct session *session, struct drop_job *job) {
     }
     if (job->adopt)
         job_adopt(session, job);
-    job_free(job);
+    job_free(session, job);
     drop_request_finish(request);
 }
 
@@ -386,6 +404,15 @@ static void dropper_main(struct worker *worker) {
 int dropper_start(struct session *session, int wake_fd) {
     int keep[1] = {session->pager.worker.handle};
 
+    if (!session->dropper.pool)
+        session->dropper.pool = sparse_table_new(DROPPER_POOL * sizeof(*session->dropper.pool));
+    if (!session->dropper.pool)
+        return -ENOMEM;
     return worker_start(&session->dropper.worker, dropper_main, wake_fd, keep, session->pager.worker.started ? 1 : 0,
                         "drp-dropper");
+}
+
+void dropper_deinit(struct dropper *dropper) {
+    sparse_table_free(dropper->pool, DROPPER_POOL * sizeof(*dropper->pool));
+    dropper->pool = NULL;
 }

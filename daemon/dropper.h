@@ -42,16 +42,17 @@ struct drop_job {
     uint64_t end;
     uint64_t limit; /* bytes still wanted; UINT64_MAX: all */
     enum demand_urgency urgency;
-    bool destroy; /* unmap the object and let go of its descriptor instead */
-    bool adopt;   /* take generations over from region->old_state_fd instead */
-    bool pooled;  /* not malloc'd: in_use is cleared instead of free() */
-    _Atomic bool in_use;
+    bool destroy;                        /* unmap the object and let go of its descriptor instead */
+    bool adopt;                          /* take generations over from region->old_state_fd instead */
+    bool pooled;                         /* for pressure: of the pool, not malloc'd */
     struct drop_request *request;        /* NULL once it was given up (quarantine) */
     void (*done)(struct region *region); /* after a destroy or adopt job */
 };
 TAILQ_HEAD(drop_jobs, drop_job);
 
 #define DROPPER_BATCH PAGER_ARM_MAX
+/* Jobs for pressure that a session can have: a plan's victims. It is asked again when they are done. */
+#define DROPPER_POOL 1024
 
 /* One span of a job, from claim to settle. */
 struct drop_op {
@@ -76,14 +77,19 @@ struct dropper {
     bool have_ring;
     unsigned n_objects;                /* that it ever got */
     struct drop_jobs jobs;             /* under the session's lock */
+    struct drop_job *pool;             /* the session's own: who is stuck with his jobs leaves the others theirs */
+    size_t n_pool;                     /* of it, that were ever used; under the session's lock */
+    struct drop_jobs pool_free;        /* of these; the same */
     bool realtime;                     /* the same: it runs before all ordinary threads */
     struct drop_op ops[DROPPER_BATCH]; /* of the thread */
 };
 
 int dropper_start(struct session *session, int wake_fd);
-/* A drop of chunks [first, end) of a region. -ESHUTDOWN: the session ends; -EAGAIN; -ENOMEM. pooled: NULL, or a job to use. */
+/* After its end. */
+void dropper_deinit(struct dropper *dropper);
+/* A drop of chunks [first, end) of a region. -ESHUTDOWN: the session ends; -EAGAIN; -ENOMEM. pressure: allocates nothing. */
 int dropper_submit(struct session *session, struct region *region, uint64_t first, uint64_t end, uint64_t limit,
-                   enum demand_urgency urgency, struct drop_request *request, struct drop_job *pooled);
+                   enum demand_urgency urgency, struct drop_request *request, bool pressure);
 /* Lets the dropper take the region's object down; destroyed() is called in its thread. */
 int dropper_submit_destroy(struct session *session, struct region *region, void (*destroyed)(struct region *region));
 /* Lets the dropper take the generations of an old state page over (copy of the descriptor); adopted() is called in its thread, region->adopt_error is set. */

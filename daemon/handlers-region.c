@@ -259,7 +259,7 @@ static void finish_old_drops(struct operation *operation) {
 
     for (unsigned i = 0; i < region->n_unfinished; i++)
         dropper_submit(operation->session, region, region->unfinished[i].first,
-                       region->unfinished[i].first + region->unfinished[i].count, UINT64_MAX, URGENCY_NONE, NULL, NULL);
+                       region->unfinished[i].first + region->unfinished[i].count, UINT64_MAX, URGENCY_NONE, NULL, false);
     region->n_unfinished = 0;
 }
 

@@ -159,7 +159,7 @@ static void submit_drop(struct operation *operation, struct region *region, uint
     if (region->dead)
         return;
     if (atomic_load(&session->quarantined) || session_need_dropper(session) < 0 ||
-        dropper_submit(session, region, first, end, UINT64_MAX, URGENCY_NONE, &operation->request, NULL) < 0)
+        dropper_submit(session, region, first, end, UINT64_MAX, URGENCY_NONE, &operation->request, false) < 0)
         counter_add(&operation->request.failed, region_resident_bytes(region));
 }
 

@@ -4,9 +4,11 @@
  *
  * A session that is still busy with an earlier slice is not asked again until that is done: what it frees then is not yet in any headroom,
  * and would be asked for twice. A slice's figures go to its decision (and to the hand that asked) when its last job is finished, which
- * may be long after the thread has stopped to wait for it: slices and jobs are pooled, nothing is allocated in need.
+ * may be long after the thread has stopped to wait for it: slices and jobs are there before, nothing is allocated in need. There are enough
+ * of both for all sessions to be stuck at once: else two clients that hold up their droppers would keep everybody from being asked.
  *
- * Always: jobs and slices that are in use are touched by the droppers; everything else here by the pressure thread under the manager's lock.
+ * Always: the requests of slices that are handed out are touched by the droppers; everything else here by the pressure thread under the
+ * manager's lock.
  */
 
 #include "plan.h"
@@ -31,6 +33,17 @@
 
 void plans_init(struct plans *plans, struct manager *manager) {
     plans->manager = manager;
+    LIST_INIT(&plans->slices);
+    LIST_INIT(&plans->spare);
+}
+
+static void free_slices(struct plan_slices *slices) {
+    struct plan_slice *slice;
+
+    while ((slice = LIST_FIRST(slices))) {
+        LIST_REMOVE(slice, link);
+        free(slice);
+    }
 }
 
 void plans_deinit(struct plans *plans) {
@@ -38,6 +51,21 @@ void plans_deinit(struct plans *plans) {
     free(plans->region_of);
     plans->regions = NULL;
     plans->region_of = NULL;
+    free_slices(&plans->slices);
+    free_slices(&plans->spare);
+}
+
+/* One for each session, and those of a turn. */
+static int reserve_slices(struct plans *plans, size_t slices) {
+    while (plans->n_slices < slices) {
+        struct plan_slice *slice = calloc(1, sizeof(*slice));
+
+        if (!slice)
+            return -ENOMEM;
+        LIST_INSERT_HEAD(&plans->spare, slice, link);
+        plans->n_slices++;
+    }
+    return 0;
 }
 
 int plans_reserve(struct plans *plans, size_t regions) {
@@ -45,6 +73,8 @@ int plans_reserve(struct plans *plans, size_t regions) {
     struct policy_region *described;
     struct region **of;
 
+    if (reserve_slices(plans, plans->manager->n_sessions + PLAN_SLICES_AT_ONCE) < 0)
+        return -ENOMEM;
     if (regions <= plans->regions_max)
         return 0;
     while (max < regions)
@@ -142,30 +172,12 @@ uint64_t plan_droppable(struct plans *plans, const struct domain *domain) {
 
 /* ---- handing out ---- */
 
-static struct drop_job *free_job(struct plans *plans) {
-    while (plans->next_job < PLAN_JOBS) {
-        struct drop_job *job = &plans->jobs[plans->next_job++];
-
-        if (!atomic_load(&job->in_use))
-            return job;
-    }
-    return NULL;
-}
-
-static struct plan_slice *free_slice(struct plans *plans) {
-    for (size_t i = 0; i < PLAN_SLICES; i++)
-        if (!atomic_load(&plans->slices[i].in_use))
-            return &plans->slices[i];
-    return NULL;
-}
-
-static void submit_victim(struct plans *plans, const struct policy_victim *victim, struct drop_request *request,
+static void submit_victim(const struct plans *plans, const struct policy_victim *victim, struct drop_request *request,
                           enum demand_urgency urgency, uint32_t tick) {
     struct region *region = plans->region_of[victim->region];
     uint64_t first = victim->first_chunk, end = victim->first_chunk + victim->chunk_count;
-    struct drop_job *job = free_job(plans);
 
-    if (!job || session_need_dropper(region->session) < 0)
+    if (session_need_dropper(region->session) < 0)
         return;
     if (victim->limit != UINT64_MAX) {
         uint64_t cursor = atomic_load(&region->cursor);
@@ -174,7 +186,7 @@ static void submit_victim(struct plans *plans, const struct policy_victim *victi
         atomic_store(&region->last_scan, tick);
         region->sweep = false;
     }
-    dropper_submit(region->session, region, first, end, victim->limit, urgency, request, job);
+    dropper_submit(region->session, region, first, end, victim->limit, urgency, request, true);
 }
 
 /* In the thread that finished last. */
@@ -242,7 +254,7 @@ static uint64_t note_decision(struct plans *plans, const struct plan_demand *dem
 
 struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *demand, uint32_t tick) {
     size_t n = describe(plans, demand), victims;
-    struct plan_slice *slice = free_slice(plans);
+    struct plan_slice *slice = LIST_FIRST(&plans->spare);
     uint64_t planned = 0;
 
     if (!slice) {
@@ -259,13 +271,13 @@ struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *
     drop_request_init(&slice->request, slice_done, plans);
     slice->request.wanted = demand->bytes;
     atomic_store(&slice->finished, false);
-    atomic_store(&slice->in_use, true);
+    LIST_REMOVE(slice, link);
+    LIST_INSERT_HEAD(&plans->slices, slice, link);
     slice->domain = demand->domain;
     slice->domain->refs++; /* it may lose its last session meanwhile */
     slice->hand = demand->hand;
     slice->seen = demand->seen;
     slice->decision = note_decision(plans, demand, victims, planned, tick);
-    plans->next_job = 0; /* the same few over and over: the pool costs memory as far as it is used */
     for (size_t i = 0; i < victims; i++)
         submit_victim(plans, &plans->victims[i], &slice->request, demand->urgency, tick);
     drop_request_seal(&slice->request);
@@ -275,14 +287,14 @@ struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *
 /* ---- the account ---- */
 
 uint64_t plan_under_way(const struct plans *plans, const struct domain *domain, uint64_t now, uint64_t within) {
+    const struct plan_slice *slice;
     uint64_t bytes = 0;
 
-    for (size_t i = 0; i < PLAN_SLICES; i++) {
-        const struct plan_slice *slice = &plans->slices[i];
+    LIST_FOREACH (slice, &plans->slices, link) {
         uint64_t freed = atomic_load(&slice->request.freed);
 
-        if (atomic_load(&slice->in_use) && !atomic_load(&slice->finished) && slice->domain == domain &&
-            now - slice->seen < within && freed < slice->request.wanted)
+        if (!atomic_load(&slice->finished) && slice->domain == domain && now - slice->seen < within &&
+            freed < slice->request.wanted)
             bytes += slice->request.wanted - freed;
     }
     return bytes;
@@ -319,13 +331,11 @@ static void report_slice(struct plans *plans, struct plan_slice *slice) {
 }
 
 unsigned plan_settle(struct plans *plans) {
+    struct plan_slice *slice, *next;
     unsigned under_way = 0;
 
-    for (size_t i = 0; i < PLAN_SLICES; i++) {
-        struct plan_slice *slice = &plans->slices[i];
-
-        if (!atomic_load(&slice->in_use))
-            continue;
+    for (slice = LIST_FIRST(&plans->slices); slice; slice = next) {
+        next = LIST_NEXT(slice, link);
         if (!atomic_load(&slice->finished)) {
             under_way++;
             continue;
@@ -334,7 +344,8 @@ unsigned plan_settle(struct plans *plans) {
         domain_unref(slice->domain);
         slice->domain = NULL;
         slice->hand = NULL;
-        atomic_store(&slice->in_use, false);
+        LIST_REMOVE(slice, link);
+        LIST_INSERT_HEAD(&plans->spare, slice, link);
     }
     return under_way;
 }

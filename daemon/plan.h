@@ -15,15 +15,16 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
 struct budget_excess;
 struct domain;
 struct manager;
 struct pressure_hand;
 
-#define PLAN_VICTIMS 1024
-#define PLAN_JOBS 2048
-#define PLAN_SLICES 64
+#define PLAN_VICTIMS DROPPER_POOL
+/* Handed out in one turn of the pressure thread. */
+#define PLAN_SLICES_AT_ONCE 16
 
 /* What is to be freed, for whom, and from whom. */
 struct plan_demand {
@@ -39,8 +40,8 @@ struct plan_demand {
 
 /* One plan, handed out. Stands until every job of it is finished or given up, also when the thread has gone on. */
 struct plan_slice {
+    LIST_ENTRY(plan_slice) link;
     struct drop_request request;
-    _Atomic bool in_use;
     _Atomic bool finished;
     struct domain *domain; /* a reference */
     struct pressure_hand *hand;
@@ -48,6 +49,7 @@ struct plan_slice {
     uint64_t seen;
     _Atomic uint64_t ended;
 };
+LIST_HEAD(plan_slices, plan_slice);
 
 struct plans {
     struct manager *manager;
@@ -58,14 +60,13 @@ struct plans {
     size_t regions_max;
     bool busy; /* the last plan left somebody out who is busy with an earlier slice */
     struct policy_victim victims[PLAN_VICTIMS];
-    struct drop_job jobs[PLAN_JOBS];
-    size_t next_job;
-    struct plan_slice slices[PLAN_SLICES];
+    struct plan_slices slices, spare; /* handed out; to be */
+    size_t n_slices;                  /* of both: of a slice that lasts some session is busy with that one alone */
 };
 
 void plans_init(struct plans *plans, struct manager *manager);
 void plans_deinit(struct plans *plans);
-/* Makes room for so many regions. Called by the loop, under the manager's lock, before one is added. */
+/* Makes room for so many regions, and for slices of all sessions. Called by the loop, under the manager's lock, before one is added. */
 int plans_reserve(struct plans *plans, size_t regions);
 
 /* Resident bytes of what could be dropped in a domain. */

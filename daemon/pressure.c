@@ -32,7 +32,6 @@
 /* So long a slice is counted on. */
 #define PRESSURE_COMING_NS UINT64_C(30000000)
 #define PRESSURE_OVERDUE_NS UINT64_C(1000000000)
-#define PRESSURE_SLICES_AT_ONCE 16
 #define PRESSURE_HAND_BARREN 3
 /* Until somebody who is busy with a slice is asked again. */
 #define PRESSURE_BUSY_NS UINT64_C(1000000)
@@ -160,8 +159,8 @@ struct turn {
     uint64_t next; /* ns until the next turn */
     struct budget_excess excess;
     size_t n; /* slices handed out */
-    struct plan_slice *slices[PRESSURE_SLICES_AT_ONCE];
-    struct domain *of[PRESSURE_SLICES_AT_ONCE]; /* whose need it was; NULL: somebody's hand, or a budget */
+    struct plan_slice *slices[PLAN_SLICES_AT_ONCE];
+    struct domain *of[PLAN_SLICES_AT_ONCE]; /* whose need it was; NULL: somebody's hand, or a budget */
 };
 
 static void turn_sleep(struct turn *turn, uint64_t ns) {
@@ -264,7 +263,7 @@ static bool turn_domains(struct turn *turn) {
     LIST_FOREACH (domain, &pressure->manager->domains.list, link) {
         if (position++ < pressure->first)
             continue;
-        if (turn->n == PRESSURE_SLICES_AT_ONCE) { /* the rest has its turn right after these */
+        if (turn->n == PLAN_SLICES_AT_ONCE) { /* the rest has its turn right after these */
             pressure->first = position - 1;
             return false;
         }
@@ -290,7 +289,7 @@ static void turn_budget(struct turn *turn) {
     };
     struct plan_slice *slice;
 
-    if (turn->excess.bytes == 0 || turn->n == PRESSURE_SLICES_AT_ONCE)
+    if (turn->excess.bytes == 0 || turn->n == PLAN_SLICES_AT_ONCE)
         return;
     if (demand.bytes > demand.domain->controller.limits.slice)
         demand.bytes = demand.domain->controller.limits.slice;
@@ -303,7 +302,7 @@ static void turn_budget(struct turn *turn) {
 static void turn_hands(struct turn *turn) {
     struct pressure_hand *hand, *next;
 
-    for (hand = LIST_FIRST(&turn->pressure->hands); hand && turn->n < PRESSURE_SLICES_AT_ONCE; hand = next) {
+    for (hand = LIST_FIRST(&turn->pressure->hands); hand && turn->n < PLAN_SLICES_AT_ONCE; hand = next) {
         struct plan_demand demand = {
             .domain = hand->domain,
             .source = DEMAND_HAND,

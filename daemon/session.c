@@ -48,6 +48,7 @@ int session_new(struct session **ret, struct manager *manager, uint64_t id, pid_
     LIST_INIT(&session->regions);
     TAILQ_INIT(&session->pager.commands);
     TAILQ_INIT(&session->dropper.jobs);
+    TAILQ_INIT(&session->dropper.pool_free);
     manager_init_lock(&session->lock);
     *ret = session;
     return 0;
@@ -68,6 +69,7 @@ struct session *session_free(struct session *session) {
         region_release_object(region); /* only where no dropper could be started */
         region_free(region);
     }
+    dropper_deinit(&session->dropper);
     extents_deinit(&session->extents);
     if (session->pidfd >= 0)
         close(session->pidfd);

@@ -27,6 +27,7 @@
 
 #define MIB (UINT64_C(1) << 20)
 #define PAGE 4096
+#define STUCK_PLANS 4
 /* Where the others also use up the CPUs, a multiple of it. */
 #define LONGEST_NS (UINT64_C(250000000) * (under_sanitizer() ? 8 : 1))
 #define RESUME_NS (UINT64_C(1000000000) * (under_sanitizer() ? 5 : 1))
@@ -130,29 +131,44 @@ static int arm_page(struct holder *holder) {
     return fd;
 }
 
+/* A budget of the calling session's own. */
+static void set_budget(int connection, uint64_t bytes) {
+    struct drp_wire_limit limit = {
+        .header.type = DRP_WIRE_LIMIT, .scope = DRP_LIMIT_CLIENT, .mask = DRP_LIMIT_BUDGET, .values.budget = bytes};
+
+    child_check(raw_call(connection, &limit, sizeof(limit), NULL, 0, NULL) == DRP_WIRE_OK);
+}
+
+static pthread_t hold_lock_of(const struct raw_region *region, struct holder *holder, int *ret_uffd) {
+    struct pollfd event = {.events = POLLIN};
+    pthread_t thread;
+
+    holder->data_fd = region->data_fd;
+    event.fd = *ret_uffd = arm_page(holder);
+    child_check(pthread_create(&thread, NULL, write_from_armed, holder) == 0);
+    child_check(poll(&event, 1, CHILD_WAIT_MS) == 1);
+    return thread;
+}
+
 /* Says 'l' while the lock is held; at 'r' lets go and says 'r' when that is done; at anything else ends. */
 static void hold_inode_lock(int socket, void *data) {
     struct uffdio_zeropage zero = {0};
-    struct pollfd event = {.events = POLLIN};
     struct raw_region region;
     struct holder holder;
+    int connection, uffd;
     pthread_t thread;
-    int connection;
     char word;
 
     (void)data;
     connection = raw_session("holder");
     raw_region_new(connection, 8 * MIB, &region);
     memset(region.address, 1, 8 * MIB);
-    holder.data_fd = region.data_fd;
-    event.fd = arm_page(&holder);
-    child_check(pthread_create(&thread, NULL, write_from_armed, &holder) == 0);
-    child_check(poll(&event, 1, CHILD_WAIT_MS) == 1);
+    thread = hold_lock_of(&region, &holder, &uffd);
     child_say(socket, 'l');
     child_check(child_hear(socket, &word));
     zero.range.start = (uintptr_t)holder.source;
     zero.range.len = PAGE;
-    child_check(ioctl(event.fd, UFFDIO_ZEROPAGE, &zero) == 0);
+    child_check(ioctl(uffd, UFFDIO_ZEROPAGE, &zero) == 0);
     child_check(pthread_join(thread, NULL) == 0);
     child_say(socket, 'r');
     child_check(child_hear(socket, &word));
@@ -283,6 +299,55 @@ START_TEST(test_terminated_while_stuck) {
 }
 END_TEST
 
+/* With the lock held, has as many drops planned for itself as a plan can have. Says 'l' then. */
+static void hold_plan(int socket, void *data) {
+    struct raw_region region;
+    struct holder holder;
+    int connection, uffd;
+    char word;
+
+    (void)data;
+    connection = raw_session("planned");
+    raw_region_new_chunked(connection, 16 * MIB, 12, &region);
+    memset(region.address, 1, region.size);
+    for (uint64_t chunk = 0; chunk < region.chunk_total; chunk += 2) /* each second one: runs of one chunk */
+        atomic_store(&region.cells[chunk].count, 1);
+    hold_lock_of(&region, &holder, &uffd);
+    set_budget(connection, PAGE);
+    child_say(socket, 'l');
+    child_hear(socket, &word);
+}
+
+/* Neither before nor after their quarantine does anybody else keep what he is to give. */
+START_TEST(test_stuck_plans) {
+    struct child planned[STUCK_PLANS];
+    struct drp_wire_counters counters;
+    struct raw_region region;
+    int connection = raw_session("over");
+    char text[96];
+
+    raw_region_new(connection, 16 * MIB, &region);
+    for (size_t i = 0; i < STUCK_PLANS; i++) {
+        child_start(&planned[i], hold_plan, NULL);
+        child_expect(&planned[i], 'l');
+        snprintf(text, sizeof(text), "client planned (pid %d): holds up a call", (int)planned[i].pid);
+        ck_assert_msg(service_log_has(&service, text, 10000), "not in the log: %s", text);
+    }
+    memset(region.address, 1, region.size);
+    set_budget(connection, 4 * MIB);
+    for (uint64_t deadline = now_ms() + 10000;;) {
+        ck_assert_int_eq(raw_stats(connection, &counters), DRP_WIRE_OK);
+        if (counters.resident_bytes <= 4 * MIB)
+            break;
+        ck_assert_msg(now_ms() < deadline, "still over the budget: nothing is dropped");
+    }
+    for (size_t i = 0; i < STUCK_PLANS; i++)
+        child_kill(&planned[i]);
+    raw_region_end(connection, &region);
+    close(connection);
+}
+END_TEST
+
 /* ---- the mmap_lock ---- */
 
 static void hold_mmap_lock(int socket, void *data) {
@@ -398,6 +463,7 @@ static void add_stuck(TCase *stuck) {
     tcase_add_test(stuck, test_flood);
     tcase_add_test(stuck, test_inode_lock);
     tcase_add_test(stuck, test_inode_lock_killed);
+    tcase_add_test(stuck, test_stuck_plans);
     tcase_add_test(stuck, test_killed_while_stuck);
     tcase_add_test(stuck, test_terminated_while_stuck);
     tcase_add_test(stuck, test_mmap_lock);

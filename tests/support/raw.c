@@ -111,8 +111,8 @@ int raw_session(const char *name) {
     return socket;
 }
 
-static void raw_create(int socket, uint64_t size, struct raw_region *region) {
-    struct drp_wire_create create = {.header.type = DRP_WIRE_CREATE, .size = size};
+static void raw_create(int socket, uint64_t size, uint8_t chunk_shift, struct raw_region *region) {
+    struct drp_wire_create create = {.header.type = DRP_WIRE_CREATE, .size = size, .chunk_shift = chunk_shift};
     struct channel_packet packet;
     const struct drp_wire_create_reply *reply = &packet.message.create_reply;
 
@@ -133,10 +133,14 @@ static void raw_create(int socket, uint64_t size, struct raw_region *region) {
 }
 
 void raw_region_new(int socket, uint64_t size, struct raw_region *ret) {
+    raw_region_new_chunked(socket, size, 0, ret);
+}
+
+void raw_region_new_chunked(int socket, uint64_t size, uint8_t chunk_shift, struct raw_region *ret) {
     struct drp_wire_map map = {.header.type = DRP_WIRE_MAP};
     struct channel_packet packet;
 
-    raw_create(socket, size, ret);
+    raw_create(socket, size, chunk_shift, ret);
     ret->address = mmap(NULL, ret->size, PROT_READ | PROT_WRITE, MAP_SHARED, ret->data_fd, (off_t)ret->object_offset);
     ck_assert_ptr_ne(ret->address, MAP_FAILED);
     ret->state = mmap(NULL, drp_state_bytes(ret->chunk_total), PROT_READ, MAP_SHARED, ret->state_fd, 0);

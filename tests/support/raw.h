@@ -46,6 +46,8 @@ struct raw_region {
 
 /* CREATE, mmap(2) of data and state page, MAP, mmap(2) of the pin page. */
 void raw_region_new(int socket, uint64_t size, struct raw_region *ret);
+/* The same, with chunks of so many bytes: 1 << chunk_shift. */
+void raw_region_new_chunked(int socket, uint64_t size, uint8_t chunk_shift, struct raw_region *ret);
 /* Unmaps and closes everything; tells the daemon (DESTROY) unless socket is -1. */
 void raw_region_end(int socket, struct raw_region *region);
 /* DROP, POPULATE, UNMAP, DESTROY, STATS: an error, or RAW_ENDED. */
