@@ -7,6 +7,9 @@
  * limit anywhere above it is seen. A cgroup that was removed stays as a domain without a limit until its sessions are gone: what is charged
  * to it is charged to its parent, in which they are, too. It is never found again: a cgroup that is made under its name is a new domain.
  *
+ * Each costs up to eight descriptors and a look of some microseconds whenever anybody's is due, and a user who may make cgroups can put his
+ * clients into thousands, nested or not. So there are bounds: what is beyond is not watched for itself.
+ *
  * Handles of the loop watch a domain (source.c), and the last reference may be the pressure thread's. So a domain with a source is not freed
  * but retired, and the loop woken: it closes the source, and frees the domain. Until then nothing of the domain can be found by anybody.
  */
@@ -18,7 +21,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
+
+#define DEPTH_MAX 32
+#define DESCRIPTORS_EACH 8
 
 /* Some source has to be made, or closed. */
 static void domains_wake_loop(struct domains *domains) {
@@ -38,7 +45,7 @@ struct domain *domain_free(struct domain *domain) {
 }
 
 static int domain_new(struct domains *domains, struct domain **ret, struct domain *parent, int version,
-                      const char *mount, const char *path) {
+                      const char *mount, const char *path, uid_t by) {
     struct domain *domain = calloc(1, sizeof(*domain));
 
     if (!domain)
@@ -51,6 +58,7 @@ static int domain_new(struct domains *domains, struct domain **ret, struct domai
     }
     domain->domains = domains;
     domain->id = domains->next_id++;
+    domain->by = by;
     domain->version = version;
     domain->parent = parent;
     domain->refs = 1;
@@ -63,6 +71,14 @@ static int domain_new(struct domains *domains, struct domain **ret, struct domai
     return 0;
 }
 
+/* A quarter of the descriptors, as regions take three. */
+static unsigned domains_that_fit(void) {
+    struct rlimit files = {.rlim_cur = 1024};
+
+    getrlimit(RLIMIT_NOFILE, &files);
+    return files.rlim_cur / 4 / DESCRIPTORS_EACH < 65536 ? (unsigned)files.rlim_cur / 4 / DESCRIPTORS_EACH : 65536;
+}
+
 int domains_init(struct domains *domains, const struct cgroup_roots *roots, int wake_fd, uint64_t fill_rate,
                  uint64_t machine_reserve, uint64_t cgroup_reserve) {
     int r;
@@ -72,13 +88,14 @@ int domains_init(struct domains *domains, const struct cgroup_roots *roots, int 
                                 .fill_rate = fill_rate,
                                 .machine_reserve = machine_reserve,
                                 .cgroup_reserve = cgroup_reserve,
-                                .next_id = 1};
+                                .next_id = 1,
+                                .max = domains_that_fit()};
     LIST_INIT(&domains->list);
     LIST_INIT(&domains->retired);
     r = meminfo_init(&domains->meminfo, roots);
     if (r < 0)
         return r;
-    r = domain_new(domains, &domains->machine, NULL, 0, "", "");
+    r = domain_new(domains, &domains->machine, NULL, 0, "", "", 0);
     if (r < 0) {
         meminfo_deinit(&domains->meminfo);
         return r;
@@ -138,8 +155,20 @@ static struct domain *domains_lookup(struct domains *domains, int version, const
     return NULL;
 }
 
+static bool has_room(const struct domains *domains, uid_t by) {
+    const struct domain *domain;
+    unsigned all = 0, of_user = 0;
+
+    LIST_FOREACH (domain, &domains->list, link) {
+        all++;
+        of_user += domain->by == by;
+    }
+    return all < domains->max && of_user < domains->max / 2;
+}
+
 /* The domain of a path, made with its ancestors if need be. A reference for the caller. */
-static int domains_get(struct domains *domains, int version, const char *mount, const char *path, struct domain **ret) {
+static int domains_get(struct domains *domains, int version, const char *mount, const char *path, uid_t by,
+                       struct domain **ret) {
     struct domain *domain, *parent = NULL;
     struct cgroup *cgroup = NULL;
     char *parent_path = NULL;
@@ -156,7 +185,8 @@ static int domains_get(struct domains *domains, int version, const char *mount, 
     if (r < 0)
         return r;
     is_top = !parent_path;
-    r = is_top ? domains_find(domains, NULL, &parent) : domains_get(domains, version, mount, parent_path, &parent);
+    r = is_top ? domains_find(domains, NULL, by, &parent)
+               : domains_get(domains, version, mount, parent_path, by, &parent);
     free(parent_path);
     if (r < 0)
         return r;
@@ -166,7 +196,13 @@ static int domains_get(struct domains *domains, int version, const char *mount, 
         *ret = parent;
         return 0;
     }
-    r = domain_new(domains, &domain, parent, version, mount, path);
+    if (!has_room(domains, by)) {
+        domains->full = true;
+        cgroup_free(cgroup);
+        *ret = parent;
+        return 0;
+    }
+    r = domain_new(domains, &domain, parent, version, mount, path, by);
     domain_unref(parent); /* the child holds it now */
     if (r < 0) {
         cgroup_free(cgroup);
@@ -179,12 +215,34 @@ static int domains_get(struct domains *domains, int version, const char *mount, 
     return 0;
 }
 
-int domains_find(struct domains *domains, const struct cgroup_place *place, struct domain **ret) {
-    if (place)
-        return domains_get(domains, place->version, place->mount, place->path, ret);
-    domains->machine->refs++;
-    *ret = domains->machine;
-    return 0;
+/* The end of what is watched of a path. */
+static const char *end_of_watch(const char *path) {
+    unsigned depth = 0;
+
+    for (; *path; path++)
+        if (*path == '/' && ++depth > DEPTH_MAX)
+            break;
+    return path;
+}
+
+int domains_find(struct domains *domains, const struct cgroup_place *place, uid_t by, struct domain **ret) {
+    const char *end;
+    char *path;
+    int r;
+
+    if (!place) {
+        domains->machine->refs++;
+        *ret = domains->machine;
+        return 0;
+    }
+    end = end_of_watch(place->path);
+    domains->full |= *end != '\0';
+    path = strndup(place->path, (size_t)(end - place->path));
+    if (!path)
+        return -ENOMEM;
+    r = domains_get(domains, place->version, place->mount, path, by, ret);
+    free(path);
+    return r;
 }
 
 bool domain_is_within(const struct domain *domain, const struct domain *ancestor) {

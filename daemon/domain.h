@@ -19,6 +19,7 @@ struct domain {
     struct domain *parent; /* NULL: this is the machine. A reference */
     unsigned refs;         /* sessions and child domains */
     uint64_t id;
+    uid_t by; /* for whose session it was made */
     int version;
     char *mount;
     char *path;            /* of the cgroup; "" for the machine */
@@ -61,6 +62,8 @@ struct domains {
     uint32_t missing;           /* DEMAND_EDGE() of sources that some cgroup should have had; of the loop */
     int missing_error;          /* errno: why not */
     uint64_t next_id;
+    unsigned max; /* as descriptors allow; half of them for one user */
+    bool full;    /* some cgroup was left out */
     uint64_t fill_rate;
     uint64_t machine_reserve, cgroup_reserve; /* CONFIG_AUTO, or configured */
 };
@@ -73,9 +76,10 @@ void domains_deinit(struct domains *domains);
 /*
  * The domain of a place, with its chain of ancestors up to the machine. place NULL: it could not
  * be found out, so it is the machine. Never fails but for memory. A reference for the caller. cgroup_locate() goes before, without the lock:
- * it reads files whose locks others hold.
+ * it reads files whose locks others hold. by: whose session it is for. Of a chain that is too long, or for which there is no room, the end is left
+ * out: it counts to the last one that is in.
  */
-int domains_find(struct domains *domains, const struct cgroup_place *place, struct domain **ret);
+int domains_find(struct domains *domains, const struct cgroup_place *place, uid_t by, struct domain **ret);
 /* The last reference: frees it, or leaves it to the loop. NULL is fine. */
 void domain_unref(struct domain *domain);
 /* In the loop, under the lock: takes one that is left to it; its source is closed, then it is freed. NULL: there is none. */

@@ -132,6 +132,8 @@ static void write_notes(const struct manager *manager, char *notes, size_t size)
          "PSI windows of 2 s only, shorter ones need CAP_SYS_RESOURCE", 0);
     note(notes, size, manager->domains.missing != 0,
          "not all events of cgroups can be had, pressure there is seen by sampling", manager->domains.missing_error);
+    note(notes, size, manager->domains.full,
+         "clients were in more cgroups than can be watched: some count to one above them", 0);
     note(notes, size, kernel->uring_error != 0, "no io_uring, one punch at a time for each client", kernel->uring_error);
     note(notes, size, kernel->uffd_error != 0, "no full userfaultfd for this user", kernel->uffd_error);
     note(notes, size, kernel->uffd_error == 0 && !kernel->uffd_wp_shmem,

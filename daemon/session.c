@@ -110,7 +110,7 @@ int session_find_domain(const struct session *session, struct domain **ret) {
         return r;
     known = r >= 0 && !kernel_pidfd_dead(session->pidfd); /* else the number may be another process's */
     pthread_mutex_lock(&manager->lock);
-    r = domains_find(&manager->domains, known ? &place : NULL, ret);
+    r = domains_find(&manager->domains, known ? &place : NULL, session->uid, ret);
     pthread_mutex_unlock(&manager->lock);
     cgroup_place_deinit(&place);
     return r;

@@ -10,6 +10,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -78,7 +79,7 @@ static struct domain *find(void) {
     struct domain *domain;
 
     ck_assert_int_eq(cgroup_locate(&domains.roots, PID, &place), 0);
-    ck_assert_int_eq(domains_find(&domains, &place, &domain), 0);
+    ck_assert_int_eq(domains_find(&domains, &place, 1000, &domain), 0);
     cgroup_place_deinit(&place);
     return domain;
 }
@@ -202,7 +203,7 @@ START_TEST(test_hosts) {
     snprintf(host_proc, sizeof(host_proc), "%s/proc", prefix);
     ck_assert_int_eq(domains_init(&host, &roots, -1, FILL_RATE, (uint64_t)RESERVE, (uint64_t)RESERVE), 0);
     ck_assert_int_eq(cgroup_locate(&roots, PID, &place), 0);
-    ck_assert_int_eq(domains_find(&host, &place, &domain), 0);
+    ck_assert_int_eq(domains_find(&host, &place, 0, &domain), 0);
     cgroup_place_deinit(&place);
     for (d = domain; d; d = d->parent, n++) {
         ck_assert_str_eq(d->path, rows[_i].chain[n]);
@@ -230,6 +231,56 @@ START_TEST(test_found_again) {
     domain_unref(first);
     domain_unref(second);
     domain_unref(parent);
+}
+END_TEST
+
+/* Of a chain that is longer than anybody needs the top is watched; the end counts to it. */
+START_TEST(test_too_deep) {
+    char path[41 * 2 + 1] = "";
+    struct domain *domain;
+    unsigned depth = 0;
+
+    for (int i = 0; i < 40; i++) {
+        strcat(path, "/d");
+        write_cgroup(path, -1, -1, 0);
+    }
+    move_to(path);
+    domain = find();
+    ck_assert(domains.full);
+    for (const struct domain *d = domain; d->parent; d = d->parent)
+        depth++;
+    ck_assert_uint_eq(depth, 32);
+    ck_assert_uint_eq(strlen(domain->path), 64);
+    domain_unref(domain);
+}
+END_TEST
+
+/* One user has half of the room, and without any a cgroup counts to what is there of its ancestors. */
+START_TEST(test_no_room) {
+    struct cgroup_place other = {.version = 2, .path = (char[]){"/a/c"}};
+    char mount[128];
+    struct domain *first, *second, *others;
+
+    snprintf(mount, sizeof(mount), "%s/sys/fs/cgroup", base);
+    other.mount = mount;
+    write_cgroup("/a/c", 100 * MIB, -1, 0);
+    domains.max = 4; /* the machine is one of them */
+    first = find();
+    ck_assert_str_eq(first->path, "/a/b");
+    ck_assert(!domains.full);
+    move_to("/a/c");
+    second = find();
+    ck_assert_ptr_eq(second, first->parent);
+    ck_assert(domains.full);
+    ck_assert_int_eq(domains_find(&domains, &other, 1001, &others), 0);
+    ck_assert_str_eq(others->path, "/a/c");
+    ck_assert_ptr_eq(others->parent, second);
+    domain_unref(second);
+    second = find(); /* it is there now, whoever it was made for */
+    ck_assert_ptr_eq(second, others);
+    domain_unref(second);
+    domain_unref(others);
+    domain_unref(first);
 }
 END_TEST
 
@@ -332,6 +383,8 @@ int main(void) {
     tcase_add_test(domain, test_top_v1);
     tcase_add_loop_test(domain, test_hosts, 0, 4);
     tcase_add_test(domain, test_found_again);
+    tcase_add_test(domain, test_too_deep);
+    tcase_add_test(domain, test_no_room);
     tcase_add_test(domain, test_vanished);
     tcase_add_test(domain, test_branch_vanished);
     tcase_add_test(domain, test_retired);
