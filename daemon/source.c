@@ -15,8 +15,12 @@
  *
  * Lives: a source belongs to the loop, which alone makes and closes it, and frees it when the last handle is closed. It points to its domain, and a
  * domain with a source is freed by the loop only (domain.c): so no event finds a domain that is gone, and no lock is taken for it.
- * domain->source and what belongs to it change under the manager's lock, as others read them; no file is opened, written or closed
- * under it, as that can take the kernel's cgroup lock, or a thread of the kernel to be made.
+ * domain->source and what belongs to it change under the manager's lock, as others read them.
+ *
+ * Files are opened, written and closed in libuv's threads: that can wait for the kernel's cgroup lock, for a thread of the kernel to be made,
+ * and for an RCU grace period (v1's thresholds at the start, PSI's triggers at the end): 20 ms, 400 on a busy machine. Whoever can move
+ * between cgroups, make them or change their limits can ask for that as often as he likes. A few are opened at a time; a domain that ends meanwhile is let
+ * go of, and its source ends when its files are there.
  *
  * No timer runs while nothing fires. PSI fires once a window and memory.events every 10 ms at most, as the kernel sees to itself. v1's eventfds
  * fire with every crossing, 2000 times a second around a threshold, so they rest for 10 ms after each time.
@@ -40,22 +44,35 @@
 
 #define SOURCE_REST_MS 10
 #define SOURCE_FILES 3
+#define SOURCE_OPENINGS 2
 
 struct source_file {
     uv_poll_t poll;
     struct source *source;
     enum demand_source what; /* DEMAND_HIGH: memory.events, which tells of DEMAND_MAX, too */
+    uint32_t edges;          /* DEMAND_EDGE() of all that it tells of */
+    int events;              /* of poll */
     int fd;
     bool resting;
+    uv_fs_t closing;
 };
 
 struct source {
     LIST_ENTRY(source) link;
     struct sources *sources;
-    struct domain *domain;
+    struct domain *domain; /* NULL: let go of */
     struct source_file files[SOURCE_FILES];
-    unsigned n_files;            /* handles that are open, or being closed */
+    unsigned n_files;            /* that are open, or being closed */
     struct cgroup_events events; /* as of the last time */
+
+    /* While its files are opened: of the thread that does it. */
+    bool opening;
+    uv_work_t work;
+    int version;        /* of the cgroup; 0: the machine */
+    int directory;      /* of it; -1: none */
+    uint64_t threshold; /* v1 */
+    uint32_t missing;   /* DEMAND_EDGE() of what could not be had */
+    int missing_error;
 };
 
 /* ---- what fires ---- */
@@ -149,25 +166,17 @@ static void file_ready(uv_poll_t *poll, int status, int events) {
     }
 }
 
-/* ---- opening ---- */
+/* ---- opening, in one of libuv's threads ---- */
 
-/* Takes fd over, which may be an error: 0, or that. */
-static int add_file(struct source *source, enum demand_source what, int fd, int events) {
-    struct source_file *file = &source->files[source->n_files];
-    int r = fd;
-
-    if (r >= 0)
-        r = uv_poll_init(source->sources->loop, &file->poll, fd);
-    if (r >= 0) {
-        file->source = source;
-        file->what = what;
-        file->fd = fd;
-        source->n_files++;
-        return uv_poll_start(&file->poll, events, file_ready);
+/* Takes fd over, which may be an error. */
+static void add_file(struct source *source, enum demand_source what, uint32_t edges, int fd, int events) {
+    if (fd < 0) {
+        source->missing |= edges;
+        source->missing_error = -fd;
+        return;
     }
-    if (fd >= 0)
-        close(fd);
-    return r;
+    source->files[source->n_files++] =
+        (struct source_file){.source = source, .what = what, .edges = edges, .events = events, .fd = fd};
 }
 
 /* v1: an eventfd that the kernel writes to, or negative errno. */
@@ -200,73 +209,82 @@ static int open_level(int directory, const char *level) {
     return fd == -EINVAL ? open_v1_event(directory, "memory.pressure_level", level) : fd; /* before Linux 4.13 */
 }
 
-/* The source is there, or it is noted why not. */
-static void note_result(struct source *source, int r, uint32_t edges, uint32_t *sources) {
-    struct domains *domains = source->domain->domains;
-
-    if (r >= 0)
-        *sources |= edges;
-    else if (source->domain->parent) {
-        domains->missing |= edges;
-        domains->missing_error = -r;
-    }
-}
-
-static uint32_t watch_psi(struct source *source, int directory, const char *path) {
-    uint32_t sources = 0;
+static void watch_psi(struct source *source, int directory, const char *path) {
     bool is_short;
 
-    note_result(source,
-                add_file(source, DEMAND_PSI_SOME, psi_open(directory, path, PSI_SOME, &is_short), UV_PRIORITIZED),
-                DEMAND_EDGE(DEMAND_PSI_SOME), &sources);
-    note_result(source,
-                add_file(source, DEMAND_PSI_FULL, psi_open(directory, path, PSI_FULL, &is_short), UV_PRIORITIZED),
-                DEMAND_EDGE(DEMAND_PSI_FULL), &sources);
-    return sources;
+    add_file(source, DEMAND_PSI_SOME, DEMAND_EDGE(DEMAND_PSI_SOME), psi_open(directory, path, PSI_SOME, &is_short),
+             UV_PRIORITIZED);
+    add_file(source, DEMAND_PSI_FULL, DEMAND_EDGE(DEMAND_PSI_FULL), psi_open(directory, path, PSI_FULL, &is_short),
+             UV_PRIORITIZED);
 }
 
-static uint32_t watch_v2(struct source *source, int directory) {
-    uint32_t sources = watch_psi(source, directory, "memory.pressure");
-    int fd = openat(directory, "memory.events.local", O_RDONLY | O_CLOEXEC), r;
+static int open_events(struct source *source) {
+    int fd = openat(source->directory, "memory.events.local", O_RDONLY | O_CLOEXEC), r;
 
     if (fd < 0)
-        fd = openat(directory, "memory.events", O_RDONLY | O_CLOEXEC);
+        fd = openat(source->directory, "memory.events", O_RDONLY | O_CLOEXEC);
     r = fd < 0 ? -errno : read_events(fd, &source->events);
-    if (r >= 0)
-        r = add_file(source, DEMAND_HIGH, fd, UV_PRIORITIZED);
-    else if (fd >= 0)
+    if (r < 0 && fd >= 0)
         close(fd);
-    note_result(source, r, DEMAND_EDGE(DEMAND_HIGH) | DEMAND_EDGE(DEMAND_MAX), &sources);
-    return sources;
+    return r < 0 ? r : fd;
+}
+
+static void watch_v2(struct source *source) {
+    watch_psi(source, source->directory, "memory.pressure");
+    add_file(source, DEMAND_HIGH, DEMAND_EDGE(DEMAND_HIGH) | DEMAND_EDGE(DEMAND_MAX), open_events(source),
+             UV_PRIORITIZED);
 }
 
 /* Critical is said when hardly anything can be reclaimed, right before the OOM killer: as bad as meeting memory.max. */
-static uint32_t watch_v1(struct source *source, int directory, uint64_t threshold) {
-    uint32_t sources = 0;
+static void watch_v1(struct source *source) {
     char text[32];
 
-    snprintf(text, sizeof(text), "%" PRIu64, threshold);
-    if (threshold > 0)
-        note_result(
-            source,
-            add_file(source, DEMAND_THRESHOLD, open_v1_event(directory, "memory.usage_in_bytes", text), UV_READABLE),
-            DEMAND_EDGE(DEMAND_THRESHOLD), &sources);
-    note_result(source, add_file(source, DEMAND_LEVEL, open_level(directory, "medium"), UV_READABLE),
-                DEMAND_EDGE(DEMAND_LEVEL), &sources);
-    note_result(source, add_file(source, DEMAND_MAX, open_level(directory, "critical"), UV_READABLE),
-                DEMAND_EDGE(DEMAND_MAX), &sources);
-    return sources;
+    snprintf(text, sizeof(text), "%" PRIu64, source->threshold);
+    if (source->threshold > 0)
+        add_file(source, DEMAND_THRESHOLD, DEMAND_EDGE(DEMAND_THRESHOLD),
+                 open_v1_event(source->directory, "memory.usage_in_bytes", text), UV_READABLE);
+    add_file(source, DEMAND_LEVEL, DEMAND_EDGE(DEMAND_LEVEL), open_level(source->directory, "medium"), UV_READABLE);
+    add_file(source, DEMAND_MAX, DEMAND_EDGE(DEMAND_MAX), open_level(source->directory, "critical"), UV_READABLE);
+}
+
+static void source_open(uv_work_t *work) {
+    struct source *source = container_of(work, struct source, work);
+    char path[256];
+
+    snprintf(path, sizeof(path), "%s/pressure/memory", source->sources->manager->domains.roots.proc);
+    if (source->version == 0)
+        watch_psi(source, AT_FDCWD, path);
+    else if (source->directory >= 0 && source->version == 1)
+        watch_v1(source);
+    else if (source->directory >= 0)
+        watch_v2(source);
+    if (source->directory >= 0)
+        close(source->directory);
 }
 
 /* ---- life ---- */
 
-static void file_closed(uv_handle_t *handle) {
-    struct source_file *file = container_of((uv_poll_t *)handle, struct source_file, poll);
-    struct source *source = file->source;
-
-    close(file->fd);
+static void file_gone(struct source *source) {
     if (--source->n_files == 0)
         free(source);
+}
+
+static void file_closed(uv_fs_t *closing) {
+    struct source_file *file = container_of(closing, struct source_file, closing);
+
+    uv_fs_req_cleanup(closing);
+    file_gone(file->source);
+}
+
+static void file_close(struct source_file *file) {
+    if (uv_fs_close(file->source->sources->loop, &file->closing, file->fd, file_closed) < 0) {
+        close(file->fd);
+        file_gone(file->source);
+    }
+}
+
+static void poll_closed(uv_handle_t *handle) {
+    file_close(container_of((uv_poll_t *)handle, struct source_file, poll));
 }
 
 /* Under the manager's lock. */
@@ -275,52 +293,95 @@ static void source_close(struct source *source) {
 
     source->domain->source = NULL;
     source->domain->sources = 0;
+    source->domain = NULL;
     LIST_REMOVE(source, link);
+    if (source->opening)
+        return; /* source_opened() goes on with it */
     for (unsigned i = 0; i < n; i++)
-        uv_close((uv_handle_t *)&source->files[i].poll, file_closed);
+        uv_close((uv_handle_t *)&source->files[i].poll, poll_closed);
     if (n == 0)
         free(source);
 }
 
-/* -ENOMEM: it is not watched, until something changes. One of which no file can be had gets a source without any. */
+/* Nobody wants it any more. */
+static void source_discard(struct source *source) {
+    unsigned n = source->n_files;
+
+    for (unsigned i = 0; i < n; i++)
+        file_close(&source->files[i]);
+    if (n == 0)
+        free(source);
+}
+
+/* Under the manager's lock: what could be opened is watched. */
+static void source_watch(struct source *source) {
+    struct domains *domains = source->domain->domains;
+    unsigned n = source->n_files;
+
+    source->n_files = 0;
+    for (unsigned i = 0; i < n; i++) {
+        struct source_file *file = &source->files[source->n_files];
+        int r;
+
+        if (file != &source->files[i])
+            *file = source->files[i];
+        r = uv_poll_init(source->sources->loop, &file->poll, file->fd);
+        if (r < 0) {
+            close(file->fd);
+            source->missing |= file->edges;
+            source->missing_error = -r;
+            continue;
+        }
+        source->n_files++;
+        source->domain->sources |= file->edges;
+        uv_poll_start(&file->poll, file->events, file_ready);
+    }
+    if (source->missing && source->domain->parent) {
+        domains->missing |= source->missing;
+        domains->missing_error = source->missing_error;
+    }
+}
+
+static void source_opened(uv_work_t *work, int status) {
+    struct source *source = container_of(work, struct source, work);
+    struct sources *sources = source->sources;
+
+    (void)status;
+    sources->n_opening--;
+    pthread_mutex_lock(&sources->manager->lock);
+    source->opening = false;
+    if (source->domain)
+        source_watch(source);
+    else
+        source_discard(source);
+    pthread_mutex_unlock(&sources->manager->lock);
+    sources_tidy(sources);
+}
+
+/* Under the manager's lock. -ENOMEM: it is not watched, until something changes. One of which no file can be had gets a source without any. */
 static int source_new(struct sources *sources, struct domain *domain) {
-    struct manager *manager = sources->manager;
     struct source *source = calloc(1, sizeof(*source));
-    uint64_t threshold;
-    uint32_t bits = 0;
-    char path[256];
-    int directory = -1;
-    bool gone;
+    int r;
 
     if (!source)
         return -ENOMEM;
     source->sources = sources;
     source->domain = domain;
-    pthread_mutex_lock(&manager->lock);
-    gone = domain->gone;
-    threshold = domain_threshold(domain);
-    if (domain->cgroup)
-        directory = fcntl(cgroup_directory(domain->cgroup), F_DUPFD_CLOEXEC, 0);
-    pthread_mutex_unlock(&manager->lock);
-    if (gone) {
+    source->version = domain->version;
+    source->directory = domain->cgroup ? fcntl(cgroup_directory(domain->cgroup), F_DUPFD_CLOEXEC, 0) : -1;
+    source->threshold = domain_threshold(domain);
+    source->opening = true;
+    r = uv_queue_work(sources->loop, &source->work, source_open, source_opened);
+    if (r < 0) {
+        if (source->directory >= 0)
+            close(source->directory);
         free(source);
-        return 0;
+        return r;
     }
-
-    snprintf(path, sizeof(path), "%s/pressure/memory", manager->domains.roots.proc);
-    if (!domain->parent)
-        bits = watch_psi(source, AT_FDCWD, path);
-    else if (directory >= 0)
-        bits = domain->version == 1 ? watch_v1(source, directory, threshold) : watch_v2(source, directory);
-    if (directory >= 0)
-        close(directory);
-
-    pthread_mutex_lock(&manager->lock);
+    sources->n_opening++;
     LIST_INSERT_HEAD(&sources->list, source, link);
     domain->source = source;
-    domain->sources = bits;
-    domain->threshold = threshold;
-    pthread_mutex_unlock(&manager->lock);
+    domain->threshold = source->threshold;
     return 0;
 }
 
@@ -330,41 +391,38 @@ int sources_init(struct sources *sources, uv_loop_t *loop, struct manager *manag
     return uv_timer_init(loop, &sources->rest);
 }
 
-/* One that has to be watched, or is watched although it is gone, or for the wrong threshold. A reference for the caller. */
+/* One that has to be watched, or is watched although it is gone, or for the wrong threshold. */
 static struct domain *find_changed(struct domains *domains) {
     struct domain *domain;
 
     LIST_FOREACH (domain, &domains->list, link)
-        if (domain->source ? domain->gone || domain_is_off_threshold(domain) : !domain->gone) {
-            domain->refs++;
+        if (domain->source ? domain->gone || domain_is_off_threshold(domain) : !domain->gone)
             return domain;
-        }
     return NULL;
 }
 
 void sources_tidy(struct sources *sources) {
-    pthread_mutex_t *lock = &sources->manager->lock;
     struct domains *domains = &sources->manager->domains;
     struct domain *domain;
     int r = 0;
 
-    pthread_mutex_lock(lock);
+    pthread_mutex_lock(&sources->manager->lock);
     while ((domain = domains_take_retired(domains))) {
         source_close(domain->source);
         domain_free(domain);
     }
-    while (r >= 0 && domains->changed && !sources->ended) {
-        domains->changed = false;
-        while (r >= 0 && (domain = find_changed(domains))) {
-            if (domain->source)
-                source_close(domain->source);
-            pthread_mutex_unlock(lock);
+    sources->behind |= domains->changed;
+    domains->changed = false;
+    while (r >= 0 && sources->behind && !sources->ended && sources->n_opening < SOURCE_OPENINGS) {
+        domain = find_changed(domains);
+        if (!domain)
+            sources->behind = false;
+        else if (domain->source)
+            source_close(domain->source);
+        else
             r = source_new(sources, domain);
-            pthread_mutex_lock(lock);
-            domain_unref(domain);
-        }
     }
-    pthread_mutex_unlock(lock);
+    pthread_mutex_unlock(&sources->manager->lock);
 }
 
 void sources_end(struct sources *sources) {

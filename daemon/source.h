@@ -16,13 +16,15 @@ struct sources {
     struct manager *manager;
     uv_timer_t rest; /* runs only while some file rests after it has fired */
     bool ended;
+    bool behind;        /* some domain's source is still to be made, or closed */
+    unsigned n_opening; /* sources whose files are being opened */
     LIST_HEAD(source_list, source) list;
 };
 
 int sources_init(struct sources *sources, uv_loop_t *loop, struct manager *manager);
-/* When manager.wake_fd was readable: new domains are watched, those that are gone or retired are let go of, thresholds are moved. */
+/* When manager.wake_fd was readable: new domains are watched, those that are gone or retired are let go of, thresholds are moved. Waits for nothing. */
 void sources_tidy(struct sources *sources);
-/* Closes all of it; nothing is watched any more. */
+/* Closes all of it; nothing is watched any more. The loop has to run on until it has no handles. */
 void sources_end(struct sources *sources);
 
 #endif

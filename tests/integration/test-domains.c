@@ -360,6 +360,52 @@ START_TEST(test_made_again) {
 }
 END_TEST
 
+#define FLAPS 40
+#define ANSWER_NS (UINT64_C(5000000) * (under_sanitizer() ? 4 : 1))
+
+static int compare_times(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+/* A limit that changes all the time, with somebody to look at it each time. */
+static void be_flapper(int socket, void *data) {
+    struct raw_region region;
+    uint64_t times[FLAPS];
+    int connection;
+
+    (void)data;
+    memcg_enter(&memcg);
+    connection = raw_session("flapper");
+    for (int i = 0; i < FLAPS; i++) {
+        child_check(
+            memcg_set(&memcg, memcg.version == 1 ? "memory.limit_in_bytes" : "memory.max", i % 2 ? LIMIT : LIMIT / 2));
+        times[i] = now_ns();
+        raw_region_new(connection, SPAN, &region);
+        raw_region_end(connection, &region);
+        times[i] = now_ns() - times[i];
+    }
+    qsort(times, FLAPS, sizeof(times[0]), compare_times);
+    fprintf(stderr, "a region takes %.1f ms, at most %.1f ms\n", (double)times[FLAPS / 2] / 1e6,
+            (double)times[FLAPS - 1] / 1e6);
+    child_check(times[FLAPS * 3 / 4] < ANSWER_NS);
+    child_say(socket, 'd');
+    close(connection);
+}
+
+/* To move a threshold takes the kernel 20 ms: the others' requests do not wait for that. */
+START_TEST(test_limit_flaps) {
+    struct child flapper;
+
+    if (!make_memcg())
+        return;
+    child_start(&flapper, be_flapper, NULL);
+    child_expect(&flapper, 'd');
+    child_end(&flapper);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("domains");
     TCase *sources = tcase_create("sources"), *moves = tcase_create("moves");
@@ -371,6 +417,7 @@ int main(void) {
     tcase_add_test(sources, test_near_the_limit);
     tcase_add_test(sources, test_at_the_limit);
     tcase_add_test(sources, test_limit_is_set_later);
+    tcase_add_test(sources, test_limit_flaps);
     tcase_set_timeout(moves, 60);
     tcase_add_checked_fixture(moves, setup, teardown);
     tcase_add_test(moves, test_moved);
