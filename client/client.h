@@ -73,8 +73,9 @@ struct drp_region {
     _Atomic uint64_t budget; /* 0: none */
     _Atomic uint32_t share;  /* 0: the default */
     _Atomic uint8_t priority;
-    bool known;          /* the daemon at drp.link has it under id; under request_lock */
-    _Atomic uint64_t id; /* changes when a new daemon takes the region */
+    _Atomic(_Atomic uint32_t *) volatility; /* of volatile.c; NULL: never used */
+    bool known;                             /* the daemon at drp.link has it under id; under request_lock */
+    _Atomic uint64_t id;                    /* changes when a new daemon takes the region */
     _Atomic uint32_t interception;
     _Atomic bool connected;
 };
@@ -184,6 +185,11 @@ int region_end(struct drp_region *r, bool tell);
  * could not map it) known to it and never dropped. regions_lock held.
  */
 int region_adopt(struct drp_region *r, struct link *link);
+
+/* ---- volatile.c ---- */
+
+/* At the region's end. */
+void volatile_free(struct drp_region *r);
 
 /* ---- watcher.c ---- */
 

@@ -418,6 +418,7 @@ int region_end(struct drp_region *r, bool tell) {
         munmap(r->state, drp_state_bytes(r->chunk_total));
     if (r->pin)
         munmap(r->pin, drp_pin_bytes(r->chunk_total));
+    volatile_free(r);
     free(r);
     return error;
 }

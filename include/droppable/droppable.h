@@ -234,6 +234,27 @@ int drp_read_begin(const struct drp_region *r, size_t offset, size_t length, uin
 /** @return true: something of the range was dropped since drp_read_begin(), what was read may be zeros. */
 bool drp_read_retry(const struct drp_region *r, size_t offset, size_t length, uint64_t generation);
 
+/* ---- volatile and non-volatile ---- */
+
+/**
+ * For programs that use ranges for longer than a moment: makes a range volatile, that is, it may be dropped from now on. All of a region is
+ * volatile when it is made. Asking twice is the same as asking once. Independent of drp_pin(): what is pinned besides stays. See vrange
+ * (LWN 602650).
+ * @param offset,length only chunks that lie wholly inside become volatile
+ * @return 0; -ERANGE: not inside the region, or empty; -ENOMEM
+ */
+int drp_set_volatile(struct drp_region *r, size_t offset, size_t length);
+
+/**
+ * Makes every chunk that the range touches non-volatile: it stays from now on, and counts as pinned. No system call after a region's
+ * first.
+ * @param ret_lost whether something of the range was dropped since it became volatile: it has to be made again, what was lost reads zeros. Memory
+ *        that never was non-volatile is lost if it was ever dropped. NULL if not wanted
+ * @return 0; -ERANGE; -ENOMEM; -EDQUOT: the quota of pinned memory is used up: a part at the start of the range is non-volatile then, and
+ *         *ret_lost speaks of that; asked again, it is not lost
+ */
+int drp_set_nonvolatile(struct drp_region *r, size_t offset, size_t length, bool *ret_lost);
+
 /* ---- by hand ---- */
 
 /**
