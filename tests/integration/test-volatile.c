@@ -11,6 +11,7 @@
 #include <droppable/droppable.h>
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -75,7 +76,7 @@ START_TEST(test_kept_and_lost) {
     ck_assert(keep(15, 2));  /* one of them was */
     ck_assert(!keep(15, 2)); /* and was told */
     ck_assert(keep(0, CHUNKS));
-    ck_assert_uint_eq(drop(), CHUNKS - 8 + 1); /* what is not touched holds nothing */
+    ck_assert_uint_eq(drop(), CHUNKS);
 }
 END_TEST
 
@@ -123,6 +124,12 @@ static void *work(void *data) {
         }
         ck_assert_uint_eq(at(chunk)[i * 31 % CHUNK], chunk + 1);
         let_go(chunk, 1);
+        if (i % 64 == 0) { /* until it is gone */
+            uint64_t generation = drp_generation(region, chunk * CHUNK, CHUNK);
+
+            while (drp_generation(region, chunk * CHUNK, CHUNK) == generation)
+                sched_yield();
+        }
         if (i % 16 == 15)
             let_go(THREADS, 1);
     }
@@ -151,7 +158,8 @@ START_TEST(test_threads) {
     atomic_store(&stop, true);
     ck_assert_int_eq(pthread_join(dropper, NULL), 0);
     printf("%zu of %d rounds had lost something\n", atomic_load(&losses), THREADS * ROUNDS);
-    ck_assert_uint_gt(atomic_load(&losses), 0);
+    ck_assert_uint_ge(atomic_load(&losses),
+                      THREADS * (ROUNDS / 64) / 2); /* some were seen being dropped, and saved by the pin */
     let_go(0, CHUNKS);
     memset(at(0), 7, SIZE);
     ck_assert_uint_eq(drop(), 0); /* as many unpins as pins */
