@@ -17,6 +17,7 @@
 #include "backend.h"
 
 #include <errno.h>
+#include <grp.h>
 #include <limits.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -218,10 +219,21 @@ static int enter(const char *name) {
     return hide_native();
 }
 
+static int become_user(void) {
+    const char *user = getenv(BACKEND_USER);
+    id_t id = user ? (id_t)strtoul(user, NULL, 10) : 0;
+
+    if (user && (setgroups(0, NULL) < 0 || setresgid(id, id, id) < 0 || setresuid(id, id, id) < 0))
+        return -errno;
+    return 0;
+}
+
 int backend_enter(char **argv) {
     char *program = backend_file("conformance");
     int r = program ? enter(argv[2]) : -ENOENT;
 
+    if (r == 0)
+        r = become_user();
     if (r == 0) {
         argv[2] = program;
         execv(program, argv + 2);

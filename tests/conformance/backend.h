@@ -6,6 +6,9 @@
 
 #include <stdbool.h>
 
+/* The environment variable that names whom the program runs as, by number; unset: whoever started it. */
+#define BACKEND_USER "CONFORMANCE_USER"
+
 /* The names, ends with NULL. */
 extern const char *const backend_names[];
 

@@ -342,6 +342,10 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
     case 'r':
         options.record = argument;
         return 0;
+    case 'u':
+        if (strspn(argument, "0123456789") != strlen(argument) || setenv(BACKEND_USER, argument, 1) < 0)
+            argp_error(state, "'%s' is no number of a user", argument);
+        return 0;
     case ARGP_KEY_END:
         if (options.n_backends == 0)
             options.backends[options.n_backends++] = "daemon";
@@ -357,6 +361,7 @@ int main(int argc, char **argv) {
          0},
         {"section", 's', "NAME", 0, "Only this section; may be given more than once", 0},
         {"against", 'a', "FILE", 0, "Compare with a recording, not with this kernel's own memory", 0},
+        {"user", 'u', "UID", 0, "The program, not the service, runs as this user", 0},
         {"json", 'j', "FILE", OPTION_ARG_OPTIONAL, "Write the result as JSON, without FILE instead of text", 0},
         {"record", 'r', "FILE", 0, "Only write what this kernel's own memory says into FILE", 0},
         {0},
