@@ -38,6 +38,8 @@ static void run_type(const struct check *c) {
 }
 
 static void run_protection(const struct check *c) {
+    if (c->a == PROT_EXEC)
+        need_keys();
     say_mapping(mmap(NULL, SIZE, (int)c->a, DROPPABLE, -1, 0), SIZE, (int)c->a);
 }
 

@@ -103,6 +103,14 @@ void say_absent(void) {
     _exit(0);
 }
 
+void need_keys(void) {
+    int key = pkey_alloc(0, 0);
+
+    if (key < 0)
+        say_absent();
+    pkey_free(key);
+}
+
 char *droppable(size_t size) {
     char *p = mmap(NULL, size, READ_WRITE, DROPPABLE, -1, 0);
 

@@ -46,6 +46,8 @@ void say_result(const char *key, long result);
 void say_number(const char *key, long result);
 /* "absent": this kernel cannot do that with plain memory either. Ends the check. */
 void say_absent(void) __attribute__((noreturn));
+/* Absent, unless this CPU has protection keys: without them memory that can be executed can be read. */
+void need_keys(void);
 /* Where words go to; a program that is executed can go on with it. */
 int say_descriptor(void);
 void say_init(int fd);
