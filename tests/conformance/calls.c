@@ -404,12 +404,6 @@ static ssize_t from_nanosleep(char *p) {
     return syscall(SYS_nanosleep, p, NULL);
 }
 
-static ssize_t from_execve(char *p) {
-    char *const arguments[] = {p, NULL}, *const environment[] = {NULL};
-
-    return execve("/nowhere/program", arguments, environment) < 0 && errno == ENOENT ? 0 : -1;
-}
-
 static ssize_t from_ring_to(char *p, int flags) {
     int fd = scratch_file(flags);
     static char bytes[SIZE] __attribute__((aligned(4096)));
@@ -463,6 +457,7 @@ static ssize_t from_ring_fixed_dropped(char *p) {
     return n;
 }
 
+/* nanosleep(2) from bytes that are no time, and open(2) of a path of FILL: EINVAL and ENAMETOOLONG are as telling as success. */
 static const struct call {
     const char *name;
     ssize_t (*make)(char *p);
@@ -504,7 +499,6 @@ static const struct call {
     {"open", from_open},
     {"setsockopt", from_setsockopt},
     {"nanosleep", from_nanosleep},
-    {"execve", from_execve},
     {"uring-write", from_ring},
     {"uring-write-direct", from_ring_direct},
     {"uring-write-fixed", from_ring_fixed},
@@ -519,7 +513,6 @@ static void run_call(const struct check *c) {
         say("memory=%s", seen(p, SIZE));
 }
 
-/* nanosleep(2) from bytes that are no time, and a path of FILL: EINVAL and ENAMETOOLONG are as telling as success. */
 #define N_CALLS (sizeof(calls) / sizeof(calls[0]))
 
 static const char *const states[] = {"fresh", "filled", "dropped", "read-only", "none", "unmapped"};
