@@ -8,6 +8,9 @@
 # memory are for 512 MiB.
 #
 # usage: pressure.sh BUILD-FOLDER OUT [CHECK...]
+#
+#   DROPPABLE_BAR_RUNS     how often, for those that say "of"
+#   DROPPABLE_VM_KERNELS   "6.1 6.12"
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -15,8 +18,8 @@ build=${1:?usage: pressure.sh BUILD-FOLDER OUT [CHECK...]}
 out=${2:?usage: pressure.sh BUILD-FOLDER OUT [CHECK...]}
 shift 2
 
-KERNELS=(6.1 6.12)
-# name  guest's memory  program  its case (CK_RUN_CASE)
+read -ra KERNELS <<<"${DROPPABLE_VM_KERNELS:-6.1 6.12}"
+# name  guest's memory  program  its case (CK_RUN_CASE)  the disks' requests a second: those of a hard disk, without them nobody stalls
 CHECKS=(
     "machine 512M test-machine machine"
     "native 512M test-machine native"
@@ -28,7 +31,7 @@ CHECKS=(
     "crowd 768M test-bars-pressure crowd"
     "gate 768M test-bars-pressure gate"
     "overreaction 768M test-bars-fairness overreaction"
-    "stall 768M test-bars-fairness stall"
+    "stall 768M test-bars-fairness stall 300"
     "cold 768M test-bars-fairness cold"
     "priority 768M test-bars-fairness priority"
     "memory 2560M test-bars-cost memory"
@@ -48,7 +51,7 @@ cat >"$share/check.sh" <<'GUEST'
 cp -r /mnt /var/tmp/check
 cd /var/tmp/check
 export LD_LIBRARY_PATH=$PWD DROPPABLE_TEST_BINDIR=$PWD DROPPABLE_TEST_OWN_MACHINE=yes
-export CK_TIMEOUT_MULTIPLIER=10 CK_RUN_CASE=$2
+export CK_TIMEOUT_MULTIPLIER=10 CK_RUN_CASE=$2 DROPPABLE_BAR_RUNS=$3
 exec "./$1"
 GUEST
 
@@ -90,13 +93,13 @@ table=$out/table
 : >"$table"
 for kernel in "${KERNELS[@]}"; do
     for check in "${CHECKS[@]}"; do
-        read -r name memory program case <<<"$check"
+        read -r name memory program case iops <<<"$check"
         wanted "$name" "$@" || continue
         log=$out/$kernel-$name.log word=ok
         echo "==> vm: Linux $kernel, $name"
         "$here/vmrun.sh" --kernel "$kernel" --mem "$memory" --cpus 2 --timeout "$GUEST_TIMEOUT" --share "$share" \
-            --accel "${DROPPABLE_VM_ACCEL:-tcg}" --console "$out/$kernel-$name.console" -- sh check.sh "$program" "$case" \
-            >"$log" 2>&1 || word=FAILED
+            ${iops:+--iops "$iops"} --accel "${DROPPABLE_VM_ACCEL:-tcg}" --console "$out/$kernel-$name.console" \
+            -- sh check.sh "$program" "$case" "${DROPPABLE_BAR_RUNS:-}" >"$log" 2>&1 || word=FAILED
         if grep -q '^SKIP: ' "$log" || { [[ $word == ok ]] && grep -q ': skipped: ' "$log"; }; then
             word=skipped
         fi
