@@ -155,9 +155,9 @@ END_TEST
 /* ---- a stall without a deficit ---- */
 
 /*
- * A file's pages again and again, at random, in a cgroup that is a little too small for them. That one comes back is a stall of memory for as
- * long as the disk takes, too short to be heard with a fast one. But only of a page that was in use when it was taken: to one kernel that
- * was read twice, so at first each is, by the MiB; to another (MGLRU) that is mapped.
+ * A file's pages again and again, at random, in a cgroup that is a little too small for them. That one comes back is a stall of
+ * memory for as long as the disk takes, too short to be heard with a fast one; but only if it was in use when it was taken. To one kernel
+ * it was if it was read twice, so at first each is, by the MiB; to another (MGLRU) if it is mapped.
  */
 static void stall(int socket, void *data) {
     static unsigned char buffer[MIB];

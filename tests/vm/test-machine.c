@@ -482,17 +482,6 @@ END_TEST
 
 /* ---- memory.high ---- */
 
-static void set_high(const struct memcg *memcg) {
-    char path[384];
-    FILE *file;
-
-    snprintf(path, sizeof(path), "%s/memory.high", memcg->path);
-    file = fopen(path, "we");
-    ck_assert_msg(file != NULL, "%s: %s", path, strerror(errno));
-    fprintf(file, "%" PRIu64, HIGH);
-    ck_assert_int_eq(fclose(file), 0);
-}
-
 /* memory.events */
 static uint64_t high_events(const struct memcg *memcg) {
     char path[384], key[32];
@@ -519,7 +508,7 @@ static uint64_t run_high(const char *what, unsigned run, void (*hold_memory)(int
 
     ck_assert_msg(memcg_make(&memcg, UINT64_C(1) << 40, &reason), "no cgroup: %s", reason);
     ck_assert_int_eq(memcg.version, 2);
-    set_high(&memcg);
+    ck_assert(memcg_set(&memcg, "memory.high", HIGH));
     holder = holder_start(&memcg, hold_memory);
     start = now_ms();
     hog = guest_start(&memcg, hog_some);
