@@ -267,14 +267,25 @@ static const struct pair_row pairs[] = {
     {"hot: touches, lost all once; a hog at full speed", TOUCHES, FAST_HOG},
 };
 
-/* The one that touches is seen only when it comes back after a drop. */
+/*
+ * The one that touches is seen only when it comes back after a drop, and only in spans that were armed before it: on a machine that is busy
+ * with others some may be late. So it is seen in all of them, or the third time in most.
+ */
 static void lose_all_once(struct child *hot, const struct memcg *memcg) {
-    uint64_t deadline = now_ms() + CHILD_WAIT_MS;
+    uint64_t deadline = now_ms() + CHILD_WAIT_MS, unseen = 1;
 
-    ck_assert_uint_ge(demand(memcg, SIZE), SIZE - MIB);
-    while (listing_number("sessions", "pid", (uint64_t)hot->pid, "resident_bytes") < SIZE) {
-        ck_assert_msg(now_ms() < deadline, "the hot one does not come back");
-        usleep(5000);
+    for (unsigned i = 0; i < TRIES && unseen > 0; i++) {
+        uint64_t freed;
+
+        unseen = service_status(&service, "unarmed_drops");
+        freed = demand(memcg, SIZE);
+        ck_assert_msg(i > 0 || freed >= SIZE - MIB, "%" PRIu64 " MiB freed", freed / MIB);
+        while (listing_number("sessions", "pid", (uint64_t)hot->pid, "resident_bytes") < SIZE) {
+            ck_assert_msg(now_ms() < deadline, "the hot one does not come back");
+            usleep(5000);
+        }
+        unseen = service_status(&service, "unarmed_drops") - unseen;
+        printf("hot: touches: %" PRIu64 " spans of it were dropped unseen\n", unseen);
     }
 }
 
