@@ -20,6 +20,7 @@
 #include "client.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -512,6 +513,18 @@ void *drp_region_address(const struct drp_region *r) {
 
 size_t drp_region_size(const struct drp_region *r) {
     return r->size;
+}
+
+int drp_region_get_object(const struct drp_region *r, uint64_t *ret_offset) {
+    int fd;
+
+    if (r->data_fd < 0)
+        return error_detail(-ENOTCONN, "the region has no object: it was made before fork(), and is plain memory");
+    fd = fcntl(r->data_fd, F_DUPFD_CLOEXEC, 0);
+    if (fd < 0)
+        return error_detail(-errno, "no descriptor for the region's object: %s", strerror(errno));
+    *ret_offset = r->object_offset;
+    return fd;
 }
 
 void drp_region_get_info(const struct drp_region *r, struct drp_region_info *ret) {

@@ -159,6 +159,15 @@ size_t drp_region_size(const struct drp_region *r);
 /** Everything about a region. */
 void drp_region_get_info(const struct drp_region *r, struct drp_region_info *ret);
 
+/**
+ * The shared-memory object that holds a region, for another process to map: by SCM_RIGHTS, or by /proc/PID/fd for programs that open
+ * files, as QEMU does for a guest's memory. Such a process reads and writes the region's memory, sees drops as zeros, and is not
+ * seen by the service: its accesses are not intercepted, and keep nothing. Pins are this process's.
+ * @param ret_offset the region's first byte in the object
+ * @return a descriptor of the caller's, close-on-exec; -ENOTCONN: a region from before fork(2); -EMFILE
+ */
+int drp_region_get_object(const struct drp_region *r, uint64_t *ret_offset);
+
 /** The same as drp_set_budget() for one region. @return also -ENOTCONN: the service does not hold this region. */
 int drp_region_set_budget(struct drp_region *r, uint64_t bytes);
 

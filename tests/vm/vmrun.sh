@@ -14,6 +14,7 @@ usage() {
     cat <<'USAGE'
 usage: vmrun.sh [OPTIONS] -- COMMAND [ARGUMENT...]
        vmrun.sh --prepare
+       vmrun.sh [--kernel VERSION] --print-kernel
 
 Boots a Debian 12 kernel in QEMU, runs COMMAND there as root, prints what it prints, and exits with its status.
 
@@ -31,6 +32,7 @@ Boots a Debian 12 kernel in QEMU, runs COMMAND there as root, prints what it pri
   --accel NAME      QEMU's accelerator: tcg (the default), or kvm, where /dev/kvm can run an unmodified kernel (in a virtual
                     machine it may be there and hang)
   --prepare         only fill the cache
+  --print-kernel    only fetch the kernels, and print the path of one
 
 Exit status: COMMAND's; 124 the time was up; 125 this failed, or the guest went down (panic, reset) before COMMAND ended: the
 end of its log goes to stderr.
@@ -56,12 +58,17 @@ trap 'die "failed at line $LINENO"' ERR
 
 # ---- arguments ----
 
-kernel=6.1 init=script mem=512M cpus=1 iops='' limit=120 accel=tcg share='' out='' append='' console='' prepare=''
+kernel=6.1 init=script mem=512M cpus=1 iops='' limit=120 accel=tcg share='' out='' append='' console='' prepare='' print_kernel=''
 while (($# > 0)); do
     case $1 in
     -h | --help) usage && exit 0 ;;
     --prepare)
         prepare=1
+        shift
+        continue
+        ;;
+    --print-kernel)
+        print_kernel=1
         shift
         continue
         ;;
@@ -92,7 +99,7 @@ case $kernel in 6.1 | 6.12) ;; *) die "--kernel is 6.1 or 6.12" ;; esac
 case $init in script | systemd) ;; *) die "--init is script or systemd" ;; esac
 [[ $limit =~ ^[1-9][0-9]*$ ]] || die "--timeout is a whole number of seconds"
 [[ -z $share || -d $share ]] || die "--share: no folder $share"
-if [[ -z $prepare ]] && (($# == 0)); then
+if [[ -z $prepare$print_kernel ]] && (($# == 0)); then
     usage >&2
     exit 125
 fi
@@ -252,6 +259,10 @@ exec 9>"$cache/lock"
 flock 9
 fetch_kernel 6.1 linux-image-cloud-amd64
 fetch_kernel 6.12 linux-image-6.12-cloud-amd64
+if [[ -n $print_kernel ]]; then
+    echo "$cache"/kernel-"$kernel"/boot/vmlinuz-*
+    exit 0
+fi
 if [[ ! $cache/initramfs -nt ${BASH_SOURCE[0]} ]]; then
     make_initramfs
 fi
