@@ -83,6 +83,8 @@ const char *ctl_interception_name(uint32_t interception);
 /* enum drp_wire_source: a key ("psi_some"). */
 const char *ctl_source_name(uint32_t source);
 
+/* Text of others' choice as UTF-8. */
+struct json_object *ctl_json_text(const char *text, size_t size);
 void ctl_add(struct json_object *object, const char *key, uint64_t value);
 /* What has no limit is null. */
 void ctl_add_limit(struct json_object *object, const char *key, uint64_t value);

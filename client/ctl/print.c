@@ -7,8 +7,10 @@
  */
 
 #include "ctl.h"
+#include "text.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define ROOM 9
@@ -57,9 +59,7 @@ const char *ctl_clean(const char *from) {
     char *text = room[next++ % ROOM];
 
     snprintf(text, sizeof(room[0]), "%s", from);
-    for (char *c = text; *c; c++)
-        if (*c < 0x20 || *c > 0x7e)
-            *c = '?';
+    ctl_clean_text(text);
     return text;
 }
 
@@ -83,8 +83,20 @@ void ctl_add_limit(struct json_object *object, const char *key, uint64_t value) 
     json_object_object_add(object, key, value == UINT64_MAX ? NULL : json_object_new_uint64(value));
 }
 
+struct json_object *ctl_json_text(const char *text, size_t size) {
+    char *utf8 = malloc(3 * size + 1);
+    struct json_object *object;
+
+    if (!utf8)
+        return NULL;
+    ctl_make_utf8(text, size, utf8);
+    object = json_object_new_string(utf8);
+    free(utf8);
+    return object;
+}
+
 void ctl_add_text(struct json_object *object, const char *key, const char *value) {
-    json_object_object_add(object, key, json_object_new_string(value));
+    json_object_object_add(object, key, ctl_json_text(value, strlen(value)));
 }
 
 void ctl_add_bool(struct json_object *object, const char *key, bool value) {

@@ -4,6 +4,7 @@
 
 #include "ctl.h"
 #include "numbers.h"
+#include "text.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -74,9 +75,15 @@ static void print_status(const struct drp_wire_status_reply *status) {
     printf("\n");
 }
 
-static void print_notes(const char *notes) {
-    for (const char *note = notes; *note; note += strcspn(note, "\n"), note += *note == '\n')
-        printf("note                %.*s\n", (int)strcspn(note, "\n"), note);
+/* A path is in some of them. */
+static void print_notes(char *notes) {
+    char *note;
+
+    while ((note = strsep(&notes, "\n")))
+        if (*note) {
+            ctl_clean_text(note);
+            printf("note                %s\n", note);
+        }
 }
 
 static struct json_object *json_notes(const char *notes) {
@@ -84,7 +91,7 @@ static struct json_object *json_notes(const char *notes) {
 
     for (const char *note = notes; *note; note += strcspn(note, "\n"), note += *note == '\n')
         if (*note != '\n')
-            json_object_array_add(array, json_object_new_string_len(note, (int)strcspn(note, "\n")));
+            json_object_array_add(array, ctl_json_text(note, strcspn(note, "\n")));
     return array;
 }
 
