@@ -302,12 +302,17 @@ static int read_drop_ins(struct config *config, const char *path, char **ret_err
 
 int config_load(struct config *ret, const struct config_source *source, char **ret_error) {
     struct config config;
-    int r = 0;
+    int r;
 
     *ret_error = NULL;
     config_init(&config);
-    if (!source->optional || access(source->path, F_OK) == 0)
-        r = config_read_file(&config, source->path, ret_error);
+    r = config_read_file(&config, source->path, ret_error);
+    /* Nothing else: settings that cannot be read are not the defaults. */
+    if (source->optional && (r == -ENOENT || r == -ENOTDIR)) {
+        free(*ret_error);
+        *ret_error = NULL;
+        r = 0;
+    }
     if (r >= 0)
         r = read_drop_ins(&config, source->path, ret_error);
     if (r >= 0 && source->socket_path) {

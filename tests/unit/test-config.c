@@ -268,6 +268,14 @@ START_TEST(test_drop_ins) {
     ck_assert_str_eq(config.socket_path, "/a/socket");
     config_deinit(&config);
 
+    /* One that is there and cannot be read is no missing one. */
+    snprintf(name, sizeof(name), "%s/x.conf", folder);
+    ck_assert_int_eq(symlink("x.conf", name), 0);
+    ck_assert_int_eq(config_load(&config, &source, &error), -ELOOP);
+    ck_assert_ptr_nonnull(strstr(error, "x.conf: "));
+    free(error);
+    ck_assert_int_eq(unlink(name), 0);
+
     make_file("x.conf", "[Limits]\nConnections=1\nConnectionsPerUser=1\nRegionsPerClient=1\nRegionBytes=4K\n");
     snprintf(name, sizeof(name), "%s/x.conf.d", folder);
     ck_assert_int_eq(mkdir(name, 0755), 0);
