@@ -59,8 +59,9 @@ LIST_HEAD(budget_cgroup_list, budget_cgroup);
 
 /* All under the manager's lock. */
 struct budgets {
-    bool active;  /* somebody may have a budget: without, a look costs nothing */
-    uint64_t due; /* ns: the next look */
+    bool active;         /* somebody may have a budget: without, a look costs nothing */
+    uint64_t due;        /* ns: the next look */
+    uint64_t not_before; /* ns: no look until then, whatever changes */
     struct budget_user_list users;
     struct budget_cgroup_list cgroups;
     unsigned n_kept;  /* users and cgroups for which something was set */

@@ -37,16 +37,21 @@
 #define PRESSURE_BUSY_NS UINT64_C(1000000)
 #define PRESSURE_BARREN_MAX 5 /* looks at a domain with nothing to drop come every 1 ms << this at last */
 
-/* Sleeps until a kick that came after kicks was read, or ns are over. */
+/* Sleeps until the word is no longer the value, or ns are over. */
 static void futex_sleep(_Atomic uint32_t *word, uint32_t value, uint64_t ns) {
     struct timespec timeout = {.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
 
     syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, ns == UINT64_MAX ? NULL : &timeout, NULL, 0);
 }
 
+void pressure_wake(struct pressure *pressure) {
+    atomic_fetch_add(&pressure->wakes, 1);
+    syscall(SYS_futex, &pressure->wakes, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
 void pressure_kick(struct pressure *pressure) {
-    atomic_fetch_add(&pressure->kicks, 1);
-    syscall(SYS_futex, &pressure->kicks, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+    atomic_store(&pressure->kicked, true);
+    pressure_wake(pressure);
 }
 
 void pressure_edge(struct pressure *pressure, struct domain *domain, enum demand_source source) {
@@ -406,16 +411,13 @@ static uint64_t pressure_turn(struct pressure *pressure, bool kicked) {
 
 static void *pressure_main(void *data) {
     struct pressure *pressure = data;
-    uint32_t served = 0; /* kicks */
 
     while (!atomic_load(&pressure->stop)) {
-        uint32_t kicks = atomic_load(&pressure->kicks);
-        uint64_t sleep_ns = pressure_turn(pressure, kicks != served);
-
-        served = kicks;
+        uint32_t wakes = atomic_load(&pressure->wakes);
+        uint64_t sleep_ns = pressure_turn(pressure, atomic_exchange(&pressure->kicked, false));
 
         if (sleep_ns > 0)
-            futex_sleep(&pressure->kicks, kicks, sleep_ns);
+            futex_sleep(&pressure->wakes, wakes, sleep_ns);
     }
     return NULL;
 }

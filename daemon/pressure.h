@@ -21,7 +21,8 @@ struct pressure {
     bool realtime; /* SCHED_FIFO could be had */
     struct manager *manager;
     _Atomic bool stop;
-    _Atomic uint32_t kicks;   /* futex */
+    _Atomic uint32_t wakes;   /* futex */
+    _Atomic bool kicked;      /* with the last of them: look at everything */
     _Atomic bool quarantines; /* some session's quarantine began or ended: the loop shall look */
     _Atomic uint64_t looks;
 
@@ -37,6 +38,8 @@ int pressure_start(struct pressure *pressure, struct manager *manager);
 void pressure_stop(struct pressure *pressure);
 /* Makes the thread look now. From any thread whatever its table. */
 void pressure_kick(struct pressure *pressure);
+/* Makes it have a turn now, in which it looks at what is due: a client can ask for that as often as he likes. */
+void pressure_wake(struct pressure *pressure);
 /* A source says: look at this domain now. From any thread; the caller sees to it that the domain lives. */
 void pressure_edge(struct pressure *pressure, struct domain *domain, enum demand_source source);
 

@@ -62,12 +62,18 @@ uint64_t report_resident(struct manager *manager, enum budget_scope scope, uint6
 
     pthread_mutex_lock(&manager->lock);
     domain = scope == BUDGET_CGROUP ? report_domain(manager, path) : NULL;
+    if (domain)
+        domain->refs++;
+    pthread_mutex_unlock(&manager->lock);
+    /* Without the lock: thousands of objects take milliseconds. */
     LIST_FOREACH (session, &manager->sessions, link)
         if (scope == BUDGET_REGION) {
             region = session_find_region(session, id);
             bytes += region ? region_resident_bytes(region) : 0;
         } else if (is_meant(session, scope, id, domain))
             bytes += session_resident_bytes(session);
+    pthread_mutex_lock(&manager->lock);
+    domain_unref(domain);
     pthread_mutex_unlock(&manager->lock);
     return bytes;
 }

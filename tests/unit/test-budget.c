@@ -313,6 +313,12 @@ START_TEST(test_when_to_look) {
     config.client_budget *= 16;
     budgets_reload(&manager);
     ck_assert_uint_eq(budget_look(&manager, now, &excess), 1000 * MS);
+    manager.budgets.not_before =
+        now + 7 * MS; /* as after a look that took long: whoever changes his budget all the time waits */
+    budgets_reload(&manager);
+    ck_assert_uint_eq(budget_look(&manager, now, &excess), 7 * MS);
+    ck_assert_uint_eq(budget_look(&manager, now + 7 * MS, &excess), 1000 * MS);
+    ck_assert_uint_eq(manager.budgets.not_before, 0); /* these looks cost nothing */
 }
 END_TEST
 
