@@ -270,7 +270,7 @@ int link_open(struct link *link, const char *path, const char *name) {
         .magic = DRP_WIRE_MAGIC,
         .version_min = DRP_WIRE_VERSION,
         .version_max = DRP_WIRE_VERSION,
-        .features = DRP_FEATURE_ADOPT,
+        .features = DRP_FEATURES_KNOWN,
     };
     int r;
 

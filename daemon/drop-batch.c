@@ -12,6 +12,7 @@
 #include "drop-batch.h"
 
 #include "generation.h"
+#include "intercept.h"
 #include "pager.h"
 #include "punch.h"
 #include "record.h"
@@ -93,12 +94,11 @@ static void op_commit_unarmed(struct session *session, const struct drop_op *op,
     counter_add(&session->counters.unarmed_drops, 1);
     for (unsigned i = 0; i < op->region->n_mappings; i++) {
         struct mapping *mapping = op->region->mappings[i];
-
         uint64_t pages = mapping->span_commit[op->span] + (freed >> PAGE_SHIFT);
-        uint64_t most = region_span_bytes(op->region, op->span) >> PAGE_SHIFT;
+        unsigned most = intercept_fillable(session, mapping, op->span, NULL);
 
         if (mapping->intercepted && !mapping_is_armed(mapping, op->span))
-            session_set_commit(session, mapping, op->span, (unsigned)(pages < most ? pages : most));
+            session_set_commit(session, mapping, op->span, pages < most ? (unsigned)pages : most);
     }
 }
 

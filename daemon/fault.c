@@ -346,16 +346,12 @@ static void refill_neighbours(struct fault *of) {
 
 /* Under the lock: may this span be disarmed with one of the kind beside it? */
 static bool is_alike(const struct fault *fault, uint32_t span) {
-    if (fault->mapping->span_state[span] != MAPPING_ARMED || fault->region->spans[span].in_flight > 0)
+    if (fault->mapping->span_state[span] != MAPPING_ARMED || fault->region->spans[span].in_flight > 0 ||
+        extents_bytes(&fault->session->extents, fault->mapping, span_offset(span), span_offset(span + 1)) == 0)
         return false;
-    switch (fault->kind) {
-    case FAULT_FRESH:
+    if (fault->kind == FAULT_FRESH)
         return is_fresh(fault->region, span);
-    case FAULT_CRUMBED:
-        return is_crumbed(fault->region, span);
-    default:
-        return fault->kind == FAULT_HUGE;
-    }
+    return fault->kind == FAULT_CRUMBED ? is_crumbed(fault->region, span) : fault->kind == FAULT_HUGE;
 }
 
 /* Under the lock: commits and touches a neighbour. */
@@ -423,7 +419,8 @@ static void disarm_unasked(const struct fault *fault) {
     struct session *session = fault->session;
 
     session_lock(session);
-    session_set_commit(session, fault->mapping, fault->span, span_pages(fault->region, fault->span));
+    session_set_commit(session, fault->mapping, fault->span,
+                       intercept_fillable(session, fault->mapping, fault->span, NULL));
     fault->mapping->disarming_first = fault->span;
     fault->mapping->disarming_end = fault->span + 1;
     session_unlock(session);

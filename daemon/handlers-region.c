@@ -251,7 +251,11 @@ void handle_adopt(struct connection *connection, struct channel_packet *packet) 
         operation_finish(operation, operation_error(r), NULL, 0);
 }
 
-/* ---- MAP, UNMAP, DESTROY ---- */
+/* ---- MAP, UNMAP ---- */
+
+static bool lies_inside(const struct region *region, uint64_t offset, uint64_t length) {
+    return offset < region->size && length <= region->size - offset;
+}
 
 /* Drops that the old daemon did not finish are begun anew, now that the pins are known. */
 static void finish_old_drops(struct operation *operation) {
@@ -281,7 +285,7 @@ static uint32_t make_mapping(struct operation *operation, struct channel_packet 
     struct region *region = operation->region;
     int pin_fd = -1, r;
 
-    if (map->offset >= region->size || map->length > region->size - map->offset)
+    if (map->length > 0 && !lies_inside(region, map->offset, map->length))
         return DRP_WIRE_ERROR_INVALID;
     if (region->n_mappings >= REGION_MAPPINGS_MAX)
         return DRP_WIRE_ERROR_QUOTA;
@@ -290,10 +294,15 @@ static uint32_t make_mapping(struct operation *operation, struct channel_packet 
         if (kernel_check_page_object(pin_fd, drp_pin_bytes(region->chunk_total)) < 0)
             return DRP_WIRE_ERROR_DESCRIPTOR;
     }
-    r = mapping_new(&operation->mapping, region, map->address, map->length, map->offset, pin_fd, &operation->fd);
+    if (map->length > 0 && !operation_make_pieces(operation, 1))
+        return DRP_WIRE_ERROR_MEMORY;
+    r = mapping_new(&operation->mapping, region, pin_fd, &operation->fd);
     if (r < 0)
         return DRP_WIRE_ERROR_MEMORY;
     operation->mapping->id = operation->manager->next_id++;
+    if (operation->command.pieces)
+        *operation->command.pieces = (struct extent){
+            .address = map->address, .length = map->length, .mapping = operation->mapping, .offset = map->offset};
     return DRP_WIRE_OK;
 }
 
@@ -369,8 +378,86 @@ void handle_unmap(struct connection *connection, struct channel_packet *packet) 
         operation_finish(operation, DRP_WIRE_ERROR_NOT_FOUND, NULL, 0);
 }
 
+/* ---- MAP_PIECES, UNMAP_PIECES ---- */
+
+static uint32_t piece_error(int error) {
+    switch (error) {
+    case -EEXIST:
+        return DRP_WIRE_ERROR_INVALID;
+    case -ENOSPC:
+        return DRP_WIRE_ERROR_QUOTA;
+    default:
+        return operation_error(error);
+    }
+}
+
+static void map_pieces_done(struct completion *completion) {
+    struct operation *operation = operation_of(completion);
+    struct drp_wire_pieces_reply reply = {.interception = operation->command.n_blind > 0 ? DRP_WIRE_INTERCEPTION_NONE
+                                                                                         : DRP_WIRE_INTERCEPTION_FULL};
+
+    operation_finish(operation, operation->command.result < 0 ? piece_error(operation->command.result) : DRP_WIRE_OK,
+                     &reply, sizeof(reply));
+}
+
+static void unmap_pieces_done(struct completion *completion) {
+    struct drp_wire_header reply = {0};
+
+    operation_finish(operation_of(completion), DRP_WIRE_OK, &reply, sizeof(reply));
+}
+
+static uint32_t take_pieces(struct operation *operation, const struct drp_wire_pieces *message) {
+    struct extent *pieces;
+
+    operation->mapping = find_mapping(operation->session, message->mapping);
+    if (!operation->mapping)
+        return DRP_WIRE_ERROR_NOT_FOUND;
+    for (uint32_t i = 0; i < message->count; i++)
+        if (message->header.type == DRP_WIRE_MAP_PIECES &&
+            !lies_inside(operation->mapping->region, message->pieces[i].offset, message->pieces[i].length))
+            return DRP_WIRE_ERROR_INVALID;
+    pieces = operation_make_pieces(operation, message->count);
+    if (!pieces)
+        return DRP_WIRE_ERROR_MEMORY;
+    for (uint32_t i = 0; i < message->count; i++)
+        pieces[i] = (struct extent){.address = message->pieces[i].address,
+                                    .length = message->pieces[i].length,
+                                    .mapping = operation->mapping,
+                                    .offset = message->pieces[i].offset};
+    return DRP_WIRE_OK;
+}
+
+static void change_pieces(struct connection *connection, const struct drp_wire_pieces *message,
+                          enum pager_command_type type, void (*done)(struct completion *completion)) {
+    struct operation *operation = operation_new(connection, &message->header, done);
+    uint32_t error;
+
+    if (!operation)
+        return;
+    error = take_pieces(operation, message);
+    if (error != DRP_WIRE_OK)
+        operation_finish(operation, error, NULL, 0);
+    else if (connection->session->intercepted)
+        operation_submit(operation, type);
+    else {
+        operation->command.n_blind = operation->command.n_pieces;
+        done(&operation->completion);
+    }
+}
+
+void handle_map_pieces(struct connection *connection, struct channel_packet *packet) {
+    move_check_now(connection->session);
+    change_pieces(connection, &packet->message.pieces, PAGER_MAP_PIECES, map_pieces_done);
+}
+
+void handle_unmap_pieces(struct connection *connection, struct channel_packet *packet) {
+    change_pieces(connection, &packet->message.pieces, PAGER_UNMAP_PIECES, unmap_pieces_done);
+}
+
+/* ---- DESTROY ---- */
+
 /*
- * DESTROY, in this order: no new drops; the dropper, behind the drops under way, lets go of the object; the pager unregisters each
+ * In this order: no new drops; the dropper, behind the drops under way, lets go of the object; the pager unregisters each
  * mapping, behind the arming under way; the loop frees.
  */
 static void destroy_step(struct completion *completion) {

@@ -43,7 +43,7 @@ static void reply_hello(struct connection *connection, const struct drp_wire_hel
     const struct manager *manager = connection->server->manager;
     struct drp_wire_hello_reply reply = {
         .version = DRP_WIRE_VERSION,
-        .features = hello->features & DRP_FEATURE_ADOPT,
+        .features = hello->features & DRP_FEATURES_KNOWN,
         .session = connection->session->id,
         .region_options = HANDLERS_KNOWN_OPTIONS,
         .max_region_bytes = connection->server->config->max_region_bytes,
@@ -300,6 +300,8 @@ void handlers_dispatch(struct connection *connection, struct channel_packet *pac
         [DRP_WIRE_FREE] = handle_free,
         [DRP_WIRE_WHY] = handle_why,
         [DRP_WIRE_HISTOGRAMS] = handle_histograms,
+        [DRP_WIRE_MAP_PIECES] = handle_map_pieces,
+        [DRP_WIRE_UNMAP_PIECES] = handle_unmap_pieces,
     };
     uint16_t type = packet->message.header.type;
 

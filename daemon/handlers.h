@@ -25,6 +25,8 @@ void handle_create(struct connection *connection, struct channel_packet *packet)
 void handle_adopt(struct connection *connection, struct channel_packet *packet);
 void handle_map(struct connection *connection, struct channel_packet *packet);
 void handle_unmap(struct connection *connection, struct channel_packet *packet);
+void handle_map_pieces(struct connection *connection, struct channel_packet *packet);
+void handle_unmap_pieces(struct connection *connection, struct channel_packet *packet);
 void handle_destroy(struct connection *connection, struct channel_packet *packet);
 
 /* In handlers-pressure.c, likewise. */

@@ -21,13 +21,28 @@
 #define TRUSTED_PAGES 16
 
 bool intercept_next_piece(struct session *session, const struct mapping *mapping, uint64_t first, uint64_t last,
-                          size_t *cursor, uint64_t *address, uint64_t *length, uint64_t *offset) {
+                          uint64_t *cursor, uint64_t *address, uint64_t *length, uint64_t *offset) {
     bool more;
 
     session_lock(session);
-    more = extents_next(&session->extents, mapping, first, last, cursor, address, length, offset);
+    more = extents_next(&session->extents, mapping, first > *cursor ? first : *cursor, last, address, length, offset);
     session_unlock(session);
+    if (more)
+        *cursor = *offset + *length;
     return more;
+}
+
+unsigned intercept_fillable(const struct session *session, const struct mapping *mapping, uint32_t span,
+                            const struct page_set *there) {
+    uint64_t at = span_offset(span), end = span_offset(span + 1), address, length;
+    unsigned pages = 0;
+
+    for (; extents_next(&session->extents, mapping, at, end, &address, &length, &at); at += length) {
+        unsigned first = (unsigned)((at & (SPAN_SIZE - 1)) >> PAGE_SHIFT), count = (unsigned)(length >> PAGE_SHIFT);
+
+        pages += there ? count - page_set_count_range(there, first, count) : count;
+    }
+    return pages;
 }
 
 void intercept_wake(struct session *session, const struct mapping *mapping, uint32_t first, uint32_t count) {
@@ -40,26 +55,29 @@ void intercept_wake(struct session *session, const struct mapping *mapping, uint
 /* ---- commitments ---- */
 
 /*
- * Under the lock: how many pages of an armed span are there? Counted ones may be gone, since a client can punch its object without anybody being
- * told: only a few are taken on trust, else the kernel is asked.
+ * Under the lock: how many pages of an armed span might the kernel fill? Those that are counted may be gone, since a client can punch its object
+ * without anybody being told: only a few are taken on trust, else the kernel is asked. Counted ones may also be where nothing is mapped
+ * any more, but what was just filled is mapped.
  */
-static unsigned resident_pages(const struct region *region, uint32_t span, unsigned just_filled) {
+static unsigned missing_pages(const struct session *session, const struct mapping *mapping, uint32_t span,
+                              unsigned just_filled) {
+    const struct region *region = mapping->region;
     uint16_t known = region_known(region, span);
-    unsigned counted = known & (uint16_t)~POLICY_SPAN_KNOWN;
-    struct page_set resident;
-    int n;
+    unsigned counted = known & (uint16_t)~POLICY_SPAN_KNOWN, absent = span_pages(region, span) - counted, mapped;
+    struct page_set resident = {0};
 
-    if ((known & POLICY_SPAN_KNOWN) && counted <= just_filled + TRUSTED_PAGES)
-        return counted;
-    if (!region->spans[span].touched && !region->adopted)
-        return 0;
-    n = region_resident(region, span, &resident);
-    return n < 0 ? 0 : (unsigned)n;
+    if ((known & POLICY_SPAN_KNOWN) && counted <= just_filled + TRUSTED_PAGES) {
+        mapped = intercept_fillable(session, mapping, span, NULL);
+        mapped = mapped > just_filled ? mapped - just_filled : 0;
+        return mapped < absent ? mapped : absent;
+    }
+    if (region->spans[span].touched || region->adopted)
+        region_resident(region, span, &resident);
+    return intercept_fillable(session, mapping, span, &resident);
 }
 
 bool intercept_commit(struct session *session, struct mapping *mapping, uint32_t span, unsigned just_filled) {
-    unsigned total = span_pages(mapping->region, span), there = resident_pages(mapping->region, span, just_filled);
-    unsigned missing = there < total ? total - there : 0;
+    unsigned missing = missing_pages(session, mapping, span, just_filled);
 
     if (!gate_allows(session->domain, (uint64_t)missing << PAGE_SHIFT))
         return false;
@@ -108,7 +126,7 @@ static void note_disarmed(struct session *session, struct mapping *mapping, uint
     mapping_set_state(mapping, span, wp ? MAPPING_DISARMED : MAPPING_UNREGISTERED);
     forget_gone(mapping->region, span);
     if (!certain)
-        session_set_commit(session, mapping, span, span_pages(mapping->region, span));
+        session_set_commit(session, mapping, span, intercept_fillable(session, mapping, span, NULL));
 }
 
 void intercept_distrust(struct session *session, struct mapping *mapping, uint32_t span) {
@@ -161,7 +179,6 @@ static enum uffd_outcome arm_run(struct session *session, struct mapping *mappin
             mapping->region->spans[first].strayed = true;
             forget_gone(mapping->region, first);
             session_unlock(session);
-            cursor_ = 0;
             continue;
         }
         outcome = uffd_register(session, address, length, UFFD_MODE_MISSING);
@@ -254,7 +271,7 @@ static void refresh_mapping(struct session *session, struct mapping *mapping, un
         pages = region_resident(region, span, &resident);
         if (pages < 0)
             continue;
-        session_set_commit(session, mapping, span, span_pages(region, span) - (unsigned)pages);
+        session_set_commit(session, mapping, span, intercept_fillable(session, mapping, span, &resident));
         region_expect(region, span, (unsigned)pages);
         refresh->back += before > mapping->committed ? before - mapping->committed : 0;
         if (mapping->span_commit[span] == 0)

@@ -23,11 +23,15 @@ static inline unsigned span_pages(const struct region *region, uint32_t span) {
 
 /* For each piece of a mapping's bytes [first, last) that is in the client's address space now. Takes the lock for each step. */
 #define for_each_piece(session, mapping_, first, last, address, length, offset) \
-    for (size_t cursor_ = 0;                                                    \
+    for (uint64_t cursor_ = 0;                                                  \
          intercept_next_piece(session, mapping_, first, last, &cursor_, &(address), &(length), &(offset));)
 
 bool intercept_next_piece(struct session *session, const struct mapping *mapping, uint64_t first, uint64_t last,
-                          size_t *cursor, uint64_t *address, uint64_t *length, uint64_t *offset);
+                          uint64_t *cursor, uint64_t *address, uint64_t *length, uint64_t *offset);
+
+/* Under the lock: how many pages of a span would the kernel fill, if it is disarmed and these are there (NULL: none)? */
+unsigned intercept_fillable(const struct session *session, const struct mapping *mapping, uint32_t span,
+                            const struct page_set *there);
 
 /* Has the waiters of count spans go on. */
 void intercept_wake(struct session *session, const struct mapping *mapping, uint32_t first, uint32_t count);

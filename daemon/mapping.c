@@ -48,8 +48,7 @@ static int mapping_map_pins(struct mapping *mapping, int pin_fd, int *ret_pin_fd
     return 0;
 }
 
-int mapping_new(struct mapping **ret, struct region *region, uint64_t address, uint64_t length, uint64_t offset,
-                int pin_fd, int *ret_pin_fd) {
+int mapping_new(struct mapping **ret, struct region *region, int pin_fd, int *ret_pin_fd) {
     struct mapping *mapping = calloc(1, sizeof(*mapping));
     size_t commits = region->span_count * sizeof(uint16_t), pages = (drp_pin_bytes(region->chunk_total) + 4095) / 4096;
     int r;
@@ -57,9 +56,6 @@ int mapping_new(struct mapping **ret, struct region *region, uint64_t address, u
     if (!mapping)
         return -ENOMEM;
     mapping->region = region;
-    mapping->address = address;
-    mapping->length = length;
-    mapping->offset = offset;
     mapping->tables_size = commits + region->span_count + pages;
     mapping->tables = sparse_table_new(mapping->tables_size);
     if (!mapping->tables) {
@@ -144,19 +140,21 @@ void mapping_set_state(struct mapping *mapping, uint32_t span, enum mapping_span
         mapping->disarmed_runs = (uint32_t)((int)mapping->disarmed_runs - 1 + neighbours);
 }
 
+/* ---- extents ---- */
+
 int extents_init(struct extents *extents) {
-    void *p = mmap(NULL, EXTENTS_MAX * sizeof(struct extent), PROT_READ | PROT_WRITE,
+    void *p = mmap(NULL, 2 * EXTENTS_MAX * sizeof(struct extent), PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     if (p == MAP_FAILED)
         return -errno;
-    *extents = (struct extents){.entries = p};
+    *extents = (struct extents){.entries = p, .places = (struct extent *)p + EXTENTS_MAX};
     return 0;
 }
 
 void extents_deinit(struct extents *extents) {
     if (extents->entries)
-        munmap(extents->entries, EXTENTS_MAX * sizeof(struct extent));
+        munmap(extents->entries, 2 * EXTENTS_MAX * sizeof(struct extent));
     *extents = (struct extents){0};
 }
 
@@ -176,6 +174,31 @@ static size_t extents_lower(const struct extents *extents, uint64_t address) {
     return low;
 }
 
+/* Index of the first place of the mapping that ends above the offset, or of what follows the mapping. */
+static size_t places_lower(const struct extents *extents, const struct mapping *mapping, uint64_t offset) {
+    size_t low = 0, high = extents->n;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        const struct extent *e = &extents->places[middle];
+
+        if (e->mapping < mapping || (e->mapping == mapping && e->offset + e->length <= offset))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* The first place of [offset, end), or NULL. */
+static const struct extent *places_overlap(const struct extents *extents, const struct mapping *mapping,
+                                           uint64_t offset, uint64_t end) {
+    size_t i = places_lower(extents, mapping, offset);
+    const struct extent *e = &extents->places[i];
+
+    return i < extents->n && e->mapping == mapping && e->offset < end ? e : NULL;
+}
+
 const struct extent *extents_find(const struct extents *extents, uint64_t address) {
     size_t i = extents_lower(extents, address);
 
@@ -188,37 +211,89 @@ const struct extent *extents_overlap(const struct extents *extents, uint64_t sta
     return i < extents->n && extents->entries[i].address < end ? &extents->entries[i] : NULL;
 }
 
+/* Takes an entry out of one of the arrays, of n. */
+static void array_erase(struct extent *array, size_t n, size_t i) {
+    memmove(&array[i], &array[i + 1], (n - 1 - i) * sizeof(*array));
+}
+
+static void array_insert(struct extent *array, size_t n, size_t i, const struct extent *extent) {
+    memmove(&array[i + 1], &array[i], (n - i) * sizeof(*array));
+    array[i] = *extent;
+}
+
 static void extents_erase(struct extents *extents, size_t i) {
+    const struct extent *e = &extents->entries[i];
+
+    array_erase(extents->places, extents->n, places_lower(extents, e->mapping, e->offset));
+    array_erase(extents->entries, extents->n, i);
     extents->n--;
-    memmove(&extents->entries[i], &extents->entries[i + 1], (extents->n - i) * sizeof(struct extent));
+}
+
+/* There is room. */
+static void extents_insert(struct extents *extents, size_t i, const struct extent *extent) {
+    array_insert(extents->places, extents->n, places_lower(extents, extent->mapping, extent->offset), extent);
+    array_insert(extents->entries, extents->n, i, extent);
+    extents->n++;
+}
+
+/* Another shape that neither overlaps a neighbour nor passes one by. */
+static void extents_reshape(struct extents *extents, size_t i, const struct extent *extent) {
+    struct extent *e = &extents->entries[i];
+
+    extents->places[places_lower(extents, e->mapping, e->offset)] = *extent;
+    *e = *extent;
+}
+
+static bool continues(const struct extent *first, const struct extent *next) {
+    return first->mapping == next->mapping && first->address + first->length == next->address &&
+           first->offset + first->length == next->offset;
 }
 
 int extents_add(struct extents *extents, const struct extent *extent) {
     size_t i = extents_lower(extents, extent->address);
+    struct extent joined = *extent;
+    bool before, behind;
 
-    if (i < extents->n && extents->entries[i].address < extent->address + extent->length)
+    if (extents_overlap(extents, extent->address, extent->address + extent->length) ||
+        places_overlap(extents, extent->mapping, extent->offset, extent->offset + extent->length))
         return -EEXIST;
-    if (extents->n == EXTENTS_MAX)
+    before = i > 0 && continues(&extents->entries[i - 1], extent);
+    behind = i < extents->n && continues(extent, &extents->entries[i]);
+    if (!before && !behind && extents->n == EXTENTS_MAX)
         return -ENOSPC;
-    memmove(&extents->entries[i + 1], &extents->entries[i], (extents->n - i) * sizeof(struct extent));
-    extents->entries[i] = *extent;
-    extents->n++;
+    if (behind)
+        joined.length += extents->entries[i].length;
+    if (before) {
+        joined.length += extents->entries[i - 1].length;
+        joined.address = extents->entries[i - 1].address;
+        joined.offset = extents->entries[i - 1].offset;
+    }
+    if (before && behind)
+        extents_erase(extents, i);
+    if (before)
+        extents_reshape(extents, i - 1, &joined);
+    else if (behind)
+        extents_reshape(extents, i, &joined);
+    else
+        extents_insert(extents, i, &joined);
     return 0;
 }
 
 /* Splits the extent that holds the address in its middle, so that one begins there. */
 static void extents_split(struct extents *extents, uint64_t address) {
     size_t i = extents_lower(extents, address);
-    struct extent *e = &extents->entries[i], tail;
+    struct extent head, tail;
 
-    if (i == extents->n || e->address >= address)
+    if (i == extents->n || extents->entries[i].address >= address)
         return;
-    tail = *e;
-    e->length = address - e->address;
+    head = tail = extents->entries[i];
+    head.length = address - head.address;
     tail.address = address;
-    tail.length -= e->length;
-    tail.offset += e->length;
-    extents_add(extents, &tail); /* without room for it the tail is forgotten */
+    tail.length -= head.length;
+    tail.offset += head.length;
+    extents_reshape(extents, i, &head);
+    if (extents->n < EXTENTS_MAX) /* else the tail is forgotten */
+        extents_insert(extents, i + 1, &tail);
 }
 
 void extents_remove(struct extents *extents, uint64_t start, uint64_t end) {
@@ -247,36 +322,39 @@ void extents_move(struct extents *extents, uint64_t from, uint64_t to, uint64_t 
     }
 }
 
+static size_t array_forget(struct extent *array, size_t n, const struct mapping *mapping) {
+    size_t kept = 0;
+
+    for (size_t i = 0; i < n; i++)
+        if (array[i].mapping != mapping)
+            array[kept++] = array[i];
+    return kept;
+}
+
 void extents_forget(struct extents *extents, const struct mapping *mapping) {
-    for (size_t i = 0; i < extents->n;)
-        if (extents->entries[i].mapping == mapping)
-            extents_erase(extents, i);
-        else
-            i++;
+    array_forget(extents->places, extents->n, mapping);
+    extents->n = array_forget(extents->entries, extents->n, mapping);
 }
 
 bool extents_next(const struct extents *extents, const struct mapping *mapping, uint64_t offset, uint64_t end,
-                  size_t *cursor, uint64_t *ret_address, uint64_t *ret_length, uint64_t *ret_offset) {
-    const struct extent *whole = *cursor == 0 ? extents_find(extents, mapping->address) : NULL;
-    size_t i = *cursor, stop = extents->n;
+                  uint64_t *ret_address, uint64_t *ret_length, uint64_t *ret_offset) {
+    const struct extent *e = places_overlap(extents, mapping, offset, end);
+    uint64_t first, last;
 
-    if (whole && whole->mapping == mapping && whole->length == mapping->length) {
-        i = (size_t)(whole - extents->entries);
-        stop = i + 1; /* there is no other */
-    }
-    for (; i < stop; i++) {
-        const struct extent *e = &extents->entries[i];
-        uint64_t first = offset > e->offset ? offset : e->offset;
-        uint64_t last = end < e->offset + e->length ? end : e->offset + e->length;
+    if (!e || offset >= end)
+        return false;
+    first = offset > e->offset ? offset : e->offset;
+    last = end < e->offset + e->length ? end : e->offset + e->length;
+    *ret_address = e->address + (first - e->offset);
+    *ret_length = last - first;
+    *ret_offset = first;
+    return true;
+}
 
-        if (e->mapping != mapping || first >= last)
-            continue;
-        *ret_address = e->address + (first - e->offset);
-        *ret_length = last - first;
-        *ret_offset = first;
-        *cursor = stop == extents->n ? i + 1 : extents->n;
-        return true;
-    }
-    *cursor = extents->n;
-    return false;
+uint64_t extents_bytes(const struct extents *extents, const struct mapping *mapping, uint64_t offset, uint64_t end) {
+    uint64_t address, length, sum = 0;
+
+    for (; extents_next(extents, mapping, offset, end, &address, &length, &offset); offset += length)
+        sum += length;
+    return sum;
 }

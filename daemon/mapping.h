@@ -19,10 +19,7 @@ enum mapping_span_state {
 struct mapping {
     uint64_t id;
     struct region *region;
-    uint64_t address; /* where it was mapped; what is true now say the extents */
-    uint64_t length;
-    uint64_t offset;
-    bool intercepted; /* REGISTER worked: faults are seen */
+    bool intercepted; /* faults of its extents are seen */
 
     void *pins; /* the pin page, PROT_READ */
     struct drp_pin_header *pin_header;
@@ -51,17 +48,21 @@ struct extent {
     uint64_t offset; /* in the region */
 };
 
-#define EXTENTS_MAX 8192
+/* Of a session. A client has 65530 mappings by default, and each of ours may be two while spans of it differ. */
+#define EXTENTS_MAX 32768
 
-/* The extents of a session, sorted by address, none overlapping. Allocates at init only. */
+/*
+ * The extents of a session, in order of address and, the same ones, in order of mapping and offset. No two overlap, in either. What continues
+ * its neighbour in both is one with it. Allocates at init only.
+ */
 struct extents {
     struct extent *entries;
+    struct extent *places;
     size_t n;
 };
 
 /* pin_fd < 0: a new pin page, *ret_pin_fd is its read-write descriptor for the client. Else that page is taken (checked by the caller), *ret_pin_fd = -1. */
-int mapping_new(struct mapping **ret, struct region *region, uint64_t address, uint64_t length, uint64_t offset,
-                int pin_fd, int *ret_pin_fd);
+int mapping_new(struct mapping **ret, struct region *region, int pin_fd, int *ret_pin_fd);
 struct mapping *mapping_free(struct mapping *mapping);
 /*
  * Brings pins_present up to date for touched spans: what no client wrote must not be read, since that would fill it. Takes each look at the
@@ -79,7 +80,7 @@ void mapping_set_state(struct mapping *mapping, uint32_t span, enum mapping_span
 
 int extents_init(struct extents *extents);
 void extents_deinit(struct extents *extents);
-/* -EEXIST: overlaps another; -ENOSPC: too many. */
+/* -EEXIST: overlaps another; -ENOSPC: too many. None of what is there is changed then. */
 int extents_add(struct extents *extents, const struct extent *extent);
 /* The extent that holds the address, or NULL. */
 const struct extent *extents_find(const struct extents *extents, uint64_t address);
@@ -91,11 +92,10 @@ void extents_remove(struct extents *extents, uint64_t start, uint64_t end);
 void extents_move(struct extents *extents, uint64_t from, uint64_t to, uint64_t length);
 /* Removes every extent of a mapping. */
 void extents_forget(struct extents *extents, const struct mapping *mapping);
-/*
- * The next piece of a mapping's bytes [offset, end) that is mapped, in order of address. *cursor starts at 0. false: no more.
- * The whole mapping being one extent, it is found at once.
- */
+/* The first piece of a mapping's bytes [offset, end) that is mapped, by offset. false: none. */
 bool extents_next(const struct extents *extents, const struct mapping *mapping, uint64_t offset, uint64_t end,
-                  size_t *cursor, uint64_t *ret_address, uint64_t *ret_length, uint64_t *ret_offset);
+                  uint64_t *ret_address, uint64_t *ret_length, uint64_t *ret_offset);
+/* How many of a mapping's bytes [offset, end) are mapped. */
+uint64_t extents_bytes(const struct extents *extents, const struct mapping *mapping, uint64_t offset, uint64_t end);
 
 #endif

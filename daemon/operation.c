@@ -10,6 +10,7 @@
 #include "operation.h"
 
 #include "container.h"
+#include "mapping.h"
 #include "server.h"
 
 #include <errno.h>
@@ -53,7 +54,14 @@ void operation_finish(struct operation *operation, uint32_t error, void *message
             connection_reply_error(connection, operation->type, operation->serial, error);
         connection_finish_operation(connection);
     }
+    free(operation->command.pieces);
     free(operation);
+}
+
+struct extent *operation_make_pieces(struct operation *operation, size_t n) {
+    operation->command.pieces = calloc(n, sizeof(*operation->command.pieces));
+    operation->command.n_pieces = n;
+    return operation->command.pieces;
 }
 
 void operation_abandon(struct operation *operation) {

@@ -37,6 +37,8 @@ struct operation *operation_new(struct connection *connection, const struct drp_
 struct operation *operation_of(struct completion *completion);
 /* Replies with message and fd, or with an error; frees the operation and lets the connection go on. */
 void operation_finish(struct operation *operation, uint32_t error, void *message, size_t size);
+/* Room for so many pieces of the command, until the end of the operation. NULL: no memory. */
+struct extent *operation_make_pieces(struct operation *operation, size_t n);
 /* The connection is gone: what is under way ends without a reply. */
 void operation_abandon(struct operation *operation);
 /* Hands command over to the session's pager. */

@@ -7,8 +7,8 @@
 #include "pager-events.h"
 
 #include "intercept.h"
+#include "pieces.h"
 #include "session.h"
-#include "uffd.h"
 
 /* Spans in one hold of the lock. */
 #define FORGET_STEPS 1024
@@ -18,7 +18,7 @@ static void forget_pages(struct session *session, struct mapping *mapping, uint3
                          unsigned count) {
     struct region *region = mapping->region;
     struct span *s = &region->spans[span];
-    unsigned committed = mapping->span_commit[span] + count, total = span_pages(region, span);
+    unsigned committed = mapping->span_commit[span] + count, most;
 
     if (!s->touched)
         return;
@@ -27,8 +27,10 @@ static void forget_pages(struct session *session, struct mapping *mapping, uint3
         page_set_remove_range(&region->history[span], first, count);
         s->has_history = !page_set_is_empty(&region->history[span]);
     }
-    if (mapping->span_state[span] != MAPPING_ARMED)
-        session_set_commit(session, mapping, span, committed < total ? committed : total);
+    if (mapping->span_state[span] != MAPPING_ARMED) {
+        most = intercept_fillable(session, mapping, span, NULL);
+        session_set_commit(session, mapping, span, committed < most ? committed : most);
+    }
 }
 
 /* Under the lock: the same for bytes [offset, end) of a mapping, from *at on in the list of touched spans. false: that was all. */
@@ -53,7 +55,7 @@ static bool forget_some(struct session *session, struct mapping *mapping, uint64
  * By the list of touched spans, since the range can be terabytes; in steps, between which others get the lock. Of a range of a few spans
  * in a region of many touched ones, by the spans.
  */
-static void forget_extent(struct session *session, struct mapping *mapping, uint64_t offset, uint64_t end) {
+void pager_forget_pages(struct session *session, struct mapping *mapping, uint64_t offset, uint64_t end) {
     uint32_t first = (uint32_t)(offset >> SPAN_SHIFT), last = (uint32_t)((end - 1) >> SPAN_SHIFT), at = 0;
     bool more = true;
 
@@ -85,31 +87,7 @@ void pager_note_remove(struct session *session, uint64_t start, uint64_t end) {
         uint64_t first = at > e->address ? at : e->address;
         uint64_t last = end < e->address + e->length ? end : e->address + e->length;
 
-        forget_extent(session, e->mapping, e->offset + (first - e->address), e->offset + (last - e->address));
-    }
-}
-
-/* One extent, at its new address: the kernel is told again who fills what. */
-static void register_again(struct session *session, const struct extent *e) {
-    struct mapping *mapping = e->mapping;
-    uint64_t end = e->offset + e->length, next;
-
-    for (uint64_t at = e->offset; at < end; at = next) {
-        uint32_t span = (uint32_t)(at >> SPAN_SHIFT), last = span;
-        uint8_t state = mapping->span_state[span];
-
-        while (span_offset(last + 1) < end && mapping->span_state[last + 1] == state)
-            last++;
-        next = span_offset(last + 1) < end ? span_offset(last + 1) : end;
-        if (state == MAPPING_UNREGISTERED ||
-            uffd_register(session, e->address + (at - e->offset), next - at,
-                          state == MAPPING_ARMED ? UFFD_MODE_MISSING : UFFD_MODE_WP) == UFFD_OK)
-            continue;
-        session_lock(session);
-        for (; span <= last; span++)
-            if (mapping->region->spans[span].touched)
-                intercept_distrust(session, mapping, span);
-        session_unlock(session);
+        pager_forget_pages(session, e->mapping, e->offset + (first - e->address), e->offset + (last - e->address));
     }
 }
 
@@ -118,12 +96,9 @@ void pager_note_remap(struct session *session, uint64_t from, uint64_t to, uint6
 
     session_lock(session);
     extents_move(&session->extents, from, to, length);
-    e = extents_find(&session->extents, to);
-    if (e && e->offset == e->mapping->offset && e->length == e->mapping->length)
-        e->mapping->address = e->address;
     session_unlock(session);
     /* What was armed or disarmed between the move and this was so at the old address. */
     for (uint64_t at = to; at < to + length && (e = extents_overlap(&session->extents, at, to + length));
          at = e->address + e->length)
-        register_again(session, e);
+        pieces_register(session, e);
 }

@@ -16,6 +16,7 @@
 #include "intercept.h"
 #include "kernel.h"
 #include "pager-events.h"
+#include "pieces.h"
 #include "session.h"
 #include "uffd.h"
 
@@ -63,63 +64,6 @@ static void pager_run_arm(struct session *session);
 
 /* ---- commands ---- */
 
-static void pager_map(struct session *session, struct pager_command *command) {
-    struct mapping *mapping = command->mapping;
-    struct extent extent = {
-        .address = mapping->address, .length = mapping->length, .mapping = mapping, .offset = mapping->offset};
-    enum uffd_outcome outcome;
-    int r;
-
-    session_lock(session);
-    region_add_mapping(mapping->region, mapping);
-    r = extents_add(&session->extents, &extent);
-    session_unlock(session);
-    if (r < 0) {
-        command->result = r;
-        return;
-    }
-    outcome = uffd_register(session, mapping->address, mapping->length, UFFD_MODE_MISSING);
-    session_lock(session);
-    if (outcome == UFFD_OK)
-        mapping->intercepted = true;
-    else {
-        extents_forget(&session->extents, mapping);
-        command->result = outcome == UFFD_BUSY ? -EBUSY : outcome == UFFD_MEMORY ? -ENOMEM : -EINVAL;
-    }
-    session_unlock(session);
-}
-
-/* Under the lock: the region no longer has this mapping, and its commitments end. */
-static void pager_unlink_mapping(struct session *session, struct mapping *mapping) {
-    atomic_fetch_sub_explicit(&session->committed, (int64_t)mapping->committed, memory_order_relaxed);
-    gate_adjust(session->domain, -(int64_t)mapping->committed);
-    mapping->committed = 0;
-    region_remove_mapping(mapping->region, mapping);
-}
-
-static void pager_unmap(struct session *session, struct pager_command *command) {
-    struct mapping *mapping = command->mapping;
-    uint64_t address, length, offset;
-    bool more = mapping->intercepted;
-
-    while (more) {
-        size_t cursor = 0;
-
-        session_lock(session);
-        more = extents_next(&session->extents, mapping, 0, UINT64_MAX, &cursor, &address, &length, &offset);
-        if (more)
-            extents_remove(&session->extents, address, address + length);
-        session_unlock(session);
-        if (more) {
-            uffd_unregister(session, address, length); /* wakes, too; if it fails the client unmapped it before us */
-            uffd_wake(session, address, length);
-        }
-    }
-    session_lock(session);
-    pager_unlink_mapping(session, mapping);
-    session_unlock(session);
-}
-
 /* The pressure thread hears of it once, and kicks when there is credit, or no hope. */
 static void pager_wait_at_gate(struct session *session) {
     if (!atomic_exchange(&session->pager.waits_at_gate, true))
@@ -139,12 +83,18 @@ static void pager_run_commands(struct session *session) {
             break;
         switch (command->type) {
         case PAGER_MAP:
-            pager_map(session, command);
+            pieces_map_mapping(session, command);
             break;
         case PAGER_UNMAP:
             pager_run_arm(session); /* what still refers to the region comes before its end */
             if (command->mapping)
-                pager_unmap(session, command);
+                pieces_unmap_mapping(session, command->mapping);
+            break;
+        case PAGER_MAP_PIECES:
+            pieces_map(session, command);
+            break;
+        case PAGER_UNMAP_PIECES:
+            pieces_unmap(session, command);
             break;
         case PAGER_POPULATE: {
             enum fault_answer answer = fault_populate(session, command);
@@ -463,7 +413,7 @@ static void pager_abort_commands(struct session *session) {
         if (command->type == PAGER_MAP) /* freed with its region */
             region_add_mapping(command->mapping->region, command->mapping);
         else if (command->type == PAGER_UNMAP && command->mapping)
-            pager_unlink_mapping(session, command->mapping);
+            pieces_unlink_mapping(session, command->mapping);
         session_unlock(session);
         command->done(command);
     }

@@ -8,14 +8,17 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
+struct extent;
 struct mapping;
 struct region;
 struct session;
 
 enum pager_command_type {
-    PAGER_MAP,      /* register a mapping */
-    PAGER_UNMAP,    /* unregister a mapping and forget its extents; NULL: only be the last to hear of a region */
-    PAGER_POPULATE, /* make [offset, end) of a region resident */
+    PAGER_MAP,          /* register a mapping and its pieces */
+    PAGER_UNMAP,        /* unregister a mapping and forget its extents; NULL: only be the last to hear of a region */
+    PAGER_MAP_PIECES,   /* register more of a mapping: all of it (result < 0: none of it) */
+    PAGER_UNMAP_PIECES, /* unregister what of a mapping is at these addresses, and forget its pages */
+    PAGER_POPULATE,     /* make [offset, end) of a region resident */
 };
 
 /* Something the loop wants. Owned by the one who submits; done() is called in the pager's thread when it is finished. */
@@ -23,6 +26,9 @@ struct pager_command {
     TAILQ_ENTRY(pager_command) link;
     enum pager_command_type type;
     struct mapping *mapping;
+    struct extent *pieces; /* the pager's while it has the command */
+    size_t n_pieces;
+    size_t n_blind; /* map pieces: so many are not intercepted */
     struct region *region;
     uint64_t offset, end; /* populate; offset advances */
     uint64_t filled;      /* populate: bytes that this filled */

@@ -50,7 +50,7 @@ struct gap {
 
 struct shape {
     uint16_t size_min;
-    uint16_t size_max; /* larger than size_min for replies that are lists */
+    uint16_t size_max; /* larger than size_min for lists */
     uint8_t fds_min;
     uint8_t fds_max;
     struct gap gap; /* size 0: none beside the header's */
@@ -97,7 +97,7 @@ static enum codec_verdict check_hello_reply(const union drp_wire_message *messag
         return CODEC_RESERVED;
     if (n_fds != (m->flags & DRP_HELLO_LENT_UFFD ? 2u : 1u))
         return CODEC_DESCRIPTORS;
-    return verdict(m->version == DRP_WIRE_VERSION && (m->features & ~DRP_FEATURE_ADOPT) == 0);
+    return verdict(m->version == DRP_WIRE_VERSION && (m->features & ~DRP_FEATURES_KNOWN) == 0);
 }
 
 static enum codec_verdict check_uffd(const union drp_wire_message *message, size_t size, size_t n_fds) {
@@ -155,12 +155,45 @@ static enum codec_verdict check_adopt(const union drp_wire_message *message, siz
                    layout_ok(m->size, m->object_offset, m->chunk_base, m->chunk_total, m->chunk_shift));
 }
 
+static bool piece_ok(uint64_t address, uint64_t length, uint64_t offset) {
+    return ((address | length | offset) & PAGE_MASK) == 0 && length > 0 && sum_fits(address, length, ADDRESS_END - 1) &&
+           sum_fits(offset, length, UINT64_MAX);
+}
+
 static enum codec_verdict check_map(const union drp_wire_message *message, size_t size, size_t n_fds) {
     const struct drp_wire_map *m = &message->map;
 
     (void)size, (void)n_fds;
-    return verdict(((m->address | m->length | m->offset) & PAGE_MASK) == 0 && m->length > 0 &&
-                   sum_fits(m->address, m->length, ADDRESS_END - 1) && sum_fits(m->offset, m->length, UINT64_MAX));
+    return verdict(piece_ok(m->address, m->length, m->offset) || (m->address | m->length | m->offset) == 0);
+}
+
+/* A list whose count says how long it is. */
+static enum codec_verdict check_count(size_t size, size_t head, uint32_t count, uint32_t max, size_t entry) {
+    size_t expected;
+
+    if (count > max)
+        return CODEC_VALUE;
+    expected = head + count * entry;
+    if (size != expected)
+        return size < expected ? CODEC_SHORT : CODEC_LONG;
+    return CODEC_OK;
+}
+
+static enum codec_verdict check_pieces(const union drp_wire_message *message, size_t size, size_t n_fds) {
+    const struct drp_wire_pieces *m = &message->pieces;
+    enum codec_verdict found = check_count(size, offsetof(struct drp_wire_pieces, pieces), m->count,
+                                           DRP_WIRE_PIECES_MAX, sizeof(m->pieces[0]));
+
+    (void)n_fds;
+    for (uint32_t i = 0; found == CODEC_OK && i < m->count; i++)
+        found = verdict(piece_ok(m->pieces[i].address, m->pieces[i].length, m->pieces[i].offset) &&
+                        (m->header.type == DRP_WIRE_MAP_PIECES || m->pieces[i].offset == 0));
+    return found == CODEC_OK ? verdict(m->count > 0) : found;
+}
+
+static enum codec_verdict check_pieces_reply(const union drp_wire_message *message, size_t size, size_t n_fds) {
+    (void)size, (void)n_fds;
+    return verdict(interception_ok(message->pieces_reply.interception));
 }
 
 static enum codec_verdict check_map_reply(const union drp_wire_message *message, size_t size, size_t n_fds) {
@@ -178,18 +211,6 @@ static enum codec_verdict check_status_reply(const union drp_wire_message *messa
 
     (void)size, (void)n_fds;
     return verdict(terminated(m->version, sizeof(m->version)) && terminated(m->notes, sizeof(m->notes)));
-}
-
-/* A reply whose count says how long it is. */
-static enum codec_verdict check_count(size_t size, size_t head, uint32_t count, uint32_t max, size_t entry) {
-    size_t expected;
-
-    if (count > max)
-        return CODEC_VALUE;
-    expected = head + count * entry;
-    if (size != expected)
-        return size < expected ? CODEC_SHORT : CODEC_LONG;
-    return CODEC_OK;
 }
 
 static enum codec_verdict check_list_reply(const union drp_wire_message *message, size_t size, size_t n_fds) {
@@ -292,6 +313,7 @@ static enum codec_verdict check_why_reply(const union drp_wire_message *message,
 
 /* The size of a message that has only one. */
 #define SIZE(type) .size_min = sizeof(struct type), .size_max = sizeof(struct type)
+#define PIECES .size_min = offsetof(struct drp_wire_pieces, pieces), .size_max = sizeof(struct drp_wire_pieces)
 #define FDS(min, max) .fds_min = (min), .fds_max = (max)
 
 /* Name, request, reply: a line each. */
@@ -344,6 +366,13 @@ static const struct rule rules[DRP_WIRE_TYPE_MAX + 1] = {
                        .gap = GAP(drp_wire_why_reply, reserved),
                        .check = check_why_reply}},
     [DRP_WIRE_HISTOGRAMS] = {"histograms", {SIZE(drp_wire_header)}, {SIZE(drp_wire_histograms_reply)}},
+    [DRP_WIRE_MAP_PIECES] = {"map-pieces",
+                             {PIECES, .gap = GAP(drp_wire_pieces, reserved), .check = check_pieces},
+                             {SIZE(drp_wire_pieces_reply), .gap = GAP(drp_wire_pieces_reply, reserved),
+                              .check = check_pieces_reply}},
+    [DRP_WIRE_UNMAP_PIECES] = {"unmap-pieces",
+                               {PIECES, .gap = GAP(drp_wire_pieces, reserved), .check = check_pieces},
+                               {SIZE(drp_wire_header)}},
 };
 /* clang-format on */
 

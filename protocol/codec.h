@@ -32,7 +32,7 @@ const char *codec_type_name(uint16_t type);
 /*
  * Checks a request of size bytes that came with n_fds descriptors. message is aligned and has room for DRP_WIRE_MAX_SIZE.
  * On CODEC_OK every field that can be judged without state is in its range: reserved fields zero, magic right, version_min <=
- * version_max, error == 0, chunk_shift 0 or 12..21, priority 0..3, share 0..10000, address/length/offset page-aligned and without overflow (MAP),
+ * version_max, error == 0, chunk_shift 0 or 12..21, priority 0..3, share 0..10000, address/length/offset page-aligned and without overflow (MAP, MAP_PIECES),
  * offset + length without overflow (DROP, POPULATE), scope and mask known, what no mask names 0, paths absolute, strings terminated.
  */
 enum codec_verdict codec_check_request(const union drp_wire_message *message, size_t size, size_t n_fds);
@@ -41,7 +41,7 @@ enum codec_verdict codec_check_request(const union drp_wire_message *message, si
 enum codec_verdict codec_check_reply(const union drp_wire_message *message, size_t size, size_t n_fds,
                                      uint16_t request_type);
 
-/* Bytes of a request type; 0 for an unknown type. */
+/* Bytes of a request type, the least for lists; 0 for an unknown type. */
 size_t codec_request_size(uint16_t type);
 
 #endif

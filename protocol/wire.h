@@ -16,7 +16,9 @@
 #define DRP_WIRE_MAX_FDS 4
 
 /* Feature bits of the hello; unknown ones are ignored by both sides, the reply names those that both know. */
-#define DRP_FEATURE_ADOPT (UINT64_C(1) << 0) /* regions can be handed over after a restart of the daemon */
+#define DRP_FEATURE_ADOPT (UINT64_C(1) << 0)  /* regions can be handed over after a restart of the daemon */
+#define DRP_FEATURE_PIECES (UINT64_C(1) << 1) /* MAP of nothing yet, MAP_PIECES, UNMAP_PIECES */
+#define DRP_FEATURES_KNOWN (DRP_FEATURE_ADOPT | DRP_FEATURE_PIECES)
 
 enum drp_wire_type {
     DRP_WIRE_HELLO = 1,
@@ -36,7 +38,9 @@ enum drp_wire_type {
     DRP_WIRE_FREE = 15,
     DRP_WIRE_WHY = 16,
     DRP_WIRE_HISTOGRAMS = 17,
-    DRP_WIRE_TYPE_MAX = 17,
+    DRP_WIRE_MAP_PIECES = 18,
+    DRP_WIRE_UNMAP_PIECES = 19,
+    DRP_WIRE_TYPE_MAX = 19,
     /* 0x4000 and up: events from the daemon, none in version 1 */
     DRP_WIRE_REPLY = 0x8000, /* added to the request's type */
 };
@@ -163,7 +167,8 @@ struct drp_wire_adopt {
 static_assert(sizeof(struct drp_wire_adopt) == 72, "adopt");
 
 /*
- * MAP: the client mapped [offset, offset + length) of the region at address. With a descriptor: the pin page of an adopted mapping
+ * MAP: the client mapped [offset, offset + length) of the region at address; all three 0: nothing yet, MAP_PIECES will tell. With a
+ * descriptor: the pin page of an adopted mapping
  * (a memfd of this daemon's predecessor, sealed SHRINK|GROW|SEAL). Reply's descriptor: the pin page to map; none if one was handed over.
  */
 struct drp_wire_map {
@@ -182,6 +187,37 @@ struct drp_wire_map_reply {
     uint32_t reserved;
 };
 static_assert(sizeof(struct drp_wire_map_reply) == 32, "map reply");
+
+/* A range of a mapping: where it is in the client's memory, and in the region. */
+struct drp_wire_piece {
+    uint64_t address;
+    uint64_t length;
+    uint64_t offset; /* UNMAP_PIECES: 0 */
+};
+static_assert(sizeof(struct drp_wire_piece) == 24, "piece");
+
+/*
+ * MAP_PIECES: the client mapped more of the region, for this mapping. All of them are taken, or none. UNMAP_PIECES: what of the mapping is at
+ * these addresses is about to be unmapped; its pages are given up. Reply: a header.
+ */
+#define DRP_WIRE_PIECES_MAX 169
+struct drp_wire_pieces {
+    struct drp_wire_header header;
+    uint64_t mapping;
+    uint32_t count; /* 1 or more */
+    uint32_t reserved;
+    struct drp_wire_piece pieces[DRP_WIRE_PIECES_MAX]; /* only count of them are sent */
+};
+static_assert(sizeof(struct drp_wire_pieces) == 32 + 169 * 24, "pieces");
+static_assert(sizeof(struct drp_wire_pieces) <= DRP_WIRE_MAX_SIZE, "pieces fit");
+
+/* Reply of MAP_PIECES. */
+struct drp_wire_pieces_reply {
+    struct drp_wire_header header;
+    uint32_t interception; /* enum drp_wire_interception, of all of them */
+    uint32_t reserved;
+};
+static_assert(sizeof(struct drp_wire_pieces_reply) == 24, "pieces reply");
 
 /* UNMAP (id: mapping), DESTROY (id: region; its mappings too). Send it before munmap(2), which then waits for nobody. Reply: header. */
 struct drp_wire_id {
@@ -466,6 +502,8 @@ union drp_wire_message {
     struct drp_wire_adopt adopt;
     struct drp_wire_map map;
     struct drp_wire_map_reply map_reply;
+    struct drp_wire_pieces pieces;
+    struct drp_wire_pieces_reply pieces_reply;
     struct drp_wire_id id;
     struct drp_wire_range range;
     struct drp_wire_drop_reply drop_reply;

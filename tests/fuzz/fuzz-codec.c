@@ -72,11 +72,23 @@ static void require_why_reply(const struct drp_wire_why_reply *m, const char *en
     }
 }
 
+static void require_pieces(const struct drp_wire_pieces *m, const char *end) {
+    REQUIRE(m->count > 0 && m->count <= DRP_WIRE_PIECES_MAX && (const char *)&m->pieces[m->count] == end);
+    for (uint32_t i = 0; i < m->count; i++) {
+        const struct drp_wire_piece *piece = &m->pieces[i];
+
+        REQUIRE((piece->address | piece->length | piece->offset) % 4096 == 0 && piece->length > 0);
+        REQUIRE(sum(piece->address, piece->length) < (unsigned __int128)1 << 56);
+        REQUIRE(sum(piece->offset, piece->length) <= UINT64_MAX);
+    }
+}
+
 static void require_request(const union drp_wire_message *m, size_t size, size_t n_fds) {
     uint16_t type = m->header.type;
 
     REQUIRE(type >= 1 && type <= DRP_WIRE_TYPE_MAX);
-    REQUIRE(size == codec_request_size(type) && size >= sizeof(m->header) && size <= DRP_WIRE_MAX_SIZE);
+    REQUIRE(size >= codec_request_size(type) && size >= sizeof(m->header) && size <= DRP_WIRE_MAX_SIZE);
+    REQUIRE(size == codec_request_size(type) || type == DRP_WIRE_MAP_PIECES || type == DRP_WIRE_UNMAP_PIECES);
     REQUIRE(m->header.reserved == 0 && m->header.reserved2 == 0 && m->header.error == 0);
     REQUIRE(n_fds <= (type == DRP_WIRE_ADOPT ? 2u : type == DRP_WIRE_MAP || type == DRP_WIRE_UFFD ? 1u : 0u));
     switch (type) {
@@ -100,8 +112,13 @@ static void require_request(const union drp_wire_message *m, size_t size, size_t
         break;
     case DRP_WIRE_MAP:
         REQUIRE(m->map.address % 4096 == 0 && m->map.length % 4096 == 0 && m->map.offset % 4096 == 0);
-        REQUIRE(m->map.length > 0 && sum(m->map.address, m->map.length) < (unsigned __int128)1 << 56);
+        REQUIRE(m->map.length > 0 || (m->map.address == 0 && m->map.offset == 0));
+        REQUIRE(sum(m->map.address, m->map.length) < (unsigned __int128)1 << 56);
         REQUIRE(sum(m->map.offset, m->map.length) <= UINT64_MAX);
+        break;
+    case DRP_WIRE_MAP_PIECES:
+    case DRP_WIRE_UNMAP_PIECES:
+        require_pieces(&m->pieces, m->bytes + size);
         break;
     case DRP_WIRE_DROP:
     case DRP_WIRE_POPULATE:

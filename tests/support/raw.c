@@ -136,19 +136,17 @@ void raw_region_new(int socket, uint64_t size, struct raw_region *ret) {
     raw_region_new_chunked(socket, size, 0, ret);
 }
 
-void raw_region_new_chunked(int socket, uint64_t size, uint8_t chunk_shift, struct raw_region *ret) {
+/* Maps the state page, tells the daemon of the length mapped at ret->address, maps the pin page. */
+static void raw_map(int socket, struct raw_region *ret, uint64_t length) {
     struct drp_wire_map map = {.header.type = DRP_WIRE_MAP};
     struct channel_packet packet;
 
-    raw_create(socket, size, chunk_shift, ret);
-    ret->address = mmap(NULL, ret->size, PROT_READ | PROT_WRITE, MAP_SHARED, ret->data_fd, (off_t)ret->object_offset);
-    ck_assert_ptr_ne(ret->address, MAP_FAILED);
     ret->state = mmap(NULL, drp_state_bytes(ret->chunk_total), PROT_READ, MAP_SHARED, ret->state_fd, 0);
     ck_assert_ptr_ne(ret->state, MAP_FAILED);
     ret->generations = drp_state_generations(ret->state) + ret->chunk_base;
     map.region = ret->id;
     map.address = (uintptr_t)ret->address;
-    map.length = ret->size;
+    map.length = length;
     ck_assert_int_eq(raw_call(socket, &map, sizeof(map), NULL, 0, &packet), DRP_WIRE_OK);
     ck_assert_uint_eq(packet.n_fds, 1);
     ret->mapping = packet.message.map_reply.mapping;
@@ -158,10 +156,46 @@ void raw_region_new_chunked(int socket, uint64_t size, uint8_t chunk_shift, stru
     ret->cells = drp_pin_cells(ret->pins) + ret->chunk_base;
 }
 
+void raw_region_new_chunked(int socket, uint64_t size, uint8_t chunk_shift, struct raw_region *ret) {
+    raw_create(socket, size, chunk_shift, ret);
+    ret->address = mmap(NULL, ret->size, PROT_READ | PROT_WRITE, MAP_SHARED, ret->data_fd, (off_t)ret->object_offset);
+    ck_assert_ptr_ne(ret->address, MAP_FAILED);
+    raw_map(socket, ret, ret->size);
+}
+
+void raw_region_new_unmapped(int socket, uint64_t size, struct raw_region *ret) {
+    raw_create(socket, size, 0, ret);
+    raw_map(socket, ret, 0);
+}
+
+static int raw_pieces(int socket, uint16_t type, const struct raw_region *region, const struct drp_wire_piece *piece,
+                      struct channel_packet *packet) {
+    struct drp_wire_pieces request = {.header.type = type, .mapping = region->mapping, .count = 1, .pieces = {*piece}};
+
+    return raw_call(socket, &request, offsetof(struct drp_wire_pieces, pieces) + sizeof(*piece), NULL, 0, packet);
+}
+
+int raw_map_piece(int socket, const struct raw_region *region, const void *address, uint64_t length, uint64_t offset,
+                  uint32_t *ret_interception) {
+    struct channel_packet packet;
+    int r = raw_pieces(socket, DRP_WIRE_MAP_PIECES, region,
+                       &(struct drp_wire_piece){(uintptr_t)address, length, offset}, &packet);
+
+    if (r == DRP_WIRE_OK && ret_interception)
+        *ret_interception = packet.message.pieces_reply.interception;
+    return r;
+}
+
+int raw_unmap_piece(int socket, const struct raw_region *region, const void *address, uint64_t length) {
+    return raw_pieces(socket, DRP_WIRE_UNMAP_PIECES, region, &(struct drp_wire_piece){(uintptr_t)address, length, 0},
+                      NULL);
+}
+
 void raw_region_end(int socket, struct raw_region *region) {
     if (socket >= 0)
         ck_assert_int_eq(raw_id(socket, DRP_WIRE_DESTROY, region->id), DRP_WIRE_OK);
-    munmap(region->address, region->size);
+    if (region->address)
+        munmap(region->address, region->size);
     munmap(region->state, drp_state_bytes(region->chunk_total));
     munmap(region->pins, drp_pin_bytes(region->chunk_total));
     close(region->data_fd);

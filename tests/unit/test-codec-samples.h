@@ -17,6 +17,16 @@ struct sample {
     size_t n_fds;
 };
 
+static void sample_pieces(struct sample *sample) {
+    struct drp_wire_pieces *m = &sample->message.pieces;
+
+    m->mapping = 7;
+    m->count = 2;
+    for (size_t i = 0; i < 2; i++)
+        m->pieces[i] = (struct drp_wire_piece){UINT64_C(0x7f0000000000) + i * 8192, 4096, 0};
+    sample->size += 2 * sizeof(m->pieces[0]);
+}
+
 static void sample_request(struct sample *sample, uint16_t type) {
     union drp_wire_message *m = &sample->message;
 
@@ -53,6 +63,10 @@ static void sample_request(struct sample *sample, uint16_t type) {
         m->map.address = UINT64_C(0x7f0000000000);
         m->map.length = 4096;
         break;
+    case DRP_WIRE_MAP_PIECES:
+    case DRP_WIRE_UNMAP_PIECES:
+        sample_pieces(sample);
+        break;
     case DRP_WIRE_DROP:
     case DRP_WIRE_POPULATE:
         m->range.length = 4096;
@@ -72,7 +86,7 @@ static void sample_request(struct sample *sample, uint16_t type) {
     }
 }
 
-/* Of what is more than a header; lists with two entries. */
+/* Of what is more than a header; lists with two entries. Requests likewise. */
 static const size_t reply_sizes[DRP_WIRE_TYPE_MAX + 1] = {
     [DRP_WIRE_HELLO] = sizeof(struct drp_wire_hello_reply),
     [DRP_WIRE_UFFD] = sizeof(struct drp_wire_uffd_reply),
@@ -89,6 +103,7 @@ static const size_t reply_sizes[DRP_WIRE_TYPE_MAX + 1] = {
     [DRP_WIRE_FREE] = sizeof(struct drp_wire_drop_reply),
     [DRP_WIRE_WHY] = offsetof(struct drp_wire_why_reply, entries) + 2 * sizeof(struct drp_wire_decision),
     [DRP_WIRE_HISTOGRAMS] = sizeof(struct drp_wire_histograms_reply),
+    [DRP_WIRE_MAP_PIECES] = sizeof(struct drp_wire_pieces_reply),
 };
 
 static void sample_reply(struct sample *sample, uint16_t request_type) {
@@ -102,7 +117,7 @@ static void sample_reply(struct sample *sample, uint16_t request_type) {
     case DRP_WIRE_HELLO:
         sample->n_fds = 1;
         m->hello_reply.version = DRP_WIRE_VERSION;
-        m->hello_reply.features = DRP_FEATURE_ADOPT;
+        m->hello_reply.features = DRP_FEATURES_KNOWN;
         break;
     case DRP_WIRE_UFFD:
         m->uffd_reply.interception = DRP_WIRE_INTERCEPTION_FULL;

@@ -30,6 +30,24 @@ static void teardown(void) {
     extents_deinit(&extents);
 }
 
+/* What the other order says: each page of the mapping once, by offset. */
+static void check_places(const struct mapping *mapping) {
+    uint64_t address, length, offset = 0, bytes = 0, known = 0;
+
+    for (; extents_next(&extents, mapping, offset, UINT64_MAX, &address, &length, &offset);
+         offset += length, bytes += length)
+        for (uint64_t i = 0; i < length; i += PAGE) {
+            const struct cell *cell = &model[(address + i) / PAGE];
+
+            ck_assert_ptr_eq(cell->mapping, mapping);
+            ck_assert_uint_eq(cell->offset, offset + i);
+        }
+    for (size_t i = 0; i < PAGES; i++)
+        known += model[i].mapping == mapping ? PAGE : 0;
+    ck_assert_uint_eq(bytes, known);
+    ck_assert_uint_eq(extents_bytes(&extents, mapping, 0, UINT64_MAX), known);
+}
+
 static void check_model(void) {
     for (size_t i = 0; i < PAGES; i++) {
         const struct extent *e = extents_find(&extents, i * PAGE + 17);
@@ -38,6 +56,8 @@ static void check_model(void) {
         if (e)
             ck_assert_uint_eq(e->offset + (i * PAGE - e->address), model[i].offset);
     }
+    for (size_t i = 0; i < MAPPINGS; i++)
+        check_places(&mappings[i]);
     for (size_t i = 1; i < extents.n; i++)
         ck_assert_uint_ge(extents.entries[i].address, extents.entries[i - 1].address + extents.entries[i - 1].length);
 }
@@ -47,12 +67,23 @@ static void model_add(struct mapping *mapping, size_t first, size_t count, uint6
         model[first + i] = (struct cell){mapping, offset + i * PAGE};
 }
 
+static bool model_may_add(struct mapping *mapping, size_t first, size_t count, uint64_t offset) {
+    for (size_t i = 0; i < PAGES; i++)
+        if ((i >= first && i < first + count && model[i].mapping) ||
+            (model[i].mapping == mapping && model[i].offset >= offset && model[i].offset < offset + count * PAGE))
+            return false;
+    return true;
+}
+
 static int add(struct mapping *mapping, size_t first, size_t count, uint64_t offset) {
     struct extent extent = {.address = first * PAGE, .length = count * PAGE, .mapping = mapping, .offset = offset};
     int r = extents_add(&extents, &extent);
 
+    ck_assert_int_eq(r == 0, model_may_add(mapping, first, count, offset));
     if (r == 0)
         model_add(mapping, first, count, offset);
+    else
+        ck_assert_int_eq(r, -EEXIST);
     return r;
 }
 
@@ -81,7 +112,24 @@ START_TEST(test_overlaps_are_refused) {
     ck_assert_int_eq(add(&mappings[1], 5, 6, 0), -EEXIST);
     ck_assert_int_eq(add(&mappings[1], 0, 100, 0), -EEXIST);
     ck_assert_int_eq(add(&mappings[1], 20, 1, 0), 0);
-    ck_assert_int_eq(add(&mappings[1], 9, 1, 0), 0);
+    ck_assert_int_eq(add(&mappings[1], 9, 1, 0), -EEXIST); /* the same bytes of the same mapping */
+    ck_assert_int_eq(add(&mappings[1], 9, 1, PAGE), 0);
+    check_model();
+}
+END_TEST
+
+START_TEST(test_neighbours_are_joined) {
+    add(&mappings[0], 10, 2, 10 * PAGE);
+    add(&mappings[0], 14, 2, 14 * PAGE);
+    ck_assert_uint_eq(extents.n, 2);
+    add(&mappings[0], 12, 2, 12 * PAGE); /* both */
+    ck_assert_uint_eq(extents.n, 1);
+    add(&mappings[0], 9, 1, 9 * PAGE);
+    add(&mappings[0], 16, 1, 16 * PAGE);
+    ck_assert_uint_eq(extents.n, 1);
+    add(&mappings[0], 17, 1, 18 * PAGE); /* the next address, not the next bytes */
+    add(&mappings[1], 8, 1, 8 * PAGE);   /* another's */
+    ck_assert_uint_eq(extents.n, 3);
     check_model();
 }
 END_TEST
@@ -110,13 +158,17 @@ START_TEST(test_full_table_forgets_a_tail) {
     struct extent extent = {.length = PAGE, .mapping = &mappings[0]};
 
     for (size_t i = 0; i + 1 < EXTENTS_MAX; i++) {
-        extent.address = 2 * i * PAGE;
+        extent.address = extent.offset = 2 * i * PAGE;
         ck_assert_int_eq(extents_add(&extents, &extent), 0);
     }
-    extent.address = UINT64_C(1) << 40;
+    extent.address = extent.offset = UINT64_C(1) << 40;
     extent.length = 16 * PAGE;
     ck_assert_int_eq(extents_add(&extents, &extent), 0);
-    ck_assert_int_eq(extents_add(&extents, &(struct extent){.address = UINT64_C(1) << 41, .length = PAGE}), -ENOSPC);
+    ck_assert_int_eq(extents_add(&extents, &(struct extent){.address = UINT64_C(1) << 41,
+                                                            .length = PAGE,
+                                                            .mapping = &mappings[0],
+                                                            .offset = UINT64_C(1) << 41}),
+                     -ENOSPC);
     extents_remove(&extents, extent.address + 4 * PAGE, extent.address + 5 * PAGE);
     ck_assert_ptr_nonnull(extents_find(&extents, extent.address));
     ck_assert_ptr_null(extents_find(&extents, extent.address + 4 * PAGE));
@@ -127,25 +179,32 @@ END_TEST
 
 START_TEST(test_pieces_of_a_mapping) {
     uint64_t address, length, offset;
-    size_t cursor = 0;
 
-    mappings[2].address = 10 * PAGE;
-    mappings[2].length = 20 * PAGE;
     add(&mappings[2], 10, 20, 0);
-    ck_assert(extents_next(&extents, &mappings[2], 3 * PAGE, 8 * PAGE, &cursor, &address, &length, &offset));
-    ck_assert_uint_eq(address, 13 * PAGE);
-    ck_assert_uint_eq(length, 5 * PAGE);
-    ck_assert_uint_eq(offset, 3 * PAGE);
-    ck_assert(!extents_next(&extents, &mappings[2], 3 * PAGE, 8 * PAGE, &cursor, &address, &length, &offset));
+    ck_assert(extents_next(&extents, &mappings[2], 3 * PAGE, 8 * PAGE, &address, &length, &offset));
+    ck_assert(address == 13 * PAGE && length == 5 * PAGE && offset == 3 * PAGE);
+    ck_assert(!extents_next(&extents, &mappings[2], 20 * PAGE, 30 * PAGE, &address, &length, &offset));
+    ck_assert(!extents_next(&extents, &mappings[1], 0, UINT64_MAX, &address, &length, &offset));
 
     cut(14, 2);
-    cursor = 0;
-    ck_assert(extents_next(&extents, &mappings[2], 3 * PAGE, 8 * PAGE, &cursor, &address, &length, &offset));
-    ck_assert_uint_eq(length, 1 * PAGE);
-    ck_assert(extents_next(&extents, &mappings[2], 3 * PAGE, 8 * PAGE, &cursor, &address, &length, &offset));
-    ck_assert_uint_eq(address, 16 * PAGE);
-    ck_assert_uint_eq(length, 2 * PAGE);
-    ck_assert(!extents_next(&extents, &mappings[2], 3 * PAGE, 8 * PAGE, &cursor, &address, &length, &offset));
+    ck_assert(extents_next(&extents, &mappings[2], 3 * PAGE, 8 * PAGE, &address, &length, &offset));
+    ck_assert(address == 13 * PAGE && length == PAGE && offset == 3 * PAGE);
+    ck_assert(extents_next(&extents, &mappings[2], 4 * PAGE, 8 * PAGE, &address, &length, &offset));
+    ck_assert(address == 16 * PAGE && length == 2 * PAGE && offset == 6 * PAGE);
+    ck_assert(!extents_next(&extents, &mappings[2], 4 * PAGE, 6 * PAGE, &address, &length, &offset));
+    ck_assert_uint_eq(extents_bytes(&extents, &mappings[2], 3 * PAGE, 8 * PAGE), 3 * PAGE);
+}
+END_TEST
+
+START_TEST(test_forgotten) {
+    add(&mappings[0], 10, 2, 0);
+    add(&mappings[1], 12, 2, 0);
+    add(&mappings[0], 14, 2, 8 * PAGE);
+    add(&mappings[2], 16, 2, 0);
+    extents_forget(&extents, &mappings[0]);
+    model[10] = model[11] = model[14] = model[15] = (struct cell){0};
+    check_model();
+    ck_assert_uint_eq(extents.n, 2);
 }
 END_TEST
 
@@ -168,7 +227,8 @@ START_TEST(test_random_against_model) {
         default:
             move(to, first < PAGES / 2 - 40 ? first : 0, count);
         }
-        check_model();
+        if (step % 16 == 0)
+            check_model();
     }
 }
 END_TEST
@@ -199,10 +259,12 @@ int main(void) {
 
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, test_overlaps_are_refused);
+    tcase_add_test(tcase, test_neighbours_are_joined);
     tcase_add_test(tcase, test_cut_in_the_middle);
     tcase_add_test(tcase, test_move_a_part);
     tcase_add_test(tcase, test_full_table_forgets_a_tail);
     tcase_add_test(tcase, test_pieces_of_a_mapping);
+    tcase_add_test(tcase, test_forgotten);
     tcase_add_loop_test(tcase, test_random_against_model, 0, 8);
     tcase_add_test(tcase, test_runs_of_disarmed_spans);
     suite_add_tcase(suite, tcase);
