@@ -245,7 +245,7 @@ static void clear_gone(const struct fault *fault) {
         uint64_t last = (span_offset(fault->span) >> region->chunk_shift) + ((first + count - 1) >> shift);
 
         for (; chunk <= last && chunk < region->chunk_count; chunk++)
-            region_clear_gone(region, chunk, !fault->wanted && chunk != fault_chunk(fault));
+            region_clear_gone(region, chunk, fault->wanted ? chunk : fault_chunk(fault));
     }
 }
 
@@ -531,7 +531,7 @@ enum fault_answer fault_answer(struct session *session, uint64_t address, bool f
         fault.pages = (struct page_set){0}; /* the kernel does it, once the span is disarmed */
     again = is_refault(&fault);
     if (again)
-        session_note_refault(session, fault.region, fault.span);
+        session_note_refault(session, fault.region, fault_chunk(&fault));
     record_fault(fault.region->id, fault_chunk(&fault), again);
     counter_add(&fault.region->faults, 1);
     region_touch(fault.region, fault.span, session_tick(session));

@@ -93,7 +93,7 @@ static void forget_gone(struct region *region, uint32_t span) {
     struct span *s = &region->spans[span];
 
     for (uint64_t i = 0; policy_span_gone(&region->ticks[span]) > 0 && i < region_chunks_per_span(region); i++)
-        region_clear_gone(region, chunk + i, false);
+        region_clear_gone(region, chunk + i, chunk + i);
     if (s->has_history)
         region->history[span] = (struct page_set){0};
     s->has_history = false;

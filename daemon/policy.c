@@ -30,6 +30,8 @@
 
 #include "policy.h"
 
+#include "policy-age.h"
+
 #include <string.h>
 
 #define N_PRIORITIES 3
@@ -78,12 +80,16 @@ struct span_view {
     unsigned n_pins;
     unsigned base;   /* rank of the region's priority */
     uint32_t use;    /* tick of the last fault */
-    uint32_t extra;  /* ticks by which it is protected */
+    uint32_t seen;   /* ticks by which its pinned chunks are protected */
+    uint32_t unseen; /* the same of those that are never pinned, at least as many */
     unsigned bound;  /* rank below which none of its chunks is; RANK_NONE: there is nothing in it */
     uint64_t bytes;  /* of all that may be droppable */
     uint64_t weight; /* bytes of a chunk */
     uint64_t first_chunk;
-    unsigned count; /* chunks, 1..512 */
+    unsigned count;      /* chunks, 1..512 */
+    unsigned like_rank;  /* of the last one that was never pinned; RANK_NONE: there was none yet */
+    uint32_t like_bound; /* its tick for the bound */
+    uint8_t like_flags;
 };
 
 unsigned policy_age_bucket(uint32_t now, uint32_t last) {
@@ -115,17 +121,6 @@ static bool region_usable(const struct policy_region *region) {
     return region->chunk_shift >= 12 && region->chunk_shift <= POLICY_SPAN_SHIFT && region->chunk_count > 0;
 }
 
-static uint32_t later(uint32_t a, uint32_t b) {
-    return a > b ? a : b;
-}
-
-/* Protection is for what is used. 0: no use is known, nothing to protect. */
-static uint32_t add_ticks(uint32_t tick, uint32_t extra) {
-    if (tick == 0)
-        return 0;
-    return tick > UINT32_MAX - extra ? UINT32_MAX : tick + extra;
-}
-
 /* ---- a span ---- */
 
 /* Has a client written to a page of these cells? */
@@ -144,7 +139,7 @@ static bool pins_written(const struct policy_region *region, unsigned i, uint64_
 /* What the survey needs. False: the region has no such span, or nothing is in it. */
 static bool span_look(const struct plan *plan, const struct policy_region *region, uint32_t index,
                       struct span_view *ret) {
-    unsigned shift = POLICY_SPAN_SHIFT - region->chunk_shift, gone, left;
+    unsigned shift = POLICY_SPAN_SHIFT - region->chunk_shift, gone, left, level;
     uint64_t first = (uint64_t)index << shift, rest, known;
     uint16_t resident;
 
@@ -171,10 +166,11 @@ static bool span_look(const struct plan *plan, const struct policy_region *regio
     }
     ret->base = priority_base(region);
     ret->use = atomic_load_explicit(&ret->span->last_fault, memory_order_relaxed);
-    ret->extra = policy_protection(policy_span_level(ret->span));
-    ret->bound =
-        ret->base +
-        coldness(plan->now, add_ticks(atomic_load_explicit(&ret->span->coldest, memory_order_relaxed), ret->extra));
+    level = policy_span_level(ret->span);
+    ret->like_rank = RANK_NONE;
+    ret->seen = policy_protection_seen(level);
+    ret->unseen = policy_protection_unseen(level);
+    ret->bound = ret->base + coldness(plan->now, atomic_load_explicit(&ret->span->coldest, memory_order_relaxed));
     return true;
 }
 
@@ -188,28 +184,24 @@ static void span_open_pins(struct plan *plan, const struct policy_region *region
         }
 }
 
-/*
- * The tick of a chunk's last use. A pin tells of the chunk itself, the span's fault of some chunk of it: who pins at all is judged by his
- * pins. One fault brings back the memory of all that was dropped of the span, and the data of none.
- */
-static inline uint32_t chunk_use(const struct span_view *view, unsigned chunk, uint8_t flags, uint32_t pinned) {
-    if (pinned == 0)
-        return view->use;
-    if (flags & POLICY_CHUNK_EMPTY)
-        return later(pinned, view->use);
-    if (flags & POLICY_CHUNK_BACK) {
-        if (pinned < view->use)
-            return 0;
-        atomic_fetch_and_explicit(view->flags + chunk, (uint8_t)~POLICY_CHUNK_BACK, memory_order_relaxed);
+/* Of a chunk that was never pinned: all of a span whose flags are alike have the same, and neighbours mostly are. */
+static inline unsigned unseen_rank(const struct plan *plan, struct span_view *view, uint8_t flags, uint32_t *ret_bound) {
+    if (view->like_rank == RANK_NONE || flags != view->like_flags) {
+        view->like_flags = flags;
+        view->like_bound = age_unseen(view->use, plan->now, flags, view->seen);
+        if (plan->n_regions >
+            1) /* what one fault tells of a span must not make its owner lose before somebody who is cold */
+            flags |= POLICY_CHUNK_NEAR;
+        view->like_rank = view->base + coldness(plan->now, age_unseen(view->use, plan->now, flags, view->unseen));
     }
-    return pinned;
+    *ret_bound = view->like_bound;
+    return view->like_rank;
 }
 
-/* The rank of a chunk; *ret_use is the tick of its last use, without protection. */
-static inline unsigned chunk_rank(const struct plan *plan, const struct span_view *view, unsigned chunk,
-                                  uint32_t *ret_use) {
+/* The rank of a chunk; *ret_bound is a tick for the span's bound. A pin to come may take from it what protects the unseen. */
+static inline unsigned chunk_rank(const struct plan *plan, struct span_view *view, unsigned chunk, uint32_t *ret_bound) {
     uint8_t flags = atomic_load_explicit(view->flags + chunk, memory_order_relaxed);
-    uint32_t count = 0, use = 0;
+    uint32_t count = 0, pinned = 0;
 
     if (flags & POLICY_CHUNK_GONE)
         return RANK_NONE;
@@ -218,12 +210,17 @@ static inline unsigned chunk_rank(const struct plan *plan, const struct span_vie
         uint32_t tick = atomic_load_explicit(&cell->tick, memory_order_relaxed);
 
         count |= atomic_load_explicit(&cell->count, memory_order_relaxed);
-        use = later(use, tick);
+        pinned = tick > pinned ? tick : pinned;
     }
     if (count)
         return RANK_NONE;
-    *ret_use = chunk_use(view, chunk, flags, use);
-    return view->base + coldness(plan->now, add_ticks(*ret_use, view->extra));
+    if (pinned == 0)
+        return unseen_rank(plan, view, flags, ret_bound);
+    *ret_bound = age_seen(pinned, view->use, plan->now, flags, view->seen);
+    if (flags & POLICY_CHUNK_BACK && *ret_bound > 0)
+        atomic_fetch_and_explicit(view->flags + chunk, (uint8_t) ~(POLICY_CHUNK_BACK | POLICY_CHUNK_NEAR),
+                                  memory_order_relaxed);
+    return view->base + coldness(plan->now, *ret_bound);
 }
 
 static unsigned opaque_rank(const struct plan *plan, const struct policy_region *region) {
@@ -267,23 +264,18 @@ static void count_chunk(struct census *census, unsigned rank, unsigned before, u
 }
 
 static void census_span(struct plan *plan, struct policy_region *region, struct span_view *view, void *data) {
-    uint32_t coldest = UINT32_MAX, use;
+    uint32_t coldest = UINT32_MAX, bound;
     unsigned before = RANK_NONE;
     struct census *census = data;
 
     span_open_pins(plan, region, view);
-    if (policy_span_gone(view->span) == 0 && view->n_pins == 0) { /* all alike */
-        atomic_store_explicit(&view->span->coldest, view->use < plan->now ? view->use : plan->now, memory_order_relaxed);
-        count_chunk(census, view->base + coldness(plan->now, add_ticks(view->use, view->extra)), RANK_NONE,
-                    view->weight, view->count);
-        return;
-    }
-    for (unsigned i = 0; i < view->count; i++) {
-        unsigned rank = chunk_rank(plan, view, i, &use);
+    for (unsigned i = 0, alike; i < view->count; i += alike) {
+        unsigned rank = chunk_rank(plan, view, i, &bound);
 
-        if (rank < RANK_NONE && use < coldest)
-            coldest = use;
-        count_chunk(census, rank, before, view->weight, 1);
+        alike = view->n_pins > 0 ? 1 : age_alike(view->flags + i, view->count - i);
+        if (rank < RANK_NONE && bound < coldest)
+            coldest = bound;
+        count_chunk(census, rank, before, view->weight, alike);
         before = rank;
     }
     /* All pinned: not before it is old again. Never ahead of the clock, whatever a client wrote. */
@@ -374,11 +366,11 @@ struct rank_count {
 
 static void count_rank(struct plan *plan, struct policy_region *region, struct span_view *view, void *data) {
     const struct rank_count *count = data;
-    uint32_t use;
+    uint32_t bound;
 
     span_open_pins(plan, region, view);
     for (unsigned i = 0; i < view->count; i++)
-        if (chunk_rank(plan, view, i, &use) == count->rank)
+        if (chunk_rank(plan, view, i, &bound) == count->rank)
             region->at_threshold += view->weight;
 }
 
@@ -513,15 +505,17 @@ static struct policy_victim *harvest_add(struct harvest *harvest, uint32_t regio
 static void harvest_span(struct plan *plan, struct policy_region *region, struct span_view *view, void *data) {
     struct harvest *harvest = data;
     struct policy_victim *run = NULL;
-    uint32_t use;
+    uint32_t bound;
 
     if (harvest_done(harvest))
         return;
     span_open_pins(plan, region, view);
-    for (unsigned i = 0; i < view->count && !harvest_done(harvest); i++) {
-        unsigned rank = chunk_rank(plan, view, i, &use);
+    for (unsigned i = 0, step; i < view->count && !harvest_done(harvest); i += step) {
+        unsigned rank = chunk_rank(plan, view, i, &bound);
 
+        step = 1;
         if (harvest_wants(harvest, region, rank) == 0) {
+            step = view->n_pins > 0 ? 1 : age_alike(view->flags + i, view->count - i);
             run = NULL;
             continue;
         }

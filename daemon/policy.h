@@ -7,8 +7,9 @@
  *
  * The order is: priority (low first); within it the coldest by age bucket; within a bucket each region in proportion to what it has there,
  * divided by its share. Age is the time since the last pin or touch of the chunk; of one that never had any, since the last fault of its
- * span. What came back with its span, and was not pinned since, is the coldest. A span that was touched again soon after a drop counts as younger than it is for a while, longer each time (refault protection),
- * and so do its neighbours. A chunk that is pinned now is passed over (the dropper decides for good); so is one that is known to be gone.
+ * span. What came back with its span and was not pinned since is the coldest; of memory that is never pinned, in a plan for one region, all that
+ * is not beside the chunk that was missed counts as a little older. What was missed soon after a drop counts as younger than it is: the chunk, and for a while its
+ * span and the neighbours (refault protection, protection.c). A chunk that is pinned now is passed over (the dropper decides for good); so is one that is known to be gone.
  * Protected is not exempt: it comes after all else of its priority.
  */
 
@@ -24,7 +25,13 @@
 #define POLICY_CHUNK_GONE UINT8_C(1) /* dropped, and its span armed since: certainly nothing resident */
 #define POLICY_CHUNK_BACK UINT8_C(2) /* its memory came back with that of its span: zeros, until it is pinned */
 #define POLICY_CHUNK_EMPTY \
-    UINT8_C(4) /* a drop found nothing, and nobody will tell when there is: counts as used then */
+    UINT8_C(4)                       /* a drop found nothing, and nobody will tell when there is: counts as used then */
+#define POLICY_CHUNK_NEAR UINT8_C(8) /* came back, and lies beside what was missed */
+#define POLICY_CHUNK_MISSED UINT8_C(48) /* how often it was missed soon after a drop, up to POLICY_MISSED_MAX */
+#define POLICY_MISSED_SHIFT 4
+#define POLICY_MISSED_MAX 2
+/* Beside: in the same 512 KiB. */
+#define POLICY_NEAR_SHIFT 19
 #define POLICY_SPAN_KNOWN UINT16_C(0x8000)
 #define POLICY_SHARE_DEFAULT 100
 #define POLICY_PROTECTION_MAX 4
@@ -99,13 +106,25 @@ size_t policy_plan(struct policy_region *regions, size_t n_regions, uint64_t dem
 /* Something of the span was dropped for pressure. */
 void policy_note_drop(struct policy_span *span, uint32_t now);
 /*
- * A dropped chunk of the span was touched again. Returns whether that was a mistake: then the span is protected, longer than the last time,
- * and its neighbours a little; if the touch came later its protection is worn down. The first touch after a drop only. *ret_age:
- * ticks since the drop.
+ * A dropped chunk of the span was touched again; flags are the chunk's. Returns whether that was a mistake: then chunk and span are
+ * protected, more than the last time, and the neighbours a little; if the touch came later their protection is worn down. The first touch
+ * after a drop only. *ret_age: ticks since the drop.
  */
-bool policy_note_refault(struct policy_span *spans, uint32_t n_spans, uint32_t span, uint32_t now, uint32_t *ret_age);
-/* Ticks by which a span of this level counts as younger: 40 s, 80 s, 160 s, 320 s. */
-uint32_t policy_protection(unsigned level);
+bool policy_note_refault(struct policy_span *spans, uint32_t n_spans, uint32_t span, _Atomic uint8_t *flags,
+                         uint32_t now, uint32_t *ret_age);
+/* Ticks by which pinned chunks of a span of this level count as younger: 4 s. */
+uint32_t policy_protection_seen(unsigned level);
+/* The same of chunks that are never pinned, whose use nobody sees: 40 s, 80 s, 160 s, 320 s. */
+uint32_t policy_protection_unseen(unsigned level);
+
+/* The flags of a chunk whose memory comes back since one of its span was missed; of that one none. */
+static inline uint8_t policy_back_flags(uint64_t chunk, uint64_t missed, unsigned chunk_shift) {
+    bool near = chunk << chunk_shift >> POLICY_NEAR_SHIFT == missed << chunk_shift >> POLICY_NEAR_SHIFT;
+
+    if (chunk == missed)
+        return 0;
+    return near ? POLICY_CHUNK_BACK | POLICY_CHUNK_NEAR : POLICY_CHUNK_BACK;
+}
 
 static inline unsigned policy_span_gone(const struct policy_span *span) {
     return atomic_load_explicit(&span->gone, memory_order_relaxed) & 0xfff;

@@ -143,17 +143,23 @@ void region_touch(struct region *region, uint32_t span, uint32_t tick);
 
 /* Under the session's lock, both: whether a chunk is known to be gone, and the number of those in its span. Return whether that is new. */
 static inline bool region_set_gone(struct region *region, uint64_t chunk) {
-    if (atomic_load_explicit(&region->chunk_flags[chunk], memory_order_relaxed) & POLICY_CHUNK_GONE)
+    uint8_t flags = atomic_load_explicit(&region->chunk_flags[chunk], memory_order_relaxed);
+
+    if (flags & POLICY_CHUNK_GONE)
         return false;
-    atomic_store_explicit(&region->chunk_flags[chunk], POLICY_CHUNK_GONE, memory_order_relaxed);
+    atomic_store_explicit(&region->chunk_flags[chunk], (uint8_t)((flags & POLICY_CHUNK_MISSED) | POLICY_CHUNK_GONE),
+                          memory_order_relaxed);
     atomic_fetch_add_explicit(&region->ticks[chunk >> (SPAN_SHIFT - region->chunk_shift)].gone, 1, memory_order_relaxed);
     return true;
 }
-/* back: with its span, as far as is known not for its own sake. Looks first: flags that were never set cost no memory. */
-static inline bool region_clear_gone(struct region *region, uint64_t chunk, bool back) {
-    if (!(atomic_load_explicit(&region->chunk_flags[chunk], memory_order_relaxed) & POLICY_CHUNK_GONE))
+/* missed: the chunk for whose sake it comes back. Looks first: flags that were never set cost no memory. */
+static inline bool region_clear_gone(struct region *region, uint64_t chunk, uint64_t missed) {
+    uint8_t flags = atomic_load_explicit(&region->chunk_flags[chunk], memory_order_relaxed);
+
+    if (!(flags & POLICY_CHUNK_GONE))
         return false;
-    atomic_store_explicit(&region->chunk_flags[chunk], back ? POLICY_CHUNK_BACK : 0, memory_order_relaxed);
+    flags = (uint8_t)((flags & POLICY_CHUNK_MISSED) | policy_back_flags(chunk, missed, region->chunk_shift));
+    atomic_store_explicit(&region->chunk_flags[chunk], flags, memory_order_relaxed);
     atomic_fetch_sub_explicit(&region->ticks[chunk >> (SPAN_SHIFT - region->chunk_shift)].gone, 1, memory_order_relaxed);
     return true;
 }

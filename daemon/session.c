@@ -269,9 +269,11 @@ void session_note_pressure_drop(struct session *session, struct region *region, 
 }
 
 /* If pressure had dropped it a moment ago, that was a mistake: every domain that may have asked for it hears of it. */
-void session_note_refault(struct session *session, struct region *region, uint32_t span) {
-    uint32_t dropped = atomic_load_explicit(&region->ticks[span].last_drop, memory_order_relaxed), age;
-    bool mistake = policy_note_refault(region->ticks, region->span_count, span, session_tick(session), &age);
+void session_note_refault(struct session *session, struct region *region, uint64_t chunk) {
+    uint32_t span = region_span_of_chunk(region, chunk), age;
+    uint32_t dropped = atomic_load_explicit(&region->ticks[span].last_drop, memory_order_relaxed);
+    bool mistake = policy_note_refault(region->ticks, region->span_count, span, &region->chunk_flags[chunk],
+                                       session_tick(session), &age);
 
     counter_add(&session->counters.refaults, 1);
     counter_add(&region->refaults, 1);

@@ -112,7 +112,7 @@ void session_kick_pressure(struct session *session);
 /* Under the lock: pressure dropped something of a span (not its owner). */
 void session_note_pressure_drop(struct session *session, struct region *region, uint32_t span);
 /* Under the lock: something that was dropped of a span is touched again. */
-void session_note_refault(struct session *session, struct region *region, uint32_t span);
+void session_note_refault(struct session *session, struct region *region, uint64_t chunk);
 /* A fill that was put aside at the gate was let in after so many ns. */
 void session_note_gate_wait(struct session *session, uint64_t ns);
 /* The current tick of the clock page. */

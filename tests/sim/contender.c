@@ -99,6 +99,11 @@ static uint64_t key_used(const struct world_chunk *chunk) {
     return chunk->used;
 }
 
+/* Zeros first, which nobody can miss a second time, then what is missed last. */
+static uint64_t key_next(const struct world_chunk *chunk) {
+    return chunk->valid ? UINT64_MAX - chunk->next : 0;
+}
+
 static int compare_candidates(const void *a, const void *b) {
     const struct candidate *x = a, *y = b;
 
@@ -155,10 +160,15 @@ static void drop_all_seeing(struct world *world, uint64_t domain, uint64_t bytes
     drop_lowest(world, domain, bytes, key_used);
 }
 
+static void drop_min(struct world *world, uint64_t domain, uint64_t bytes) {
+    drop_lowest(world, domain, bytes, key_next);
+}
+
 const struct contender contenders[N_CONTENDERS] = {
     [CONTENDER_OURS] = {"ours", drop_ours, 1},
     [CONTENDER_LRU] = {"lru", drop_lru, 1},
     [CONTENDER_FIFO] = {"fifo", drop_fifo, 1},
     [CONTENDER_RANDOM] = {"random", drop_random, 5},
     [CONTENDER_ALL_SEEING] = {"lru+", drop_all_seeing, 1},
+    [CONTENDER_MIN] = {"min", drop_min, 1},
 };

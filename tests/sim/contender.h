@@ -21,6 +21,7 @@ enum {
     CONTENDER_FIFO,       /* longest resident */
     CONTENDER_RANDOM,     /* any */
     CONTENDER_ALL_SEEING, /* longest not accessed, also by accesses that nobody can see: not one of the four */
+    CONTENDER_MIN,        /* what is missed last, which only who knows the future can do (Belady's MIN) */
     N_CONTENDERS,
 };
 

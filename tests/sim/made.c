@@ -11,6 +11,7 @@
 #define CHUNK_SHIFT 16
 #define MIB (UINT64_C(1) << 20)
 #define CHUNKS_PER_MIB 16
+#define CHUNKS_PER_SPAN (2 * CHUNKS_PER_MIB)
 #define MS UINT64_C(1000)
 #define SECOND (1000 * MS)
 #define DOMAIN 1
@@ -38,6 +39,10 @@ static uint32_t region(struct trace *trace, uint64_t mib, unsigned priority, uns
 
 static void use(struct trace *trace, uint64_t us, uint32_t of, uint64_t first, uint64_t count) {
     trace_add(trace, &(struct trace_event){.us = us, .kind = TRACE_PIN, .region = of, .first = first, .count = count});
+}
+
+static void touch(struct trace *trace, uint64_t us, uint32_t of, uint64_t first, uint64_t count) {
+    trace_add(trace, &(struct trace_event){.us = us, .kind = TRACE_TOUCH, .region = of, .first = first, .count = count});
 }
 
 static void memory(struct trace *trace, uint64_t us, uint64_t mib) {
@@ -138,6 +143,20 @@ static void make_idle(struct trace *trace) {
         ask(trace, 40 * SECOND + i * 5 * SECOND, 5 * MIB);
 }
 
+/* Nothing is pinned. Whole spans are used again and again; what streams by beside them is used once. */
+static void make_whole(struct trace *trace) {
+    uint32_t hot = region(trace, 48, 2, 100), stream = region(trace, 512, 2, 100);
+
+    memory(trace, 0, 64);
+    for (uint64_t chunk = 0; chunk < 512 * CHUNKS_PER_MIB; chunk++) {
+        uint64_t us = chunk * 5 * MS;
+
+        touch(trace, us, stream, chunk, 1);
+        if (chunk % CHUNKS_PER_SPAN == 0)
+            touch(trace, us, hot, (uint64_t)(random_part() * 24) * CHUNKS_PER_SPAN, CHUNKS_PER_SPAN);
+    }
+}
+
 const struct made made[N_MADE] = {
     [MADE_LOOP] = {"loop", "a loop over a tenth more than there is", make_loop},
     [MADE_ZIPF_SCANS] = {"zipf-scans", "zipf over twice the memory, and a scan now and then", make_zipf_scans},
@@ -146,6 +165,7 @@ const struct made made[N_MADE] = {
     [MADE_SHARES] = {"shares", "two clients, equally cold, of which one has three times the share", make_shares},
     [MADE_PHASES] = {"phases", "what was hot is never used again", make_phases},
     [MADE_PRIORITIES] = {"priorities", "low and hot beside high and cold", make_priorities},
+    [MADE_WHOLE] = {"whole", "spans that are used as a whole and never pinned, beside a stream", make_whole},
     [MADE_IDLE] = {"idle", "a client that sleeps beside one that works", make_idle},
 };
 

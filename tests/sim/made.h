@@ -21,6 +21,7 @@ enum {
     MADE_PHASES,
     MADE_PRIORITIES,
     MADE_IDLE,
+    MADE_WHOLE,
     N_MADE,
 };
 

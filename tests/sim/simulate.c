@@ -58,8 +58,9 @@ static const struct argp parser = {
     .options = option_table,
     .parser = parse_option,
     .args_doc = "[FILE...]",
-    .doc = "Replays traces of `droppabled --record FILE` through the daemon's policy and others."
-           "\vlru+ is no rival: it sees accesses that no daemon can see.",
+    .doc =
+        "Replays traces of `droppabled --record FILE` through the daemon's policy and others."
+        "\vlru+ and min are no rivals: the one sees accesses that no daemon can see, the other those to come (Belady's MIN).",
 };
 
 static void print_json(json_object *all, const char *name, const struct figures figures[N_CONTENDERS]) {

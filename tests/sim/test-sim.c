@@ -109,8 +109,8 @@ START_TEST(test_refault_is_counted_once) {
         struct figures figures = play(text, i);
 
         ck_assert_double_eq_tol(figures.freed, CHUNK, 1);
-        if (i != CONTENDER_RANDOM)
-            ck_assert_double_eq(figures.refaults, 1);
+        if (i != CONTENDER_RANDOM) /* MIN knows that nobody comes back for the younger one */
+            ck_assert_double_eq(figures.refaults, i == CONTENDER_MIN ? 0 : 1);
         ck_assert_double_le(figures.refaults, 1);
         ck_assert_double_eq(figures.unmet, 0);
     }
@@ -184,17 +184,36 @@ static const struct figures *take_made(unsigned index) {
     return figures;
 }
 
-/* Who is asked again for what comes back frees more, so these count what was missed. */
-static void expect_not_worse(const struct figures *figures) {
-    for (unsigned i = CONTENDER_LRU; i <= CONTENDER_FIFO; i++)
-        ck_assert_msg(figures[CONTENDER_OURS].refaults <= figures[i].refaults, "%.0f refaults, %s has %.0f",
-                      figures[CONTENDER_OURS].refaults, contenders[i].name, figures[i].refaults);
-}
-
+/*
+ * Who is asked again for what comes back frees more, so this counts what was missed. Nowhere 5 % more than LRU, but for a few: ages are known to
+ * 100 ms and go by buckets. Priorities and shares, which the others do not know, are not compared.
+ */
 START_TEST(test_made_not_worse) {
-    static const unsigned rows[] = {MADE_LOOP, MADE_STREAM};
+    static const unsigned rows[] = {MADE_LOOP,   MADE_ZIPF_SCANS, MADE_HOT_COLD, MADE_STREAM,
+                                    MADE_PHASES, MADE_IDLE,       MADE_WHOLE};
+    const struct figures *figures = take_made(rows[_i]);
 
-    expect_not_worse(take_made(rows[_i]));
+    ck_assert_double_le(figures[CONTENDER_OURS].refaults, figures[CONTENDER_LRU].refaults * 1.05 + 4);
+}
+END_TEST
+
+/* What protection is for: a quarter of LRU's at most, where that misses all or much. */
+START_TEST(test_made_protects) {
+    static const unsigned rows[] = {MADE_LOOP, MADE_STREAM, MADE_WHOLE};
+    const struct figures *figures = take_made(rows[_i]);
+
+    ck_assert_double_le(figures[CONTENDER_OURS].refaults, figures[CONTENDER_LRU].refaults / 4);
+}
+END_TEST
+
+/* MIN, where memory is of a fixed size and what a fault brings back is dropped first. */
+START_TEST(test_made_min) {
+    const struct figures *figures = take_made(_i);
+
+    if (_i == MADE_PRIORITIES || _i == MADE_SHARES)
+        return;
+    for (unsigned i = 0; i < N_CONTENDERS; i++)
+        ck_assert_double_ge(figures[i].refaults, figures[CONTENDER_MIN].refaults);
 }
 END_TEST
 
@@ -239,19 +258,18 @@ END_TEST
 
 /* ---- recorded ---- */
 
-/* The bar: of four, ours misses least of what it dropped. Also: all that was asked for is found. */
+/* The bar, in its words: "Recorded traces: fewest refaults per freed byte of the four (LRU, FIFO, random, ours)". Also: all that was asked for is
+ * found. */
 static void expect_replay(const char *path) {
     struct figures figures[N_CONTENDERS];
     struct trace trace;
     double ours, rate;
     size_t line;
-    bool pins;
 
     trace_init(&trace);
     ck_assert_msg(trace_read(&trace, path, &line) == 0, "%s:%zu: cannot be read", path, line);
     ck_assert_msg(trace.lost == 0, "%s: %zu events are missing", path, (size_t)trace.lost);
     figures_take(&trace, figures);
-    pins = trace.regions[0].pins;
     trace_deinit(&trace);
     ours = figures_rate(&figures[CONTENDER_OURS]);
     ck_assert_double_gt(figures[CONTENDER_OURS].freed, 64 * MIB); /* else it shows nothing */
@@ -263,10 +281,8 @@ static void expect_replay(const char *path) {
     fflush(stdout);
     ck_assert_msg(figures[CONTENDER_OURS].unmet == 0 || figures[CONTENDER_OURS].unmet_resident == 0,
                   "%s: %.0f MiB not found", path, figures[CONTENDER_OURS].unmet / MIB);
-    if (pins) /* else LRU sees more, since it tears more spans apart */
-        ck_assert_double_le(ours, figures_rate(&figures[CONTENDER_LRU]));
-    ck_assert_double_lt(ours, figures_rate(&figures[CONTENDER_FIFO]));
-    ck_assert_double_lt(ours, figures_rate(&figures[CONTENDER_RANDOM]));
+    for (unsigned i = CONTENDER_LRU; i <= CONTENDER_RANDOM; i++)
+        ck_assert_double_lt(ours, figures_rate(&figures[i]));
 }
 
 START_TEST(test_recorded) {
@@ -276,7 +292,7 @@ START_TEST(test_recorded) {
 
     snprintf(pattern, sizeof(pattern), "%s/tests/sim/traces/*.trace", tree ? tree : ".");
     ck_assert_int_eq(glob(pattern, 0, NULL, &paths), 0);
-    ck_assert_uint_ge(paths.gl_pathc, 4);
+    ck_assert_uint_ge(paths.gl_pathc, 5);
     if ((size_t)_i < paths.gl_pathc)
         expect_replay(paths.gl_pathv[_i]);
     globfree(&paths);
@@ -303,7 +319,9 @@ int main(void) {
     add_case(suite, "span", test_fault_brings_back_the_span, 1);
     add_case(suite, "eyes", test_eyes, 1);
     add_case(suite, "memory", test_memory_is_a_demand, 1);
-    add_case(suite, "not-worse", test_made_not_worse, 2);
+    add_case(suite, "not-worse", test_made_not_worse, 7);
+    add_case(suite, "protects", test_made_protects, 3);
+    add_case(suite, "min", test_made_min, N_MADE);
     add_case(suite, "hot-cold", test_made_hot_cold, 1);
     add_case(suite, "priorities", test_made_priorities, 1);
     add_case(suite, "shares", test_made_shares, 1);

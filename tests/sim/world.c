@@ -92,13 +92,17 @@ static void region_deinit(struct world_region *region) {
 /* ---- accesses ---- */
 
 /* All but the chunk that was missed is back for no reason of its own. */
-static void clear_gone(struct world_region *region, uint32_t span, uint64_t except) {
+static void clear_gone(struct world_region *region, uint32_t span, uint64_t missed) {
     _Atomic uint8_t *flags = (_Atomic uint8_t *)region->policy.chunk_flags;
 
     if (policy_span_gone(&region->policy.spans[span]) == 0)
         return;
-    for (uint64_t chunk = (uint64_t)span << span_shift(region); chunk < span_end(region, span); chunk++)
-        flags[chunk] = flags[chunk] & POLICY_CHUNK_GONE && chunk != except ? POLICY_CHUNK_BACK : 0;
+    for (uint64_t chunk = (uint64_t)span << span_shift(region); chunk < span_end(region, span); chunk++) {
+        uint8_t back = policy_back_flags(chunk, missed, region->shape->chunk_shift);
+
+        if (flags[chunk] & POLICY_CHUNK_GONE)
+            flags[chunk] = (uint8_t)((flags[chunk] & POLICY_CHUNK_MISSED) | back);
+    }
     region->policy.spans[span].gone &= 0xf000;
 }
 
@@ -116,7 +120,8 @@ static void fault(struct world *world, struct world_region *region, uint64_t chu
     uint32_t span = (uint32_t)(chunk >> span_shift(region)), age;
 
     if (region->policy.chunk_flags[chunk] & POLICY_CHUNK_GONE)
-        policy_note_refault(region->policy.spans, region->n_spans, span, world_tick(world), &age);
+        policy_note_refault(region->policy.spans, region->n_spans, span, &region->policy.chunk_flags[chunk],
+                            world_tick(world), &age);
     region->policy.spans[span].last_fault = world_tick(world);
     region->policy.spans[span].coldest = 0;
     if (!region->was_touched[span]) {
@@ -153,6 +158,7 @@ static void access_chunk(struct world *world, struct world_region *region, uint6
     become_resident(world, region, chunk);
     chunk->valid = true;
     chunk->used = world->us;
+    chunk->next = world->next[world->accesses++];
     if (pinned)
         chunk->seen = world->us;
 }
@@ -179,7 +185,7 @@ uint64_t world_drop(struct world *world, struct world_region *region, uint64_t i
 
     region->armed[span] = true;
     if (!(flags[index] & POLICY_CHUNK_GONE)) {
-        flags[index] = POLICY_CHUNK_GONE;
+        flags[index] = (uint8_t)((flags[index] & POLICY_CHUNK_MISSED) | POLICY_CHUNK_GONE);
         policy->gone++;
         world->cleared++;
     }
@@ -195,6 +201,36 @@ uint64_t world_drop(struct world *world, struct world_region *region, uint64_t i
     world->freed += bytes;
     region->freed += bytes;
     return bytes;
+}
+
+/* ---- the future ---- */
+
+static bool is_access(const struct trace_event *event) {
+    return event->kind == TRACE_TOUCH || event->kind == TRACE_PIN;
+}
+
+/* Of each access the next one of its chunk, unless its owner drops it before. From the end, with what is next in chunk.next. */
+static void foresee(struct world *world) {
+    const struct trace *trace = world->trace;
+    uint64_t n = 0;
+
+    for (size_t i = 0; i < trace->n_events; i++)
+        n += is_access(&trace->events[i]) ? trace->events[i].count : 0;
+    world->next = zeroed(n + 1, sizeof(*world->next));
+    for (size_t i = 0; i < trace->n_regions; i++)
+        for (uint64_t k = 0; k < trace->regions[i].chunks; k++)
+            world->regions[i].chunks[k].next = UINT64_MAX;
+    for (size_t i = trace->n_events; i-- > 0;) {
+        const struct trace_event *event = &trace->events[i];
+        struct world_chunk *chunks = world->regions[event->region].chunks + event->first;
+
+        for (uint64_t k = event->count; k-- > 0;)
+            if (is_access(event)) {
+                world->next[--n] = chunks[k].next;
+                chunks[k].next = n;
+            } else if (event->kind == TRACE_OWNER_DROP)
+                chunks[k].next = UINT64_MAX;
+    }
 }
 
 /* ---- the run ---- */
@@ -273,6 +309,7 @@ void world_run(struct world *world, const struct trace *trace, const struct cont
     *world = (struct world){.trace = trace, .regions = zeroed(trace->n_regions + 1, sizeof(*world->regions))};
     for (size_t i = 0; i < trace->n_regions; i++)
         region_init(&world->regions[i], &trace->regions[i]);
+    foresee(world);
     contender_seed(seed);
     for (size_t i = 0; i < trace->n_events; i++) {
         world->us = trace->events[i].us;
@@ -285,4 +322,5 @@ void world_deinit(struct world *world) {
     for (size_t i = 0; i < world->trace->n_regions; i++)
         region_deinit(&world->regions[i]);
     free(world->regions);
+    free(world->next);
 }

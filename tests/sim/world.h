@@ -20,6 +20,7 @@ struct world_chunk {
     uint64_t seen;  /* us: last access that could be seen */
     uint64_t used;  /* us: last access */
     uint64_t since; /* us: since when it is resident */
+    uint64_t next;  /* its next access, as a number in the order of all; UINT64_MAX: nobody will miss it */
     bool resident;
     bool valid; /* has data */
     bool lost;  /* had data when it was dropped, and nobody has missed it yet */
@@ -44,10 +45,13 @@ struct world {
     const struct trace *trace;
     struct world_region *regions;
     uint64_t us;
+    uint64_t *next;    /* by access, in their order: the next one of the same chunk */
+    uint64_t accesses; /* that were played */
     uint64_t resident; /* bytes */
     uint64_t freed, asked, unmet;
     uint64_t unmet_resident; /* bytes that were still there when a demand was not met, at most */
     uint64_t refaults, refaulted_bytes, span_refaults;
+    uint64_t data;      /* bytes freed that had any */
     uint64_t cleared;   /* chunks that are known to be gone by a drop that found nothing */
     uint64_t plans;     /* by the daemon's policy */
     uint64_t plan_ns;   /* of all */
