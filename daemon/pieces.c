@@ -67,7 +67,7 @@ static bool join_span(struct session *session, struct mapping *mapping, uint32_t
 
     for (uint64_t chunk = start >> region->chunk_shift;
          policy_span_gone(&region->ticks[span]) > 0 && chunk << region->chunk_shift < end; chunk++)
-        region_clear_gone(region, chunk, false);
+        region_clear_gone(region, chunk, chunk);
     if (region->spans[span].touched) {
         region_set_known(region, span, 0);
         region->spans[span].fills++;

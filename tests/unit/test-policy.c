@@ -456,7 +456,7 @@ static void use_some(struct fixture *f, uint32_t now) {
 }
 
 START_TEST(test_against_sorting) {
-    for (unsigned round = 0; round < 400; round++) {
+    for (unsigned round = 0; round < 300; round++) {
         struct fixture f[N_RANDOM];
         struct policy_region regions[N_RANDOM];
 
