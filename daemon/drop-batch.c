@@ -25,8 +25,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Arming takes 5 us a span unless the client's mmap_lock is held. Without it drops are blind: worth a moment even in need. */
-#define DROPPER_ARM_WAIT_NS UINT64_C(10000000)
+/*
+ * Arming takes 5 us a span unless the client's mmap_lock is held, or the pager has no CPU. Without it drops are blind: worth a moment even in
+ * need. Where nobody needs it, it is worth more: in a virtual machine on a busy host 10 ms were too short for most spans.
+ */
+#define DROPPER_ARM_WAIT_NS UINT64_C(100000000)
 #define DROPPER_ARM_STALL_NS UINT64_C(2000000)
 #define DROPPER_ARM_LIFE_NS UINT64_C(500000)
 /* The weight of a slice. A span of 4 KiB pages takes 100 us, a huge page 6 us, but one may turn out to be small pages. */
