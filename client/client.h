@@ -52,6 +52,8 @@ enum region_phase {
  */
 typedef bool region_next_piece(const struct drp_region *r, size_t *offset, size_t *ret_length);
 
+struct lost;
+
 struct drp_region {
     struct pins pins; /* first: drp_pin() reads nothing else */
     struct drp *context;
@@ -73,6 +75,9 @@ struct drp_region {
     _Atomic uint64_t budget; /* 0: none */
     _Atomic uint32_t share;  /* 0: the default */
     _Atomic uint8_t priority;
+    _Atomic(struct lost *) lost;            /* of lost.c; NULL: never asked */
+    int lost_fd;                            /* eventfd of the program; -1: none */
+    uint64_t lost_drops;                    /* the count of drops that it was told of last; of the watcher */
     _Atomic(_Atomic uint32_t *) volatility; /* of volatile.c; NULL: never used */
     bool known;                             /* the daemon at drp.link has it under id; under request_lock */
     _Atomic uint64_t id;                    /* changes when a new daemon takes the region */
@@ -93,7 +98,11 @@ struct drp {
     uint64_t epoch;         /* counts connections; written under both locks */
     struct drp_clock_page *clock;
     struct drp_region *regions; /* regions_lock and fork lock to write, either to read */
-    int stop;                   /* eventfd: readable once the watcher shall end */
+    _Atomic bool stopping;      /* the watcher shall end */
+    int stop;                   /* eventfd that wakes the watcher */
+    int lost_fd;                /* eventfd of the program; -1: none */
+    _Atomic bool lost_wanted;   /* the daemon shall tell of drops */
+    _Atomic int lost_socket;    /* by which it does; -1: none. request_lock to set, the watcher closes it */
     int notify;                 /* inotify, while the daemon is away; -1 otherwise */
     pthread_t watcher;
     bool watching; /* watcher is a thread to be joined */
@@ -190,6 +199,21 @@ int region_adopt(struct drp_region *r, struct link *link);
 
 /* At the region's end. */
 void volatile_free(struct drp_region *r);
+
+/* ---- lost.c ---- */
+
+/* At the region's end. */
+void lost_free(struct drp_region *r);
+/* For the watcher: has the daemon at d->fresh tell of drops, if that is wanted. */
+int lost_watch_again(struct drp *d);
+/* A new daemon has the regions: all is looked at again. regions_lock held. */
+void lost_again(struct drp *d);
+/* d->lost_socket is readable: passes it on to the program. false: it has ended. */
+bool lost_pass_on(struct drp *d);
+void lost_close(struct drp *d);
+/* In the fork handler. */
+void lost_fork_child_region(struct drp_region *r);
+void lost_fork_child(struct drp *d);
 
 /* ---- watcher.c ---- */
 

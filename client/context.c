@@ -65,6 +65,8 @@ int context_new(struct drp **ret, const struct drp_config *config) {
     link_init(&d->link);
     link_init(&d->fresh);
     d->stop = -1;
+    d->lost_fd = -1;
+    d->lost_socket = -1;
     d->notify = -1;
     strncpy(d->name, c.name ? c.name : program_invocation_short_name, sizeof(d->name) - 1);
     fork_add(d);
@@ -75,6 +77,9 @@ int context_new(struct drp **ret, const struct drp_config *config) {
 void context_free(struct drp *d) {
     link_close(&d->link);
     link_close(&d->fresh);
+    lost_close(d);
+    if (d->lost_fd >= 0)
+        close(d->lost_fd);
     fork_remove(d);
     if (d->clock)
         munmap(d->clock, DRP_CLOCK_BYTES);

@@ -86,6 +86,7 @@ static void child_region(struct drp_region *r) {
     r->pins.bias = r->pins.bias ? r->pins.bias + 2 : FORK_BIAS;
     if (!complete)
         r->pins.size = 0; /* nothing of it can be used: every range is outside of it */
+    lost_fork_child_region(r);
     r->phase = REGION_INHERITED;
     r->known = false;
     atomic_store(&r->connected, false);
@@ -98,6 +99,7 @@ static void child_context(struct drp *d) {
     link_close_locked(&d->fresh);
     close_fd(&d->stop);
     close_fd(&d->notify);
+    lost_fork_child(d);
     d->link.stop = -1;
     d->fresh.stop = -1;
     d->regions_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;

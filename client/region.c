@@ -223,6 +223,7 @@ static struct drp_region *region_alloc(struct drp *d) {
         return NULL;
     r->context = d;
     r->data_fd = -1;
+    r->lost_fd = -1;
     r->state_fd = -1;
     r->pin_fd = -1;
     pthread_mutex_lock(&d->regions_lock);
@@ -420,6 +421,7 @@ int region_end(struct drp_region *r, bool tell) {
     if (r->pin)
         munmap(r->pin, drp_pin_bytes(r->chunk_total));
     volatile_free(r);
+    lost_free(r);
     free(r);
     return error;
 }

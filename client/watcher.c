@@ -36,23 +36,54 @@
 #define BACKOFF_MIN_MS 10
 #define BACKOFF_MAX_MS 1000
 
+/* After a wake-up: is it the end? */
+static bool shall_stop(struct drp *d) {
+    eventfd_t count;
+
+    if (atomic_load(&d->stopping))
+        return true;
+    eventfd_read(d->stop, &count);
+    return false;
+}
+
 /* Waits until fd (-1: none) has events or the time is over (-1: never). false: stop. */
 static bool sleep_on(struct drp *d, int fd, short events, int timeout_ms) {
     struct pollfd polls[2] = {
         {.fd = fd, .events = events},
         {.fd = d->stop, .events = POLLIN},
     };
-    int n;
 
-    do
-        n = poll(polls, 2, timeout_ms);
-    while (n < 0 && errno == EINTR);
-    return !polls[1].revents;
+    for (;;) {
+        if (poll(polls, 2, timeout_ms) < 0)
+            continue;
+        if (polls[1].revents == 0)
+            return true;
+        if (shall_stop(d))
+            return false;
+    }
 }
 
-/* Only the end of the connection wakes us; replies are for who sent the requests. */
+/*
+ * The end of the connection wakes us, replies are for who sent the requests; and what the daemon tells of drops. The wake-up is also
+ * for a socket of that kind that has just been made.
+ */
 static bool wait_lost(struct drp *d) {
-    return sleep_on(d, d->link.socket, POLLRDHUP, -1);
+    for (;;) {
+        struct pollfd polls[3] = {
+            {.fd = d->link.socket, .events = POLLRDHUP},
+            {.fd = d->stop, .events = POLLIN},
+            {.fd = d->lost_socket, .events = POLLIN},
+        };
+
+        if (poll(polls, 3, -1) < 0)
+            continue;
+        if (polls[1].revents && shall_stop(d))
+            return false;
+        if (polls[0].revents)
+            return true;
+        if (polls[2].revents && !lost_pass_on(d))
+            lost_close(d);
+    }
 }
 
 static void set_lost(struct drp *d) {
@@ -81,6 +112,7 @@ static void set_gone(struct drp *d) {
         if (r->phase == REGION_LIVE)
             atomic_store(&r->pins.gone, true);
     pthread_mutex_unlock(&d->regions_lock);
+    lost_close(d);
     link_close(&d->link);
 }
 
@@ -151,6 +183,7 @@ static void adopt_all(struct drp *d) {
         if (r->phase == REGION_LIVE && !is_refusal(region_adopt(r, &d->fresh)))
             break;
     publish(d);
+    lost_again(d);
     pthread_mutex_unlock(&d->regions_lock);
 }
 
@@ -159,7 +192,7 @@ static bool reconnect(struct drp *d) {
     d->fresh.stop = d->stop;
     if (link_open(&d->fresh, d->socket_path, d->name) < 0)
         return false;
-    if (context_settle(d, &d->fresh) < 0) {
+    if (context_settle(d, &d->fresh) < 0 || lost_watch_again(d) == -ENOTCONN) {
         link_close(&d->fresh);
         return false;
     }
@@ -247,6 +280,7 @@ int watcher_start(struct drp *d) {
 void watcher_stop(struct drp *d) {
     if (!d->watching)
         return;
+    atomic_store(&d->stopping, true);
     eventfd_write(d->stop, 1);
     pthread_join(d->watcher, NULL);
     d->watching = false;

@@ -256,6 +256,9 @@ static void slice_run(struct session *session, struct drop_op *ops, unsigned n) 
         ops[i].region->spans[ops[i].span].in_flight--;
     }
     session_unlock(session);
+    for (unsigned i = 0; i < n; i++)
+        if (ops[i].any)
+            loss_note(&session->loss, ops[i].region);
     if (atomic_load(&session->pager.waits_for_drop))
         worker_kick(&session->pager.worker);
 }

@@ -265,6 +265,20 @@ static void handle_stats(struct connection *connection, struct channel_packet *p
                      NULL, 0);
 }
 
+/* ---- WATCH ---- */
+
+static void handle_watch(struct connection *connection, struct channel_packet *packet) {
+    const struct drp_wire_header *header = &packet->message.header;
+    struct drp_wire_header reply = {0};
+    int socket, r;
+
+    r = loss_watch(&connection->session->loss, &socket);
+    if (r < 0)
+        connection_reply_error(connection, header->type, header->serial, DRP_WIRE_ERROR_MEMORY);
+    else
+        connection_reply(connection, header->type, header->serial, &reply, sizeof(reply), &socket, 1);
+}
+
 static void handle_status(struct connection *connection, struct channel_packet *packet) {
     struct drp_wire_status_reply reply = {0};
 
@@ -302,6 +316,7 @@ void handlers_dispatch(struct connection *connection, struct channel_packet *pac
         [DRP_WIRE_HISTOGRAMS] = handle_histograms,
         [DRP_WIRE_MAP_PIECES] = handle_map_pieces,
         [DRP_WIRE_UNMAP_PIECES] = handle_unmap_pieces,
+        [DRP_WIRE_WATCH] = handle_watch,
     };
     uint16_t type = packet->message.header.type;
 

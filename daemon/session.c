@@ -45,6 +45,7 @@ int session_new(struct session **ret, struct manager *manager, uint64_t id, pid_
     session->pager.uffd = session->pager.maps_fd = session->pager.pidfd = -1;
     session->pager.worker = session->dropper.worker = (struct worker)WORKER_NULL;
     move_init(&session->move);
+    loss_init(&session->loss, session);
     LIST_INIT(&session->regions);
     TAILQ_INIT(&session->pager.commands);
     TAILQ_INIT(&session->dropper.jobs);
@@ -70,6 +71,7 @@ struct session *session_free(struct session *session) {
         region_free(region);
     }
     dropper_deinit(&session->dropper);
+    loss_deinit(&session->loss);
     extents_deinit(&session->extents);
     if (session->pidfd >= 0)
         close(session->pidfd);

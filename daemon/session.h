@@ -4,6 +4,7 @@
 
 #include "dropper.h"
 #include "limit.h"
+#include "loss.h"
 #include "mapping.h"
 #include "move.h"
 #include "pager.h"
@@ -67,6 +68,7 @@ struct session {
     _Atomic bool quarantined;
     bool quarantine_logged;   /* of the loop */
     _Atomic bool client_dead; /* set before the end, for the dropper's last work */
+    struct loss loss;
 
     struct session_counters counters;
 };

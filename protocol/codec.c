@@ -373,6 +373,7 @@ static const struct rule rules[DRP_WIRE_TYPE_MAX + 1] = {
     [DRP_WIRE_UNMAP_PIECES] = {"unmap-pieces",
                                {PIECES, .gap = GAP(drp_wire_pieces, reserved), .check = check_pieces},
                                {SIZE(drp_wire_header)}},
+    [DRP_WIRE_WATCH] = {"watch", {SIZE(drp_wire_header)}, {SIZE(drp_wire_header), FDS(1, 1)}},
 };
 /* clang-format on */
 

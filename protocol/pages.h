@@ -42,7 +42,9 @@ struct drp_state_header {
     uint32_t chunk_shift;
     uint64_t chunk_count;
     _Atomic uint32_t flags;
-    uint32_t reserved[11];
+    uint32_t reserved;
+    _Atomic uint64_t drops; /* counts up after something of the region was dropped, and its generations were settled */
+    uint32_t reserved2[8];
 };
 static_assert(sizeof(struct drp_state_header) == 64, "state page header");
 

@@ -18,7 +18,8 @@
 /* Feature bits of the hello; unknown ones are ignored by both sides, the reply names those that both know. */
 #define DRP_FEATURE_ADOPT (UINT64_C(1) << 0)  /* regions can be handed over after a restart of the daemon */
 #define DRP_FEATURE_PIECES (UINT64_C(1) << 1) /* MAP of nothing yet, MAP_PIECES, UNMAP_PIECES */
-#define DRP_FEATURES_KNOWN (DRP_FEATURE_ADOPT | DRP_FEATURE_PIECES)
+#define DRP_FEATURE_WATCH (UINT64_C(1) << 2)  /* WATCH; drops are counted in state pages */
+#define DRP_FEATURES_KNOWN (DRP_FEATURE_ADOPT | DRP_FEATURE_PIECES | DRP_FEATURE_WATCH)
 
 enum drp_wire_type {
     DRP_WIRE_HELLO = 1,
@@ -40,7 +41,8 @@ enum drp_wire_type {
     DRP_WIRE_HISTOGRAMS = 17,
     DRP_WIRE_MAP_PIECES = 18,
     DRP_WIRE_UNMAP_PIECES = 19,
-    DRP_WIRE_TYPE_MAX = 19,
+    DRP_WIRE_WATCH = 20,
+    DRP_WIRE_TYPE_MAX = 20,
     /* 0x4000 and up: events from the daemon, none in version 1 */
     DRP_WIRE_REPLY = 0x8000, /* added to the request's type */
 };

@@ -243,6 +243,27 @@ int drp_read_begin(const struct drp_region *r, size_t offset, size_t length, uin
 /** @return true: something of the range was dropped since drp_read_begin(), what was read may be zeros. */
 bool drp_read_retry(const struct drp_region *r, size_t offset, size_t length, uint64_t generation);
 
+/* ---- what was lost ---- */
+
+/**
+ * An eventfd that becomes readable when something of any region of this process was dropped. Many drops may be one event; an event may also come
+ * without one, after the service was restarted. Read it first, then ask drp_region_take_lost() of each region until it says 0. After
+ * fork(2) it stays silent in the child, until that asks for it itself.
+ * @return the descriptor, always the same, of the library: do not close it; -EOPNOTSUPP: the service is too old; -EMFILE, -ETIMEDOUT. While the
+ *         service is away it is given all the same.
+ */
+int drp_get_lost_fd(struct drp *d);
+/** The same for one region. Readable at once if something of it was dropped before. */
+int drp_region_get_lost_fd(struct drp_region *r);
+
+/**
+ * Says what was lost since this call said it last: the next run of chunks, in the order of their places. No event is needed to ask. What is made
+ * again before it is told is told all the same. Threads that ask at the same time share the answers.
+ * @param ret_offset,ret_length the run, in bytes of the region; untouched if there is none
+ * @return 1: this run was lost; 0: no more; -ENOMEM
+ */
+int drp_region_take_lost(struct drp_region *r, size_t *ret_offset, size_t *ret_length);
+
 /* ---- volatile and non-volatile ---- */
 
 /**

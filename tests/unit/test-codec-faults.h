@@ -54,7 +54,7 @@ static const struct fault {
     REPLY_FDS(HELLO, DESCRIPTORS, 3, AT(drp_wire_hello_reply, flags, DRP_HELLO_LENT_UFFD)),
     REPLY(HELLO, VALUE, AT(drp_wire_hello_reply, version, 0)),
     REPLY(HELLO, VALUE, AT(drp_wire_hello_reply, version, 2)),
-    REPLY(HELLO, VALUE, AT(drp_wire_hello_reply, features, 4)),
+    REPLY(HELLO, VALUE, AT(drp_wire_hello_reply, features, DRP_FEATURES_KNOWN + 1)),
     REPLY(HELLO, OK, AT(drp_wire_hello_reply, features, 0)),
     /* UFFD */
     REQUEST(UFFD, RESERVED, AT(drp_wire_uffd, reserved, 1)),

@@ -114,6 +114,9 @@ static void sample_reply(struct sample *sample, uint16_t request_type) {
     m->header.serial = 0xfeedbeef;
     sample->size = reply_sizes[request_type] ? reply_sizes[request_type] : sizeof(m->header);
     switch (request_type) {
+    case DRP_WIRE_WATCH:
+        sample->n_fds = 1;
+        break;
     case DRP_WIRE_HELLO:
         sample->n_fds = 1;
         m->hello_reply.version = DRP_WIRE_VERSION;

@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Who wants to know what was lost: an eventfd says when, the library says which ranges, each once. Neither a restart of the service nor a client
+ * who does not listen changes that.
+ */
+
+#include "child.h"
+#include "fixture.h"
+#include "raw.h"
+
+#include <check.h>
+#include <droppable/droppable.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+
+#define MIB (UINT64_C(1) << 20)
+#define CHUNK ((size_t)65536)
+#define CHUNKS ((size_t)256)
+#define SIZE (CHUNKS * CHUNK)
+#define WAIT_MS 10000
+#define STORM_ROUNDS 400
+
+static struct drp *connection;
+static struct drp_region *region, *other;
+
+static void setup(void) {
+    fixture_setup();
+    ck_assert_int_eq(drp_new(&connection, NULL), 0);
+    ck_assert_int_eq(drp_region_new(&region, connection, SIZE, NULL), 0);
+    ck_assert_int_eq(drp_region_new(&other, connection, SIZE, NULL), 0);
+}
+
+static void teardown(void) {
+    region = drp_region_free(region);
+    other = drp_region_free(other);
+    connection = drp_free(connection);
+    fixture_teardown();
+}
+
+static void fill(struct drp_region *r, size_t chunk, size_t n) {
+    memset((char *)drp_region_address(r) + chunk * CHUNK, 7, n * CHUNK);
+}
+
+static void drop(struct drp_region *r, size_t chunk, size_t n) {
+    uint64_t freed = 0;
+
+    ck_assert_int_eq(drp_drop(r, chunk * CHUNK, n * CHUNK, &freed, NULL), 0);
+    ck_assert_uint_eq(freed, n * CHUNK);
+}
+
+/* Is there an event within so many ms? Takes it. */
+static bool event(int fd, int timeout_ms) {
+    struct pollfd readable = {.fd = fd, .events = POLLIN};
+    eventfd_t count;
+
+    return poll(&readable, 1, timeout_ms) == 1 && eventfd_read(fd, &count) == 0;
+}
+
+static void expect_run(struct drp_region *r, size_t chunk, size_t n) {
+    size_t offset = 0, length = 0;
+
+    ck_assert_int_eq(drp_region_take_lost(r, &offset, &length), 1);
+    ck_assert_uint_eq(offset, chunk * CHUNK);
+    ck_assert_uint_eq(length, n * CHUNK);
+}
+
+static void expect_none(struct drp_region *r) {
+    size_t offset, length;
+
+    ck_assert_int_eq(drp_region_take_lost(r, &offset, &length), 0);
+}
+
+START_TEST(test_events_and_ranges) {
+    int all = drp_get_lost_fd(connection), one = drp_region_get_lost_fd(region), two = drp_region_get_lost_fd(other);
+
+    ck_assert_int_ge(all, 0);
+    ck_assert_int_ge(one, 0);
+    ck_assert_int_ge(two, 0);
+    ck_assert_int_eq(drp_get_lost_fd(connection), all);
+    ck_assert(!event(all, 0));
+    expect_none(region);
+
+    fill(region, 0, CHUNKS);
+    ck_assert(!event(all, 0)); /* nothing was dropped */
+    drop(region, 3, 2);
+    drop(region, 5, 1); /* continues it */
+    drop(region, 100, 1);
+    drop(region, CHUNKS - 1, 1);
+    ck_assert(event(one, WAIT_MS));
+    ck_assert(event(all, WAIT_MS));
+    ck_assert(!event(two, 0));
+    expect_run(region, 3, 3);
+    expect_run(region, 100, 1);
+    fill(region, 100, 1);
+    expect_run(region, CHUNKS - 1, 1);
+    expect_none(region);
+    expect_none(other);
+    drop(region, 100, 1); /* again, and behind the cursor */
+    expect_run(region, 100, 1);
+    expect_none(region);
+
+    fill(other, 0, 1);
+    drop(other, 0, 1);
+    ck_assert(event(two, WAIT_MS));
+    expect_run(other, 0, 1);
+}
+END_TEST
+
+/* Before anybody asked, too; and by the service's own decision. */
+START_TEST(test_before_and_by_budget) {
+    size_t offset, length, sum = 0;
+    int fd;
+
+    fill(region, 0, 4);
+    drop(region, 1, 2);
+    fd = drp_region_get_lost_fd(region);
+    ck_assert(event(fd, WAIT_MS));
+    expect_run(region, 1, 2);
+
+    fill(region, 0, CHUNKS);
+    while (event(fd, 0))
+        ;
+    ck_assert_int_eq(drp_set_budget(connection, SIZE / 2), 0);
+    while (sum < SIZE / 2) {
+        ck_assert(event(fd, WAIT_MS));
+        while (drp_region_take_lost(region, &offset, &length) == 1)
+            sum += length;
+    }
+}
+END_TEST
+
+START_TEST(test_restart) {
+    int fd = drp_region_get_lost_fd(region), all = drp_get_lost_fd(connection);
+    struct drp_region_info info = {0};
+    bool told = false;
+
+    fill(region, 0, CHUNKS);
+    drop(region, 0, 1);
+    ck_assert(event(fd, WAIT_MS));
+    ck_assert(event(all, WAIT_MS));
+    expect_run(region, 0, 1);
+    ck_assert(service_kill(&service, WAIT_MS));
+    service_restart(&service);
+    ck_assert(event(all, WAIT_MS)); /* whatever the old one dropped at its end */
+    for (uint64_t deadline = now_ms() + WAIT_MS; !info.connected; drp_region_get_info(region, &info))
+        ck_assert_uint_lt(now_ms(), deadline);
+    ck_assert(event(fd, WAIT_MS));
+    expect_none(region);
+    fill(region, 0, CHUNKS);
+    drop(region, 7, 3);
+    for (uint64_t deadline = now_ms() + WAIT_MS; !told; told = event(fd, 10))
+        ck_assert_uint_lt(now_ms(), deadline);
+    expect_run(region, 7, 3);
+    expect_none(region);
+    ck_assert_int_eq(drp_region_get_lost_fd(region), fd);
+}
+END_TEST
+
+static void be_child(int socket, void *data) {
+    int *fds = data;
+    struct drp_region *fresh;
+    size_t offset, length;
+
+    child_check(drp_region_take_lost(region, &offset, &length) == 1 && offset == 0 && length == SIZE);
+    child_check(drp_region_take_lost(region, &offset, &length) == 0);
+    child_check(!event(fds[0], 0) && !event(fds[1], 0));
+    child_check(drp_get_lost_fd(connection) == fds[0]);
+    child_check(drp_region_new(&fresh, connection, SIZE, NULL) == 0);
+    memset(drp_region_address(fresh), 1, SIZE);
+    child_check(drp_drop(fresh, 0, CHUNK, NULL, NULL) == 0);
+    child_check(event(fds[0], WAIT_MS));
+    child_say(socket, 'c');
+}
+
+START_TEST(test_fork) {
+    int fds[2] = {drp_get_lost_fd(connection), drp_region_get_lost_fd(region)};
+    struct child child;
+
+    fill(region, 0, CHUNKS);
+    expect_none(region);
+    child_start(&child, be_child, fds);
+    child_expect(&child, 'c');
+    child_end(&child);
+    ck_assert(!event(fds[0], 0));
+    drop(region, 0, 1);
+    ck_assert(event(fds[1], WAIT_MS));
+    expect_run(region, 0, 1);
+}
+END_TEST
+
+static void *storm(void *data) {
+    _Atomic bool *ended = data;
+    unsigned seed = 1;
+
+    for (unsigned i = 0; i < STORM_ROUNDS; i++) {
+        size_t chunk = (size_t)rand_r(&seed) % CHUNKS, n = (size_t)rand_r(&seed) % 16 + 1;
+
+        if (chunk + n > CHUNKS)
+            n = CHUNKS - chunk;
+        fill(region, chunk, n);
+        ck_assert_int_eq(drp_drop(region, chunk * CHUNK, n * CHUNK, NULL, NULL), 0);
+    }
+    atomic_store(ended, true);
+    return NULL;
+}
+
+/* Beside drops without a pause: in the end all that was dropped has been told, and nothing else. */
+START_TEST(test_storm) {
+    static uint32_t before[CHUNKS], after[CHUNKS];
+    bool told[CHUNKS] = {false};
+    _Atomic bool ended = false;
+    pthread_t thread;
+    size_t offset, length, runs = 0;
+    int fd = drp_region_get_lost_fd(region), r = 1;
+
+    ck_assert_int_eq(drp_copy_generations(region, 0, SIZE, before), CHUNKS);
+    ck_assert_int_eq(pthread_create(&thread, NULL, storm, &ended), 0);
+    while (r == 1 || !atomic_load(&ended)) {
+        bool last = atomic_load(&ended);
+
+        if (!last)
+            event(fd, 100);
+        while ((r = drp_region_take_lost(region, &offset, &length)) == 1) {
+            runs++;
+            for (size_t i = offset / CHUNK; i < (offset + length) / CHUNK; i++)
+                told[i] = true;
+        }
+        ck_assert_int_eq(r, 0);
+        if (last)
+            break;
+    }
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    ck_assert_int_eq(drp_copy_generations(region, 0, SIZE, after), CHUNKS);
+    for (size_t i = 0; i < CHUNKS; i++)
+        ck_assert_int_eq(told[i], before[i] != after[i]);
+    printf("%zu runs told beside %d drops\n", runs, STORM_ROUNDS);
+}
+END_TEST
+
+/* Nobody waits for a client who asks to be told and does not listen, nor for one who hangs up. */
+START_TEST(test_deaf) {
+    struct drp_wire_header watch = {.type = DRP_WIRE_WATCH};
+    struct channel_packet packet;
+    struct raw_region deaf;
+    int socket = raw_session("deaf"), ear;
+
+    raw_region_new(socket, 4 * MIB, &deaf);
+    for (unsigned i = 0; i < 3; i++) {
+        ck_assert_int_eq(raw_call(socket, &watch, sizeof(watch), NULL, 0, &packet), DRP_WIRE_OK);
+        ck_assert_uint_eq(packet.n_fds, 1);
+        ear = channel_packet_take(&packet, 0);
+        if (i == 2)
+            close(ear);
+        for (unsigned j = 0; j < 500; j++) {
+            struct drp_wire_drop_reply reply;
+
+            deaf.address[0] = 1;
+            ck_assert_int_eq(raw_drop(socket, &deaf, 0, CHUNK, &reply), DRP_WIRE_OK);
+            ck_assert_uint_gt(reply.freed, 0);
+        }
+        if (i < 2)
+            close(ear);
+    }
+    fill(region, 0, 1);
+    drop(region, 0, 1);
+    ck_assert(event(drp_region_get_lost_fd(region), WAIT_MS));
+    raw_region_end(socket, &deaf);
+    close(socket);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("lost");
+    TCase *tcase = tcase_create("lost");
+    SRunner *runner;
+    int failed;
+
+    tcase_add_checked_fixture(tcase, setup, teardown);
+    tcase_set_timeout(tcase, 60);
+    tcase_add_test(tcase, test_events_and_ranges);
+    tcase_add_test(tcase, test_before_and_by_budget);
+    tcase_add_test(tcase, test_restart);
+    tcase_add_test(tcase, test_fork);
+    tcase_add_test(tcase, test_storm);
+    tcase_add_test(tcase, test_deaf);
+    suite_add_tcase(suite, tcase);
+    runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? 1 : 0;
+}
