@@ -5,6 +5,7 @@
  */
 
 #include "bars.h"
+#include "suite.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -42,18 +43,11 @@ void bars_case(Suite *suite, const char *name, const TTest *test, size_t count, 
 int bars_main(Suite *suite) {
     const char *reason = "";
     struct memcg memcg;
-    SRunner *runner;
-    int failed;
 
-    setvbuf(stdout, NULL, _IOLBF, 0); /* a failing test takes what is in the buffer along */
     if (!memcg_make(&memcg, 64 * MIB, &reason))
         skip_all(reason);
     memcg_remove(&memcg);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? 1 : 0;
+    return suite_run(suite);
 }
 
 void bars_service(const char *reserve) {

@@ -13,7 +13,6 @@
 #include <droppable/droppable.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #define SIZE ((size_t)1 << 20)
 #define CHUNK ((size_t)64 << 10)
@@ -28,10 +27,6 @@ struct honest_figures {
     _Atomic uint64_t reconnects;
     _Atomic uint64_t buckets[BUCKETS]; /* operations of 2^i ns and less than twice that */
 };
-
-static void nap(void) {
-    nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-}
 
 static void note(struct honest_figures *figures, uint64_t started) {
     uint64_t took = now_ns() - started;
@@ -71,7 +66,7 @@ static void work(struct honest_figures *figures, struct drp *d, struct drp_regio
             atomic_store(&figures->reconnects, stats.reconnects);
         }
         if (away)
-            nap();
+            nap_ms(1);
     }
 }
 
@@ -112,7 +107,7 @@ void honest_progress(struct honest *honest, uint64_t operations) {
         ck_assert_msg(now_ms() < deadline, "the honest client hangs: %llu operations to go",
                       (unsigned long long)(target - atomic_load(&honest->figures->operations)));
         ck_assert_uint_eq(atomic_load(&honest->figures->wrong), 0);
-        nap();
+        nap_ms(1);
     }
 }
 

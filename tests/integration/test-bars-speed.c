@@ -11,6 +11,7 @@
 
 #include "memcg.h"
 #include "service.h"
+#include "suite.h"
 
 #include <droppable/droppable.h>
 
@@ -438,15 +439,7 @@ static Suite *make_suite(void) {
 }
 
 int main(int argc, char *argv[]) {
-    SRunner *runner;
-    int failed;
-
     if (argc == 2 && strcmp(argv[1], "--pin-between-marks") == 0)
         return pin_between_marks();
-    setvbuf(stdout, NULL, _IOLBF, 0);
-    runner = srunner_create(make_suite());
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? 1 : 0;
+    return suite_run(make_suite());
 }

@@ -8,6 +8,7 @@
 #include "fixture.h"
 #include "memcg.h"
 #include "raw.h"
+#include "suite.h"
 
 #include <check.h>
 #include <droppable/droppable.h>
@@ -19,12 +20,6 @@
 #define SIZE ((size_t)16 << 20)
 #define WAIT_MS 1000
 #define READ_AGAIN "settings read again, 1 changed"
-
-static void nap(unsigned ms) {
-    struct timespec time = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
-
-    nanosleep(&time, NULL);
-}
 
 static void client(struct drp **ret, struct drp_region **ret_region, size_t size) {
     ck_assert_int_eq(drp_new(ret, NULL), 0);
@@ -52,20 +47,20 @@ static void check_comes_under(struct drp *d, uint64_t budget, uint64_t had) {
 
     while (resident(d) > budget) {
         ck_assert_msg(now_ms() < deadline, "%llu bytes are resident after a second", (unsigned long long)resident(d));
-        nap(1);
+        nap_ms(1);
     }
     printf("under the budget after %llu ms\n", (unsigned long long)(now_ms() - began));
-    nap(50);
+    nap_ms(50);
     lost = dropped(d);
     ck_assert_uint_ge(lost, had - budget);
     ck_assert_uint_le(lost, had - budget + budget / 64 + 2 * CHUNK);
-    nap(500);
+    nap_ms(500);
     ck_assert_uint_eq(dropped(d), lost);
 }
 
 /* Ticks of the clock page lie between what was before and what comes. */
 static void grow_old(void) {
-    nap(1500);
+    nap_ms(1500);
 }
 
 static void touch(struct drp_region *region, size_t offset, size_t length) {
@@ -99,7 +94,7 @@ START_TEST(test_client) {
         had = resident(d);
         had += dropped(d) - before;
         ck_assert_uint_ge(had, SIZE);
-        for (uint64_t deadline = now_ms() + WAIT_MS; resident(d) > 6 * MIB; nap(1))
+        for (uint64_t deadline = now_ms() + WAIT_MS; resident(d) > 6 * MIB; nap_ms(1))
             ck_assert_uint_lt(now_ms(), deadline);
     }
     ck_assert_uint_eq(dropped(other), 0);
@@ -181,7 +176,7 @@ START_TEST(test_user) {
     client(&d, &region, 5 * MIB);
     client(&second, &second_region, 5 * MIB);
     service_reload(&service, "[Budgets]\nUser=6M\n", READ_AGAIN);
-    for (deadline = now_ms() + WAIT_MS; resident(d) + resident(second) > 6 * MIB; nap(1))
+    for (deadline = now_ms() + WAIT_MS; resident(d) + resident(second) > 6 * MIB; nap_ms(1))
         ck_assert_uint_lt(now_ms(), deadline);
     if (geteuid() == 0)
         ck_assert_int_eq(ask(&child), '0');
@@ -214,7 +209,7 @@ START_TEST(test_cgroup) {
     client(&d, &region, 5 * MIB); /* in another one */
     ck_assert_int_eq(ask(&child), '0');
     service_reload(&service, "[Budgets]\nCgroup=6M\n", READ_AGAIN);
-    for (deadline = now_ms() + WAIT_MS; ask(&child) != 'u'; nap(1))
+    for (deadline = now_ms() + WAIT_MS; ask(&child) != 'u'; nap_ms(1))
         ck_assert_uint_lt(now_ms(), deadline);
     ck_assert_uint_eq(dropped(d), 0);
     child_say(child.socket, 'e');
@@ -247,10 +242,10 @@ START_TEST(test_smaller_than_pins) {
     ck_assert_int_eq(drp_pin(region, 0, SIZE, NULL), 0);
     client(&other, &other_region, 8 * MIB);
     service_reload(&service, "[Budgets]\nRegion=6M\n", READ_AGAIN);
-    for (deadline = now_ms() + WAIT_MS; resident(other) > 6 * MIB; nap(1))
+    for (deadline = now_ms() + WAIT_MS; resident(other) > 6 * MIB; nap_ms(1))
         ck_assert_uint_lt(now_ms(), deadline);
     began = cpu_ns();
-    nap(2000);
+    nap_ms(2000);
     began = cpu_ns() - began;
     printf("a budget that cannot be met: %llu us of CPU time in 2 s\n", (unsigned long long)began / 1000);
     if (!under_sanitizer())
@@ -259,7 +254,7 @@ START_TEST(test_smaller_than_pins) {
     ck_assert(is_filled(drp_region_address(region), 7, SIZE));
 
     ck_assert_int_eq(drp_unpin(region, 0, SIZE), 0);
-    for (deadline = now_ms() + 2 * WAIT_MS; resident(d) > 6 * MIB; nap(1))
+    for (deadline = now_ms() + 2 * WAIT_MS; resident(d) > 6 * MIB; nap_ms(1))
         ck_assert_uint_lt(now_ms(), deadline);
     region = drp_region_free(region);
     other_region = drp_region_free(other_region);
@@ -280,9 +275,9 @@ START_TEST(test_counting_pins) {
     raw_region_new(socket, 65536 * MIB, &region);
     for (uint64_t i = 0; i < region.size / CHUNK; i++)
         atomic_store_explicit(&region.cells[i].count, 1, memory_order_relaxed);
-    nap(500);
+    nap_ms(500);
     used = cpu_ns();
-    nap(2000);
+    nap_ms(2000);
     used = cpu_ns() - used;
     printf("counting a million pins: %llu us of CPU time in 2 s\n", (unsigned long long)used / 1000);
     if (!under_sanitizer())
@@ -296,8 +291,6 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("budgets");
     TCase *tcase = tcase_create("budgets");
-    SRunner *runner;
-    int failed;
 
     tcase_set_timeout(tcase, 60);
     tcase_add_test(tcase, test_client);
@@ -307,9 +300,5 @@ int main(void) {
     tcase_add_test(tcase, test_smaller_than_pins);
     tcase_add_test(tcase, test_counting_pins);
     suite_add_tcase(suite, tcase);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

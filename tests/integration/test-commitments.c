@@ -7,6 +7,7 @@
 #include "child.h"
 #include "fixture.h"
 #include "raw.h"
+#include "suite.h"
 
 #include <check.h>
 #include <droppable/droppable.h>
@@ -237,10 +238,7 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("commitments");
     TCase *tcase = tcase_create("commitments");
-    SRunner *runner;
-    int failed;
 
-    setvbuf(stdout, NULL, _IOLBF, 0);
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_set_timeout(tcase, 60);
     if (may_intercept()) {
@@ -252,9 +250,5 @@ int main(void) {
         printf("commitments: left out: no full userfaultfd for this user\n");
     tcase_add_test(tcase, test_populate_unseen);
     suite_add_tcase(suite, tcase);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? 1 : 0;
+    return suite_run(suite);
 }

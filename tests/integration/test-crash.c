@@ -8,6 +8,7 @@
 
 #include "child.h"
 #include "fixture.h"
+#include "suite.h"
 
 #include <check.h>
 #include <droppable/droppable.h>
@@ -315,8 +316,6 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("crash");
     TCase *crash = tcase_create("crash");
-    SRunner *runner;
-    int failed;
 
     tcase_set_timeout(crash, 180);
     tcase_add_checked_fixture(crash, fixture_setup, fixture_teardown);
@@ -326,9 +325,5 @@ int main(void) {
     tcase_add_test(crash, test_service_terminated);
     tcase_add_test(crash, test_service_away);
     suite_add_tcase(suite, crash);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

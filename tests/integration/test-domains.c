@@ -8,6 +8,7 @@
 #include "fixture.h"
 #include "memcg.h"
 #include "raw.h"
+#include "suite.h"
 
 #include <check.h>
 #include <droppable/droppable.h>
@@ -409,8 +410,6 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("domains");
     TCase *sources = tcase_create("sources"), *moves = tcase_create("moves");
-    SRunner *runner;
-    int failed;
 
     tcase_set_timeout(sources, 60);
     tcase_add_checked_fixture(sources, setup, teardown);
@@ -425,9 +424,5 @@ int main(void) {
     tcase_add_test(moves, test_made_again);
     suite_add_tcase(suite, moves);
     suite_add_tcase(suite, sources);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

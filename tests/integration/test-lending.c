@@ -7,12 +7,12 @@
 
 #include "child.h"
 #include "fixture.h"
+#include "suite.h"
 
 #include <check.h>
 #include <droppable/droppable.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 
 #define PAGE 4096
@@ -91,8 +91,6 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("lending");
     TCase *lending = tcase_create("lending");
-    SRunner *runner;
-    int failed;
 
     if (geteuid() != 0)
         skip_all("lending: needs root, to be another user for a while");
@@ -102,9 +100,5 @@ int main(void) {
         skip_all("lending: no group 65534");
     tcase_add_loop_test(lending, test_lending, 0, 2);
     suite_add_tcase(suite, lending);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -7,6 +7,7 @@
 #include "child.h"
 #include "fixture.h"
 #include "raw.h"
+#include "suite.h"
 
 #include <check.h>
 #include <droppable/droppable.h>
@@ -275,8 +276,6 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("lost");
     TCase *tcase = tcase_create("lost");
-    SRunner *runner;
-    int failed;
 
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_set_timeout(tcase, 60);
@@ -287,9 +286,5 @@ int main(void) {
     tcase_add_test(tcase, test_storm);
     tcase_add_test(tcase, test_deaf);
     suite_add_tcase(suite, tcase);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? 1 : 0;
+    return suite_run(suite);
 }

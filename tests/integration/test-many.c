@@ -6,10 +6,10 @@
 
 #include "child.h"
 #include "fixture.h"
+#include "suite.h"
 
 #include <check.h>
 #include <droppable/droppable.h>
-#include <stdlib.h>
 
 #define CLIENTS 200
 #define SIZE ((size_t)1 << 20)
@@ -120,17 +120,11 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("many");
     TCase *many = tcase_create("many");
-    SRunner *runner;
-    int failed;
 
     tcase_set_timeout(many, 240);
     tcase_add_checked_fixture(many, fixture_setup, fixture_teardown);
     tcase_add_test(many, test_many_clients);
     tcase_add_test(many, test_many_killed);
     suite_add_tcase(suite, many);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

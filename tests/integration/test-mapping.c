@@ -9,6 +9,7 @@
 #include "child.h"
 #include "fixture.h"
 #include "raw.h"
+#include "suite.h"
 
 #include <check.h>
 #include <droppable/droppable.h>
@@ -374,8 +375,6 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("mapping");
     TCase *mapping = tcase_create("mapping"), *alone = tcase_create("alone");
-    SRunner *runner;
-    int failed;
 
     tcase_set_timeout(mapping, 120);
     tcase_add_checked_fixture(mapping, setup, teardown);
@@ -390,9 +389,5 @@ int main(void) {
     tcase_set_timeout(alone, 120);
     tcase_add_test(alone, test_ordinary_user);
     suite_add_tcase(suite, alone);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

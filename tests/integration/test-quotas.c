@@ -8,22 +8,18 @@
 #include "fixture.h"
 #include "memcg.h"
 #include "raw.h"
+#include "suite.h"
 
 #include <check.h>
 #include <droppable/droppable.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #define MIB (UINT64_C(1) << 20)
 #define CHUNK ((size_t)65536)
 #define SIZE ((size_t)4 << 20)
 #define WAIT_MS 5000
-
-static void nap(void) {
-    nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-}
 
 static int make_region(struct drp *d, size_t size, struct drp_region **ret) {
     return drp_region_new(ret, d, size, NULL);
@@ -146,7 +142,7 @@ static bool pin_becomes(struct drp_region *region, size_t chunk, int r) {
             ck_assert_int_eq(drp_unpin(region, chunk * CHUNK, CHUNK), 0);
         if (got == r)
             return true;
-        nap();
+        nap_ms(1);
     }
     return false;
 }
@@ -165,7 +161,7 @@ START_TEST(test_pins_of_client) {
     ck_assert_int_eq(drp_pin(region, 0, MIB - CHUNK, NULL), 0);
     for (int i = 0; i < 100; i++) { /* five counts */
         ck_assert(pin_becomes(region, 40, 0));
-        nap();
+        nap_ms(1);
     }
     ck_assert_int_eq(drp_pin(region, MIB - CHUNK, CHUNK, NULL), 0);
     ck_assert(pin_becomes(region, 40, -EDQUOT));
@@ -190,7 +186,7 @@ START_TEST(test_pins_of_client) {
     ck_assert_int_eq(drp_unpin(region, 0, 2 * CHUNK), 0);
     for (int i = 0; i < 100; i++) {
         ck_assert_int_eq(drp_pin(region, 40 * CHUNK, CHUNK, NULL), -EDQUOT);
-        nap();
+        nap_ms(1);
     }
     ck_assert_int_eq(drp_unpin(region, 2 * CHUNK, CHUNK), 0);
     ck_assert(pin_becomes(region, 40, 0));
@@ -282,7 +278,7 @@ START_TEST(test_pins_are_only_read) {
     socket = raw_session("raw");
     raw_region_new(socket, 8192 * MIB, &region); /* 2^17 chunks of 8 bytes: 256 pages of pins */
     for (int i = 0; i < 100; i++)
-        nap();
+        nap_ms(1);
     ck_assert_int_eq(fstat(region.pin_fd, &st), 0);
     ck_assert_int_eq(st.st_blocks, 0);
     for (unsigned i = 0; i < 3; i++) {
@@ -290,10 +286,10 @@ START_TEST(test_pins_are_only_read) {
         const struct drp_state_header *header = region.state;
 
         atomic_store(&region.cells[chunk].count, 9);
-        for (deadline = now_ms() + WAIT_MS; atomic_load(&header->flags) != DRP_STATE_PINS_CLOSED; nap())
+        for (deadline = now_ms() + WAIT_MS; atomic_load(&header->flags) != DRP_STATE_PINS_CLOSED; nap_ms(1))
             ck_assert_uint_lt(now_ms(), deadline);
         atomic_store(&region.cells[chunk].count, 0);
-        for (deadline = now_ms() + WAIT_MS; atomic_load(&header->flags) != 0; nap())
+        for (deadline = now_ms() + WAIT_MS; atomic_load(&header->flags) != 0; nap_ms(1))
             ck_assert_uint_lt(now_ms(), deadline);
     }
     ck_assert_int_eq(fstat(region.pin_fd, &st), 0);
@@ -307,8 +303,6 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("quotas");
     TCase *tcase = tcase_create("quotas");
-    SRunner *runner;
-    int failed;
 
     tcase_set_timeout(tcase, 60);
     tcase_add_test(tcase, test_bytes_per_client);
@@ -318,9 +312,5 @@ int main(void) {
     tcase_add_test(tcase, test_pins_of_user);
     tcase_add_test(tcase, test_pins_are_only_read);
     suite_add_tcase(suite, tcase);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -12,6 +12,7 @@
 #include "fixture.h"
 #include "memcg.h"
 #include "raw.h"
+#include "suite.h"
 
 #include <arpa/inet.h>
 #include <check.h>
@@ -580,8 +581,6 @@ static TCase *add_case(Suite *suite, const char *name, void (*setup)(void)) {
 int main(void) {
     Suite *suite = suite_create("races");
     TCase *races = add_case(suite, "races", fixture_setup);
-    SRunner *runner;
-    int failed;
 
     tcase_add_test(races, test_ends_in_request);
     tcase_add_loop_test(races, test_storm, 0, 2);
@@ -591,9 +590,5 @@ int main(void) {
     tcase_add_test(races, test_stuck_hangs_up);
     tcase_add_test(races, test_populate_replies);
     tcase_add_loop_test(add_case(suite, "holes", setup_reserve), test_holes, 0, 2);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

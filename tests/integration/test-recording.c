@@ -3,6 +3,7 @@
 
 #include "fixture.h"
 #include "service.h"
+#include "suite.h"
 #include "tree.h"
 
 #include <check.h>
@@ -134,15 +135,10 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("recording");
     TCase *tcase = tcase_create("recording");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_set_timeout(tcase, 60);
     tcase_add_test(tcase, everything_is_in_it);
     tcase_add_test(tcase, files_that_cannot_be_had);
     suite_add_tcase(suite, tcase);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? 1 : 0;
+    return suite_run(suite);
 }

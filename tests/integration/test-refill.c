@@ -7,6 +7,7 @@
  */
 
 #include "fixture.h"
+#include "suite.h"
 
 #include <check.h>
 #include <droppable/droppable.h>
@@ -279,10 +280,7 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("refill");
     TCase *tcase = tcase_create("refill");
-    SRunner *runner;
-    int failed;
 
-    setvbuf(stdout, NULL, _IOLBF, 0);
     if (!may_intercept())
         skip_all("no full userfaultfd for this user");
     tcase_add_checked_fixture(tcase, setup, teardown);
@@ -298,9 +296,5 @@ int main(void) {
     tcase = tcase_create("default");
     tcase_add_loop_test(tcase, test_default_pages, 0, 2);
     suite_add_tcase(suite, tcase);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? 1 : 0;
+    return suite_run(suite);
 }

@@ -6,6 +6,7 @@
 
 #include "fixture.h"
 #include "raw.h"
+#include "suite.h"
 
 #include <check.h>
 #include <droppable/droppable.h>
@@ -462,8 +463,6 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("region");
     TCase *basic = tcase_create("basic"), *limits = tcase_create("limits");
-    SRunner *runner;
-    int failed;
 
     tcase_set_timeout(basic, 60);
     tcase_add_checked_fixture(basic, setup, teardown);
@@ -486,9 +485,5 @@ int main(void) {
     tcase_add_checked_fixture(limits, setup_limits, teardown);
     tcase_add_test(limits, test_limits);
     suite_add_tcase(suite, limits);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

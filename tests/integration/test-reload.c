@@ -6,6 +6,7 @@
 
 #include "child.h"
 #include "fixture.h"
+#include "suite.h"
 
 #include <check.h>
 #include <droppable/droppable.h>
@@ -189,8 +190,6 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("reload");
     TCase *tcase = tcase_create("reload");
-    SRunner *runner;
-    int failed;
 
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_set_timeout(tcase, 60);
@@ -200,9 +199,5 @@ int main(void) {
     tcase_add_test(tcase, test_run_time_settings_stay);
     tcase_add_test(tcase, test_other_socket);
     suite_add_tcase(suite, tcase);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -10,6 +10,7 @@
 #include "child.h"
 #include "fixture.h"
 #include "raw.h"
+#include "suite.h"
 
 #include <check.h>
 #include <fcntl.h>
@@ -250,8 +251,6 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("state page");
     TCase *pages = tcase_create("pages");
-    SRunner *runner;
-    int failed;
 
     same_uid = geteuid() != 0;
     tcase_set_timeout(pages, 60);
@@ -260,9 +259,5 @@ int main(void) {
     tcase_add_test(pages, test_clock_page);
     tcase_add_test(pages, test_objects);
     suite_add_tcase(suite, pages);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -12,6 +12,7 @@
 #include "fixture.h"
 #include "honest.h"
 #include "raw.h"
+#include "suite.h"
 
 #include <check.h>
 #include <fcntl.h>
@@ -473,8 +474,7 @@ static void add_stuck(TCase *stuck) {
 int main(void) {
     Suite *suite = suite_create("stuck");
     TCase *stuck = tcase_create("stuck"), *killing = tcase_create("killing");
-    SRunner *runner;
-    int failed, fd = raw_userfaultfd();
+    int fd = raw_userfaultfd();
 
     if (fd < 0)
         skip_all("no userfaultfd for this user: nothing to hold a lock with");
@@ -485,9 +485,5 @@ int main(void) {
     tcase_add_checked_fixture(killing, setup_kill, teardown);
     tcase_add_test(killing, test_kill_stuck);
     suite_add_tcase(suite, killing);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

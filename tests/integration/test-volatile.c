@@ -6,6 +6,7 @@
 
 #include "child.h"
 #include "fixture.h"
+#include "suite.h"
 
 #include <check.h>
 #include <droppable/droppable.h>
@@ -217,8 +218,6 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("volatile");
     TCase *tcase = tcase_create("volatile");
-    SRunner *runner;
-    int failed;
 
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_set_timeout(tcase, 60);
@@ -231,9 +230,5 @@ int main(void) {
     tcase_set_timeout(tcase, 60);
     tcase_add_test(tcase, test_quota);
     suite_add_tcase(suite, tcase);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? 1 : 0;
+    return suite_run(suite);
 }

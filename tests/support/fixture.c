@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #define IDLE_MS 20000
@@ -21,15 +20,12 @@
 struct service service;
 static size_t idle_descriptors, idle_threads, own_before;
 
-static void nap(void) {
-    nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
-}
-
 void fixture_measure(void) {
     ck_assert(status_becomes("sessions", 1, IDLE_MS)); /* droppablectl itself; also, whatever is made lazily is made now */
     ck_assert(status_becomes("regions", 0, IDLE_MS));
     idle_threads = service_threads(&service);
-    for (uint64_t deadline = now_ms() + 200; now_ms() < deadline; nap()) /* droppablectl's session ends a moment later */
+    for (uint64_t deadline = now_ms() + 200; now_ms() < deadline;
+         nap_ms(5)) /* droppablectl's session ends a moment later */
         if (service_threads(&service) < idle_threads)
             idle_threads = service_threads(&service);
     idle_descriptors = service_descriptors(&service);
@@ -50,7 +46,7 @@ void fixture_expect_idle(void) {
 
     service_expect_descriptors(&service, idle_descriptors, IDLE_MS);
     while (service_threads(&service) != idle_threads && now_ms() < deadline)
-        nap();
+        nap_ms(5);
     ck_assert_uint_eq(service_threads(&service), idle_threads);
 }
 
@@ -123,7 +119,7 @@ bool status_becomes(const char *key, uint64_t value, int timeout_ms) {
     while (service_status(&service, key) != value) {
         if (now_ms() >= deadline)
             return false;
-        nap();
+        nap_ms(5);
     }
     return true;
 }

@@ -47,6 +47,10 @@ uint64_t now_ns(void) {
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+void nap_ms(unsigned ms) {
+    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000}, NULL);
+}
+
 uint64_t now_ms(void) {
     return now_ns() / 1000000;
 }
@@ -84,10 +88,6 @@ static int left_ms(uint64_t deadline) {
     uint64_t now = now_ms();
 
     return now < deadline ? (int)(deadline - now) : 0;
-}
-
-static void nap(void) {
-    nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
 }
 
 /* ---- the log ---- */
@@ -475,7 +475,7 @@ void service_expect_descriptors(const struct service *service, size_t expected, 
             log_show(service);
             ck_abort_msg("the service has %zu descriptors, not %zu", n, expected);
         }
-        nap();
+        nap_ms(5);
     }
 }
 

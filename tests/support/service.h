@@ -48,6 +48,7 @@ size_t own_descriptors(void);
 /* CLOCK_MONOTONIC, milliseconds and nanoseconds. */
 uint64_t now_ms(void);
 uint64_t now_ns(void);
+void nap_ms(unsigned ms);
 /* Are we under a sanitizer (times mean little then)? */
 bool under_sanitizer(void);
 /* Ends this test program with exit status 77 and the reason on stdout. */

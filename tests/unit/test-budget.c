@@ -8,6 +8,7 @@
 
 #include "budget.h"
 #include "manager.h"
+#include "suite.h"
 
 #include <check.h>
 #include <errno.h>
@@ -348,8 +349,6 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("budget");
     TCase *tcase = tcase_create("budget");
-    SRunner *runner;
-    int failed;
 
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, test_owner_lowers_and_cannot_raise);
@@ -362,9 +361,5 @@ int main(void) {
     tcase_add_test(tcase, test_when_to_look);
     tcase_add_test(tcase, test_share_and_priority);
     suite_add_tcase(suite, tcase);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

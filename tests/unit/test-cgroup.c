@@ -6,6 +6,7 @@
  */
 
 #include "cgroup-place.h"
+#include "suite.h"
 #include "tree.h"
 
 #include <check.h>
@@ -453,16 +454,10 @@ int main(void) {
                             test_parse_stat, test_parse_events,  test_headroom,    test_meminfo};
     Suite *suite = suite_create("cgroup");
     TCase *tcase = tcase_create("cgroup");
-    SRunner *runner;
-    int failed;
 
     tcase_add_loop_test(tcase, test_locate, 0, (int)(sizeof(places) / sizeof(places[0])));
     for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++)
         tcase_add_test(tcase, tests[i]);
     suite_add_tcase(suite, tcase);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -8,6 +8,7 @@
 
 #include "config.h"
 #include "log.h"
+#include "suite.h"
 
 #include <check.h>
 #include <errno.h>
@@ -529,8 +530,6 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("config");
     TCase *tcase = tcase_create("config");
-    SRunner *runner;
-    int failed;
 
     tcase_add_test(tcase, test_parse_size);
     tcase_add_test(tcase, test_defaults);
@@ -545,9 +544,5 @@ int main(void) {
     tcase_add_test(tcase, test_default_socket);
     tcase_add_test(tcase, test_log);
     suite_add_tcase(suite, tcase);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

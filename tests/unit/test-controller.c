@@ -4,9 +4,9 @@
  */
 
 #include "controller.h"
+#include "suite.h"
 
 #include <check.h>
-#include <stdlib.h>
 
 #define MIB (UINT64_C(1) << 20)
 #define MS UINT64_C(1000000)
@@ -201,16 +201,10 @@ int main(void) {
         test_stall_steps, test_stall_backoff, test_next_look, test_auto_reserve};
     Suite *suite = suite_create("controller");
     TCase *tcase = tcase_create("controller");
-    SRunner *runner;
-    int failed;
 
     tcase_add_checked_fixture(tcase, start, NULL);
     for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++)
         tcase_add_test(tcase, tests[i]);
     suite_add_tcase(suite, tcase);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

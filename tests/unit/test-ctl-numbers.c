@@ -2,10 +2,10 @@
 /* How droppablectl reads sizes and what it says of histograms. */
 
 #include "numbers.h"
+#include "suite.h"
 
 #include <check.h>
 #include <errno.h>
-#include <stdlib.h>
 
 static const struct {
     const char *text;
@@ -69,15 +69,9 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("ctl-numbers");
     TCase *tcase = tcase_create("ctl-numbers");
-    SRunner *runner;
-    int failed;
 
     tcase_add_loop_test(tcase, test_sizes, 0, (int)(sizeof(sizes) / sizeof(sizes[0])));
     tcase_add_loop_test(tcase, test_quantiles, 0, (int)(sizeof(histograms) / sizeof(histograms[0])));
     suite_add_tcase(suite, tcase);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

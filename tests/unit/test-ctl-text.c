@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* What droppablectl shows of texts that others chose. */
 
+#include "suite.h"
 #include "text.h"
 
 #include <check.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define NO "\xef\xbf\xbd"
@@ -48,14 +48,8 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("ctl-text");
     TCase *text = tcase_create("text");
-    SRunner *runner;
-    int failed;
 
     tcase_add_loop_test(text, test_text, 0, sizeof(rows) / sizeof(rows[0]));
     suite_add_tcase(suite, text);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

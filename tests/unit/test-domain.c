@@ -4,6 +4,7 @@
 #include "domain.h"
 
 #include "gate.h"
+#include "suite.h"
 #include "tree.h"
 
 #include <check.h>
@@ -373,8 +374,6 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("domain");
     TCase *domain = tcase_create("domain");
-    SRunner *runner;
-    int failed;
 
     tcase_add_checked_fixture(domain, setup, teardown);
     tcase_add_test(domain, test_chain);
@@ -390,9 +389,5 @@ int main(void) {
     tcase_add_test(domain, test_retired);
     tcase_add_test(domain, test_threshold);
     suite_add_tcase(suite, domain);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

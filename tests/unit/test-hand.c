@@ -3,9 +3,9 @@
 
 #include "container.h"
 #include "manager.h"
+#include "suite.h"
 
 #include <check.h>
-#include <stdlib.h>
 
 struct asking {
     struct pressure_hand hand;
@@ -51,14 +51,8 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("hand");
     TCase *tcase = tcase_create("hand");
-    SRunner *runner;
-    int failed;
 
     tcase_add_test(tcase, test_end);
     suite_add_tcase(suite, tcase);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

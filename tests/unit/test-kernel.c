@@ -12,6 +12,7 @@
 #include "kernel.h"
 #include "privs.h"
 #include "psi.h"
+#include "suite.h"
 
 #include <check.h>
 #include <errno.h>
@@ -476,8 +477,6 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("kernel");
     TCase *tcase = tcase_create("kernel");
-    SRunner *runner;
-    int failed;
     int fd;
     int r;
 
@@ -498,9 +497,5 @@ int main(void) {
     tcase_add_test(tcase, test_pidfds);
     tcase_add_test(tcase, test_privs);
     suite_add_tcase(suite, tcase);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

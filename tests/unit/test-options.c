@@ -3,10 +3,10 @@
 
 #include "policy.h"
 #include "region.h"
+#include "suite.h"
 
 #include <check.h>
 #include <droppable/droppable.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 
 #define MIB (UINT64_C(1) << 20)
@@ -95,15 +95,9 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("options");
     TCase *tcase = tcase_create("options");
-    SRunner *runner;
-    int failed;
 
     tcase_add_loop_test(tcase, test_choices, 0, (int)(sizeof(choices) / sizeof(choices[0])));
     tcase_add_test(tcase, test_absent_pins_are_not_read);
     suite_add_tcase(suite, tcase);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? 1 : 0;
+    return suite_run(suite);
 }

@@ -2,6 +2,7 @@
 /* Sets of pages: by hand at the edges of words, and by chance against one bool a page. */
 
 #include "page-set.h"
+#include "suite.h"
 
 #include <check.h>
 #include <stdlib.h>
@@ -94,15 +95,9 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("page-set");
     TCase *tcase = tcase_create("page-set");
-    SRunner *runner;
-    int failed;
 
     tcase_add_test(tcase, test_page_sets);
     tcase_add_loop_test(tcase, test_random_against_model, 0, 8);
     suite_add_tcase(suite, tcase);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? 1 : 0;
+    return suite_run(suite);
 }

@@ -6,6 +6,7 @@
  */
 
 #include "record.h"
+#include "suite.h"
 #include "tree.h"
 
 #include <check.h>
@@ -169,8 +170,6 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("record");
     TCase *tcase = tcase_create("record");
-    SRunner *runner = srunner_create(suite);
-    int failed;
 
     tcase_set_timeout(tcase, 60);
     tcase_add_checked_fixture(tcase, setup, teardown);
@@ -179,8 +178,5 @@ int main(void) {
     tcase_add_test(tcase, test_many_threads);
     tcase_add_test(tcase, test_full_disk);
     suite_add_tcase(suite, tcase);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? 1 : 0;
+    return suite_run(suite);
 }

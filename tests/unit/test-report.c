@@ -3,6 +3,7 @@
 
 #include "manager.h"
 #include "report.h"
+#include "suite.h"
 
 #include <check.h>
 #include <stdio.h>
@@ -126,8 +127,6 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("report");
     TCase *tcase = tcase_create("report");
-    SRunner *runner;
-    int failed;
 
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, test_pages);
@@ -136,9 +135,5 @@ int main(void) {
     tcase_add_test(tcase, test_entry);
     tcase_add_test(tcase, test_histograms);
     suite_add_tcase(suite, tcase);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

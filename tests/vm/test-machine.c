@@ -18,6 +18,7 @@
 
 #include "memcg.h"
 #include "service.h"
+#include "suite.h"
 
 #include <droppable/droppable.h>
 
@@ -577,16 +578,9 @@ static bool quiet_console(void) {
 }
 
 int main(void) {
-    SRunner *runner;
-    int failed;
-
     if (!in_own_machine())
         skip_all("takes all memory of the machine: only in a virtual one, by `./run vm`");
     if (!quiet_console())
         skip_all("the kernel's log would go to the console");
-    runner = srunner_create(make_suite());
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? 1 : 0;
+    return suite_run(make_suite());
 }
