@@ -20,6 +20,7 @@
 
 /* Linux 5.14. */
 #ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_READ 22
 #define MADV_POPULATE_WRITE 23
 #endif
 
@@ -91,10 +92,12 @@ static int populate_here(struct drp_region *r, uint64_t offset, uint64_t length)
 
     /* Not fallocate(2): SEEK_DATA takes what it allocates for a hole until it is touched, and the service could not drop it. */
     error = madvise(p, length, MADV_POPULATE_WRITE) < 0 ? errno : 0;
-    if (error == EINVAL) {
-        /* Before 5.14: write to each page what is there. */
+    /* What may only be read: a hole of shared memory gets its page by that, too. */
+    if (error == EINVAL)
+        error = madvise(p, length, MADV_POPULATE_READ) < 0 ? errno : 0;
+    if (error == EINVAL) { /* before 5.14 */
         for (uint64_t i = 0; i < length; i += PAGE)
-            atomic_fetch_or_explicit((_Atomic char *)(p + i), 0, memory_order_relaxed);
+            (void)*(volatile char *)(p + i);
         error = 0;
     }
     return error ? error_detail(-error, "the kernel cannot populate %llu bytes: %s", (unsigned long long)length,
