@@ -45,12 +45,19 @@ enum region_phase {
     REGION_INHERITED, /* of the parent, in a forked child: plain memory for good */
 };
 
+/* A range of a region, as it is mapped. */
+struct region_piece {
+    void *address;
+    size_t length;
+    size_t offset;  /* in the region */
+    int protection; /* PROT_* */
+};
+
 /*
- * Which bytes of a region are still mapped: the first piece that ends after *offset, which becomes its start or stays
- * inside of it; *ret_length is the rest of it. false: no more. Called under the locks above, and in a child by the fork
- * handler.
+ * The first piece of a region that ends behind an address, as far as it lies behind it. false: no more. Called under the locks above, and in a
+ * child by the fork handler.
  */
-typedef bool region_next_piece(const struct drp_region *r, size_t *offset, size_t *ret_length);
+typedef bool region_next_piece(const struct drp_region *r, uintptr_t from, struct region_piece *ret);
 
 struct lost;
 
@@ -59,7 +66,7 @@ struct drp_region {
     struct drp *context;
     struct drp_region *next;
     enum region_phase phase;
-    region_next_piece *next_piece; /* NULL: all of it is mapped. regions_lock and fork lock to write */
+    region_next_piece *next_piece; /* who keeps the account of what is mapped; NULL: all of it is, at address */
     void *address;                 /* NULL: not mapped; so the others */
     void *state;
     void *pin;
@@ -81,6 +88,7 @@ struct drp_region {
     _Atomic(_Atomic uint32_t *) volatility; /* of volatile.c; NULL: never used */
     bool known;                             /* the daemon at drp.link has it under id; under request_lock */
     _Atomic uint64_t id;                    /* changes when a new daemon takes the region */
+    uint64_t mapping;                       /* the daemon's id of it; with known */
     _Atomic uint32_t interception;
     _Atomic bool connected;
 };
@@ -170,22 +178,14 @@ int limits_explain(struct drp *d, int error, size_t size);
 
 /* ---- region.c ---- */
 
-struct region_place {
-    void *address;  /* NULL: anywhere; else what is mapped there gives way */
-    bool reserved;  /* that is a reservation of the caller's, which goes if the call fails */
-    int protection; /* PROT_* */
-};
-
-/* drp_region_new() for who minds where the region is and how it is protected. The errors of mmap(2), too. */
-int region_new_at(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options,
-                  const struct region_place *place);
 /*
- * From here on the caller keeps the account of what is mapped of the region, and unmaps it: what next_piece does not name,
- * nobody here touches.
+ * drp_region_new() for who maps the region himself, piece by piece, and keeps the account of that: what next_piece does not name, nobody here
+ * touches.
  */
-void region_set_pieces(struct drp_region *r, region_next_piece *next_piece);
+int region_new_unmapped(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options,
+                        region_next_piece *next_piece);
 /* The next mapped piece, see region_next_piece. */
-bool region_piece(const struct drp_region *r, size_t *offset, size_t *ret_length);
+bool region_piece(const struct drp_region *r, uintptr_t from, struct region_piece *ret);
 
 /* Unmaps and frees a region; tell: sends DESTROY before, if the daemon knows it. 0, or why it could not be told. */
 int region_end(struct drp_region *r, bool tell);
@@ -214,6 +214,24 @@ void lost_close(struct drp *d);
 /* In the fork handler. */
 void lost_fork_child_region(struct drp_region *r);
 void lost_fork_child(struct drp *d);
+
+/* ---- piece.c, for regions that were made unmapped ---- */
+
+/* Maps a range of a region, inaccessible, as mmap(2) with these flags (MAP_FIXED and the like). The errors of mmap(2). */
+int piece_map(struct drp_region *r, void *address, int flags, size_t offset, size_t length, void **ret);
+/* Tells the daemon that it is mapped, so that it may be made accessible. Again is no error. */
+int piece_announce(struct drp_region *r, const struct region_piece *piece);
+/* Tells the daemon that what of the region is at these addresses is about to be unmapped. It may be away: then it knows nothing of them. */
+void piece_end(struct drp_region *r, const void *address, size_t length);
+/* Makes a mapped piece resident, by the daemon or else by the kernel. */
+int piece_populate(struct drp_region *r, const struct region_piece *piece);
+/* Tells the daemon at link of all pieces of a region that it has just taken over. */
+int piece_announce_all(struct drp_region *r, struct link *link);
+
+/* ---- range.c ---- */
+
+/* drp_populate() of a range that is mapped at an address. */
+int range_populate(struct drp_region *r, void *address, uint64_t offset, uint64_t length);
 
 /* ---- watcher.c ---- */
 

@@ -68,6 +68,25 @@ static void close_fd(int *fd) {
     *fd = -1;
 }
 
+/* Neighbours at once: a program can have thousands of them. */
+static bool map_zero_pieces(const struct drp_region *r) {
+    struct region_piece piece, next;
+    bool more = region_piece(r, 0, &piece), complete = true;
+
+    while (more) {
+        uintptr_t end = (uintptr_t)piece.address + piece.length;
+
+        more = region_piece(r, end, &next);
+        if (more && (uintptr_t)next.address == end && next.protection == piece.protection) {
+            piece.length += next.length;
+            continue;
+        }
+        complete &= map_zeros(piece.address, piece.length, piece.protection);
+        piece = next;
+    }
+    return complete;
+}
+
 /* A region that another thread was making or ending in the parent is completed as far as it had come; nobody has it. */
 static void child_region(struct drp_region *r) {
     bool complete = true;
@@ -76,8 +95,7 @@ static void child_region(struct drp_region *r) {
     close_fd(&r->state_fd);
     close_fd(&r->pin_fd);
     if (r->phase != REGION_INHERITED) {
-        for (size_t offset = 0, length; region_piece(r, &offset, &length); offset += length)
-            complete &= map_zeros((char *)r->address + offset, length, PROT_READ | PROT_WRITE);
+        complete &= map_zero_pieces(r);
         if (r->state)
             complete &= map_zeros(r->state, drp_state_bytes(r->chunk_total), PROT_READ);
         if (r->pin)

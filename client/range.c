@@ -86,8 +86,7 @@ int drp_drop(struct drp_region *r, size_t offset, size_t length, uint64_t *ret_f
 }
 
 /* By the kernel. */
-static int populate_here(struct drp_region *r, uint64_t offset, uint64_t length) {
-    char *p = (char *)r->address + offset;
+static int populate_here(char *p, uint64_t length) {
     int error;
 
     /* Not fallocate(2): SEEK_DATA takes what it allocates for a hole until it is touched, and the service could not drop it. */
@@ -105,26 +104,26 @@ static int populate_here(struct drp_region *r, uint64_t offset, uint64_t length)
                  : 0;
 }
 
+int range_populate(struct drp_region *r, void *address, uint64_t offset, uint64_t length) {
+    for (uint64_t at = 0; at < length; at += POPULATE_PIECE) {
+        uint64_t piece = length - at < POPULATE_PIECE ? length - at : POPULATE_PIECE;
+        int error = range_call(r, DRP_WIRE_POPULATE, offset + at, piece, NULL);
+
+        /* Away, or without interception: nobody but the kernel can. */
+        if (error == -ENOTCONN || error == -EOPNOTSUPP)
+            error = populate_here((char *)address + at, piece);
+        if (error < 0)
+            return error;
+    }
+    return 0;
+}
+
 int drp_populate(struct drp_region *r, size_t offset, size_t length) {
-    uint64_t start;
-    uint64_t end;
+    uint64_t start = offset & ~(PAGE - 1);
     int error;
 
     error = check_range(r, offset, length);
     if (error < 0)
         return error;
-    start = offset & ~(PAGE - 1);
-    end = (offset + length + PAGE - 1) & ~(PAGE - 1);
-    while (start < end) {
-        uint64_t piece = end - start < POPULATE_PIECE ? end - start : POPULATE_PIECE;
-
-        error = range_call(r, DRP_WIRE_POPULATE, start, piece, NULL);
-        /* Away, or without interception: nobody but the kernel can. */
-        if (error == -ENOTCONN || error == -EOPNOTSUPP)
-            error = populate_here(r, start, piece);
-        if (error < 0)
-            return error;
-        start += piece;
-    }
-    return 0;
+    return range_populate(r, (char *)r->address + start, start, ((offset + length + PAGE - 1) & ~(PAGE - 1)) - start);
 }

@@ -11,10 +11,10 @@
  * The data is mapped inaccessible first, kept out of children and core dumps, announced to the daemon (which registers
  * it with userfaultfd) and made accessible last: no page of it appears unseen. Its address is congruent with its place
  * in the object modulo 2 MiB, which lets the kernel use huge pages and keeps spans of the daemon in one page table
- * each. A caller that names the place of a region (region_new_at()) gives that up.
+ * each.
  *
- * The data stays mapped as a whole until the region ends, unless somebody else keeps the account of its pieces
- * (region_set_pieces()): that one unmaps, and this module touches nothing of the region's addresses that is not a piece.
+ * The data stays mapped as a whole until the region ends. A region that was made unmapped has no address: somebody else maps pieces of it
+ * (piece.c) and keeps their account.
  */
 
 #include "client.h"
@@ -125,20 +125,13 @@ static int map_anywhere(struct drp_region *r) {
     return 0;
 }
 
-static int map_there(struct drp_region *r, void *address) {
-    if (mmap(address, r->size, PROT_NONE, MAP_SHARED | MAP_FIXED, r->data_fd, (off_t)r->object_offset) == MAP_FAILED)
-        return error_detail(-errno, "cannot map the region at %p: %s", address, strerror(errno));
-    r->address = address;
-    return 0;
-}
-
-static int map_data(struct drp_region *r, const struct region_place *place) {
+static int map_data(struct drp_region *r) {
     int error;
 
     error = check_object(r->data_fd, r->object_offset + r->size, "data object");
-    if (error == 0)
-        error = place->address ? map_there(r, place->address) : map_anywhere(r);
-    if (error < 0)
+    if (error == 0 && !r->next_piece)
+        error = map_anywhere(r);
+    if (error < 0 || r->next_piece)
         return error;
     /* EINVAL: a kernel without transparent huge pages, which gives what is asked for anyway, or nothing. */
     madvise(r->address, r->size, r->granted & DRP_REGION_HUGE ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
@@ -165,13 +158,13 @@ static void set_state(struct drp_region *r) {
     r->pins.generations = drp_state_generations(r->state) + r->chunk_base;
 }
 
-static int map_objects(struct drp_region *r, struct link *link, const struct region_place *place) {
+static int map_objects(struct drp_region *r, struct link *link) {
     int error;
 
     fork_lock();
     r->data_fd = channel_packet_take(&link->packet, 0);
     r->state_fd = channel_packet_take(&link->packet, 1);
-    error = map_data(r, place);
+    error = map_data(r);
     if (error == 0)
         error = map_page(r->state_fd, drp_state_bytes(r->chunk_total), PROT_READ, "state page", &r->state);
     fork_unlock();
@@ -181,16 +174,15 @@ static int map_objects(struct drp_region *r, struct link *link, const struct reg
 }
 
 /*
- * Tells the daemon where a piece of the region is mapped, with the pin page if there is one already; else maps the one
+ * Tells the daemon where the region is mapped, with the pin page if there is one already; else maps the one
  * that comes back.
  */
-static int announce(struct drp_region *r, struct link *link, size_t offset, size_t length) {
+static int announce(struct drp_region *r, struct link *link) {
     struct drp_wire_map request = {
         .header.type = DRP_WIRE_MAP,
         .region = atomic_load(&r->id),
-        .address = (uintptr_t)r->address + offset,
-        .length = length,
-        .offset = offset,
+        .address = (uintptr_t)r->address,
+        .length = r->next_piece ? 0 : r->size,
     };
     bool has_pins = r->pin_fd >= 0;
     int error;
@@ -200,6 +192,7 @@ static int announce(struct drp_region *r, struct link *link, size_t offset, size
         return error;
     if (link->packet.n_fds != (has_pins ? 0u : 1u))
         return error_detail(-EPROTO, "the service's reply to 'map' has %s pin page", has_pins ? "an unwanted" : "no");
+    r->mapping = link->packet.message.map_reply.mapping;
     atomic_store(&r->interception, link->packet.message.map_reply.interception);
     if (has_pins)
         return 0;
@@ -216,12 +209,13 @@ static int announce(struct drp_region *r, struct link *link, size_t offset, size
 
 /* ---- making ---- */
 
-static struct drp_region *region_alloc(struct drp *d) {
+static struct drp_region *region_alloc(struct drp *d, region_next_piece *next_piece) {
     struct drp_region *r = calloc(1, sizeof(*r));
 
     if (!r)
         return NULL;
     r->context = d;
+    r->next_piece = next_piece;
     r->data_fd = -1;
     r->lost_fd = -1;
     r->state_fd = -1;
@@ -252,8 +246,7 @@ static int create_error(struct drp *d, int error, size_t size) {
     }
 }
 
-static int create(struct drp_region *r, size_t size, const struct drp_region_options *options,
-                  const struct region_place *place) {
+static int create(struct drp_region *r, size_t size, const struct drp_region_options *options) {
     struct drp *d = r->context;
     struct drp_wire_create request = {
         .header.type = DRP_WIRE_CREATE,
@@ -268,6 +261,8 @@ static int create(struct drp_region *r, size_t size, const struct drp_region_opt
     const struct drp_wire_create_reply *reply = &d->link.packet.message.create_reply;
     int error;
 
+    if (r->next_piece && !(d->link.hello.features & DRP_FEATURE_PIECES))
+        return error_detail(-EOPNOTSUPP, "the service is older than this library: it knows of no regions in pieces");
     error = link_call(&d->link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_MS);
     if (error < 0)
         return create_error(d, error, size);
@@ -287,16 +282,16 @@ static int create(struct drp_region *r, size_t size, const struct drp_region_opt
     r->pins.size = reply->size;
     r->pins.chunk_shift = reply->chunk_shift;
     r->pins.clock = d->clock;
-    error = map_objects(r, &d->link, place);
-    return error < 0 ? error : announce(r, &d->link, 0, r->size);
+    error = map_objects(r, &d->link);
+    return error < 0 ? error : announce(r, &d->link);
 }
 
 /* From here on the watcher sees to the region; unless the daemon was lost meanwhile, which nobody told the region. */
-static int make_live(struct drp_region *r, uint64_t epoch, int protection) {
+static int make_live(struct drp_region *r, uint64_t epoch) {
     struct drp *d = r->context;
     bool same;
 
-    if (mprotect(r->address, r->size, protection) < 0)
+    if (r->address && mprotect(r->address, r->size, PROT_READ | PROT_WRITE) < 0)
         return error_detail(-errno, "cannot make the region accessible: %s", strerror(errno));
     pthread_mutex_lock(&d->regions_lock);
     same = atomic_load(&d->connected) && d->epoch == epoch;
@@ -308,8 +303,8 @@ static int make_live(struct drp_region *r, uint64_t epoch, int protection) {
     return same ? 0 : error_detail(-ENOTCONN, "the service went away while it made the region");
 }
 
-int region_new_at(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options,
-                  const struct region_place *place) {
+int region_new_unmapped(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options,
+                        region_next_piece *next_piece) {
     struct drp_region_options o;
     struct drp_region *r;
     uint64_t epoch;
@@ -320,23 +315,17 @@ int region_new_at(struct drp_region **ret, struct drp *d, size_t size, const str
         return error;
     if (size == 0 || size > SIZE_MAX / 2)
         return error_detail(-EINVAL, "a region of %zu bytes cannot be made", size);
-    r = region_alloc(d);
-    if (!r && place->reserved)
-        munmap(place->address, size);
+    r = region_alloc(d, next_piece);
     if (!r)
         return error_detail(-ENOMEM, "no memory for a region");
-    if (place->reserved) {
-        r->address = place->address;
-        r->size = size;
-    }
     error = context_lock(d);
     if (error == 0) {
         epoch = d->epoch;
-        error = create(r, size, &o, place);
+        error = create(r, size, &o);
         context_unlock(d);
     }
     if (error == 0)
-        error = make_live(r, epoch, place->protection);
+        error = make_live(r, epoch);
     if (error < 0) {
         region_end(r, true);
         return error;
@@ -346,29 +335,15 @@ int region_new_at(struct drp_region **ret, struct drp *d, size_t size, const str
 }
 
 int drp_region_new(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options) {
-    struct region_place place = {.protection = PROT_READ | PROT_WRITE};
-
-    return region_new_at(ret, d, size, options, &place);
+    return region_new_unmapped(ret, d, size, options, NULL);
 }
 
-/* ---- pieces ---- */
-
-void region_set_pieces(struct drp_region *r, region_next_piece *next_piece) {
-    struct drp *d = r->context;
-
-    pthread_mutex_lock(&d->regions_lock);
-    fork_lock();
-    r->next_piece = next_piece;
-    fork_unlock();
-    pthread_mutex_unlock(&d->regions_lock);
-}
-
-bool region_piece(const struct drp_region *r, size_t *offset, size_t *ret_length) {
+bool region_piece(const struct drp_region *r, uintptr_t from, struct region_piece *ret) {
     if (r->next_piece)
-        return r->next_piece(r, offset, ret_length);
-    if (!r->address || *offset >= r->size)
+        return r->next_piece(r, from, ret);
+    if (!r->address || from >= (uintptr_t)r->address + r->size)
         return false;
-    *ret_length = r->size - *offset;
+    *ret = (struct region_piece){.address = r->address, .length = r->size, .protection = PROT_READ | PROT_WRITE};
     return true;
 }
 
@@ -414,8 +389,8 @@ int region_end(struct drp_region *r, bool tell) {
     fork_unlock();
     pthread_mutex_unlock(&d->regions_lock);
 
-    for (size_t offset = 0, length; region_piece(r, &offset, &length); offset += length)
-        munmap((char *)r->address + offset, length);
+    if (r->address)
+        munmap(r->address, r->size);
     if (r->state)
         munmap(r->state, drp_state_bytes(r->chunk_total));
     if (r->pin)
@@ -456,21 +431,6 @@ static int adopt_state(struct drp_region *r, struct link *link) {
 }
 
 /*
- * All pieces share the pin page, since its cells are by the region's chunks. The daemon takes a few mappings of a region
- * only; what it is not told of it does not intercept.
- */
-static int announce_pieces(struct drp_region *r, struct link *link) {
-    int error = 0;
-
-    for (size_t offset = 0, length, n = 0; region_piece(r, &offset, &length); offset += length, n++) {
-        error = announce(r, link, offset, length);
-        if (error < 0)
-            return n == 0 ? error : 0;
-    }
-    return error;
-}
-
-/*
  * The order matters. The daemon drops nothing of an adopted region before it has the pin page, which MAP brings. Until
  * then the new state page takes the old one's place, so that every pin is checked against the generations that will
  * change, and gone is cleared, so that an odd one is waited for again. Pins taken in between are counts in the same pin
@@ -501,7 +461,9 @@ int region_adopt(struct drp_region *r, struct link *link) {
     if (error < 0)
         return error;
     atomic_store(&r->pins.gone, false);
-    error = announce_pieces(r, link);
+    error = announce(r, link);
+    if (error == 0 && r->next_piece)
+        error = piece_announce_all(r, link);
     if (error == 0)
         atomic_store(&r->connected, true);
     return error;

@@ -7,8 +7,8 @@
  * with ENOMEM then, as the kernel does.
  */
 
+#include "arena.h"
 #include "client.h"
-#include "holding.h"
 #include "raw.h"
 #include "serve.h"
 
@@ -70,9 +70,9 @@ static enum answer answer(int advice) {
 
 /* Whole chunks by the service, so that it knows; the parts at the ends, and all of it when the service is away, by hand. */
 static int drop(const struct piece *piece) {
-    if (!piece->holding->inherited)
-        drp_drop(piece->holding->region, holding_offset(piece), piece->end - piece->start, NULL, NULL);
-    return holding_discard(piece);
+    if (!piece->arena->inherited)
+        drp_drop(piece->arena->region, piece->offset, piece->end - piece->start, NULL, NULL);
+    return arena_discard(piece);
 }
 
 static int by_kernel(uintptr_t start, uintptr_t end, int advice) {
@@ -84,7 +84,7 @@ static int advise(const struct piece *piece, int advice) {
     case ANSWER_IGNORE:
         return 0;
     case ANSWER_DISCARD:
-        return piece->end - piece->start >= DISCARD_TOLD ? drop(piece) : holding_discard(piece);
+        return piece->end - piece->start >= DISCARD_TOLD ? drop(piece) : arena_discard(piece);
     case ANSWER_DROP:
         return drop(piece);
     case ANSWER_REFUSE:
@@ -109,7 +109,7 @@ static int advise_next(uintptr_t start, uintptr_t end, int advice, uintptr_t *re
         r = by_kernel(start, *ret_end, advice);
     }
     if (found)
-        holding_release(piece.holding);
+        arena_release(piece.arena);
     return r;
 }
 
@@ -130,7 +130,7 @@ int serve_madvise(void *address, size_t length, int advice) {
     int saved = errno, r;
     uintptr_t start, end;
 
-    if (!holding_pages(address, length, &start, &end))
+    if (!arena_pages(address, length, &start, &end))
         return raw_madvise(address, length, advice);
     r = advise_pages(start, end, advice);
     errno = r < 0 ? -r : saved;
@@ -145,11 +145,11 @@ int serve_mincore(void *address, size_t length, unsigned char *vector) {
 
     if (raw_mincore(address, length, vector) < 0)
         return -1;
-    if (!holding_pages(address, length, &start, &end))
+    if (!arena_pages(address, length, &start, &end))
         return 0;
     for (uintptr_t at = start; r == 0 && table_find(at, end, &piece); at = piece.end) {
-        r = holding_resident(&piece, vector + (piece.start - start) / HOLDING_PAGE);
-        holding_release(piece.holding);
+        r = arena_resident(&piece, vector + (piece.start - start) / ARENA_PAGE);
+        arena_release(piece.arena);
     }
     errno = r < 0 ? EAGAIN : saved;
     return r < 0 ? -1 : 0;

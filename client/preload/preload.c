@@ -41,8 +41,8 @@ static inline int replaces(int flags) {
 static void *map(void *address, size_t length, int protection, int flags, int fd, off_t offset) {
     if (UNLIKELY(is_droppable(flags)) && !backend_is_native())
         return serve_mmap(address, length, protection, flags, offset);
-    if (UNLIKELY(replaces(flags)) && table_any() && serve_displace(address, length) < 0)
-        return MAP_FAILED;
+    if (UNLIKELY(replaces(flags)) && table_any())
+        return serve_replace(address, length, protection, flags, fd, offset);
     return raw_mmap(address, length, protection, flags, fd, offset);
 }
 

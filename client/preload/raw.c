@@ -34,6 +34,10 @@ int raw_mincore(void *address, size_t length, unsigned char *vector) {
     return (int)syscall(SYS_mincore, address, length, vector);
 }
 
+int raw_mprotect(void *address, size_t length, int protection) {
+    return (int)syscall(SYS_mprotect, address, length, protection);
+}
+
 /* ---- for the client library ---- */
 
 void *__wrap_mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset);

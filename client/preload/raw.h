@@ -11,5 +11,6 @@ void *raw_mmap(void *address, size_t length, int protection, int flags, int fd, 
 int raw_munmap(void *address, size_t length);
 int raw_madvise(void *address, size_t length, int advice);
 int raw_mincore(void *address, size_t length, unsigned char *vector);
+int raw_mprotect(void *address, size_t length, int protection);
 
 #endif

@@ -1,25 +1,24 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * Droppable memory of the service under the semantics of mmap(2), madvise(2) and their kin.
+ * Droppable memory of the service under the semantics of mmap(2), munmap(2) and mremap(2).
  *
- * Each mmap(2) is a region of its own, a holding, with chunks that divide its length, so that no byte is mapped beyond
- * what was asked for. The program may then unmap any part: the table keeps the pieces that are left, the memory of the part is
- * freed at once, and with the last piece the region ends. A call's range may cover ours and other memory: it is walked
- * piece by piece, and the kernel gets what lies between.
+ * Each mapping is a range of an arena's object, taken by an offset and mapped where the kernel says; no byte is mapped beyond what was
+ * asked for. The program may then unmap any part: the table keeps the pieces that are left, and the memory of the part is
+ * freed at once. A call's range may cover ours and other memory: it is walked piece by piece, and the kernel gets what lies between.
  *
  * No lock is held over a call of the client library or the kernel. What takes addresses from us changes the table first
- * and the mapping second; so an address that the kernel gives away again is never in the table. If the kernel then refuses
- * the second step, the memory stays mapped without being ours: it reads what it holds, and is not dropped any more.
+ * and the mapping second; so an address that the kernel gives away again is in the table only if the program unmapped it by hand, and
+ * such a piece ends when its place is taken. Bytes are given to the next mapping only when nobody can write to them any more: what
+ * ends is first replaced by inaccessible memory, then its pages are freed.
  */
 
 #include "serve.h"
 
+#include "arena.h"
 #include "backend.h"
 #include "client.h"
-#include "holding.h"
 #include "raw.h"
-#include "table.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -30,7 +29,8 @@
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
 
-#define CHUNK ((size_t)64 << 10)
+/* What every process of these machines has; more only where it is asked for. */
+#define LOW_END ((uintptr_t)1 << 47)
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static int once_error;
@@ -52,7 +52,7 @@ static void parent(void) {
 }
 
 static void child(void) {
-    table_fork_child();
+    arena_fork_child();
     backend_fork_child();
 }
 
@@ -66,76 +66,94 @@ static void init(void) {
 
 /* ---- unmapping ---- */
 
-/* Takes what is ours of a range out of the table and frees its memory; it is still mapped then. */
-static int displace(uintptr_t start, uintptr_t end) {
+/*
+ * Ends a piece that the table no longer has, and gives the caller's reference of it back. mapped: it is at its addresses still, which are
+ * inaccessible afterwards. An arena of one mapping that ends with it needs none of that.
+ */
+static void end_piece(const struct piece *piece, bool mapped) {
+    struct arena *arena = piece->arena;
+    size_t length = piece->end - piece->start;
+    bool freed = false;
+
+    if (!arena->inherited && (arena->used || !table_is_last(arena))) {
+        freed = arena_has_object(arena);
+        piece_end(arena->region, (void *)piece->start, length);
+        if (!freed && mapped)
+            raw_madvise((void *)piece->start, length, MADV_REMOVE);
+        if (mapped && raw_mmap((void *)piece->start, length, PROT_NONE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+            freed = false;
+        if (freed)
+            freed = arena_discard(piece) == 0;
+    }
+    /* Else those bytes are never used again. */
+    if (freed)
+        arena_give(arena, piece->offset, length);
+    arena_release(arena);
+}
+
+/* What of a range is ours is no longer. mapped: see end_piece(). */
+static int displace(uintptr_t start, uintptr_t end, bool mapped) {
     struct piece piece;
     int r;
 
-    while ((r = table_cut(start, end, &piece)) > 0) {
-        if (!piece.holding->inherited && !table_is_last(piece.holding))
-            holding_discard(&piece);
-        holding_release(piece.holding);
-    }
+    while ((r = table_cut(start, end, &piece)) > 0)
+        end_piece(&piece, mapped);
     return r;
 }
 
-int serve_displace(void *address, size_t length) {
+/*
+ * Something else is about to take these addresses. A range that the kernel will refuse is left alone; whether it refuses something else of
+ * what is asked for is tried elsewhere, where nothing of ours is.
+ */
+static int make_room(void *address, size_t length, int protection, int flags, int fd, long offset) {
+    uintptr_t start, end;
+    struct piece piece;
+    void *p;
+
+    if (!arena_pages(address, length, &start, &end) || !table_find(start, end, &piece))
+        return 0;
+    arena_release(piece.arena);
+    p = raw_mmap(NULL, length, protection, flags & ~(MAP_FIXED | MAP_POPULATE | MAP_LOCKED), fd, offset);
+    if (p == MAP_FAILED)
+        return -errno;
+    raw_munmap(p, length);
+    return displace(start, end, true);
+}
+
+void *serve_replace(void *address, size_t length, int protection, int flags, int fd, long offset) {
+    int saved = errno, r = make_room(address, length, protection, flags, fd, offset);
+
+    errno = r < 0 ? -r : saved;
+    return r < 0 ? MAP_FAILED : raw_mmap(address, length, protection, flags, fd, offset);
+}
+
+/* The kernel refuses a range beyond what a process has, which is more on some machines: it is asked first. */
+int serve_munmap(void *address, size_t length) {
     int saved = errno, r = 0;
     uintptr_t start, end;
 
-    if (holding_pages(address, length, &start, &end))
-        r = displace(start, end);
+    if (arena_pages(address, length, &start, &end) && start < LOW_END && end > LOW_END &&
+        raw_munmap((void *)LOW_END, end - LOW_END) < 0)
+        return -1;
+    if (arena_pages(address, length, &start, &end))
+        r = displace(start, end, true);
     errno = r < 0 ? -r : saved;
-    return r < 0 ? -1 : 0;
-}
-
-int serve_munmap(void *address, size_t length) {
-    return serve_displace(address, length) < 0 ? -1 : raw_munmap(address, length);
+    return r < 0 ? -1 : raw_munmap(address, length);
 }
 
 /* ---- mapping ---- */
 
-static bool next_piece(const struct drp_region *r, size_t *offset, size_t *ret_length) {
-    uintptr_t base = (uintptr_t)r->address, start, end;
-
-    if (!table_next_piece(r, base + *offset, base + r->size, &start, &end))
-        return false;
-    *offset = start - base;
-    *ret_length = end - start;
-    return true;
-}
-
 /* As Linux 6.11 checks MAP_DROPPABLE | MAP_ANONYMOUS; what depends on the address is left to the kernel. */
 static int check(const void *address, size_t length, int flags, long offset) {
-    if (length == 0 || offset & (long)(HOLDING_PAGE - 1))
+    if (length == 0 || offset & (long)(ARENA_PAGE - 1))
         return -EINVAL;
     if (length > SIZE_MAX / 2)
         return -ENOMEM;
     if (flags & (MAP_LOCKED | MAP_HUGETLB | MAP_GROWSDOWN))
         return -EINVAL;
-    if (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) && (uintptr_t)address & (HOLDING_PAGE - 1))
+    if (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) && (uintptr_t)address & (ARENA_PAGE - 1))
         return -EINVAL;
-    return 0;
-}
-
-/* Where the new region shall be. A hint, or a limit, is the kernel's to weigh: a reservation holds its answer. */
-static int find_place(void *address, size_t length, int flags, struct region_place *ret) {
-    int kept = flags & (MAP_FIXED_NOREPLACE | MAP_32BIT);
-    void *p;
-
-    if ((flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) == MAP_FIXED) {
-        if (!address)
-            return -EPERM;
-        ret->address = address;
-        return displace((uintptr_t)address, (uintptr_t)address + length);
-    }
-    if (!address && !kept)
-        return 0;
-    p = raw_mmap(address, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | kept, -1, 0);
-    if (p == MAP_FAILED)
-        return -errno;
-    ret->address = p;
-    ret->reserved = true;
     return 0;
 }
 
@@ -146,36 +164,58 @@ static int context_error(int error) {
                : -EOPNOTSUPP;
 }
 
-static int region_error(int error) {
+static int take_error(int error) {
     return error == -EACCES || error == -EPERM || error == -EAGAIN ? error : -ENOMEM;
 }
 
-static int make_region(struct holding *holding, struct drp *d, size_t length, const struct region_place *place) {
-    struct drp_region_options options = {.struct_size = sizeof(options), .chunk_size = length & -length};
-    uintptr_t start;
-    int r;
+/* The piece is mapped, inaccessible, and the caller has a reference, which he keeps. On failure nothing of it is left. */
+static int enter(const struct piece *piece) {
+    struct region_piece told = {
+        .address = (void *)piece->start, .length = piece->end - piece->start, .offset = piece->offset};
+    int r = table_add(piece);
 
-    if (options.chunk_size > CHUNK)
-        options.chunk_size = CHUNK;
-    r = region_new_at(&holding->region, d, length, &options, place);
     if (r < 0) {
+        raw_munmap(told.address, told.length);
+        arena_give(piece->arena, piece->offset, told.length);
+        return r;
+    }
+    r = piece_announce(piece->arena->region, &told);
+    if (r < 0)
         backend_complain(r);
-        return region_error(r);
-    }
-    start = (uintptr_t)holding->region->address;
-    r = holding_note_object(holding);
+    if (r == 0 && piece->flags & PIECE_PROTECTION &&
+        raw_mprotect(told.address, told.length, piece->flags & PIECE_PROTECTION) < 0)
+        r = -errno;
     if (r == 0)
-        r = table_add(start, start + length, holding);
-    if (r < 0) {
-        drp_region_free(holding->region);
-        return -ENOMEM;
-    }
-    region_set_pieces(holding->region, next_piece);
-    return 0;
+        return 0;
+    displace(piece->start, piece->end, true);
+    raw_munmap(told.address, told.length);
+    return take_error(r);
 }
 
-static int make(struct holding *holding, void *address, size_t length, int protection, int flags) {
-    struct region_place place = {.protection = protection & (PROT_READ | PROT_WRITE | PROT_EXEC)};
+static int place(struct piece *piece, void *address, size_t length, int flags) {
+    bool replaces = (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) == MAP_FIXED;
+    void *p;
+    int r = 0;
+
+    if (replaces)
+        r = displace((uintptr_t)address, (uintptr_t)address + length, true);
+    if (r == 0)
+        r = piece_map(piece->arena->region, address, flags & (MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_32BIT),
+                      piece->offset, length, &p);
+    if (r < 0)
+        return r;
+    piece->start = (uintptr_t)p;
+    piece->end = piece->start + length;
+    if (!replaces)
+        r = displace(piece->start, piece->end, false); /* what the program unmapped by hand */
+    if (r < 0)
+        raw_munmap(p, length);
+    return r;
+}
+
+static int map(void *address, size_t length, int protection, int flags, void **ret) {
+    struct piece piece = {.flags = protection & PIECE_PROTECTION};
+    struct region_piece told;
     struct drp *d;
     int r;
 
@@ -184,30 +224,24 @@ static int make(struct holding *holding, void *address, size_t length, int prote
         backend_complain(r);
         return context_error(r);
     }
-    r = find_place(address, length, flags, &place);
-    if (r == 0)
-        r = make_region(holding, d, length, &place);
-    if (r < 0)
-        return r;
-    /* Like the kernel, to which a failure of this is none of the mapping. */
-    if ((flags & MAP_POPULATE) && !(flags & MAP_NONBLOCK) && place.protection != PROT_NONE)
-        drp_populate(holding->region, 0, length);
-    return 0;
-}
-
-static int map(void *address, size_t length, int protection, int flags, void **ret) {
-    struct holding *holding = calloc(1, sizeof(*holding));
-    int r;
-
-    if (!holding)
-        return -ENOMEM;
-    r = make(holding, address, length, protection, flags);
+    r = arena_take(d, length, &piece.arena, &piece.offset);
     if (r < 0) {
-        free(holding);
-        return r;
+        backend_complain(r);
+        return take_error(r);
     }
-    *ret = holding->region->address;
-    return 0;
+    r = place(&piece, address, length, flags);
+    if (r < 0)
+        arena_give(piece.arena, piece.offset, length);
+    else
+        r = enter(&piece);
+    /* Like the kernel, to which a failure of this is none of the mapping. */
+    if (r == 0 && (flags & MAP_POPULATE) && !(flags & MAP_NONBLOCK) && piece.flags & PIECE_PROTECTION) {
+        told = (struct region_piece){.address = (void *)piece.start, .length = length, .offset = piece.offset};
+        piece_populate(piece.arena->region, &told);
+    }
+    arena_release(piece.arena);
+    *ret = (void *)piece.start;
+    return r;
 }
 
 void *serve_mmap(void *address, size_t length, int protection, int flags, long offset) {
@@ -219,9 +253,9 @@ void *serve_mmap(void *address, size_t length, int protection, int flags, long o
         pthread_once(&once, init);
         inside = true;
         r = once_error < 0 ? once_error
-                           : map(address, (length + HOLDING_PAGE - 1) & ~(HOLDING_PAGE - 1), protection, flags, &p);
+                           : map(address, (length + ARENA_PAGE - 1) & ~(ARENA_PAGE - 1), protection, flags, &p);
         inside = false;
     }
     errno = r < 0 ? -r : saved;
-    return p;
+    return r < 0 ? MAP_FAILED : p;
 }

@@ -8,11 +8,8 @@
 
 /* mmap(MAP_DROPPABLE | MAP_ANONYMOUS | ...). */
 void *serve_mmap(void *address, size_t length, int protection, int flags, long offset);
-/*
- * Something else is about to take these addresses: what of them is ours ends. 0, or -1 with errno: nothing may be mapped
- * there. A range that the kernel will refuse is left alone.
- */
-int serve_displace(void *address, size_t length);
+/* mmap(2) of something else with MAP_FIXED. */
+void *serve_replace(void *address, size_t length, int protection, int flags, int fd, long offset);
 int serve_munmap(void *address, size_t length);
 int serve_madvise(void *address, size_t length, int advice);
 int serve_mincore(void *address, size_t length, unsigned char *vector);

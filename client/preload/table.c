@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * The table: which addresses are ours, as pieces sorted by address, none overlapping.
+ * The table: which addresses are ours, as pieces sorted by address, none overlapping. What continues its neighbour, in address, offset and
+ * flags, is one piece with it.
  *
  * It is used inside of mmap(2) and munmap(2), by memory allocators and before constructors, so it allocates nothing: the
  * array is of fixed size, as many entries as the kernel gives mappings to a process by default, and costs only what was
  * touched of it. Its lock is held for looking and moving entries, never over a call that could come back here or wait.
  *
- * A piece that was found may be unmapped by another thread at once; its holding stays until the reference is given back.
+ * A piece that was found may be unmapped by another thread at once; its arena stays until the reference is given back.
  */
 
 #include "table.h"
+
+#include "client.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -21,6 +24,14 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct piece entries[ENTRIES_MAX];
 _Atomic size_t table_count; /* written under the lock */
+
+void table_lock(void) {
+    pthread_mutex_lock(&lock);
+}
+
+void table_unlock(void) {
+    pthread_mutex_unlock(&lock);
+}
 
 static size_t count(void) {
     return atomic_load_explicit(&table_count, memory_order_relaxed);
@@ -45,15 +56,17 @@ static size_t lower(uintptr_t address) {
     return low;
 }
 
-/* Makes room for one before index i. */
-static struct piece *insert(size_t i) {
+/* Puts one before index i, with its reference. There is room. */
+static void insert(size_t i, const struct piece *piece) {
     size_t n = count();
 
     memmove(&entries[i + 1], &entries[i], (n - i) * sizeof(entries[0]));
     set_count(n + 1);
-    return &entries[i];
+    entries[i] = *piece;
+    piece->arena->references++;
 }
 
+/* Its reference becomes the caller's. */
 static void erase(size_t i) {
     size_t n = count() - 1;
 
@@ -61,16 +74,36 @@ static void erase(size_t i) {
     set_count(n);
 }
 
-int table_add(uintptr_t start, uintptr_t end, struct holding *holding) {
+static bool continues(const struct piece *first, const struct piece *next) {
+    return first->end == next->start && first->arena == next->arena && first->flags == next->flags &&
+           first->offset + (first->end - first->start) == next->offset;
+}
+
+/* Joins what continues its neighbour, from the one before a range to the one behind it. */
+static void join(uintptr_t start, uintptr_t end) {
+    size_t i = lower(start);
+
+    if (i > 0)
+        i--;
+    while (i + 1 < count() && entries[i].start < end)
+        if (continues(&entries[i], &entries[i + 1])) {
+            entries[i].end = entries[i + 1].end;
+            entries[i].arena->references--;
+            erase(i + 1);
+        } else
+            i++;
+}
+
+int table_add(const struct piece *piece) {
     int r = -ENOMEM;
 
-    pthread_mutex_lock(&lock);
+    table_lock();
     if (count() < ENTRIES_MAX) {
-        *insert(lower(start)) = (struct piece){.start = start, .end = end, .holding = holding};
-        holding->references = 1;
+        insert(lower(piece->start), piece);
+        join(piece->start, piece->end);
         r = 0;
     }
-    pthread_mutex_unlock(&lock);
+    table_unlock();
     return r;
 }
 
@@ -81,8 +114,10 @@ static bool find(uintptr_t start, uintptr_t end, size_t *ret_index, struct piece
     if (start >= end || i == count() || entries[i].start >= end)
         return false;
     *ret = entries[i];
-    if (ret->start < start)
+    if (ret->start < start) {
+        ret->offset += start - ret->start;
         ret->start = start;
+    }
     if (ret->end > end)
         ret->end = end;
     *ret_index = i;
@@ -93,107 +128,133 @@ bool table_find(uintptr_t start, uintptr_t end, struct piece *ret) {
     bool found;
     size_t i;
 
-    pthread_mutex_lock(&lock);
+    table_lock();
     found = find(start, end, &i, ret);
     if (found)
-        ret->holding->references++;
-    pthread_mutex_unlock(&lock);
+        ret->arena->references++;
+    table_unlock();
     return found;
 }
 
-/* The reference of a piece that goes becomes the caller's. */
-static int cut(size_t i, const struct piece *part) {
-    struct piece *whole = &entries[i];
-    struct piece tail = *whole;
-    bool before = whole->start < part->start, after = part->end < whole->end;
+/* Splits the entry that holds the address in its middle. There is room. */
+static void split(uintptr_t address) {
+    size_t i = lower(address);
+    struct piece tail;
 
-    if (!before && !after) {
+    if (i == count() || entries[i].start >= address)
+        return;
+    tail = entries[i];
+    tail.offset += address - tail.start;
+    tail.start = address;
+    entries[i].end = address;
+    insert(i + 1, &tail);
+}
+
+/* How many entries more splitting at both ends would make. */
+static size_t count_splits(uintptr_t start, uintptr_t end) {
+    size_t i = lower(start), k = lower(end);
+
+    return (i < count() && entries[i].start < start) + (k < count() && entries[k].start < end);
+}
+
+/* Takes a part of entry i out. There is room. The caller has a reference of its arena then. */
+static void cut(size_t i, const struct piece *part) {
+    struct piece *whole = &entries[i];
+
+    if (whole->start < part->start && part->end < whole->end)
+        split(part->end);
+    part->arena->references++;
+    if (whole->start < part->start)
+        whole->end = part->start;
+    else if (part->end < whole->end) {
+        whole->offset += part->end - part->start;
+        whole->start = part->end;
+    } else {
+        part->arena->references--;
         erase(i);
-        return 1;
     }
-    if (before && after) {
-        if (count() == ENTRIES_MAX)
-            return -ENOMEM;
-        whole->holding->references++;
-        tail.start = part->end;
-        *insert(i + 1) = tail;
-    }
-    whole->holding->references++;
-    if (before)
-        entries[i].end = part->start;
-    else
-        entries[i].start = part->end;
-    return 1;
 }
 
 int table_cut(uintptr_t start, uintptr_t end, struct piece *ret) {
-    struct piece part;
     int r = 0;
     size_t i;
 
-    pthread_mutex_lock(&lock);
-    if (find(start, end, &i, &part))
-        r = cut(i, &part);
-    pthread_mutex_unlock(&lock);
-    if (r > 0)
-        *ret = part;
+    table_lock();
+    if (find(start, end, &i, ret)) {
+        r = entries[i].start < ret->start && ret->end < entries[i].end && count() == ENTRIES_MAX ? -ENOMEM : 1;
+        if (r > 0)
+            cut(i, ret);
+    }
+    table_unlock();
     return r;
 }
 
-bool table_release(struct holding *holding) {
+int table_set_flags(uintptr_t start, uintptr_t end, int mask, int flags) {
+    int r = -ENOMEM;
+
+    table_lock();
+    if (count() + count_splits(start, end) <= ENTRIES_MAX) {
+        split(start);
+        split(end);
+        for (size_t i = lower(start); i < count() && entries[i].start < end; i++)
+            entries[i].flags = (entries[i].flags & ~mask) | flags;
+        join(start, end);
+        r = 0;
+    }
+    table_unlock();
+    return r;
+}
+
+bool table_is_last(const struct arena *arena) {
     bool last;
 
-    pthread_mutex_lock(&lock);
-    last = --holding->references == 0;
-    pthread_mutex_unlock(&lock);
+    table_lock();
+    last = arena->references == 1;
+    table_unlock();
     return last;
 }
 
-bool table_is_last(const struct holding *holding) {
-    bool last;
-
-    pthread_mutex_lock(&lock);
-    last = holding->references == 1;
-    pthread_mutex_unlock(&lock);
-    return last;
-}
-
-bool table_next_piece(const struct drp_region *region, uintptr_t start, uintptr_t end, uintptr_t *ret_start,
-                      uintptr_t *ret_end) {
+bool table_next_piece(const struct drp_region *region, uintptr_t from, struct region_piece *ret) {
     bool found = false;
     struct piece part;
     size_t i;
 
-    pthread_mutex_lock(&lock);
-    while (!found && find(start, end, &i, &part)) {
-        found = part.holding->region == region;
-        start = part.end;
+    table_lock();
+    while (!found && find(from, UINTPTR_MAX, &i, &part)) {
+        found = part.arena->region == region;
+        from = part.end;
     }
-    pthread_mutex_unlock(&lock);
-    if (found) {
-        *ret_start = part.start;
-        *ret_end = part.end;
-    }
+    table_unlock();
+    if (found)
+        *ret = (struct region_piece){
+            .address = (void *)part.start,
+            .length = part.end - part.start,
+            .offset = part.offset,
+            .protection = part.flags & PIECE_PROTECTION,
+        };
     return found;
 }
 
 /* ---- fork ---- */
 
 void table_fork_prepare(void) {
-    pthread_mutex_lock(&lock);
+    table_lock();
 }
 
 void table_fork_parent(void) {
-    pthread_mutex_unlock(&lock);
+    table_unlock();
 }
 
-/* Who else worked on a holding does not exist here. */
-void table_fork_child(void) {
-    for (size_t i = 0; i < count(); i++) {
-        entries[i].holding->inherited = true;
-        entries[i].holding->references = 0;
-    }
+void table_fork_child(struct arena *arenas) {
+    size_t kept = 0;
+
+    for (struct arena *arena = arenas; arena; arena = arena->next)
+        arena->references = 0;
     for (size_t i = 0; i < count(); i++)
-        entries[i].holding->references++;
+        if (!(entries[i].flags & PIECE_NO_FORK)) {
+            entries[kept] = entries[i];
+            entries[kept++].arena->references++;
+        }
+    set_count(kept);
     lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
 }

@@ -8,48 +8,61 @@
 #include <stdint.h>
 
 struct drp_region;
+struct region_piece;
 
-/* One mmap(2) that the service answered. */
-struct holding {
+/* A region of which we map pieces. What is in it beside that is arena.c's. */
+struct arena {
     struct drp_region *region;
+    struct arena *next;     /* of all, under the table's lock; so the others */
+    size_t references;      /* its pieces in the table, and who works on it */
+    uint8_t *used;          /* pages in use of each chunk; NULL: made for one mapping, offsets are not given again */
+    size_t chunks, highest; /* all chunks above the highest are in use */
     uint64_t device, inode; /* of the object */
-    size_t references;      /* its pieces in the table, and who works on it; under the table's lock */
     bool inherited;         /* of the parent, in a forked child: plain memory */
 };
 
-/* A range of addresses that is mapped to a holding's region. */
+#define PIECE_PROTECTION 7 /* PROT_* */
+#define PIECE_NO_FORK 8    /* children have a hole there */
+
+/* A range of addresses where a range of an arena is mapped. */
 struct piece {
     uintptr_t start, end;
-    struct holding *holding;
+    size_t offset; /* in the region; without a meaning where it is inherited */
+    struct arena *arena;
+    int flags; /* PIECE_* */
 };
+
+extern _Atomic size_t table_count; /* of pieces */
 
 /* Is there any piece? Without the lock, for the calls that have nothing to do with us. */
 static inline bool table_any(void) {
-    extern _Atomic size_t table_count;
-
     return atomic_load_explicit(&table_count, memory_order_relaxed) > 0;
 }
 
-/* Adds a holding's first piece. -ENOMEM. The table has one reference then. */
-int table_add(uintptr_t start, uintptr_t end, struct holding *holding);
-/* The first piece in [start, end), as far as it lies inside. true: *ret has a reference. */
+/* For arena.c: the lock also keeps the list of arenas. */
+void table_lock(void);
+void table_unlock(void);
+
+/* Adds a piece, of whose arena the caller has a reference, which he keeps. -ENOMEM. */
+int table_add(const struct piece *piece);
+/* The first piece in [start, end), as far as it lies inside. true: *ret has a reference, which arena_release() gives back. */
 bool table_find(uintptr_t start, uintptr_t end, struct piece *ret);
 /*
  * The same, and takes it out of the table; the pieces beside it stay. 1: *ret has a reference; 0: there is none; -ENOMEM: no
  * room for what stays.
  */
 int table_cut(uintptr_t start, uintptr_t end, struct piece *ret);
-/* Gives a reference back. true: it was the last one, the holding is the caller's. */
-bool table_release(struct holding *holding);
+/* Sets those flags of mask in all pieces of a range. -ENOMEM: no room for what has to be split; none is changed. */
+int table_set_flags(uintptr_t start, uintptr_t end, int mask, int flags);
 /* Is the caller's reference the last one? */
-bool table_is_last(const struct holding *holding);
-/* The first piece of a region in [start, end), as far as it lies inside, without a reference. */
-bool table_next_piece(const struct drp_region *region, uintptr_t start, uintptr_t end, uintptr_t *ret_start,
-                      uintptr_t *ret_end);
+bool table_is_last(const struct arena *arena);
+/* A region_next_piece of client.h. */
+bool table_next_piece(const struct drp_region *region, uintptr_t from, struct region_piece *ret);
 
-/* fork(): before it; in the parent; in the child, where all holdings are inherited. */
+/* fork(): before it; in the parent; in the child, where nothing is without the first. */
 void table_fork_prepare(void);
 void table_fork_parent(void);
-void table_fork_child(void);
+/* Drops the pieces that children do not have, and counts references anew: who else worked on an arena does not exist here. */
+void table_fork_child(struct arena *arenas);
 
 #endif

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* The preload library's table against a naive model: an array that says for each page whose it is. */
+/* The preload library's table against a naive model: an array that says for each page what is there. */
 
 #include "table.h"
+
+#include "client.h"
 
 #include <check.h>
 #include <errno.h>
@@ -9,157 +11,218 @@
 
 #define PAGE ((uintptr_t)4096)
 #define PAGES 256
-#define HOLDINGS 64
+#define ARENAS 8
 #define BASE ((uintptr_t)1 << 30)
 
-static struct holding holdings[HOLDINGS];
-static struct holding *model[PAGES];
+struct cell {
+    struct arena *arena;
+    size_t offset;
+    int flags;
+};
+
+static struct arena arenas[ARENAS];
+static struct cell model[PAGES];
 
 static uintptr_t at(size_t page) {
     return BASE + page * PAGE;
 }
 
 static struct drp_region *region_of(size_t i) {
-    return (struct drp_region *)&holdings[i]; /* only compared */
+    return (struct drp_region *)&arenas[i]; /* only compared */
 }
 
 static void setup(void) {
     ck_assert(!table_any());
-    for (size_t i = 0; i < HOLDINGS; i++)
-        holdings[i] = (struct holding){.region = region_of(i)};
+    for (size_t i = 0; i < ARENAS; i++)
+        arenas[i] = (struct arena){.region = region_of(i)};
 }
 
-static void add(struct holding *holding, size_t first, size_t end) {
-    ck_assert_int_eq(table_add(at(first), at(end), holding), 0);
+static void add(struct arena *arena, size_t first, size_t end, size_t offset, int flags) {
+    struct piece piece = {.start = at(first), .end = at(end), .offset = offset * PAGE, .arena = arena, .flags = flags};
+
+    ck_assert_int_eq(table_add(&piece), 0);
     for (size_t i = first; i < end; i++)
-        model[i] = holding;
+        model[i] = (struct cell){arena, (offset + i - first) * PAGE, flags};
 }
 
-/* Cuts all of a range out. Holdings of which nothing is left have no references then. */
+static void expect_piece(const struct piece *piece) {
+    for (uintptr_t i = piece->start; i < piece->end; i += PAGE) {
+        const struct cell *cell = &model[(i - BASE) / PAGE];
+
+        ck_assert_ptr_eq(cell->arena, piece->arena);
+        ck_assert_uint_eq(cell->offset, piece->offset + (i - piece->start));
+        ck_assert_int_eq(cell->flags, piece->flags);
+    }
+}
+
+/* Cuts all of a range out. */
 static void cut(size_t first, size_t end) {
     struct piece piece;
 
     while (table_cut(at(first), at(end), &piece) > 0) {
         ck_assert(piece.start >= at(first) && piece.start < piece.end && piece.end <= at(end));
-        for (size_t i = (piece.start - BASE) / PAGE; i < (piece.end - BASE) / PAGE; i++) {
-            ck_assert_ptr_eq(model[i], piece.holding);
-            model[i] = NULL;
-        }
-        if (table_is_last(piece.holding))
+        expect_piece(&piece);
+        for (size_t i = (piece.start - BASE) / PAGE; i < (piece.end - BASE) / PAGE; i++)
+            model[i].arena = NULL;
+        if (table_is_last(piece.arena))
             for (size_t i = 0; i < PAGES; i++)
-                ck_assert_ptr_ne(model[i], piece.holding);
-        if (table_release(piece.holding))
-            ck_assert_uint_eq(piece.holding->references, 0);
+                ck_assert_ptr_ne(model[i].arena, piece.arena);
+        piece.arena->references--;
     }
     for (size_t i = first; i < end; i++)
-        ck_assert_ptr_null(model[i]);
+        ck_assert_ptr_null(model[i].arena);
 }
 
-static size_t runs(const struct holding *holding) {
-    size_t n = 0;
-
-    for (size_t i = 0; i < PAGES; i++)
-        n += model[i] == holding && (i == 0 || model[i - 1] != holding);
-    return n;
+static void set_flags(size_t first, size_t end, int mask, int flags) {
+    ck_assert_int_eq(table_set_flags(at(first), at(end), mask, flags), 0);
+    for (size_t i = first; i < end; i++)
+        model[i].flags = (model[i].flags & ~mask) | flags;
 }
 
+static bool begins_piece(size_t i) {
+    return model[i].arena && (i == 0 || model[i - 1].arena != model[i].arena ||
+                              model[i - 1].offset + PAGE != model[i].offset || model[i - 1].flags != model[i].flags);
+}
+
+/* As few entries as there can be, each with its reference. */
 static void check_model(void) {
+    size_t references[ARENAS] = {0}, pieces = 0;
     struct piece piece;
-    bool any = false;
 
     for (size_t i = 0; i < PAGES; i++) {
         bool found = table_find(at(i) + 1, at(i + 1), &piece);
 
-        ck_assert_ptr_eq(found ? piece.holding : NULL, model[i]);
-        any |= found;
+        ck_assert(found == (model[i].arena != NULL));
         if (!found)
             continue;
         ck_assert(piece.start == at(i) + 1 && piece.end == at(i + 1));
-        ck_assert(!table_release(piece.holding));
+        ck_assert_ptr_eq(piece.arena, model[i].arena);
+        ck_assert_uint_eq(piece.offset, model[i].offset + 1);
+        ck_assert_int_eq(piece.flags, model[i].flags);
+        piece.arena->references--;
+        if (begins_piece(i)) {
+            references[piece.arena - arenas]++;
+            pieces++;
+        }
     }
-    ck_assert(table_any() == any);
-    for (size_t i = 0; i < HOLDINGS; i++)
-        ck_assert_uint_eq(holdings[i].references, runs(&holdings[i]));
+    ck_assert_uint_eq(atomic_load(&table_count), pieces);
+    for (size_t i = 0; i < ARENAS; i++)
+        ck_assert_uint_eq(arenas[i].references, references[i]);
 }
 
 START_TEST(test_edges) {
     struct piece piece;
 
-    add(&holdings[0], 10, 20);
+    add(&arenas[0], 10, 20, 100, 3);
     ck_assert(!table_find(at(20), at(30), &piece));
     ck_assert(!table_find(at(5), at(10), &piece));
     ck_assert(!table_find(at(15), at(15), &piece)); /* an empty range, inside */
     ck_assert_int_eq(table_cut(at(15), at(15), &piece), 0);
     ck_assert(table_find(at(5), at(11), &piece));
-    ck_assert(piece.start == at(10) && piece.end == at(11));
-    ck_assert(!table_is_last(&holdings[0]) && !table_release(&holdings[0]));
+    ck_assert(piece.start == at(10) && piece.end == at(11) && piece.offset == 100 * PAGE);
+    ck_assert(!table_is_last(&arenas[0]));
+    arenas[0].references--;
+    check_model();
     cut(0, PAGES);
     check_model();
 }
 END_TEST
 
-/* Who works on a holding keeps it. */
-START_TEST(test_reference_outlives_pieces) {
-    struct piece mine, piece;
+/* Mapped downwards, as the kernel does, and as the offsets are given. */
+START_TEST(test_neighbours_are_joined) {
+    add(&arenas[0], 20, 24, 40, 3);
+    add(&arenas[0], 16, 20, 36, 3);
+    ck_assert_uint_eq(atomic_load(&table_count), 1);
+    add(&arenas[0], 8, 12, 28, 3);
+    add(&arenas[0], 12, 16, 32, 3); /* both */
+    ck_assert_uint_eq(atomic_load(&table_count), 1);
+    add(&arenas[0], 24, 28, 44, 1); /* another protection */
+    add(&arenas[0], 4, 8, 20, 3);   /* other bytes */
+    add(&arenas[1], 0, 4, 16, 3);   /* of another */
+    ck_assert_uint_eq(atomic_load(&table_count), 4);
+    check_model();
+    set_flags(24, 28, PIECE_PROTECTION, 3);
+    ck_assert_uint_eq(atomic_load(&table_count), 3);
+    cut(0, PAGES);
+}
+END_TEST
 
-    add(&holdings[0], 10, 20);
-    ck_assert(table_find(at(0), at(PAGES), &mine));
-    ck_assert_int_eq(table_cut(at(0), at(PAGES), &piece), 1);
-    ck_assert(!table_is_last(&holdings[0]) && !table_release(&holdings[0]));
-    ck_assert(table_is_last(&holdings[0]) && table_release(&holdings[0]));
-    ck_assert(!table_any());
+START_TEST(test_flags) {
+    add(&arenas[0], 10, 30, 10, 3);
+    add(&arenas[1], 40, 50, 0, 3);
+    set_flags(12, 14, PIECE_PROTECTION, 0);
+    set_flags(13, 20, PIECE_NO_FORK, PIECE_NO_FORK);
+    check_model();
+    ck_assert_uint_eq(atomic_load(&table_count), 6);
+    set_flags(0, PAGES, PIECE_PROTECTION | PIECE_NO_FORK, 1);
+    ck_assert_uint_eq(atomic_load(&table_count), 2);
+    for (size_t i = 0; i < PAGES; i++)
+        if (!model[i].arena)
+            model[i].flags = 0;
+    check_model();
+    cut(0, PAGES);
 }
 END_TEST
 
 START_TEST(test_pieces_of_a_region) {
-    uintptr_t start = 0, end = 0;
+    struct region_piece piece;
 
-    add(&holdings[0], 10, 30);
+    add(&arenas[0], 10, 30, 50, 3);
     cut(14, 20);
-    add(&holdings[1], 15, 18); /* in the hole of the other */
-    ck_assert(table_next_piece(region_of(0), at(10), at(30), &start, &end) && start == at(10) && end == at(14));
-    ck_assert(table_next_piece(region_of(0), at(12), at(30), &start, &end) && start == at(12) && end == at(14));
-    ck_assert(table_next_piece(region_of(0), at(14), at(30), &start, &end) && start == at(20) && end == at(30));
-    ck_assert(!table_next_piece(region_of(0), at(30), at(30), &start, &end));
-    ck_assert(!table_next_piece(region_of(2), at(10), at(30), &start, &end));
+    add(&arenas[1], 15, 18, 0, 3); /* in the hole of the other */
+    ck_assert(table_next_piece(region_of(0), 0, &piece));
+    ck_assert(piece.address == (void *)at(10) && piece.length == 4 * PAGE && piece.offset == 50 * PAGE);
+    ck_assert_int_eq(piece.protection, 3);
+    ck_assert(table_next_piece(region_of(0), at(12), &piece));
+    ck_assert(piece.address == (void *)at(12) && piece.length == 2 * PAGE && piece.offset == 52 * PAGE);
+    ck_assert(table_next_piece(region_of(0), at(14), &piece) && piece.address == (void *)at(20));
+    ck_assert(!table_next_piece(region_of(0), at(30), &piece));
+    ck_assert(!table_next_piece(region_of(2), 0, &piece));
     cut(0, PAGES);
     check_model();
 }
 END_TEST
 
 START_TEST(test_full) {
-    static struct holding whole = {0};
-    struct piece piece;
+    static struct arena whole;
+    struct piece piece = {.start = BASE, .end = BASE + ((uintptr_t)1 << 32), .arena = &whole};
     size_t n;
 
-    ck_assert_int_eq(table_add(BASE, BASE + ((uintptr_t)1 << 32), &whole), 0);
+    ck_assert_int_eq(table_add(&piece), 0);
     for (n = 1; table_cut(BASE + 2 * n * PAGE, BASE + (2 * n + 1) * PAGE, &piece) > 0; n++)
-        ck_assert(!table_release(&whole));
+        whole.references--;
     ck_assert_uint_ge(n, 10000);
     ck_assert_int_eq(table_cut(BASE + 2 * n * PAGE, BASE + (2 * n + 1) * PAGE, &piece), -ENOMEM);
-    ck_assert_int_eq(table_add(PAGE, 2 * PAGE, &holdings[0]), -ENOMEM);
+    ck_assert_int_eq(table_set_flags(BASE + 2 * n * PAGE, BASE + (2 * n + 1) * PAGE, 1, 1), -ENOMEM);
+    piece = (struct piece){.start = PAGE, .end = 2 * PAGE, .arena = &arenas[0]};
+    ck_assert_int_eq(table_add(&piece), -ENOMEM);
     ck_assert_uint_eq(whole.references, n);
     /* What makes no new piece works still. The last one is taken first: the others have not to be moved then. */
     while (n-- > 0) {
         ck_assert_int_eq(table_cut(BASE + 2 * n * PAGE, UINTPTR_MAX, &piece), 1);
-        ck_assert(table_release(&whole) == (n == 0));
+        ck_assert(table_is_last(&whole) == (n == 0));
+        whole.references--;
     }
     ck_assert_int_eq(table_cut(BASE, BASE + PAGE, &piece), 0);
 }
 END_TEST
 
-/* In a child everything is inherited, and nobody else refers to it. */
+/* In a child nobody else refers to anything, and some of it is not there. */
 START_TEST(test_fork) {
     struct piece piece;
 
-    add(&holdings[0], 10, 20);
+    arenas[0].next = &arenas[1];
+    add(&arenas[0], 10, 20, 0, 3);
+    add(&arenas[1], 30, 40, 0, 3 | PIECE_NO_FORK);
     cut(12, 14);
     ck_assert(table_find(at(0), at(PAGES), &piece));
-    ck_assert_uint_eq(holdings[0].references, 3);
+    ck_assert_uint_eq(arenas[0].references, 3);
     table_fork_prepare();
-    table_fork_child();
-    ck_assert(holdings[0].inherited);
-    ck_assert_uint_eq(holdings[0].references, 2);
+    table_fork_child(&arenas[0]);
+    for (size_t i = 30; i < 40; i++)
+        model[i].arena = NULL;
+    check_model();
+    ck_assert_uint_eq(arenas[0].references, 2);
     cut(0, PAGES);
     check_model();
 }
@@ -168,16 +231,19 @@ END_TEST
 START_TEST(test_random_against_model) {
     unsigned seed = (unsigned)_i + 1;
 
-    for (unsigned round = 0; round < 2000; round++) {
+    for (unsigned round = 0; round < 4000; round++) {
         size_t first = (size_t)rand_r(&seed) % PAGES;
         size_t end = first + 1 + (size_t)rand_r(&seed) % 24;
-        struct holding *holding = &holdings[(size_t)rand_r(&seed) % HOLDINGS];
 
         if (end > PAGES)
             end = PAGES;
-        cut(first, end);
-        if (rand_r(&seed) % 2 && holding->references == 0)
-            add(holding, first, end);
+        if (rand_r(&seed) % 4 == 0) {
+            set_flags(first, end, PIECE_PROTECTION, rand_r(&seed) % 8);
+        } else {
+            cut(first, end);
+            if (rand_r(&seed) % 2) /* the same bytes at the same place, often: neighbours meet again */
+                add(&arenas[(size_t)rand_r(&seed) % 2], first, end, first + 64 * ((size_t)rand_r(&seed) % 2), 3);
+        }
         if (round % 16 == 0)
             check_model();
     }
@@ -195,7 +261,8 @@ int main(void) {
     tcase_add_checked_fixture(tcase, setup, NULL);
     tcase_set_timeout(tcase, 30);
     tcase_add_test(tcase, test_edges);
-    tcase_add_test(tcase, test_reference_outlives_pieces);
+    tcase_add_test(tcase, test_neighbours_are_joined);
+    tcase_add_test(tcase, test_flags);
     tcase_add_test(tcase, test_pieces_of_a_region);
     tcase_add_test(tcase, test_full);
     tcase_add_test(tcase, test_fork);

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * Arenas: regions from which mappings get ranges of bytes, each by an offset; so thousands of mappings cost a few descriptors. The first
+ * has 64 MiB, each next one four times as much as the one before. A mapping of that size or more, or one for which the service refuses an arena,
+ * has a region of its own.
+ *
+ * A chunk is given to one mapping at a time, and is free when none of its pages is used. Offsets are given from the highest down: so does
+ * the kernel with addresses, and what continues its neighbour in both is one mapping for it, one piece for us, and one extent for the daemon.
+ * One arena that is empty is kept, for programs that map and unmap in turns.
+ *
+ * Memory is freed, and looked at, through the object's descriptor and not by its address. MADV_REMOVE at an address that the
+ * table is wrong about (a system call made by hand passed it by) could punch a hole into somebody's file, and mincore(2) takes
+ * every page for resident in a process that could not open the object by its mode. Programs also close descriptors that they
+ * do not know, and open others with the same number: each use looks first whether it still is the object.
+ */
+
+#include "arena.h"
+
+#include "client.h"
+#include "raw.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define CHUNK ((size_t)64 << 10)
+#define CHUNK_PAGES (CHUNK / ARENA_PAGE)
+#define SIZE_FIRST ((size_t)64 << 20)
+#define SIZE_MAX_SHARED ((size_t)4 << 30)
+/* SEEK_HOLE walks through all of a dense object, 6 us a MiB, for a piece of it, too; a page each is 0.3 us. */
+#define SEEK_HOLE_WORTH ((off_t)16 << 20)
+
+static struct arena *arenas; /* under the table's lock */
+
+bool arena_pages(const void *address, size_t length, uintptr_t *ret_start, uintptr_t *ret_end) {
+    uintptr_t start = (uintptr_t)address;
+    uintptr_t end = start + ((length + ARENA_PAGE - 1) & ~(ARENA_PAGE - 1));
+
+    if (start & (ARENA_PAGE - 1) || end <= start)
+        return false;
+    *ret_start = start;
+    *ret_end = end;
+    return true;
+}
+
+/* ---- life ---- */
+
+static int note_object(struct arena *arena) {
+    struct stat st;
+
+    if (fstat(arena->region->data_fd, &st) < 0)
+        return -errno;
+    arena->device = st.st_dev;
+    arena->inode = st.st_ino;
+    return 0;
+}
+
+static void end_arena(struct arena *arena) {
+    drp_region_free(arena->region);
+    free(arena->used);
+    free(arena);
+}
+
+/* Not in the list yet; with the caller's reference. whole: for one mapping. */
+static int make_arena(struct arena **ret, struct drp *d, size_t size, bool whole) {
+    struct drp_region_options options = {.struct_size = sizeof(options), .chunk_size = CHUNK};
+    struct arena *arena = calloc(1, sizeof(*arena));
+    int r = arena ? 0 : -ENOMEM;
+
+    if (r == 0 && !whole) {
+        arena->chunks = size / CHUNK;
+        arena->highest = arena->chunks - 1;
+        arena->used = calloc(arena->chunks, 1);
+        r = arena->used ? 0 : -ENOMEM;
+    }
+    if (r == 0)
+        r = region_new_unmapped(&arena->region, d, size, &options, table_next_piece);
+    if (r == 0)
+        r = note_object(arena);
+    if (r < 0) {
+        if (arena)
+            end_arena(arena);
+        return r;
+    }
+    arena->references = 1;
+    *ret = arena;
+    return 0;
+}
+
+/* ---- offsets ---- */
+
+/* Under the lock: marks the pages of a range, or frees them. */
+static void mark(struct arena *arena, size_t offset, size_t length, bool used) {
+    for (size_t at = offset, next; at < offset + length; at = next) {
+        size_t chunk = at / CHUNK, pages;
+
+        next = (chunk + 1) * CHUNK < offset + length ? (chunk + 1) * CHUNK : offset + length;
+        pages = (next - at) / ARENA_PAGE;
+        arena->used[chunk] = (uint8_t)(used ? arena->used[chunk] + pages : arena->used[chunk] - pages);
+        if (arena->used[chunk] == 0 && chunk > arena->highest)
+            arena->highest = chunk;
+    }
+}
+
+/* Under the lock: the highest free run that is long enough. */
+static bool find_run(struct arena *arena, size_t length, size_t *ret_offset) {
+    size_t wanted = (length + CHUNK - 1) / CHUNK, run = 0;
+
+    while (arena->highest > 0 && arena->used[arena->highest] > 0)
+        arena->highest--;
+    for (size_t i = arena->highest + 1; i-- > 0;) {
+        run = arena->used[i] == 0 ? run + 1 : 0;
+        if (run == wanted) {
+            *ret_offset = i * CHUNK;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Of those that are there. *ret_next is the size that a new one should have. */
+static bool take_here(size_t length, struct arena **ret_arena, size_t *ret_offset, size_t *ret_next) {
+    bool found = false;
+
+    *ret_next = SIZE_FIRST;
+    table_lock();
+    for (struct arena *arena = arenas; arena && !found; arena = arena->next) {
+        if (arena->inherited || !arena->used)
+            continue;
+        if (*ret_next < SIZE_MAX_SHARED)
+            *ret_next *= 4;
+        found = arena_has_object(arena) && find_run(arena, length, ret_offset);
+        if (found) {
+            mark(arena, *ret_offset, length, true);
+            arena->references++;
+            *ret_arena = arena;
+        }
+    }
+    table_unlock();
+    return found;
+}
+
+/* Nobody else has it before it is in the list. */
+static void link_arena(struct arena *arena, size_t length, size_t *ret_offset) {
+    table_lock();
+    if (arena->used) {
+        find_run(arena, length, ret_offset);
+        mark(arena, *ret_offset, length, true);
+    }
+    arena->next = arenas;
+    arenas = arena;
+    table_unlock();
+}
+
+int arena_take(struct drp *d, size_t length, struct arena **ret_arena, size_t *ret_offset) {
+    int r = -EDQUOT;
+    size_t size;
+
+    *ret_offset = 0;
+    if (length < SIZE_FIRST) {
+        if (take_here(length, ret_arena, ret_offset, &size))
+            return 0;
+        for (; r == -EDQUOT && size >= SIZE_FIRST; size /= 4)
+            r = make_arena(ret_arena, d, size, false);
+    }
+    if (r == -EDQUOT)
+        r = make_arena(ret_arena, d, (length + CHUNK - 1) & ~(CHUNK - 1), true);
+    if (r == 0)
+        link_arena(*ret_arena, length, ret_offset);
+    return r;
+}
+
+void arena_give(struct arena *arena, size_t offset, size_t length) {
+    if (!arena->used)
+        return;
+    table_lock();
+    mark(arena, offset, length, false);
+    table_unlock();
+}
+
+/* Under the lock: is there another one that is empty? */
+static bool has_spare(const struct arena *but) {
+    for (const struct arena *arena = arenas; arena; arena = arena->next)
+        if (arena != but && arena->references == 0 && !arena->inherited)
+            return true;
+    return false;
+}
+
+void arena_release(struct arena *arena) {
+    bool ends;
+
+    table_lock();
+    ends = --arena->references == 0 && (arena->inherited || !arena->used || has_spare(arena));
+    for (struct arena **p = &arenas; ends && *p; p = &(*p)->next)
+        if (*p == arena) {
+            *p = arena->next;
+            break;
+        }
+    table_unlock();
+    if (ends)
+        end_arena(arena);
+}
+
+/* ---- memory ---- */
+
+bool arena_has_object(const struct arena *arena) {
+    struct stat st;
+
+    return !arena->inherited && fstat(arena->region->data_fd, &st) == 0 && st.st_dev == arena->device &&
+           st.st_ino == arena->inode;
+}
+
+int arena_discard(const struct piece *piece) {
+    const struct drp_region *region = piece->arena->region;
+    size_t length = piece->end - piece->start;
+    int r;
+
+    if (arena_has_object(piece->arena))
+        r = fallocate(region->data_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                      (off_t)(region->object_offset + piece->offset), (off_t)length);
+    else
+        r = raw_madvise((void *)piece->start, length, piece->arena->inherited ? MADV_DONTNEED : MADV_REMOVE);
+    return r < 0 ? -errno : 0;
+}
+
+/* The offset of the descriptor, which the service has too, means nothing to either side. */
+int arena_resident(const struct piece *piece, unsigned char *vector) {
+    const struct drp_region *region = piece->arena->region;
+    off_t start = (off_t)(region->object_offset + piece->offset);
+    off_t end = start + (off_t)(piece->end - piece->start), hole;
+
+    if (!arena_has_object(piece->arena))
+        return 0;
+    memset(vector, 0, (size_t)(end - start) / ARENA_PAGE);
+    for (off_t at = start; at < end; at = hole) {
+        at = lseek(region->data_fd, at, SEEK_DATA);
+        if (at < 0)
+            return errno == ENXIO ? 0 : -errno; /* no data from here on */
+        if (at >= end)
+            return 0;
+        hole = end - start < SEEK_HOLE_WORTH ? at + (off_t)ARENA_PAGE : lseek(region->data_fd, at, SEEK_HOLE);
+        if (hole < 0)
+            return -errno;
+        if (hole > end)
+            hole = end;
+        memset(vector + (at - start) / (off_t)ARENA_PAGE, 1, (size_t)(hole - at) / ARENA_PAGE);
+    }
+    return 0;
+}
+
+void arena_fork_child(void) {
+    for (struct arena *arena = arenas; arena; arena = arena->next)
+        arena->inherited = true;
+    table_fork_child(arenas);
+}
