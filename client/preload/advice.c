@@ -7,9 +7,9 @@
  * with ENOMEM then, as the kernel does.
  */
 
-#include "arena.h"
 #include "client.h"
 #include "raw.h"
+#include "segment.h"
 #include "serve.h"
 
 #include <errno.h>
@@ -28,6 +28,7 @@ enum answer {
     ANSWER_IGNORE, /* succeeds, and is so already or may be left undone */
     ANSWER_DISCARD,
     ANSWER_DROP,
+    ANSWER_FORK,   /* noted for children; the kernel's DOFORK would give them the parent's bytes */
     ANSWER_REFUSE, /* EINVAL */
 };
 
@@ -38,13 +39,13 @@ static enum answer answer(int advice) {
         return ANSWER_DISCARD;
     case MADV_PAGEOUT:
         return ANSWER_DROP;
+    case MADV_DONTFORK:
+    case MADV_DOFORK:
+        return ANSWER_FORK;
     /* Kept: the memory may be dropped at any moment in any case. */
     case MADV_FREE:
     case MADV_COLD:
-    /* A child has zeros here, whatever was advised; above all DOFORK must not give it the parent's bytes. */
-    case MADV_DONTFORK:
-    case MADV_DOFORK:
-    case MADV_WIPEONFORK:
+    case MADV_WIPEONFORK: /* a child has zeros here */
     case MADV_DONTDUMP:
     /* The kernel does not merge shared memory, and a huge page that is dropped in parts could be seen torn. */
     case MADV_MERGEABLE:
@@ -79,6 +80,15 @@ static int by_kernel(uintptr_t start, uintptr_t end, int advice) {
     return raw_madvise((void *)start, end - start, advice) < 0 ? -errno : 0;
 }
 
+/* What is inherited is the child's own: its children have it from the kernel. */
+static int forks(const struct piece *piece, bool forks) {
+    int r = table_set_flags(piece->start, piece->end, PIECE_NO_FORK, forks ? 0 : PIECE_NO_FORK);
+
+    if (r == 0 && piece->arena->inherited)
+        r = by_kernel(piece->start, piece->end, forks ? MADV_DOFORK : MADV_DONTFORK);
+    return r;
+}
+
 static int advise(const struct piece *piece, int advice) {
     switch (answer(advice)) {
     case ANSWER_IGNORE:
@@ -87,6 +97,8 @@ static int advise(const struct piece *piece, int advice) {
         return piece->end - piece->start >= DISCARD_TOLD ? drop(piece) : arena_discard(piece);
     case ANSWER_DROP:
         return drop(piece);
+    case ANSWER_FORK:
+        return forks(piece, advice == MADV_DOFORK);
     case ANSWER_REFUSE:
         return -EINVAL;
     case ANSWER_KERNEL:
@@ -95,30 +107,14 @@ static int advise(const struct piece *piece, int advice) {
     return by_kernel(piece->start, piece->end, advice);
 }
 
-/* What begins at start: a piece, or what lies before the next one. *ret_end is where that ends. */
-static int advise_next(uintptr_t start, uintptr_t end, int advice, uintptr_t *ret_end) {
-    struct piece piece;
-    bool found = table_find(start, end, &piece);
-    int r;
-
-    if (found && piece.start == start) {
-        *ret_end = piece.end;
-        r = advise(&piece, advice);
-    } else {
-        *ret_end = found ? piece.start : end;
-        r = by_kernel(start, *ret_end, advice);
-    }
-    if (found)
-        arena_release(piece.arena);
-    return r;
-}
-
 static int advise_pages(uintptr_t start, uintptr_t end, int advice) {
+    struct segment s;
     bool holes = false;
     int r;
 
-    while (start < end) {
-        r = advise_next(start, end, advice, &start);
+    for (; segment_first(start, end, &s); start = s.end) {
+        r = s.ours ? advise(&s.piece, advice) : by_kernel(s.start, s.end, advice);
+        segment_release(&s);
         if (r < 0 && r != -ENOMEM)
             return r;
         holes |= r == -ENOMEM;

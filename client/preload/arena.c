@@ -5,7 +5,7 @@
  * has 64 MiB, each next one four times as much as the one before. A mapping of that size or more, or one for which the service refuses an arena,
  * has a region of its own.
  *
- * A chunk is given to one mapping at a time, and is free when none of its pages is used. Offsets are given from the highest down: so does
+ * Offsets are given from the highest down (offsets.c): so does
  * the kernel with addresses, and what continues its neighbour in both is one mapping for it, one piece for us, and one extent for the daemon.
  * One arena that is empty is kept, for programs that map and unmap in turns.
  *
@@ -28,8 +28,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define CHUNK ((size_t)64 << 10)
-#define CHUNK_PAGES (CHUNK / ARENA_PAGE)
 #define SIZE_FIRST ((size_t)64 << 20)
 #define SIZE_MAX_SHARED ((size_t)4 << 30)
 /* SEEK_HOLE walks through all of a dense object, 6 us a MiB, for a piece of it, too; a page each is 0.3 us. */
@@ -62,22 +60,18 @@ static int note_object(struct arena *arena) {
 
 static void end_arena(struct arena *arena) {
     drp_region_free(arena->region);
-    free(arena->used);
+    offsets_deinit(&arena->offsets);
     free(arena);
 }
 
 /* Not in the list yet; with the caller's reference. whole: for one mapping. */
 static int make_arena(struct arena **ret, struct drp *d, size_t size, bool whole) {
-    struct drp_region_options options = {.struct_size = sizeof(options), .chunk_size = CHUNK};
+    struct drp_region_options options = {.struct_size = sizeof(options), .chunk_size = OFFSETS_CHUNK};
     struct arena *arena = calloc(1, sizeof(*arena));
     int r = arena ? 0 : -ENOMEM;
 
-    if (r == 0 && !whole) {
-        arena->chunks = size / CHUNK;
-        arena->highest = arena->chunks - 1;
-        arena->used = calloc(arena->chunks, 1);
-        r = arena->used ? 0 : -ENOMEM;
-    }
+    if (r == 0 && !whole)
+        r = offsets_init(&arena->offsets, size);
     if (r == 0)
         r = region_new_unmapped(&arena->region, d, size, &options, table_next_piece);
     if (r == 0)
@@ -92,36 +86,7 @@ static int make_arena(struct arena **ret, struct drp *d, size_t size, bool whole
     return 0;
 }
 
-/* ---- offsets ---- */
-
-/* Under the lock: marks the pages of a range, or frees them. */
-static void mark(struct arena *arena, size_t offset, size_t length, bool used) {
-    for (size_t at = offset, next; at < offset + length; at = next) {
-        size_t chunk = at / CHUNK, pages;
-
-        next = (chunk + 1) * CHUNK < offset + length ? (chunk + 1) * CHUNK : offset + length;
-        pages = (next - at) / ARENA_PAGE;
-        arena->used[chunk] = (uint8_t)(used ? arena->used[chunk] + pages : arena->used[chunk] - pages);
-        if (arena->used[chunk] == 0 && chunk > arena->highest)
-            arena->highest = chunk;
-    }
-}
-
-/* Under the lock: the highest free run that is long enough. */
-static bool find_run(struct arena *arena, size_t length, size_t *ret_offset) {
-    size_t wanted = (length + CHUNK - 1) / CHUNK, run = 0;
-
-    while (arena->highest > 0 && arena->used[arena->highest] > 0)
-        arena->highest--;
-    for (size_t i = arena->highest + 1; i-- > 0;) {
-        run = arena->used[i] == 0 ? run + 1 : 0;
-        if (run == wanted) {
-            *ret_offset = i * CHUNK;
-            return true;
-        }
-    }
-    return false;
-}
+/* ---- bytes ---- */
 
 /* Of those that are there. *ret_next is the size that a new one should have. */
 static bool take_here(size_t length, struct arena **ret_arena, size_t *ret_offset, size_t *ret_next) {
@@ -130,13 +95,12 @@ static bool take_here(size_t length, struct arena **ret_arena, size_t *ret_offse
     *ret_next = SIZE_FIRST;
     table_lock();
     for (struct arena *arena = arenas; arena && !found; arena = arena->next) {
-        if (arena->inherited || !arena->used)
+        if (arena->inherited || !arena_is_shared(arena))
             continue;
         if (*ret_next < SIZE_MAX_SHARED)
             *ret_next *= 4;
-        found = arena_has_object(arena) && find_run(arena, length, ret_offset);
+        found = arena_has_object(arena) && offsets_take(&arena->offsets, length, ret_offset);
         if (found) {
-            mark(arena, *ret_offset, length, true);
             arena->references++;
             *ret_arena = arena;
         }
@@ -148,10 +112,8 @@ static bool take_here(size_t length, struct arena **ret_arena, size_t *ret_offse
 /* Nobody else has it before it is in the list. */
 static void link_arena(struct arena *arena, size_t length, size_t *ret_offset) {
     table_lock();
-    if (arena->used) {
-        find_run(arena, length, ret_offset);
-        mark(arena, *ret_offset, length, true);
-    }
+    if (arena_is_shared(arena))
+        offsets_take(&arena->offsets, length, ret_offset); /* there is room */
     arena->next = arenas;
     arenas = arena;
     table_unlock();
@@ -169,17 +131,17 @@ int arena_take(struct drp *d, size_t length, struct arena **ret_arena, size_t *r
             r = make_arena(ret_arena, d, size, false);
     }
     if (r == -EDQUOT)
-        r = make_arena(ret_arena, d, (length + CHUNK - 1) & ~(CHUNK - 1), true);
+        r = make_arena(ret_arena, d, (length + OFFSETS_CHUNK - 1) & ~(OFFSETS_CHUNK - 1), true);
     if (r == 0)
         link_arena(*ret_arena, length, ret_offset);
     return r;
 }
 
 void arena_give(struct arena *arena, size_t offset, size_t length) {
-    if (!arena->used)
+    if (!arena_is_shared(arena))
         return;
     table_lock();
-    mark(arena, offset, length, false);
+    offsets_give(&arena->offsets, offset, length);
     table_unlock();
 }
 
@@ -195,7 +157,7 @@ void arena_release(struct arena *arena) {
     bool ends;
 
     table_lock();
-    ends = --arena->references == 0 && (arena->inherited || !arena->used || has_spare(arena));
+    ends = --arena->references == 0 && (arena->inherited || !arena_is_shared(arena) || has_spare(arena));
     for (struct arena **p = &arenas; ends && *p; p = &(*p)->next)
         if (*p == arena) {
             *p = arena->next;

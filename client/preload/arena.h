@@ -8,7 +8,7 @@
 
 struct drp;
 
-#define ARENA_PAGE ((size_t)4096)
+#define ARENA_PAGE OFFSETS_PAGE
 
 /* The pages of a range. false: the kernel refuses it, or it is empty. */
 bool arena_pages(const void *address, size_t length, uintptr_t *ret_start, uintptr_t *ret_end);

@@ -15,6 +15,7 @@
 #include "serve.h"
 #include "table.h"
 
+#include <stdarg.h>
 #include <sys/mman.h>
 
 /* Linux 6.11. */
@@ -24,6 +25,11 @@
 /* Linux 4.17. */
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
+#endif
+
+/* Linux 5.7. */
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP 4
 #endif
 
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
@@ -64,4 +70,46 @@ int madvise(void *address, size_t length, int advice) {
 
 int mincore(void *address, size_t length, unsigned char *vector) {
     return UNLIKELY(table_any()) ? serve_mincore(address, length, vector) : raw_mincore(address, length, vector);
+}
+
+void *mremap(void *address, size_t had, size_t wanted, int flags, ...) {
+    void *to = NULL;
+    va_list more;
+
+    if (flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) {
+        va_start(more, flags);
+        to = va_arg(more, void *);
+        va_end(more);
+    }
+    return UNLIKELY(table_any()) ? serve_mremap(address, had, wanted, flags, to)
+                                 : raw_mremap(address, had, wanted, flags, to);
+}
+
+int mprotect(void *address, size_t length, int protection) {
+    return UNLIKELY(table_any()) ? serve_mprotect(address, length, protection, -1)
+                                 : raw_mprotect(address, length, protection);
+}
+
+/* A key of -1 is mprotect(2). */
+int pkey_mprotect(void *address, size_t length, int protection, int key) {
+    if (UNLIKELY(table_any()))
+        return serve_mprotect(address, length, protection, key);
+    return key == -1 ? raw_mprotect(address, length, protection) : raw_pkey_mprotect(address, length, protection, key);
+}
+
+int mlock(const void *address, size_t length) {
+    return UNLIKELY(table_any()) ? serve_mlock(address, length, 0) : raw_mlock(address, length);
+}
+
+int mlock2(const void *address, size_t length, unsigned int flags) {
+    return UNLIKELY(table_any()) ? serve_mlock(address, length, (int)flags) : raw_mlock2(address, length, (int)flags);
+}
+
+/* Not only where there is something of ours: it may be about what comes. */
+int mlockall(int flags) {
+    return serve_mlockall(flags);
+}
+
+int munlockall(void) {
+    return serve_munlockall();
 }

@@ -34,8 +34,36 @@ int raw_mincore(void *address, size_t length, unsigned char *vector) {
     return (int)syscall(SYS_mincore, address, length, vector);
 }
 
+void *raw_mremap(void *address, size_t had, size_t wanted, int flags, void *to) {
+    return (void *)syscall(SYS_mremap, address, had, wanted, flags, to);
+}
+
 int raw_mprotect(void *address, size_t length, int protection) {
     return (int)syscall(SYS_mprotect, address, length, protection);
+}
+
+int raw_pkey_mprotect(void *address, size_t length, int protection, int key) {
+    return (int)syscall(SYS_pkey_mprotect, address, length, protection, key);
+}
+
+int raw_mlock(const void *address, size_t length) {
+    return (int)syscall(SYS_mlock, address, length);
+}
+
+int raw_mlock2(const void *address, size_t length, int flags) {
+    return (int)syscall(SYS_mlock2, address, length, flags);
+}
+
+int raw_munlock(const void *address, size_t length) {
+    return (int)syscall(SYS_munlock, address, length);
+}
+
+int raw_mlockall(int flags) {
+    return (int)syscall(SYS_mlockall, flags);
+}
+
+int raw_munlockall(void) {
+    return (int)syscall(SYS_munlockall);
 }
 
 /* ---- for the client library ---- */
@@ -44,6 +72,7 @@ void *__wrap_mmap(void *address, size_t length, int protection, int flags, int f
 int __wrap_munmap(void *address, size_t length);
 int __wrap_madvise(void *address, size_t length, int advice);
 int __wrap_mincore(void *address, size_t length, unsigned char *vector);
+int __wrap_mprotect(void *address, size_t length, int protection);
 
 void *__wrap_mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset) {
     return raw_mmap(address, length, protection, flags, fd, offset);
@@ -59,4 +88,8 @@ int __wrap_madvise(void *address, size_t length, int advice) {
 
 int __wrap_mincore(void *address, size_t length, unsigned char *vector) {
     return raw_mincore(address, length, vector);
+}
+
+int __wrap_mprotect(void *address, size_t length, int protection) {
+    return raw_mprotect(address, length, protection);
 }

@@ -11,6 +11,13 @@ void *raw_mmap(void *address, size_t length, int protection, int flags, int fd, 
 int raw_munmap(void *address, size_t length);
 int raw_madvise(void *address, size_t length, int advice);
 int raw_mincore(void *address, size_t length, unsigned char *vector);
+void *raw_mremap(void *address, size_t had, size_t wanted, int flags, void *to);
 int raw_mprotect(void *address, size_t length, int protection);
+int raw_pkey_mprotect(void *address, size_t length, int protection, int key);
+int raw_mlock(const void *address, size_t length);
+int raw_mlock2(const void *address, size_t length, int flags);
+int raw_munlock(const void *address, size_t length);
+int raw_mlockall(int flags);
+int raw_munlockall(void);
 
 #endif

@@ -36,7 +36,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static int once_error;
 
 /*
- * This thread is inside of serve_mmap(), whose library allocates: an allocator that takes its memory from us would come
+ * This thread is inside of mmap(2) or mremap(2), whose library allocates: an allocator that takes its memory from us would come
  * back here, and wait for itself. initial-exec: the other models may allocate at the first access.
  */
 static _Thread_local bool inside __attribute__((tls_model("initial-exec")));
@@ -75,7 +75,7 @@ static void end_piece(const struct piece *piece, bool mapped) {
     size_t length = piece->end - piece->start;
     bool freed = false;
 
-    if (!arena->inherited && (arena->used || !table_is_last(arena))) {
+    if (!arena->inherited && (arena_is_shared(arena) || !table_is_last(arena))) {
         freed = arena_has_object(arena);
         piece_end(arena->region, (void *)piece->start, length);
         if (!freed && mapped)
@@ -100,6 +100,10 @@ static int displace(uintptr_t start, uintptr_t end, bool mapped) {
     while ((r = table_cut(start, end, &piece)) > 0)
         end_piece(&piece, mapped);
     return r;
+}
+
+int serve_displace(uintptr_t start, uintptr_t end) {
+    return displace(start, end, true);
 }
 
 /*
@@ -213,7 +217,7 @@ static int place(struct piece *piece, void *address, size_t length, int flags) {
     return r;
 }
 
-static int map(void *address, size_t length, int protection, int flags, void **ret) {
+int serve_map(void *address, size_t length, int protection, int flags, void **ret) {
     struct piece piece = {.flags = protection & PIECE_PROTECTION};
     struct region_piece told;
     struct drp *d;
@@ -239,22 +243,35 @@ static int map(void *address, size_t length, int protection, int flags, void **r
         told = (struct region_piece){.address = (void *)piece.start, .length = length, .offset = piece.offset};
         piece_populate(piece.arena->region, &told);
     }
+    if (r == 0)
+        protect_fill_new(piece.start, piece.end);
     arena_release(piece.arena);
     *ret = (void *)piece.start;
     return r;
 }
 
+int serve_begin(void) {
+    if (inside)
+        return -ENOMEM;
+    pthread_once(&once, init);
+    if (once_error == 0)
+        inside = true;
+    return once_error;
+}
+
+void serve_end(void) {
+    inside = false;
+}
+
 void *serve_mmap(void *address, size_t length, int protection, int flags, long offset) {
-    int saved = errno, r;
+    int saved = errno, r = check(address, length, flags, offset);
     void *p = MAP_FAILED;
 
-    r = inside ? -ENOMEM : check(address, length, flags, offset);
+    if (r == 0)
+        r = serve_begin();
     if (r == 0) {
-        pthread_once(&once, init);
-        inside = true;
-        r = once_error < 0 ? once_error
-                           : map(address, (length + ARENA_PAGE - 1) & ~(ARENA_PAGE - 1), protection, flags, &p);
-        inside = false;
+        r = serve_map(address, (length + ARENA_PAGE - 1) & ~(ARENA_PAGE - 1), protection, flags, &p);
+        serve_end();
     }
     errno = r < 0 ? -r : saved;
     return r < 0 ? MAP_FAILED : p;

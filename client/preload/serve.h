@@ -5,6 +5,7 @@
 /* The calls that concern droppable memory of the service. Results and errno are those of the functions of mmap(2) and so on. */
 
 #include <stddef.h>
+#include <stdint.h>
 
 /* mmap(MAP_DROPPABLE | MAP_ANONYMOUS | ...). */
 void *serve_mmap(void *address, size_t length, int protection, int flags, long offset);
@@ -13,5 +14,25 @@ void *serve_replace(void *address, size_t length, int protection, int flags, int
 int serve_munmap(void *address, size_t length);
 int serve_madvise(void *address, size_t length, int advice);
 int serve_mincore(void *address, size_t length, unsigned char *vector);
+/* mremap(2), with all five arguments. */
+void *serve_mremap(void *address, size_t had, size_t wanted, int flags, void *to);
+/* mprotect(2); pkey_mprotect(2) if key is not negative. */
+int serve_mprotect(void *address, size_t length, int protection, int key);
+/* mlock(2); mlock2(2) if flags is not 0. */
+int serve_mlock(const void *address, size_t length, int flags);
+int serve_mlockall(int flags);
+int serve_munlockall(void);
+
+/* ---- for each other; negative errno ---- */
+
+/* Before what may come back here, since the library allocates; and after it. -ENOMEM: it has come back. */
+int serve_begin(void);
+void serve_end(void);
+/* mmap(2) of whole pages. */
+int serve_map(void *address, size_t length, int protection, int flags, void **ret);
+/* What is ours of a range ends; its addresses stay mapped, inaccessible. */
+int serve_displace(uintptr_t start, uintptr_t end);
+/* Of protect.c: a new mapping is brought in, if mlockall(2) said so of what is to come. */
+void protect_fill_new(uintptr_t start, uintptr_t end);
 
 #endif

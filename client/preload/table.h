@@ -2,6 +2,8 @@
 #ifndef DROPPABLE_PRELOAD_TABLE_H
 #define DROPPABLE_PRELOAD_TABLE_H
 
+#include "offsets.h"
+
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -15,11 +17,14 @@ struct arena {
     struct drp_region *region;
     struct arena *next;     /* of all, under the table's lock; so the others */
     size_t references;      /* its pieces in the table, and who works on it */
-    uint8_t *used;          /* pages in use of each chunk; NULL: made for one mapping, offsets are not given again */
-    size_t chunks, highest; /* all chunks above the highest are in use */
+    struct offsets offsets; /* empty: made for one mapping, offsets are not given again */
     uint64_t device, inode; /* of the object */
     bool inherited;         /* of the parent, in a forked child: plain memory */
 };
+
+static inline bool arena_is_shared(const struct arena *arena) {
+    return arena->offsets.used != NULL;
+}
 
 #define PIECE_PROTECTION 7 /* PROT_* */
 #define PIECE_NO_FORK 8    /* children have a hole there */

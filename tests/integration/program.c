@@ -40,12 +40,11 @@ static char *map_at(void *address, size_t size, int flags) {
     return p;
 }
 
-static char *map(size_t size) {
+char *program_map(size_t size) {
     return map_at(NULL, size, 0);
 }
 
-/* Says a letter and goes on when the test has answered. */
-static void show(int socket, char word) {
+void program_show(int socket, char word) {
     char answer;
 
     child_check(child_say(socket, word) && child_hear(socket, &answer));
@@ -54,19 +53,19 @@ static void show(int socket, char word) {
 /* ---- memory ---- */
 
 static void run_memory(int socket) {
-    char *p = map(8 * MIB), *small, *large;
+    char *p = program_map(8 * MIB), *small, *large;
 
     child_check(is_zero(p, 8 * MIB));
     child_check(munmap(p, 8 * MIB) == 0);
-    p = map(8 * MIB);
+    p = program_map(8 * MIB);
     memset(p, 0x5a, 8 * MIB);
     child_check(is_filled(p, 0x5a, 8 * MIB));
     errno = 1234;
-    small = map(3 * PAGE + 1);
+    small = program_map(3 * PAGE + 1);
     child_check(errno == 1234);
     memset(small, 1, 4 * PAGE);
-    large = map(65 * MIB);
-    show(socket, 'd'); /* everything is dropped now */
+    large = program_map(65 * MIB);
+    program_show(socket, 'd'); /* everything is dropped now */
     child_check(is_zero(p, 8 * MIB));
     child_check(is_zero(small, 4 * PAGE));
     memset(p, 0x5b, 8 * MIB);
@@ -75,7 +74,7 @@ static void run_memory(int socket) {
     child_check(munmap(p, 8 * MIB) == 0 && munmap(small, 3 * PAGE + 1) == 0);
     child_check(errno == 1234);
     child_check(is_zero(large, MIB) && munmap(large, 65 * MIB) == 0);
-    show(socket, 'e');
+    program_show(socket, 'e');
 }
 
 /* ---- parts ---- */
@@ -88,18 +87,18 @@ static bool is_mapped(void *p, size_t size) {
 }
 
 static void run_parts(int socket) {
-    char *p = map(MIB), *q;
+    char *p = program_map(MIB), *q;
     int fd;
 
     memset(p, 1, MIB);
-    show(socket, 'a'); /* 256 pages */
+    program_show(socket, 'a'); /* 256 pages */
     child_check(munmap(p + 10 * PAGE, 100 * PAGE) == 0);
-    show(socket, 'b'); /* 156 */
+    program_show(socket, 'b'); /* 156 */
     child_check(!is_mapped(p + 10 * PAGE, PAGE) && is_mapped(p, 10 * PAGE));
     child_check(is_filled(p, 1, 10 * PAGE) && is_filled(p + 110 * PAGE, 1, 146 * PAGE));
     child_check(munmap(p + 10 * PAGE, 100 * PAGE) == 0); /* nothing there: fine */
     child_check(munmap(p, PAGE) == 0 && munmap(p + MIB - PAGE, 1) == 0);
-    show(socket, 'c'); /* 154 */
+    program_show(socket, 'c'); /* 154 */
 
     /* Other memory in its place, and a range that covers both. */
     fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
@@ -108,20 +107,48 @@ static void run_parts(int socket) {
     child_check(q == p + 200 * PAGE && memcmp(q, "\177ELF", 4) == 0);
     q = mmap(p + 20 * PAGE, 4 * PAGE, READ_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     child_check(q == p + 20 * PAGE && is_zero(q, 4 * PAGE));
-    show(socket, 'd'); /* 150 */
+    program_show(socket, 'd'); /* 150 */
     child_check(is_filled(p + 204 * PAGE, 1, 51 * PAGE) && is_filled(p + 110 * PAGE, 1, 90 * PAGE));
     q = map_at(p + 150 * PAGE, 64 * PAGE, MAP_FIXED); /* over ours, the file, ours */
     child_check(q == p + 150 * PAGE && is_zero(q, 64 * PAGE));
     memset(q, 2, 64 * PAGE);
-    show(socket, 'e'); /* 40 + 41 of the first, 9 before and 64 of the second */
+    program_show(socket, 'e'); /* 40 + 41 of the first, 9 before and 64 of the second */
     child_check(is_filled(p + 214 * PAGE, 1, 41 * PAGE) && is_filled(p + PAGE, 1, 9 * PAGE));
-    show(socket, 'f'); /* the service starts anew */
+    program_show(socket, 'f'); /* the service starts anew */
     child_check(is_zero(p + PAGE, 9 * PAGE) && is_zero(p + 110 * PAGE, 145 * PAGE));
     memset(p + 23 * PAGE, 3, PAGE); /* not ours */
-    show(socket, 'g');              /* what was read */
+    program_show(socket, 'g');      /* what was read */
     child_check(munmap(p, MIB) == 0);
     child_check(!is_mapped(p + PAGE, PAGE) && !is_mapped(p + 22 * PAGE, PAGE) && !is_mapped(p + 160 * PAGE, PAGE));
-    show(socket, 'h'); /* no region */
+    program_show(socket, 'h'); /* no region */
+}
+
+/* ---- mremap ---- */
+
+static void run_remap(int socket) {
+    char *p = program_map(MIB), *wall, *q;
+
+    memset(p, 1, MIB);
+    wall = mmap(p + MIB, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); /* it cannot grow where it is */
+    child_check(wall != MAP_FAILED);
+    q = mremap(p, MIB, 3 * MIB, MREMAP_MAYMOVE);
+    child_check(q != MAP_FAILED && is_filled(q, 1, MIB) && is_zero(q + MIB, 2 * MIB));
+    memset(q, 2, 3 * MIB);
+    program_show(socket, 'a'); /* 3 MiB, which are dropped */
+    child_check(is_zero(q, 3 * MIB));
+    memset(q, 3, 3 * MIB);
+    child_check(mremap(q, 3 * MIB, MIB + PAGE, 0) == q && is_filled(q, 3, MIB + PAGE));
+    program_show(socket, 'b'); /* a page more than 1 MiB; the service starts anew */
+    child_check(is_filled(q, 3, MIB + PAGE));
+    program_show(socket, 'c'); /* all is dropped */
+    child_check(is_zero(q, MIB + PAGE));
+    memset(q, 4, MIB + PAGE);
+    p = mremap(q, MIB + PAGE, MIB + PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+               mmap(NULL, 2 * MIB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    child_check(p != MAP_FAILED && !is_mapped(q, PAGE) && is_filled(p, 4, MIB + PAGE));
+    program_show(socket, 'd'); /* as before */
+    child_check(munmap(p, MIB + PAGE) == 0);
+    program_show(socket, 'e'); /* nothing */
 }
 
 /* ---- madvise and mincore ---- */
@@ -137,7 +164,7 @@ static size_t resident_pages(char *p, size_t size) {
 }
 
 static void run_advice(int socket) {
-    char *p = map(MIB);
+    char *p = program_map(MIB);
 
     child_check(resident_pages(p, MIB) == 0);
     memset(p + 3 * PAGE, 1, 40 * PAGE);
@@ -150,9 +177,9 @@ static void run_advice(int socket) {
     child_check(resident_pages(p, MIB) == 226);
     child_check(is_filled(p, 1, PAGE) && is_zero(p + PAGE, 30 * PAGE) && is_filled(p + 31 * PAGE, 1, 225 * PAGE));
     memset(p, 2, MIB);
-    show(socket, 'a');
+    program_show(socket, 'a');
     child_check(madvise(p + PAGE, 40 * PAGE, MADV_PAGEOUT) == 0);
-    show(socket, 'b'); /* 40 pages less, of which a whole chunk was dropped */
+    program_show(socket, 'b'); /* 40 pages less, of which a whole chunk was dropped */
     child_check(is_filled(p, 2, PAGE) && is_zero(p + PAGE, 40 * PAGE) && is_filled(p + 41 * PAGE, 2, 215 * PAGE));
 
     /* Across a hole, and other memory. */
@@ -190,7 +217,7 @@ static void child_of(char *p, char *q) {
     child_check(madvise(q, 16 * PAGE, MADV_PAGEOUT) == 0 && madvise(q + 16 * PAGE, 16 * PAGE, MADV_DONTNEED) == 0);
     child_check(is_zero(q, 32 * PAGE) && is_filled(q + 32 * PAGE, 7, PAGE));
     child_check(madvise(q, MIB, MADV_KEEPONFORK) < 0 && errno == EINVAL);
-    own = map(MIB); /* a connection of its own */
+    own = program_map(MIB); /* a connection of its own */
     memset(own, 9, MIB);
     child_check(munmap(p, 64 * PAGE) == 0 && munmap(q, 10 * PAGE) == 0 && munmap(q + 10 * PAGE, MIB - 10 * PAGE) == 0);
     child_check(!is_mapped(p, PAGE) && !is_mapped(q + 20 * PAGE, PAGE) && is_filled(own, 9, MIB));
@@ -198,7 +225,7 @@ static void child_of(char *p, char *q) {
 }
 
 static void run_fork(int socket) {
-    char *p = map(64 * PAGE), *q = map(MIB);
+    char *p = program_map(64 * PAGE), *q = program_map(MIB);
     int status;
     pid_t pid;
 
@@ -213,27 +240,26 @@ static void run_fork(int socket) {
         child_of(p, q);
         pid = fork(); /* a grandchild */
         if (pid == 0)
-            _exit(!is_zero(map(MIB), MIB));
+            _exit(!is_zero(program_map(MIB), MIB));
         child_check(waitpid(pid, &status, 0) == pid);
         _exit(status != 0);
     }
     child_check(waitpid(pid, &status, 0) == pid && status == 0);
     child_check(is_filled(p, 1, 16 * PAGE) && is_filled(p + 32 * PAGE, 1, 32 * PAGE) && is_filled(q, 2, MIB));
-    show(socket, 'f');
+    program_show(socket, 'f');
 }
 
 /* ---- many ---- */
 
 #define THREADS 4
 #define THREAD_ROUNDS 100
-#define MANY 2000
 
 static void *thread(void *argument) {
     unsigned seed = (unsigned)(uintptr_t)argument;
 
     for (unsigned i = 0; i < THREAD_ROUNDS; i++) {
         size_t pages = 1 + (size_t)rand_r(&seed) % 64, cut = (size_t)rand_r(&seed) % pages;
-        char *p = map(pages * PAGE);
+        char *p = program_map(pages * PAGE);
 
         memset(p, (int)seed | 1, pages * PAGE);
         if (cut > 0)
@@ -258,7 +284,7 @@ static void run_threads(int socket) {
 
         child_check(pid >= 0);
         if (pid == 0) {
-            char *p = map(PAGE);
+            char *p = program_map(PAGE);
 
             *p = 1;
             _exit(munmap(p, PAGE) != 0);
@@ -267,164 +293,18 @@ static void run_threads(int socket) {
     }
     for (unsigned i = 0; i < THREADS; i++)
         child_check(pthread_join(threads[i], NULL) == 0);
-    show(socket, 't');
-}
-
-static char *maps[MANY];
-
-static void fill_all(int value) {
-    for (size_t i = 0; i < MANY; i++)
-        memset(maps[i], (int)i % 100 + value, 64 * KIB);
-}
-
-static bool all_are(bool zero, int value) {
-    for (size_t i = 0; i < MANY; i++)
-        if (zero ? !is_zero(maps[i], 64 * KIB) : !is_filled(maps[i], (int)i % 100 + value, 64 * KIB))
-            return false;
-    return true;
-}
-
-static uint64_t create_and_touch(void) {
-    uint64_t start = now_ns();
-
-    for (size_t i = 0; i < MANY; i++) {
-        maps[i] = map(64 * KIB);
-        memset(maps[i], 1, 64 * KIB);
-    }
-    return now_ns() - start;
-}
-
-/* The best of three: on a busy machine each of them may wait for a CPU 2,000 times. */
-static void create_in_time(void) {
-    uint64_t best = create_and_touch();
-
-    for (unsigned i = 0; i < 2 && best >= UINT64_C(1000000000); i++) {
-        uint64_t ns;
-
-        for (size_t k = 0; k < MANY; k++)
-            child_check(munmap(maps[k], 64 * KIB) == 0);
-        ns = create_and_touch();
-        best = ns < best ? ns : best;
-    }
-    printf("%d mappings of 64 KiB: created and touched in %llu ms\n", MANY, (unsigned long long)(best / 1000000));
-    fflush(stdout);
-    child_check(under_sanitizer() || best < UINT64_C(1000000000));
-}
-
-static void fork_with_many(void) {
-    uint64_t start = now_ns();
-    int status;
-    pid_t pid = fork();
-
-    child_check(pid >= 0);
-    if (pid == 0) {
-        uint64_t ns = now_ns() - start;
-
-        printf("fork: %llu us\n", (unsigned long long)(ns / 1000));
-        fflush(stdout);
-        _exit(!all_are(true, 0) || (!under_sanitizer() && ns > 200000000));
-    }
-    child_check(waitpid(pid, &status, 0) == pid && status == 0);
-}
-
-static void run_many(int socket) {
-    char *first = map(PAGE);
-
-    show(socket, 'l');
-    create_in_time();
-    show(socket, 'm'); /* all is dropped */
-    child_check(all_are(true, 0));
-    fill_all(1);
-    fork_with_many();
-    show(socket, 'n'); /* the service starts anew */
-    child_check(all_are(false, 1));
-    show(socket, 'o'); /* all is dropped */
-    child_check(all_are(true, 0));
-    fill_all(2);
-    for (size_t i = 0; i < MANY; i += 2) /* in another order than they were made */
-        child_check(munmap(maps[i * 7 % MANY], 64 * KIB) == 0);
-    for (size_t i = 1; i < MANY; i += 2)
-        child_check(is_filled(maps[i * 7 % MANY], (int)(i * 7 % MANY) % 100 + 2, 64 * KIB));
-    show(socket, 'p');
-    for (size_t i = 1; i < MANY; i += 2)
-        child_check(munmap(maps[i * 7 % MANY], 64 * KIB) == 0);
-    child_check(munmap(first, PAGE) == 0);
-    show(socket, 'q');
-}
-
-#define STORM_MAPS 24
-#define STORM_ROUNDS 600
-
-/* Each byte is what was written or zero: what was dropped while it was written is torn. */
-static bool is_mine(const char *p, size_t pages, int value) {
-    for (size_t i = 0; i < pages * PAGE; i++) {
-        char byte = __atomic_load_n(&p[i], __ATOMIC_RELAXED); /* once: it may be dropped in between */
-
-        if (byte != 0 && byte != value)
-            return false;
-    }
-    return true;
-}
-
-struct held {
-    char *p;
-    size_t pages;
-    int value;
-};
-
-/* In three parts, the middle first. The hole may be another thread's at once. */
-static void storm_unmap(struct held *held, unsigned *seed) {
-    size_t first = (size_t)rand_r(seed) % held->pages, behind = first + 1 + (size_t)rand_r(seed) % (held->pages - first);
-
-    child_check(is_mine(held->p, held->pages, held->value));
-    child_check(munmap(held->p + first * PAGE, (behind - first) * PAGE) == 0);
-    child_check(is_mine(held->p, first, held->value));
-    child_check(is_mine(held->p + behind * PAGE, held->pages - behind, held->value));
-    child_check(first == 0 || munmap(held->p, first * PAGE) == 0);
-    child_check(behind == held->pages || munmap(held->p + behind * PAGE, (held->pages - behind) * PAGE) == 0);
-}
-
-static void *storm(void *argument) {
-    unsigned seed = (unsigned)(uintptr_t)argument;
-    struct held held[STORM_MAPS] = {0};
-
-    for (unsigned round = 0; round < STORM_ROUNDS; round++) {
-        size_t i = (size_t)rand_r(&seed) % STORM_MAPS;
-
-        if (held[i].p)
-            storm_unmap(&held[i], &seed);
-        held[i].pages = 1 + (size_t)rand_r(&seed) % 80;
-        held[i].value = 1 + rand_r(&seed) % 100;
-        held[i].p = map(held[i].pages * PAGE);
-        child_check(is_zero(held[i].p, held[i].pages * PAGE)); /* of whoever had it before nothing is left */
-        memset(held[i].p, held[i].value, held[i].pages * PAGE);
-    }
-    for (size_t i = 0; i < STORM_MAPS; i++)
-        if (held[i].p)
-            storm_unmap(&held[i], &seed);
-    return NULL;
-}
-
-static void run_storm(int socket) {
-    pthread_t threads[THREADS];
-
-    show(socket, 's');
-    for (uintptr_t i = 0; i < THREADS; i++)
-        child_check(pthread_create(&threads[i], NULL, storm, (void *)(i + 77)) == 0);
-    for (unsigned i = 0; i < THREADS; i++)
-        child_check(pthread_join(threads[i], NULL) == 0);
-    show(socket, 't');
+    program_show(socket, 't');
 }
 
 /* What the service refuses is no memory, and leaves nothing behind. */
 static void run_limit(int socket) {
-    char *p = map(4 * MIB), *place = p;
+    char *p = program_map(4 * MIB), *place = p;
 
     child_check(munmap(p, 4 * MIB) == 0);
     child_check(mmap(NULL, 4 * MIB + PAGE, READ_WRITE, FLAGS, -1, 0) == MAP_FAILED && errno == ENOMEM);
     child_check(mmap(place, 4 * MIB + PAGE, READ_WRITE, FLAGS, -1, 0) == MAP_FAILED && errno == ENOMEM);
     child_check(!is_mapped(place, PAGE));
-    show(socket, 'l');
+    program_show(socket, 'l');
 }
 
 /* ---- what it says ---- */
@@ -498,7 +378,7 @@ static void say_maps(void) {
 
 static void say_advice(void) {
     for (int advice = 0; advice <= 25; advice++) {
-        char *p = map(MIB);
+        char *p = program_map(MIB);
         int r;
 
         memset(p, 1, MIB);
@@ -517,7 +397,7 @@ static void say(const char *what, int r) {
 }
 
 static void say_ranges(void) {
-    char *p = map(MIB), *none = mmap(NULL, MIB, PROT_NONE, FLAGS, -1, 0);
+    char *p = program_map(MIB), *none = mmap(NULL, MIB, PROT_NONE, FLAGS, -1, 0);
     unsigned char vector[256];
 
     say("madvise odd address", madvise(p + 1, PAGE, MADV_DONTNEED));
@@ -566,16 +446,16 @@ static void run_try(int socket) {
         _exit(errno);
     }
     memset(p, 1, MIB);
-    show(socket, 'y');
+    program_show(socket, 'y');
 }
 
 static const struct {
     const char *name;
     void (*run)(int socket);
 } programs[] = {
-    {"memory", run_memory}, {"parts", run_parts},     {"advice", run_advice}, {"nobody", run_nobody},
-    {"fork", run_fork},     {"threads", run_threads}, {"many", run_many},     {"say", run_say},
-    {"try", run_try},       {"limit", run_limit},     {"storm", run_storm},
+    {"memory", run_memory}, {"parts", run_parts},     {"advice", run_advice},       {"nobody", run_nobody},
+    {"fork", run_fork},     {"threads", run_threads}, {"many", program_run_many},   {"say", run_say},
+    {"try", run_try},       {"limit", run_limit},     {"storm", program_run_storm}, {"remap", run_remap},
 };
 
 void program_main(int argc, char **argv) {

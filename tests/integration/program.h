@@ -2,6 +2,8 @@
 #ifndef DROPPABLE_TESTS_PROGRAM_H
 #define DROPPABLE_TESTS_PROGRAM_H
 
+#include <stddef.h>
+
 /* What test-preload runs as programs of their own, which know nothing of droppable but mmap(2). */
 
 /*
@@ -9,5 +11,12 @@
  * return.
  */
 void program_main(int argc, char **argv);
+
+/* For each other: a mapping, zeros; says a letter, and goes on when the test has answered. */
+char *program_map(size_t size);
+void program_show(int socket, char word);
+/* In program-many.c. */
+void program_run_many(int socket);
+void program_run_storm(int socket);
 
 #endif

@@ -148,6 +148,31 @@ START_TEST(test_parts) {
 }
 END_TEST
 
+START_TEST(test_remap) {
+    struct child child = start("remap");
+
+    child_expect(&child, 'a');
+    ck_assert_uint_eq(session_resident(&child), 3 * MIB);
+    drop_all();
+    ck_assert_uint_eq(session_resident(&child), 0);
+    go_on(&child);
+    child_expect(&child, 'b');
+    ck_assert_uint_eq(session_resident(&child), MIB + PAGE);
+    ck_assert(service_kill(&service, 10000));
+    service_restart(&service);
+    ck_assert(status_becomes("regions", 1, 10000));
+    go_on(&child);
+    child_expect(&child, 'c');
+    for (uint64_t deadline = now_ms() + 10000; service_status(&service, "resident_bytes") > 0; drop_all())
+        ck_assert(now_ms() < deadline);
+    go_on(&child);
+    expect_pages(&child, 'd', 257);
+    expect_pages(&child, 'e', 0);
+    child_end(&child);
+    fixture_measure();
+}
+END_TEST
+
 static void watch_advice(const char *name) {
     struct child child = start(name);
     uint64_t dropped;
@@ -405,6 +430,7 @@ static Suite *preload_suite(void) {
     tcase_set_timeout(tcase, 60);
     tcase_add_test(tcase, test_memory);
     tcase_add_test(tcase, test_parts);
+    tcase_add_test(tcase, test_remap);
     tcase_add_test(tcase, test_advice);
     tcase_add_test(tcase, test_nobody);
     tcase_add_test(tcase, test_fork);

@@ -31,8 +31,8 @@ static const struct {
 } descriptors[DRP_WIRE_TYPE_MAX + 1] = {
     [DRP_WIRE_HELLO] = {0, 0, 1, 1}, /* with the flag as in the sample */
     [DRP_WIRE_UFFD] = {1, 1, 0, 0},  /* with reason 0 */
-    [DRP_WIRE_CREATE] = {0, 0, 2, 2}, [DRP_WIRE_ADOPT] = {2, 2, 1, 1}, [DRP_WIRE_MAP] = {0, 1, 0, 1},
-    [DRP_WIRE_WATCH] = {0, 0, 1, 1},
+    [DRP_WIRE_CREATE] = {0, 0, 2, 2}, [DRP_WIRE_ADOPT] = {2, 2, 1, 1},
+    [DRP_WIRE_MAP] = {0, 1, 0, 1},    [DRP_WIRE_WATCH] = {0, 0, 1, 1},
 };
 
 START_TEST(frame) {

@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * mremap(2) of droppable memory of the service, and onto it.
+ *
+ * What is kept stays the same bytes of the same arena: its pages move with the mapping, by the kernel. The daemon hears of the end before and of
+ * the new place afterwards, so it counts as new there. What is added comes from wherever there is room, so what the program takes for one
+ * mapping can be of several pieces: a range that is ours without a hole is one here. What a child inherited is plain memory: the
+ * kernel does all of it.
+ */
+
+#include "backend.h"
+#include "client.h"
+#include "raw.h"
+#include "segment.h"
+#include "serve.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+/* Linux 5.7, 4.17. */
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP 4
+#endif
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+
+struct request {
+    uintptr_t from, to; /* to: where, or a hint */
+    size_t had, wanted; /* bytes, whole pages */
+    int flags;
+};
+
+static size_t round_up(size_t length) {
+    return (length + ARENA_PAGE - 1) & ~(ARENA_PAGE - 1);
+}
+
+static bool overlap(const struct request *r) {
+    return r->from < r->to + r->wanted && r->to < r->from + r->had;
+}
+
+/* Does the kernel refuse it for how it is asked, whatever is mapped? */
+static bool is_malformed(const struct request *r) {
+    bool fixed = r->flags & MREMAP_FIXED, stays = r->flags & MREMAP_DONTUNMAP;
+
+    return r->flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP) ||
+           ((fixed || stays) && !(r->flags & MREMAP_MAYMOVE)) || (stays && r->had != r->wanted) ||
+           (r->from | (fixed ? r->to : 0)) & (ARENA_PAGE - 1) || r->wanted == 0 || r->had == 0 ||
+           r->from + r->had < r->from || r->wanted > SIZE_MAX / 2 ||
+           (fixed && (r->to + r->wanted < r->to || overlap(r)));
+}
+
+/* ---- moving ---- */
+
+/* The first piece of [start, end) goes to another place, which is a reservation of ours. */
+static int move_piece(uintptr_t start, uintptr_t end, uintptr_t to, bool stays, uintptr_t *ret_end) {
+    int flags = MREMAP_MAYMOVE | MREMAP_FIXED | (stays ? MREMAP_DONTUNMAP : 0), error = 0, r;
+    struct region_piece told;
+    struct piece piece;
+    size_t length;
+
+    r = table_cut(start, end, &piece);
+    if (r <= 0)
+        return r < 0 ? r : -EFAULT;
+    length = piece.end - piece.start;
+    piece_end(piece.arena->region, (void *)piece.start, length);
+    if (raw_mremap((void *)piece.start, length, length, flags, (void *)to) == MAP_FAILED)
+        error = -errno;
+    else {
+        piece.start = to;
+        piece.end = to + length;
+    }
+    told = (struct region_piece){.address = (void *)piece.start, .length = length, .offset = piece.offset};
+    r = table_add(&piece);
+    if (r == 0)
+        piece_announce(piece.arena->region, &told); /* else it stays what it is, unseen */
+    arena_release(piece.arena);
+    *ret_end = start + length;
+    return error < 0 ? error : r;
+}
+
+static int move_pieces(const struct request *request, int protection) {
+    uintptr_t end = request->from + request->had, next;
+    bool stays = request->flags & MREMAP_DONTUNMAP;
+    void *p;
+    int r = 0;
+
+    for (uintptr_t at = request->from; r == 0 && at < end; at = next) {
+        r = move_piece(at, end, request->to + (at - request->from), stays, &next);
+        /* The kernel has left the old mapping, of the same bytes; it keeps the place until others are there. */
+        if (r == 0 && stays)
+            r = serve_map((void *)at, next - at, protection, MAP_FIXED, &p);
+    }
+    return r;
+}
+
+/* Finds the new place and holds it. */
+static int reserve(struct request *request) {
+    bool fixed = request->flags & MREMAP_FIXED;
+    void *p;
+    int r = 0;
+
+    if (fixed)
+        r = serve_displace(request->to, request->to + request->wanted);
+    if (r < 0)
+        return r;
+    p = raw_mmap((void *)request->to, request->wanted, PROT_NONE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (fixed ? MAP_FIXED : 0), -1, 0);
+    if (p == MAP_FAILED)
+        return -errno;
+    request->to = (uintptr_t)p;
+    return 0;
+}
+
+static int move(struct request *request, int protection) {
+    void *p;
+    int r = reserve(request);
+
+    if (r == 0 && request->wanted > request->had)
+        r = serve_map((void *)(request->to + request->had), request->wanted - request->had, protection, MAP_FIXED, &p);
+    else if (r < 0)
+        return r;
+    if (r == 0)
+        r = move_pieces(request, protection);
+    else
+        raw_munmap((void *)request->to, request->wanted);
+    return r;
+}
+
+/* ---- the call ---- */
+
+static int cut_tail(struct request *request) {
+    uintptr_t start = request->from + request->wanted;
+
+    if (request->wanted >= request->had)
+        return 0;
+    if (serve_munmap((void *)start, request->had - request->wanted) < 0)
+        return -errno;
+    request->had = request->wanted;
+    return 0;
+}
+
+/* All of it is ours. Its result is request->to. */
+static int remap(struct request *request, int protection) {
+    bool elsewhere = request->flags & (MREMAP_FIXED | MREMAP_DONTUNMAP);
+    void *p;
+    int r = cut_tail(request);
+
+    if (r < 0)
+        return r;
+    if (elsewhere)
+        return move(request, protection);
+    if (request->wanted > request->had) {
+        r = serve_map((void *)(request->from + request->had), request->wanted - request->had, protection,
+                      MAP_FIXED_NOREPLACE, &p);
+        if (r == -EEXIST && request->flags & MREMAP_MAYMOVE) {
+            request->to = 0;
+            return move(request, protection);
+        }
+    }
+    request->to = request->from;
+    return r == -EEXIST ? -ENOMEM : r;
+}
+
+/* By the kernel; the table follows. */
+static int remap_inherited(struct request *request, const struct piece *first) {
+    struct piece piece = *first, old;
+    void *p;
+    int r = 0;
+
+    if (request->flags & MREMAP_FIXED)
+        r = serve_displace(request->to, request->to + request->wanted);
+    if (r < 0)
+        return r;
+    p = raw_mremap((void *)request->from, request->had, request->wanted, request->flags, (void *)request->to);
+    if (p == MAP_FAILED)
+        return -errno;
+    while (!(request->flags & MREMAP_DONTUNMAP) && table_cut(request->from, request->from + request->had, &old) > 0)
+        arena_release(old.arena);
+    request->to = (uintptr_t)p;
+    piece.start = request->to;
+    piece.end = piece.start + request->wanted;
+    return table_add(&piece);
+}
+
+/* -EFAULT: not all of it is ours, though its beginning is. */
+static int check_whole(uintptr_t start, uintptr_t end) {
+    struct segment s;
+
+    for (; segment_first(start, end, &s); start = s.end) {
+        segment_release(&s);
+        if (!s.ours)
+            return -EFAULT;
+    }
+    return 0;
+}
+
+/* 0: request->to; 1: the kernel's. */
+static int judge(struct request *request) {
+    struct piece first;
+    bool ours = table_find(request->from, request->from + (request->had ? request->had : ARENA_PAGE), &first);
+    int r;
+
+    if (!ours || request->from != first.start) {
+        if (ours)
+            arena_release(first.arena);
+        if (ours)
+            return -EFAULT;
+        if (!is_malformed(request) && request->flags & MREMAP_FIXED)
+            r = serve_displace(request->to, request->to + request->wanted);
+        else
+            r = 0;
+        return r < 0 ? r : 1;
+    }
+    /* Of nothing: a second mapping of shared memory, which this is not for the program. */
+    if (is_malformed(request))
+        r = request->had == 0 ? -EINVAL : 1;
+    else if (first.arena->inherited)
+        r = remap_inherited(request, &first);
+    else {
+        r = check_whole(request->from, request->from + request->had);
+        if (r == 0)
+            r = remap(request, first.flags & PIECE_PROTECTION);
+    }
+    arena_release(first.arena);
+    return r;
+}
+
+void *serve_mremap(void *address, size_t had, size_t wanted, int flags, void *to) {
+    struct request request = {
+        .from = (uintptr_t)address,
+        .to = (uintptr_t)to,
+        .had = round_up(had),
+        .wanted = round_up(wanted),
+        .flags = flags,
+    };
+    int saved = errno, r = serve_begin();
+
+    if (r == 0) {
+        r = judge(&request);
+        serve_end();
+    }
+    errno = r < 0 ? -r : saved;
+    if (r > 0)
+        return raw_mremap(address, had, wanted, flags, to);
+    return r < 0 ? MAP_FAILED : (void *)request.to;
+}
