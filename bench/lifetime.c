@@ -11,6 +11,7 @@
 #include "team.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -47,6 +48,49 @@ int lifetime_create(struct task *task, struct sample *ret) {
     }
     if (r == 0)
         sample_set_distribution(ret, us, count);
+    return r;
+}
+
+/* *made: how many there are, to be closed. */
+static int make_pieces(struct memory *pieces, unsigned count, struct task *task, unsigned *made) {
+    for (*made = 0; *made < count; ++*made) {
+        int r = memory_open(&pieces[*made], task, task->row->size, false);
+
+        if (r < 0)
+            return r;
+        memset(pieces[*made].address, 1, pieces[*made].size);
+    }
+    return 0;
+}
+
+static void close_pieces(struct memory *pieces, unsigned made) {
+    while (made-- > 0)
+        memory_close(&pieces[made]);
+}
+
+int lifetime_pieces(struct task *task, struct sample *ret) {
+    unsigned count = (unsigned)task_scaled(task, task->row->count, task->row->count, 10), made;
+    struct memory *pieces = calloc(count, sizeof(*pieces));
+    uint64_t start;
+    double ms;
+    int r;
+
+    if (!pieces)
+        return -ENOMEM;
+    /* One before: the connection, and what is made with the first mapping, is not meant. */
+    r = make_pieces(pieces, 1, task, &made);
+    if (r == 0)
+        r = memory_check(&pieces[0], task);
+    close_pieces(pieces, made);
+    if (r == 0) {
+        start = now_ns();
+        r = make_pieces(pieces, count, task, &made);
+        ms = (double)(now_ns() - start) / 1e6;
+        close_pieces(pieces, made);
+    }
+    free(pieces);
+    if (r == 0)
+        sample_set_distribution(ret, &ms, 1);
     return r;
 }
 

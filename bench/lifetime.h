@@ -11,4 +11,7 @@
 int lifetime_create(struct task *task, struct sample *ret); /* us for making and freeing, nothing touched */
 int lifetime_fork(struct task *task, struct sample *ret);   /* ms for fork(), _exit() and wait(), all resident */
 
+/* row->count mappings of row->size bytes each, made and touched one after the other: ms for all of them. */
+int lifetime_pieces(struct task *task, struct sample *ret);
+
 #endif

@@ -130,6 +130,13 @@
         .name = "create/" name_, .unit = "us", .quick = true, .contenders = LIVING, .over = CONTENDER_LIBRARY, \
         .under = CONTENDER_NATIVE, .run = lifetime_create, .size = (size_), .tolerance = ROUND_TRIPS,          \
     }
+/* By unchanged programs: the library's regions are not for that. */
+#define PIECES(count_, ...)                                                                                   \
+    {                                                                                                         \
+        .name = "pieces/" #count_, .unit = "ms", .quick = true, .contenders = BIT(NATIVE) | BIT(PRELOAD),     \
+        .over = CONTENDER_PRELOAD, .under = CONTENDER_NATIVE, .goals = {__VA_ARGS__}, .run = lifetime_pieces, \
+        .size = 64 * KIB, .count = (count_), .tolerance = ROUND_TRIPS,                                        \
+    }
 #define FORK(name_, huge_)                                                                                   \
     {                                                                                                        \
         .name = "fork/" name_, .unit = "ms", .quick = true, .contenders = LIVING, .over = CONTENDER_LIBRARY, \
@@ -306,6 +313,7 @@ const struct row rows[] = {
     CREATE("64k", 64 * KIB),
     CREATE("2m", 2 * MIB),
     CREATE("1g", GIB),
+    PIECES(2000, VALUE_AT_MOST(PRELOAD, BEST, 1000)),
     FORK("4k", false),
     FORK("huge", true),
 
