@@ -162,7 +162,8 @@ static void op_settle(struct session *session, struct drop_op *op) {
 
     op->armed &= op_is_armed(op); /* the pager may have been about to disarm it */
     /* Nothing can have come since without the pager's knowing. */
-    unseen = op->armed && !region->spans[op->span].strayed && region->spans[op->span].fills == op->fills;
+    unseen =
+        op->armed && !region->strayed && !region->spans[op->span].strayed && region->spans[op->span].fills == op->fills;
     settle_chunks(op, unseen, &claimed);
     page_set_add_common(&dropped, &op->resident, &claimed);
     bytes = (uint64_t)page_set_count(&dropped) << PAGE_SHIFT;

@@ -105,13 +105,19 @@ static void join_spans(struct session *session, const struct extent *piece) {
     session_unlock(session);
 }
 
-/* A piece that the kernel does not register is filled unseen: what is then in its spans is never certain. */
+/*
+ * A piece that the kernel does not register is filled unseen: what is then in its spans is never certain. Of many spans that is noted for the
+ * whole region: a client that says so of terabytes shall not fill tables.
+ */
 static void give_up(struct session *session, const struct extent *piece) {
+    struct region *region = piece->mapping->region;
+    uint32_t span = (uint32_t)(piece->offset >> SPAN_SHIFT);
+
     session_lock(session);
     extents_remove(&session->extents, piece->address, piece->address + piece->length);
-    for (uint32_t span = (uint32_t)(piece->offset >> SPAN_SHIFT); span_offset(span) < piece->offset + piece->length;
-         span++)
-        piece->mapping->region->spans[span].strayed = true;
+    region->strayed |= piece->length > STEPS * SPAN_SIZE;
+    for (; !region->strayed && span_offset(span) < piece->offset + piece->length; span++)
+        region->spans[span].strayed = true;
     session_unlock(session);
 }
 

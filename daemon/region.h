@@ -50,6 +50,7 @@ struct region {
     uint64_t device;
     bool cachestat;                /* cachestat(2) works on the object */
     bool adopted;                  /* what was resident at the start is not known */
+    bool strayed;                  /* as of a span, of all of them. Under the session's lock */
     uint64_t object_offset;        /* the region's first byte in the object */
     void *object_map;              /* PROT_NONE, for mincore(2) only */
     uint64_t chunk_base;           /* the region's first chunk in state and pin page */

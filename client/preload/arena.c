@@ -99,7 +99,9 @@ static bool take_here(size_t length, struct arena **ret_arena, size_t *ret_offse
             continue;
         if (*ret_next < SIZE_MAX_SHARED)
             *ret_next *= 4;
-        found = arena_has_object(arena) && offsets_take(&arena->offsets, length, ret_offset);
+        /* A service that did not take it over knows nothing of it. */
+        found = atomic_load(&arena->region->connected) && arena_has_object(arena) &&
+                offsets_take(&arena->offsets, length, ret_offset);
         if (found) {
             arena->references++;
             *ret_arena = arena;

@@ -7,6 +7,7 @@
 #include "child.h"
 #include "fixture.h"
 #include "raw.h"
+#include "suite.h"
 
 #include <check.h>
 #include <fcntl.h>
@@ -300,8 +301,6 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("pieces");
     TCase *tcase = tcase_create("pieces");
-    SRunner *runner;
-    int failed;
 
     tcase_set_timeout(tcase, 120);
     tcase_add_checked_fixture(tcase, setup, teardown);
@@ -314,9 +313,5 @@ int main(void) {
     tcase_add_test(tcase, test_lies);
     tcase_add_test(tcase, test_as_many_as_there_may_be);
     suite_add_tcase(suite, tcase);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -2,6 +2,7 @@
 /* Extents against a naive model: an array that says for each page which mapping's offset is there. */
 
 #include "mapping.h"
+#include "suite.h"
 
 #include <check.h>
 #include <errno.h>
@@ -254,8 +255,6 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("extents");
     TCase *tcase = tcase_create("extents");
-    SRunner *runner;
-    int failed;
 
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, test_overlaps_are_refused);
@@ -268,9 +267,5 @@ int main(void) {
     tcase_add_loop_test(tcase, test_random_against_model, 0, 8);
     tcase_add_test(tcase, test_runs_of_disarmed_spans);
     suite_add_tcase(suite, tcase);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? 1 : 0;
+    return suite_run(suite);
 }

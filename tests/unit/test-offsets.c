@@ -3,6 +3,8 @@
 
 #include "offsets.h"
 
+#include "suite.h"
+
 #include <check.h>
 #include <stdlib.h>
 
@@ -125,8 +127,6 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("offsets");
     TCase *tcase = tcase_create("offsets");
-    SRunner *runner;
-    int failed;
 
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_set_timeout(tcase, 30);
@@ -135,9 +135,5 @@ int main(void) {
     tcase_add_test(tcase, test_parts);
     tcase_add_loop_test(tcase, test_random_against_model, 0, 8);
     suite_add_tcase(suite, tcase);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? 1 : 0;
+    return suite_run(suite);
 }

@@ -4,6 +4,7 @@
 #include "table.h"
 
 #include "client.h"
+#include "suite.h"
 
 #include <check.h>
 #include <errno.h>
@@ -255,8 +256,6 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("table");
     TCase *tcase = tcase_create("table");
-    SRunner *runner;
-    int failed;
 
     tcase_add_checked_fixture(tcase, setup, NULL);
     tcase_set_timeout(tcase, 30);
@@ -268,9 +267,5 @@ int main(void) {
     tcase_add_test(tcase, test_fork);
     tcase_add_loop_test(tcase, test_random_against_model, 0, 8);
     suite_add_tcase(suite, tcase);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? 1 : 0;
+    return suite_run(suite);
 }
