@@ -88,20 +88,46 @@ static int make_arena(struct arena **ret, struct drp *d, size_t size, bool whole
 
 /* ---- bytes ---- */
 
+/* A service that did not take it over knows nothing of it. */
+static bool is_usable(const struct arena *arena) {
+    return arena_is_shared(arena) && !arena->inherited && atomic_load(&arena->region->connected) &&
+           arena_has_object(arena);
+}
+
+/* grows: a mapping ends there, but what is behind it is not free. */
+static bool take_behind(const void *address, size_t length, struct arena **ret_arena, size_t *ret_offset, bool *grows) {
+    uintptr_t end = (uintptr_t)address;
+    struct piece piece;
+    bool taken = false;
+
+    *grows = false;
+    if (end < ARENA_PAGE || !table_find(end - ARENA_PAGE, end, &piece))
+        return false;
+    if (is_usable(piece.arena)) {
+        *ret_arena = piece.arena;
+        *ret_offset = piece.offset + ARENA_PAGE;
+        table_lock();
+        taken = offsets_take_at(&piece.arena->offsets, *ret_offset, length);
+        table_unlock();
+        *grows = !taken;
+    }
+    if (!taken)
+        arena_release(piece.arena);
+    return taken;
+}
+
 /* Of those that are there. *ret_next is the size that a new one should have. */
-static bool take_here(size_t length, struct arena **ret_arena, size_t *ret_offset, size_t *ret_next) {
+static bool take_here(size_t length, bool low, struct arena **ret_arena, size_t *ret_offset, size_t *ret_next) {
     bool found = false;
 
     *ret_next = SIZE_FIRST;
     table_lock();
     for (struct arena *arena = arenas; arena && !found; arena = arena->next) {
         if (arena->inherited || !arena_is_shared(arena))
-            continue;
+            continue; /* no step of the ladder */
         if (*ret_next < SIZE_MAX_SHARED)
             *ret_next *= 4;
-        /* A service that did not take it over knows nothing of it. */
-        found = atomic_load(&arena->region->connected) && arena_has_object(arena) &&
-                offsets_take(&arena->offsets, length, ret_offset);
+        found = is_usable(arena) && offsets_take(&arena->offsets, length, low, ret_offset);
         if (found) {
             arena->references++;
             *ret_arena = arena;
@@ -112,22 +138,25 @@ static bool take_here(size_t length, struct arena **ret_arena, size_t *ret_offse
 }
 
 /* Nobody else has it before it is in the list. */
-static void link_arena(struct arena *arena, size_t length, size_t *ret_offset) {
+static void link_arena(struct arena *arena, size_t length, bool low, size_t *ret_offset) {
     table_lock();
     if (arena_is_shared(arena))
-        offsets_take(&arena->offsets, length, ret_offset); /* there is room */
+        offsets_take(&arena->offsets, length, low, ret_offset); /* there is room */
     arena->next = arenas;
     arenas = arena;
     table_unlock();
 }
 
-int arena_take(struct drp *d, size_t length, struct arena **ret_arena, size_t *ret_offset) {
+int arena_take(struct drp *d, const void *address, size_t length, struct arena **ret_arena, size_t *ret_offset) {
     int r = -EDQUOT;
     size_t size;
+    bool low;
 
+    if (take_behind(address, length, ret_arena, ret_offset, &low))
+        return 0;
     *ret_offset = 0;
     if (length < SIZE_FIRST) {
-        if (take_here(length, ret_arena, ret_offset, &size))
+        if (take_here(length, low, ret_arena, ret_offset, &size))
             return 0;
         for (; r == -EDQUOT && size >= SIZE_FIRST; size /= 4)
             r = make_arena(ret_arena, d, size, false);
@@ -135,7 +164,7 @@ int arena_take(struct drp *d, size_t length, struct arena **ret_arena, size_t *r
     if (r == -EDQUOT)
         r = make_arena(ret_arena, d, (length + OFFSETS_CHUNK - 1) & ~(OFFSETS_CHUNK - 1), true);
     if (r == 0)
-        link_arena(*ret_arena, length, ret_offset);
+        link_arena(*ret_arena, length, low, ret_offset);
     return r;
 }
 

@@ -13,8 +13,11 @@ struct drp;
 /* The pages of a range. false: the kernel refuses it, or it is empty. */
 bool arena_pages(const void *address, size_t length, uintptr_t *ret_start, uintptr_t *ret_end);
 
-/* Takes so many bytes of an arena, of a new one if there is no room; they read as zeros. *ret_arena has a reference. Negative errno of the library. */
-int arena_take(struct drp *d, size_t length, struct arena **ret_arena, size_t *ret_offset);
+/*
+ * Takes so many bytes of an arena, of a new one if there is no room; they read as zeros. Those that continue the mapping which ends at the address, if
+ * there is one and they are free. *ret_arena has a reference. Negative errno of the library.
+ */
+int arena_take(struct drp *d, const void *address, size_t length, struct arena **ret_arena, size_t *ret_offset);
 /* Gives bytes back that are not mapped any more and hold nothing. */
 void arena_give(struct arena *arena, size_t offset, size_t length);
 /* Gives a reference back; the last one of an arena may end it. */

@@ -90,7 +90,7 @@ static int move_pieces(const struct request *request, int protection) {
         r = move_piece(at, end, request->to + (at - request->from), stays, &next);
         /* The kernel has left the old mapping, of the same bytes; it keeps the place until others are there. */
         if (r == 0 && stays)
-            r = serve_map((void *)at, next - at, protection, MAP_FIXED, &p);
+            r = serve_map((void *)at, NULL, next - at, protection, MAP_FIXED, &p);
     }
     return r;
 }
@@ -114,11 +114,13 @@ static int reserve(struct request *request) {
 }
 
 static int move(struct request *request, int protection) {
+    uintptr_t behind = request->from + request->had;
     void *p;
     int r = reserve(request);
 
     if (r == 0 && request->wanted > request->had)
-        r = serve_map((void *)(request->to + request->had), request->wanted - request->had, protection, MAP_FIXED, &p);
+        r = serve_map((void *)(request->to + request->had), (void *)behind, request->wanted - request->had, protection,
+                      MAP_FIXED, &p);
     else if (r < 0)
         return r;
     if (r == 0)
@@ -144,6 +146,7 @@ static int cut_tail(struct request *request) {
 /* All of it is ours. Its result is request->to. */
 static int remap(struct request *request, int protection) {
     bool elsewhere = request->flags & (MREMAP_FIXED | MREMAP_DONTUNMAP);
+    uintptr_t behind = request->from + request->had;
     void *p;
     int r = cut_tail(request);
 
@@ -152,8 +155,8 @@ static int remap(struct request *request, int protection) {
     if (elsewhere)
         return move(request, protection);
     if (request->wanted > request->had) {
-        r = serve_map((void *)(request->from + request->had), request->wanted - request->had, protection,
-                      MAP_FIXED_NOREPLACE, &p);
+        r = serve_map((void *)behind, (void *)behind, request->wanted - request->had, protection, MAP_FIXED_NOREPLACE,
+                      &p);
         if (r == -EEXIST && request->flags & MREMAP_MAYMOVE) {
             request->to = 0;
             return move(request, protection);

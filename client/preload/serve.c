@@ -217,7 +217,7 @@ static int place(struct piece *piece, void *address, size_t length, int flags) {
     return r;
 }
 
-int serve_map(void *address, size_t length, int protection, int flags, void **ret) {
+int serve_map(void *address, const void *behind, size_t length, int protection, int flags, void **ret) {
     struct piece piece = {.flags = protection & PIECE_PROTECTION};
     struct region_piece told;
     struct drp *d;
@@ -228,7 +228,7 @@ int serve_map(void *address, size_t length, int protection, int flags, void **re
         backend_complain(r);
         return context_error(r);
     }
-    r = arena_take(d, length, &piece.arena, &piece.offset);
+    r = arena_take(d, behind, length, &piece.arena, &piece.offset);
     if (r < 0) {
         backend_complain(r);
         return take_error(r);
@@ -270,7 +270,7 @@ void *serve_mmap(void *address, size_t length, int protection, int flags, long o
     if (r == 0)
         r = serve_begin();
     if (r == 0) {
-        r = serve_map(address, (length + ARENA_PAGE - 1) & ~(ARENA_PAGE - 1), protection, flags, &p);
+        r = serve_map(address, address, (length + ARENA_PAGE - 1) & ~(ARENA_PAGE - 1), protection, flags, &p);
         serve_end();
     }
     errno = r < 0 ? -r : saved;

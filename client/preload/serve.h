@@ -28,8 +28,8 @@ int serve_munlockall(void);
 /* Before what may come back here, since the library allocates; and after it. -ENOMEM: it has come back. */
 int serve_begin(void);
 void serve_end(void);
-/* mmap(2) of whole pages. */
-int serve_map(void *address, size_t length, int protection, int flags, void **ret);
+/* mmap(2) of whole pages, which continue what is mapped before another address, if there is something. */
+int serve_map(void *address, const void *behind, size_t length, int protection, int flags, void **ret);
 /* What is ours of a range ends; its addresses stay mapped, inaccessible. */
 int serve_displace(uintptr_t start, uintptr_t end);
 /* Of protect.c: a new mapping is brought in, if mlockall(2) said so of what is to come. */

@@ -125,9 +125,41 @@ static void run_parts(int socket) {
 
 /* ---- mremap ---- */
 
+/* The kernel's mappings that a range consists of. */
+static size_t count_mappings(const char *p, size_t size) {
+    FILE *file = fopen("/proc/self/maps", "re");
+    unsigned long start, end;
+    char line[512];
+    size_t n = 0;
+
+    child_check(file);
+    while (fgets(line, sizeof(line), file))
+        if (sscanf(line, "%lx-%lx ", &start, &end) == 2 && start < (uintptr_t)p + size && end > (uintptr_t)p)
+            n++;
+    fclose(file);
+    return n;
+}
+
+/* What grows page by page gets the bytes behind: neither a chunk nor a mapping of the kernel's each time. */
+static void grow_by_pages(void) {
+    size_t size = PAGE;
+    char *p = program_map(size);
+
+    for (; size < 300 * PAGE; size += PAGE) {
+        p = mremap(p, size, size + PAGE, MREMAP_MAYMOVE);
+        child_check(p != MAP_FAILED);
+        p[size] = (char)(size / PAGE);
+    }
+    for (size_t at = PAGE; at < size; at += PAGE)
+        child_check(p[at] == (char)(at / PAGE));
+    child_check(count_mappings(p, size) <= 4);
+    child_check(munmap(p, size) == 0);
+}
+
 static void run_remap(int socket) {
     char *p = program_map(MIB), *wall, *q;
 
+    grow_by_pages();
     memset(p, 1, MIB);
     wall = mmap(p + MIB, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); /* it cannot grow where it is */
     child_check(wall != MAP_FAILED);

@@ -46,7 +46,7 @@ static size_t place_for(size_t wanted) {
 
 static bool take(size_t pages, int who, size_t *ret_page) {
     size_t offset = 0, place = place_for((pages + CHUNK_PAGES - 1) / CHUNK_PAGES);
-    bool taken = offsets_take(&offsets, pages * OFFSETS_PAGE, &offset);
+    bool taken = offsets_take(&offsets, pages * OFFSETS_PAGE, false, &offset);
 
     ck_assert_int_eq(taken, place < CHUNKS);
     if (!taken)
@@ -56,6 +56,18 @@ static bool take(size_t pages, int who, size_t *ret_page) {
     for (size_t i = 0; i < pages; i++)
         model[*ret_page + i] = who;
     return true;
+}
+
+/* These very pages, if they are free, and the chunks after the first are all free, and what is before them in the first is not behind them. */
+static void take_at(size_t page, size_t pages, int who) {
+    bool fits = page + pages <= PAGES;
+    size_t end = (page + pages + CHUNK_PAGES - 1) / CHUNK_PAGES * CHUNK_PAGES;
+
+    for (size_t i = page; fits && i < end; i++)
+        fits = !model[i];
+    ck_assert_int_eq(offsets_take_at(&offsets, page * OFFSETS_PAGE, pages * OFFSETS_PAGE), fits);
+    for (size_t i = 0; fits && i < pages; i++)
+        model[page + i] = who;
 }
 
 static void give(size_t page, size_t pages) {
@@ -78,6 +90,24 @@ START_TEST(test_downwards) {
 }
 END_TEST
 
+/* From the other end, where there is room behind. */
+START_TEST(test_low) {
+    size_t page, offset = 1;
+
+    ck_assert(take(CHUNK_PAGES, 1, &page));
+    ck_assert(offsets_take(&offsets, OFFSETS_CHUNK + OFFSETS_PAGE, true, &offset));
+    ck_assert_uint_eq(offset, 0);
+    ck_assert(offsets_take(&offsets, OFFSETS_CHUNK, true, &offset));
+    ck_assert_uint_eq(offset, 2 * OFFSETS_CHUNK);
+    offsets_give(&offsets, 0, OFFSETS_CHUNK);
+    ck_assert(offsets_take(&offsets, 2 * OFFSETS_CHUNK, true, &offset));
+    ck_assert_uint_eq(offset, 3 * OFFSETS_CHUNK);
+    ck_assert(!offsets_take(&offsets, CHUNKS * OFFSETS_CHUNK, true, &offset));
+    ck_assert(offsets_take(&offsets, OFFSETS_CHUNK, true, &offset));
+    ck_assert_uint_eq(offset, 0);
+}
+END_TEST
+
 START_TEST(test_all_at_once) {
     size_t page;
 
@@ -85,9 +115,9 @@ START_TEST(test_all_at_once) {
     ck_assert(!take(1, 1, &page));
     give(0, PAGES);
     ck_assert(take(PAGES - 1, 1, &page));
-    ck_assert(!offsets_take(&offsets, OFFSETS_PAGE, &page)); /* the last chunk is the first one's */
+    ck_assert(!offsets_take(&offsets, OFFSETS_PAGE, false, &page)); /* the last chunk is the first one's */
     give(0, PAGES - 1);
-    ck_assert(!offsets_take(&offsets, (PAGES + 1) * OFFSETS_PAGE, &page));
+    ck_assert(!offsets_take(&offsets, (PAGES + 1) * OFFSETS_PAGE, false, &page));
 }
 END_TEST
 
@@ -105,6 +135,20 @@ START_TEST(test_parts) {
 }
 END_TEST
 
+/* A mapping that grows page by page needs no more chunks than its pages. */
+START_TEST(test_growing) {
+    size_t page, other;
+
+    ck_assert(take(5 * CHUNK_PAGES, 1, &page));
+    give(page + 1, 5 * CHUNK_PAGES - 1);
+    for (size_t i = 1; i < 3 * CHUNK_PAGES; i++)
+        take_at(page + i, 1, 1);
+    ck_assert(take(2 * CHUNK_PAGES, 2, &other));
+    ck_assert_uint_eq(other, page + 3 * CHUNK_PAGES);
+    take_at(page + 3 * CHUNK_PAGES, 1, 1); /* it is in the way now */
+}
+END_TEST
+
 START_TEST(test_random_against_model) {
     unsigned seed = (unsigned)_i + 1;
     size_t page;
@@ -112,6 +156,10 @@ START_TEST(test_random_against_model) {
     for (int round = 1; round < 20000; round++) {
         size_t first = (size_t)rand_r(&seed) % PAGES, n = 0;
 
+        if (rand_r(&seed) % 3 == 0) {
+            take_at(first, 1 + (size_t)rand_r(&seed) % (2 * CHUNK_PAGES), round);
+            continue;
+        }
         if (rand_r(&seed) % 2) {
             take(1 + (size_t)rand_r(&seed) % (4 * CHUNK_PAGES), round, &page);
             continue;
@@ -132,7 +180,9 @@ int main(void) {
     tcase_set_timeout(tcase, 30);
     tcase_add_test(tcase, test_downwards);
     tcase_add_test(tcase, test_all_at_once);
+    tcase_add_test(tcase, test_low);
     tcase_add_test(tcase, test_parts);
+    tcase_add_test(tcase, test_growing);
     tcase_add_loop_test(tcase, test_random_against_model, 0, 8);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
