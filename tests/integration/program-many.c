@@ -29,6 +29,17 @@ static bool all_are(bool zero, int value) {
     return true;
 }
 
+/* Those that are left when every other one, in that order, is unmapped. */
+static bool half_is(bool zero) {
+    for (size_t i = 1; i < MANY; i += 2) {
+        size_t k = i * 7 % MANY;
+
+        if (zero ? !is_zero(maps[k], 64 * KIB) : !is_filled(maps[k], (int)k % 100 + 2, 64 * KIB))
+            return false;
+    }
+    return true;
+}
+
 static uint64_t create_and_touch(void) {
     uint64_t start = now_ns();
 
@@ -88,9 +99,12 @@ void program_run_many(int socket) {
     fill_all(2);
     for (size_t i = 0; i < MANY; i += 2) /* in another order than they were made */
         child_check(munmap(maps[i * 7 % MANY], 64 * KIB) == 0);
-    for (size_t i = 1; i < MANY; i += 2)
-        child_check(is_filled(maps[i * 7 % MANY], (int)(i * 7 % MANY) % 100 + 2, 64 * KIB));
-    program_show(socket, 'p');
+    child_check(half_is(false));
+    program_show(socket, 'p'); /* the service starts anew, and hears of 1,000 pieces */
+    child_check(half_is(false));
+    program_show(socket, 'r'); /* all is dropped */
+    child_check(half_is(true));
+    program_show(socket, 's');
     for (size_t i = 1; i < MANY; i += 2)
         child_check(munmap(maps[i * 7 % MANY], 64 * KIB) == 0);
     child_check(munmap(first, PAGE) == 0);

@@ -263,6 +263,18 @@ START_TEST(test_many) {
     go_on(&child);
     child_expect(&child, 'p'); /* and was gone then; half of it is unmapped */
     ck_assert_uint_eq(session_resident(&child), 1000 * 64 * KIB);
+    ck_assert(service_kill(&service, 10000));
+    service_restart(&service);
+    ck_assert(status_becomes("regions", 2, 10000));
+    go_on(&child);
+    child_expect(&child, 'r');
+    for (uint64_t deadline = now_ms() + 10000; service_status(&service, "resident_bytes") > 0; drop_all())
+        ck_assert(now_ms() < deadline);
+    ck_assert_uint_eq(service_status(&service, "intercepted_faults"), 0);
+    go_on(&child);
+    child_expect(&child, 's');
+    /* One for each of 63 spans: all pieces were told. */
+    ck_assert(!may_intercept() || service_status(&service, "intercepted_faults") >= 60);
     go_on(&child);
     child_expect(&child, 'q');
     ck_assert_uint_eq(session_resident(&child), 0);
