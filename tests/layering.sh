@@ -156,6 +156,7 @@ check_lengths() {
 
     # A function: from the line in the first column that opens it (its last line ends with a brace) to the brace in the first column.
     # Initialisers and types are no functions. One awk for all files: starting one for each took most of the time.
+    # shellcheck disable=SC2016 # they are awk's
     while IFS=$'\t' read -r place text; do
         violation "$place" "$text"
     done < <(c_files include protocol client daemon examples tests bench | xargs awk \
