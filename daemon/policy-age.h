@@ -2,7 +2,7 @@
 #ifndef DROPPABLE_DAEMON_POLICY_AGE_H
 #define DROPPABLE_DAEMON_POLICY_AGE_H
 
-/* From which tick the age of a chunk counts: policy.c's alone, inline since a plan asks for each of a million chunks. 0: it is the coldest. */
+/* From which tick the age of a chunk counts: policy's alone, inline since a plan asks for each of a million chunks. 0: it is the coldest. */
 
 #include "policy.h"
 
@@ -11,11 +11,14 @@
 /* A chunk that was missed counts so many powers of two younger. */
 #define MISSED_AGE_SHIFT 3
 
+/* The latest tick. What counts from later ones is as young. */
+#define AGE_TICK_MAX (UINT32_MAX - 1)
+
 /* Protection is for what is used. 0: no use is known, nothing to protect. */
 static inline uint32_t age_add(uint32_t tick, uint32_t extra) {
     if (tick == 0)
         return 0;
-    return tick > UINT32_MAX - extra ? UINT32_MAX : tick + extra;
+    return tick > AGE_TICK_MAX - extra ? AGE_TICK_MAX : tick + extra;
 }
 
 /* As if it had been used later, the more often it was missed. As time goes on that only becomes later. */
@@ -28,15 +31,13 @@ static inline uint32_t age_missed(uint32_t tick, uint32_t now, uint8_t flags) {
 }
 
 /*
- * Of a chunk that was never pinned; fault is the last one of its span. One fault brings back the memory of all that was dropped of the
- * span, of which only what lies beside it was wanted, as far as can be told.
+ * Of a chunk that was never pinned, but for its own misses; fault is the last one of its span. One fault brings back the memory of all that
+ * was dropped of the span, of which only what lies beside it was wanted, as far as can be told; the rest is far.
  */
-static inline uint32_t age_unseen(uint32_t fault, uint32_t now, uint8_t flags, uint32_t protection) {
-    if ((flags & (POLICY_CHUNK_BACK | POLICY_CHUNK_NEAR)) == POLICY_CHUNK_BACK)
-        fault = fault > UNASKED_EXTRA ? fault - UNASKED_EXTRA : 0;
-    else
-        fault = age_add(fault, protection);
-    return age_missed(fault, now, flags);
+static inline uint32_t age_unseen(uint32_t fault, bool far, uint32_t protection) {
+    if (far)
+        return fault > UNASKED_EXTRA ? fault - UNASKED_EXTRA : 0;
+    return age_add(fault, protection);
 }
 
 /* Of one that was: a pin tells of the chunk itself, so who pins at all is judged by his pins. What came back and was not pinned is zeros. */
@@ -46,25 +47,6 @@ static inline uint32_t age_seen(uint32_t pinned, uint32_t fault, uint32_t now, u
     else if (flags & POLICY_CHUNK_BACK && pinned < fault)
         return 0;
     return age_missed(age_add(pinned, protection), now, flags);
-}
-
-/* How many chunks have the same flags as the first one. Looks at eight at a time where it can. */
-static inline unsigned age_alike(const _Atomic uint8_t *flags, unsigned count) {
-    uint8_t first = atomic_load_explicit(flags, memory_order_relaxed);
-    uint64_t eight = first * UINT64_C(0x0101010101010101);
-    unsigned n = 1;
-
-    while (n < count) {
-        const void *at = flags + n;
-
-        if ((uintptr_t)at % 8 == 0 && n + 8 <= count && __atomic_load_n((const uint64_t *)at, __ATOMIC_RELAXED) == eight)
-            n += 8;
-        else if (atomic_load_explicit(flags + n, memory_order_relaxed) == first)
-            n++;
-        else
-            break;
-    }
-    return n;
 }
 
 #endif

@@ -13,6 +13,8 @@
  * too little, as younger or pinned ones were among them, it is extended; 3. the harvest takes. A span whose chunks are all pinned often is walked
  * once and then has a bound that keeps it out until it is old again.
  *
+ * Of several regions the census tells how much each gives; then each gives that in an order of its own, by a census and a harvest of its own.
+ *
  * Victims are runs of neighbouring chunks within a span, so their number is not known from bytes. The census counts it too, exactly, for
  * a full harvest up to each rank: a chunk of rank r behind a neighbour of rank p starts a run for all thresholds from r up to, but
  * without, p. If the array given is too small for the plan, the highest rank up to which a full harvest fits is taken in full and
@@ -30,7 +32,7 @@
 
 #include "policy.h"
 
-#include "policy-age.h"
+#include "policy-span.h"
 
 #include <string.h>
 
@@ -51,17 +53,19 @@ struct census {
     unsigned upto;               /* spans whose bound is at most this were walked */
 };
 
-/* What a harvest takes: ranks [from, upto) until below is used up, and rank upto until last is, of each region its quota. */
+/* What a harvest takes: ranks [from, upto) until below is used up, and rank upto until last is. */
 struct harvest {
     unsigned from;
     unsigned upto;
     uint64_t below; /* bytes; what the census counted, so used up by the last chunk only, but for races */
     uint64_t last;  /* bytes */
     uint64_t bytes; /* taken */
+    const struct policy_region *regions; /* the first one, of which victims count */
     struct policy_victim *victims;
     size_t n;
     size_t max;
-    bool full; /* the array was too small */
+    bool full;   /* the array was too small */
+    bool quotas; /* of rank upto no region gives more than its quota */
 };
 
 /* A plan on its way. */
@@ -70,41 +74,30 @@ struct plan {
     size_t n_regions;
     uint32_t now;
     uint64_t cells; /* that may still be read */
+    bool within;    /* the order within a region, which is of nobody else's concern */
 };
 
-/* One span of a region, its parts checked and ready to walk. */
-struct span_view {
-    struct policy_span *span;
-    _Atomic uint8_t *flags;             /* of its first chunk */
-    const struct drp_pin_cell *pins[4]; /* of its first chunk */
-    unsigned n_pins;
-    unsigned base;   /* rank of the region's priority */
-    uint32_t use;    /* tick of the last fault */
-    uint32_t seen;   /* ticks by which its pinned chunks are protected */
-    uint32_t unseen; /* the same of those that are never pinned, at least as many */
-    unsigned bound;  /* rank below which none of its chunks is; RANK_NONE: there is nothing in it */
-    uint64_t bytes;  /* of all that may be droppable */
-    uint64_t weight; /* bytes of a chunk */
-    uint64_t first_chunk;
-    unsigned count;      /* chunks, 1..512 */
-    unsigned like_rank;  /* of the last one that was never pinned; RANK_NONE: there was none yet */
-    uint32_t like_bound; /* its tick for the bound */
-    uint8_t like_flags;
-};
+/* Two per power of two: a double's exponent and the first bit behind it. */
+static inline unsigned age_bucket(uint32_t age) {
+    double number = age;
+    uint64_t bits;
+
+    memcpy(&bits, &number, sizeof(bits));
+    return age < 2 ? age : (unsigned)(bits >> 51) - 2 * 1023;
+}
 
 unsigned policy_age_bucket(uint32_t now, uint32_t last) {
-    uint32_t age = now > last ? now - last : 0;
-    unsigned exponent;
+    return age_bucket(now > last ? now - last : 0);
+}
 
-    if (age < 2)
-        return age;
-    exponent = 31 - (unsigned)__builtin_clz(age);
-    return 2 * exponent + ((age >> (exponent - 1)) & 1);
+/* The first age of a bucket. */
+static uint32_t bucket_start(unsigned bucket) {
+    return bucket < 2 ? bucket : (2 + (bucket & 1)) << (bucket / 2 - 1);
 }
 
 /* The oldest bucket has the lowest rank. */
 static inline unsigned coldness(uint32_t now, uint32_t last) {
-    return N_BUCKETS - 1 - policy_age_bucket(now, last);
+    return N_BUCKETS - 1 - age_bucket(now > last ? now - last : 0);
 }
 
 static unsigned priority_base(const struct policy_region *region) {
@@ -121,108 +114,6 @@ static bool region_usable(const struct policy_region *region) {
     return region->chunk_shift >= 12 && region->chunk_shift <= POLICY_SPAN_SHIFT && region->chunk_count > 0;
 }
 
-/* ---- a span ---- */
-
-/* Has a client written to a page of these cells? */
-static bool pins_written(const struct policy_region *region, unsigned i, uint64_t first, unsigned count) {
-    uint64_t start = region->pins_offset[i] + (region->first_chunk + first) * sizeof(struct drp_pin_cell);
-    uint64_t last = start + count * sizeof(struct drp_pin_cell) - 1;
-
-    if (!region->pins_present[i])
-        return true;
-    for (uint64_t page = start >> 12; page <= last >> 12; page++)
-        if (region->pins_present[i][page] & 1)
-            return true;
-    return false;
-}
-
-/* What the survey needs. False: the region has no such span, or nothing is in it. */
-static bool span_look(const struct plan *plan, const struct policy_region *region, uint32_t index,
-                      struct span_view *ret) {
-    unsigned shift = POLICY_SPAN_SHIFT - region->chunk_shift, gone, left, level;
-    uint64_t first = (uint64_t)index << shift, rest, known;
-    uint16_t resident;
-
-    if (first >= region->chunk_count)
-        return false;
-    rest = region->chunk_count - first;
-    ret->span = &region->spans[index];
-    ret->first_chunk = first;
-    ret->count = rest < UINT64_C(1) << shift ? (unsigned)rest : 1u << shift;
-    gone = policy_span_gone(ret->span);
-    if (gone >= ret->count)
-        return false;
-    ret->flags = region->chunk_flags + first;
-    left = ret->count - gone;
-    ret->weight = UINT64_C(1) << region->chunk_shift;
-    ret->bytes = left * ret->weight;
-    resident = atomic_load_explicit(&ret->span->resident, memory_order_relaxed);
-    known = (uint64_t)(resident & (uint16_t)~POLICY_SPAN_KNOWN) << 12;
-    if (resident > 0 && known < ret->bytes) {
-        if (known == 0)
-            return false;
-        ret->weight = (known + left - 1) / left;
-        ret->bytes = known;
-    }
-    ret->base = priority_base(region);
-    ret->use = atomic_load_explicit(&ret->span->last_fault, memory_order_relaxed);
-    level = policy_span_level(ret->span);
-    ret->like_rank = RANK_NONE;
-    ret->seen = policy_protection_seen(level);
-    ret->unseen = policy_protection_unseen(level);
-    ret->bound = ret->base + coldness(plan->now, atomic_load_explicit(&ret->span->coldest, memory_order_relaxed));
-    return true;
-}
-
-/* What a walk over its chunks needs beside that. */
-static void span_open_pins(struct plan *plan, const struct policy_region *region, struct span_view *view) {
-    view->n_pins = 0;
-    for (unsigned i = 0; i < region->n_pins && i < 4; i++)
-        if (region->pins[i] && plan->cells >= view->count && pins_written(region, i, view->first_chunk, view->count)) {
-            view->pins[view->n_pins++] = region->pins[i] + region->first_chunk + view->first_chunk;
-            plan->cells -= view->count;
-        }
-}
-
-/* Of a chunk that was never pinned: all of a span whose flags are alike have the same, and neighbours mostly are. */
-static inline unsigned unseen_rank(const struct plan *plan, struct span_view *view, uint8_t flags, uint32_t *ret_bound) {
-    if (view->like_rank == RANK_NONE || flags != view->like_flags) {
-        view->like_flags = flags;
-        view->like_bound = age_unseen(view->use, plan->now, flags, view->seen);
-        if (plan->n_regions >
-            1) /* what one fault tells of a span must not make its owner lose before somebody who is cold */
-            flags |= POLICY_CHUNK_NEAR;
-        view->like_rank = view->base + coldness(plan->now, age_unseen(view->use, plan->now, flags, view->unseen));
-    }
-    *ret_bound = view->like_bound;
-    return view->like_rank;
-}
-
-/* The rank of a chunk; *ret_bound is a tick for the span's bound. A pin to come may take from it what protects the unseen. */
-static inline unsigned chunk_rank(const struct plan *plan, struct span_view *view, unsigned chunk, uint32_t *ret_bound) {
-    uint8_t flags = atomic_load_explicit(view->flags + chunk, memory_order_relaxed);
-    uint32_t count = 0, pinned = 0;
-
-    if (flags & POLICY_CHUNK_GONE)
-        return RANK_NONE;
-    for (unsigned i = 0; i < view->n_pins; i++) {
-        const struct drp_pin_cell *cell = view->pins[i] + chunk;
-        uint32_t tick = atomic_load_explicit(&cell->tick, memory_order_relaxed);
-
-        count |= atomic_load_explicit(&cell->count, memory_order_relaxed);
-        pinned = tick > pinned ? tick : pinned;
-    }
-    if (count)
-        return RANK_NONE;
-    if (pinned == 0)
-        return unseen_rank(plan, view, flags, ret_bound);
-    *ret_bound = age_seen(pinned, view->use, plan->now, flags, view->seen);
-    if (flags & POLICY_CHUNK_BACK && *ret_bound > 0)
-        atomic_fetch_and_explicit(view->flags + chunk, (uint8_t) ~(POLICY_CHUNK_BACK | POLICY_CHUNK_NEAR),
-                                  memory_order_relaxed);
-    return view->base + coldness(plan->now, *ret_bound);
-}
-
 static unsigned opaque_rank(const struct plan *plan, const struct policy_region *region) {
     return priority_base(region) + coldness(plan->now, region->last_scan);
 }
@@ -231,32 +122,53 @@ static unsigned opaque_rank(const struct plan *plan, const struct policy_region 
 
 typedef void (*visit_fn)(struct plan *plan, struct policy_region *region, struct span_view *view, void *data);
 
-/* Calls visit for every span with a bound from above to upto. */
+/* The tick before which all lies that has a rank of at most upto. */
+static uint32_t rank_limit(const struct plan *plan, unsigned base, unsigned upto) {
+    uint32_t start;
+
+    if (upto - base >= N_BUCKETS - 1)
+        return TICK_NONE;
+    start = bucket_start(N_BUCKETS - 1 - (upto - base));
+    return plan->now < start ? 0 : plan->now - start + 1;
+}
+
+/* Calls visit for every span with a bound up to rank upto. */
 static void for_each_span(struct plan *plan, unsigned upto, visit_fn visit, void *data) {
+    struct span_view view;
+
+    view.now = plan->now;
+    view.within = plan->within;
     for (size_t i = 0; i < plan->n_regions; i++) {
         struct policy_region *region = &plan->regions[i];
-        struct span_view view;
 
-        if (!region_usable(region) || region->opaque || priority_base(region) > upto)
+        view.base = priority_base(region);
+        if (!region_usable(region) || region->opaque || view.base > upto)
             continue;
-        for (uint32_t t = 0; t < region->touched_count; t++)
-            if (span_look(plan, region, atomic_load_explicit(&region->touched[t], memory_order_relaxed), &view) &&
-                view.bound <= upto)
+        view.limit = rank_limit(plan, view.base, upto);
+        for (uint32_t t = 0; t < region->touched_count; t++) {
+            uint32_t index = atomic_load_explicit(&region->touched[t], memory_order_relaxed);
+
+            if ((uint64_t)index << (POLICY_SPAN_SHIFT - region->chunk_shift) < region->chunk_count &&
+                atomic_load_explicit(&region->spans[index].coldest, memory_order_relaxed) < view.limit &&
+                span_look(&view, region, index))
                 visit(plan, region, &view, data);
+        }
     }
 }
 
 static void survey_span(struct plan *plan, struct policy_region *region, struct span_view *view, void *data) {
     struct census *census = data;
 
-    (void)plan;
     (void)region;
-    census->bounds[view->bound] += view->bytes;
+    census->bounds[view->base + coldness(plan->now, view->bound)] += view->bytes;
 }
 
-static void count_chunk(struct census *census, unsigned rank, unsigned before, uint64_t weight, unsigned chunks) {
+static void count_bytes(struct census *census, unsigned rank, uint64_t bytes) {
     if (rank < RANK_NONE)
-        census->bytes[rank] += weight * chunks;
+        census->bytes[rank] += bytes;
+}
+
+static void count_start(struct census *census, unsigned before, unsigned rank) {
     if (rank < before) {
         census->starts[rank]++;
         census->starts[before]--;
@@ -264,22 +176,30 @@ static void count_chunk(struct census *census, unsigned rank, unsigned before, u
 }
 
 static void census_span(struct plan *plan, struct policy_region *region, struct span_view *view, void *data) {
-    uint32_t coldest = UINT32_MAX, bound;
     unsigned before = RANK_NONE;
     struct census *census = data;
+    uint32_t tick, last = TICK_NONE;
+    uint64_t chunks = 0;
 
-    span_open_pins(plan, region, view);
-    for (unsigned i = 0, alike; i < view->count; i += alike) {
-        unsigned rank = chunk_rank(plan, view, i, &bound);
+    span_open(view, region, &plan->cells);
+    for (unsigned i = 0, n; i < view->count; i += n, chunks += n) {
+        unsigned rank;
 
-        alike = view->n_pins > 0 ? 1 : age_alike(view->flags + i, view->count - i);
-        if (rank < RANK_NONE && bound < coldest)
-            coldest = bound;
-        count_chunk(census, rank, before, view->weight, alike);
-        before = rank;
+        n = span_next(view, i, &tick);
+        if (tick == last)
+            continue;
+        last = tick;
+        rank = tick < view->limit ? view->base + coldness(plan->now, tick) : RANK_NONE;
+        if (rank != before) {
+            count_bytes(census, before, chunks * view->weight);
+            count_start(census, before, rank);
+            before = rank;
+            chunks = 0;
+        }
     }
-    /* All pinned: not before it is old again. Never ahead of the clock, whatever a client wrote. */
-    atomic_store_explicit(&view->span->coldest, coldest < plan->now ? coldest : plan->now, memory_order_relaxed);
+    count_bytes(census, before, chunks * view->weight);
+    if (view->read)
+        atomic_store_explicit(&view->span->coldest, view->coldest, memory_order_relaxed);
 }
 
 static void census_opaque(const struct plan *plan, struct census *census) {
@@ -319,12 +239,22 @@ static uint64_t census_below(const struct census *census, unsigned end) {
     return sum;
 }
 
+/* Is no span's bound above upto? */
+static bool census_all(const struct census *census) {
+    for (unsigned rank = census->upto + 1; rank < N_RANKS; rank++)
+        if (census->bounds[rank] > 0)
+            return false;
+    return true;
+}
+
 /* Walks spans until the chunks found reach the demand in ranks that are complete, or there are no more. */
 static void census_take(struct plan *plan, struct census *census, uint64_t demand) {
     memset(census, 0, sizeof(*census));
     census_opaque(plan, census);
     for_each_span(plan, N_RANKS - 1, survey_span, census);
     census->upto = census_reach(census, demand, false);
+    if (census_all(census)) /* who walks all of them counts all that they have */
+        census->upto = N_RANKS - 1;
     for (unsigned i = 0;; i++) {
         memset(census->bytes, 0, sizeof(census->bytes));
         memset(census->starts, 0, sizeof(census->starts));
@@ -360,18 +290,20 @@ static unsigned census_fits(const struct census *census, unsigned limit, size_t 
 
 /* ---- shares of the bucket that is taken in part ---- */
 
-struct rank_count {
-    unsigned rank;
-};
+static void count_part(struct plan *plan, struct policy_region *region, struct span_view *view, void *data) {
+    unsigned threshold = *(const unsigned *)data;
+    uint32_t tick;
 
-static void count_rank(struct plan *plan, struct policy_region *region, struct span_view *view, void *data) {
-    const struct rank_count *count = data;
-    uint32_t bound;
-
-    span_open_pins(plan, region, view);
-    for (unsigned i = 0; i < view->count; i++)
-        if (chunk_rank(plan, view, i, &bound) == count->rank)
-            region->at_threshold += view->weight;
+    span_open(view, region, &plan->cells);
+    for (unsigned i = 0, n; i < view->count; i += n) {
+        n = span_next(view, i, &tick);
+        if (tick >= view->limit)
+            continue;
+        if (view->base + coldness(plan->now, tick) == threshold)
+            region->at_threshold += view->weight * n;
+        else
+            region->below += view->weight * n;
+    }
 }
 
 /* The part of the bytes wanted that a region has to give: what it has there, less if its share is large. */
@@ -438,22 +370,21 @@ static void round_quotas(struct plan *plan) {
     }
 }
 
-/* How much of a rank each region gives, if so many bytes of it are wanted. */
-static void share_out(struct plan *plan, const struct census *census, unsigned rank, uint64_t wanted) {
-    bool all = plan->n_regions == 1 || wanted >= census->bytes[rank];
-    struct rank_count count = {.rank = rank};
-
+/* What each region gives: all below the threshold, and of that its quota, if so many bytes of it are wanted. */
+static void divide(struct plan *plan, unsigned threshold, uint64_t wanted) {
     for (size_t i = 0; i < plan->n_regions; i++) {
         struct policy_region *region = &plan->regions[i];
+        unsigned rank = opaque_rank(plan, region);
 
-        region->quota = all ? UINT64_MAX : 0;
-        region->at_threshold = 0;
-        if (region_usable(region) && region->opaque && opaque_rank(plan, region) == rank)
+        region->below = region->at_threshold = region->quota = 0;
+        if (!region_usable(region) || !region->opaque || rank > threshold)
+            continue;
+        if (rank == threshold)
             region->at_threshold = region->resident;
+        else
+            region->below = region->resident;
     }
-    if (all)
-        return;
-    for_each_span(plan, rank, count_rank, &count);
+    for_each_span(plan, threshold, count_part, &threshold);
     fill_quotas(plan, wanted);
     round_quotas(plan);
 }
@@ -464,17 +395,19 @@ static bool harvest_done(const struct harvest *harvest) {
     return harvest->full || (harvest->below == 0 && harvest->last == 0);
 }
 
+static uint64_t less(uint64_t from, uint64_t bytes) {
+    return bytes < from ? from - bytes : 0;
+}
+
 /* The bytes that are still wanted of a region's rank. */
 static uint64_t harvest_wants(const struct harvest *harvest, const struct policy_region *region, unsigned rank) {
     if (rank < harvest->from || rank > harvest->upto)
         return 0;
     if (rank < harvest->upto)
         return harvest->below;
-    return harvest->last < region->quota ? harvest->last : region->quota;
-}
-
-static uint64_t less(uint64_t from, uint64_t bytes) {
-    return bytes < from ? from - bytes : 0;
+    if (harvest->quotas && less(region->quota, region->given) < harvest->last)
+        return less(region->quota, region->given);
+    return harvest->last;
 }
 
 static void harvest_account(struct harvest *harvest, struct policy_region *region, struct policy_victim *victim,
@@ -486,8 +419,7 @@ static void harvest_account(struct harvest *harvest, struct policy_region *regio
         return;
     }
     harvest->last = less(harvest->last, bytes);
-    if (region->quota != UINT64_MAX)
-        region->quota = less(region->quota, bytes);
+    region->given += bytes;
 }
 
 static struct policy_victim *harvest_add(struct harvest *harvest, uint32_t region) {
@@ -505,28 +437,36 @@ static struct policy_victim *harvest_add(struct harvest *harvest, uint32_t regio
 static void harvest_span(struct plan *plan, struct policy_region *region, struct span_view *view, void *data) {
     struct harvest *harvest = data;
     struct policy_victim *run = NULL;
-    uint32_t bound;
+    uint32_t tick;
 
     if (harvest_done(harvest))
         return;
-    span_open_pins(plan, region, view);
-    for (unsigned i = 0, step; i < view->count && !harvest_done(harvest); i += step) {
-        unsigned rank = chunk_rank(plan, view, i, &bound);
+    span_open(view, region, &plan->cells);
+    for (unsigned i = 0, n; i < view->count && !harvest_done(harvest); i += n) {
+        uint64_t wanted = 0, chunks;
+        unsigned rank = RANK_NONE;
 
-        step = 1;
-        if (harvest_wants(harvest, region, rank) == 0) {
-            step = view->n_pins > 0 ? 1 : age_alike(view->flags + i, view->count - i);
+        n = span_next(view, i, &tick);
+        if (tick < view->limit) {
+            rank = view->base + coldness(plan->now, tick);
+            wanted = harvest_wants(harvest, region, rank);
+        }
+        if (wanted == 0) {
             run = NULL;
             continue;
         }
         if (!run) {
-            run = harvest_add(harvest, (uint32_t)(region - plan->regions));
+            run = harvest_add(harvest, (uint32_t)(region - harvest->regions));
             if (!run)
                 return;
             run->first_chunk = view->first_chunk + i;
         }
-        run->chunk_count++;
-        harvest_account(harvest, region, run, rank, view->weight);
+        chunks = (wanted + view->weight - 1) / view->weight;
+        chunks = chunks < n ? chunks : n;
+        run->chunk_count += chunks;
+        harvest_account(harvest, region, run, rank, view->weight * chunks);
+        if (chunks < n)
+            run = NULL;
     }
 }
 
@@ -540,7 +480,7 @@ static void harvest_opaque(struct plan *plan, struct harvest *harvest) {
         if (!region_usable(region) || !region->opaque || region->resident == 0)
             continue;
         wanted = harvest_wants(harvest, region, rank);
-        victim = wanted > 0 ? harvest_add(harvest, (uint32_t)i) : NULL;
+        victim = wanted > 0 ? harvest_add(harvest, (uint32_t)(region - harvest->regions)) : NULL;
         if (!victim)
             continue;
         victim->chunk_count = region->chunk_count;
@@ -550,42 +490,81 @@ static void harvest_opaque(struct plan *plan, struct harvest *harvest) {
 }
 
 static void harvest_walk(struct plan *plan, struct harvest *harvest) {
+    for (size_t i = 0; i < plan->n_regions; i++)
+        plan->regions[i].given = 0;
     harvest_opaque(plan, harvest);
     for_each_span(plan, harvest->upto, harvest_span, harvest);
+}
+
+/* Takes the demand in the order of ranks. If the array is too small: the oldest, until it is full. */
+static void harvest_ranks(struct plan *plan, struct harvest *harvest, const struct census *census, uint64_t demand) {
+    unsigned threshold = census_threshold(census, demand);
+    unsigned fits = census_fits(census, threshold, harvest->max - harvest->n);
+    uint64_t last = demand - census_below(census, threshold);
+    struct harvest before = *harvest;
+
+    if (fits == threshold) {
+        harvest->upto = threshold;
+        harvest->below = census_below(census, threshold);
+        harvest->last = last;
+        harvest_walk(plan, harvest);
+        if (!harvest->full)
+            return;
+        *harvest = before;
+    }
+    harvest->quotas &= fits == threshold;
+    harvest->from = 0;
+    harvest->upto = fits;
+    harvest->below = census_below(census, fits);
+    harvest->last = 0;
+    harvest_walk(plan, harvest);
+    harvest->from = fits;
+    harvest->below = 0;
+    harvest->last = fits == threshold ? last : census->bytes[fits];
+    harvest_walk(plan, harvest);
+    harvest->full = true;
+}
+
+/* Each region gives its part, in an order of its own. What one gives beyond that, for chunks are whole, the next ones need not. */
+static void harvest_parts(struct plan *plan, struct harvest *harvest) {
+    uint64_t owed = 0;
+
+    for (size_t i = 0; i < plan->n_regions && !harvest->full; i++) {
+        struct policy_region *region = &plan->regions[i];
+        struct plan own = {.regions = region, .n_regions = 1, .now = plan->now, .cells = plan->cells, .within = true};
+        struct census census;
+
+        owed += region->below + region->quota;
+        if (owed <= harvest->bytes)
+            continue;
+        census_take(&own, &census, owed - harvest->bytes);
+        harvest_ranks(&own, harvest, &census, owed - harvest->bytes);
+        plan->cells = own.cells;
+    }
 }
 
 size_t policy_plan(struct policy_region *regions, size_t n_regions, uint64_t demand, uint32_t now,
                    struct policy_victim *victims, size_t max, uint64_t *ret_bytes) {
     struct plan plan = {.regions = regions, .n_regions = n_regions, .now = now, .cells = CELLS_MAX};
-    struct harvest harvest = {.victims = victims, .max = max};
+    struct harvest harvest = {.regions = regions, .victims = victims, .max = max};
+    struct harvest none = harvest;
     struct census census;
-    unsigned threshold, fits;
-    uint64_t last;
+    unsigned threshold;
 
     *ret_bytes = 0;
     if (demand == 0 || max == 0 || n_regions == 0)
         return 0;
-
+    plan.within = n_regions == 1;
     census_take(&plan, &census, demand);
-    threshold = census_threshold(&census, demand);
-    last = demand - census_below(&census, threshold);
-    fits = census_fits(&census, threshold, max);
-    if (fits == threshold) {
-        share_out(&plan, &census, threshold, last);
-        harvest.upto = threshold;
-        harvest.below = census_below(&census, threshold);
-        harvest.last = last;
-        harvest_walk(&plan, &harvest);
+    if (!plan.within) {
+        threshold = census_threshold(&census, demand);
+        divide(&plan, threshold, demand - census_below(&census, threshold));
+        harvest_parts(&plan, &harvest);
     }
-    if (fits < threshold || harvest.full) {
-        harvest = (struct harvest){.upto = fits, .victims = victims, .max = max};
-        harvest.below = census_below(&census, fits);
-        harvest_walk(&plan, &harvest);
-        harvest.from = fits;
-        harvest.below = 0;
-        harvest.last = fits == threshold ? last : census.bytes[fits];
-        share_out(&plan, &census, fits, harvest.last);
-        harvest_walk(&plan, &harvest);
+    if (plan.within || harvest.full) {
+        harvest = none;
+        harvest.quotas = !plan.within;
+        harvest_ranks(&plan, &harvest, &census, demand);
     }
     *ret_bytes = harvest.bytes;
     return harvest.n;

@@ -7,9 +7,10 @@
  *
  * The order is: priority (low first); within it the coldest by age bucket; within a bucket each region in proportion to what it has there,
  * divided by its share. Age is the time since the last pin or touch of the chunk; of one that never had any, since the last fault of its
- * span. What came back with its span and was not pinned since is the coldest; of memory that is never pinned, in a plan for one region, all that
- * is not beside the chunk that was missed counts as a little older. What was missed soon after a drop counts as younger than it is: the chunk, and for a while its
- * span and the neighbours (refault protection, protection.c). A chunk that is pinned now is passed over (the dropper decides for good); so is one that is known to be gone.
+ * span. What came back with its span and was not pinned since is the coldest; of memory that is never pinned all that is not beside the
+ * chunk that was missed counts as a little older, in the order within its region, but not in how much each region gives. What was missed soon
+ * after a drop counts as younger than it is: the chunk, and for a while its span and the neighbours (refault protection, protection.c). A chunk
+ * that is pinned now is passed over (the dropper decides for good); so is one that is known to be gone.
  * Protected is not exempt: it comes after all else of its priority.
  */
 
@@ -73,8 +74,8 @@ struct policy_region {
     uint64_t resident;  /* bytes, of an opaque region */
     uint32_t last_scan; /* tick of the last drop in it, of an opaque region */
 
-    uint64_t at_threshold,
-        quota; /* of a plan: bytes in the bucket that is taken in part, and how many of them to take */
+    /* Of a plan: bytes in the buckets that are taken whole and in that which is taken in part, how many of the latter to take, and taken. */
+    uint64_t below, at_threshold, quota, given;
 };
 
 struct policy_victim {

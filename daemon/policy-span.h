@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_DAEMON_POLICY_SPAN_H
+#define DROPPABLE_DAEMON_POLICY_SPAN_H
+
+/*
+ * A span as a walk over its chunks sees it: policy's alone. Chunks come as runs of the same age, since where nobody pins most of a span has
+ * the same flags, and these are compared eight at a time. What is asked for each chunk is inline.
+ */
+
+#include "policy-age.h"
+#include "policy.h"
+
+/* Of a chunk that cannot be dropped, being pinned or gone. Later than any other. */
+#define TICK_NONE UINT32_MAX
+/* Chunks of a span at most. */
+#define SPAN_CHUNKS (1u << (POLICY_SPAN_SHIFT - 12))
+
+struct span_view {
+    struct policy_span *span;
+    _Atomic uint8_t *flags; /* of its first chunk */
+    unsigned n_pins;        /* mappings whose pins were read */
+    bool read;              /* no cell is left out */
+    unsigned base;          /* rank of the region's priority */
+    uint32_t limit;         /* before this tick lies all that the walk is about */
+    uint32_t now;
+    uint32_t use;    /* tick of the last fault */
+    uint32_t seen;   /* ticks by which its pinned chunks are protected */
+    uint32_t near;   /* from which tick the age of those counts that are never pinned */
+    uint32_t far;    /* the same of those that are not beside what was missed */
+    bool within;     /* far counts */
+    uint32_t bound;  /* none of its chunks was used last before this tick */
+    uint64_t bytes;  /* of all that may be droppable */
+    uint64_t weight; /* bytes of a chunk */
+    uint64_t first_chunk;
+    unsigned count;              /* chunks, 1..SPAN_CHUNKS */
+    uint32_t coldest;            /* what a walk makes of the bound, for every order */
+    uint32_t ticks[SPAN_CHUNKS]; /* by chunk, if pins were read: from when its age counts */
+};
+
+/* What is needed to know of it as a whole; limit, base, now and within are there, and the region has that span. False: nothing is in it. */
+bool span_look(struct span_view *view, const struct policy_region *region, uint32_t index);
+/* What a walk over its chunks needs beside that. *cells: how many cells of pin pages may still be read. */
+void span_open(struct span_view *view, const struct policy_region *region, uint64_t *cells);
+
+/* Flags of eight chunks, from an address that 8 divides. */
+static inline uint64_t span_eight(const _Atomic uint8_t *flags) {
+    return __atomic_load_n((const uint64_t *)(const void *)flags, __ATOMIC_RELAXED);
+}
+
+/* As many bytes as chunks: what is the same in all of them for chunks that were never pinned and have the same age. */
+static inline uint64_t span_keys(uint64_t flags) {
+    const uint64_t each = UINT64_C(0x0101010101010101);
+    uint64_t far = (flags / POLICY_CHUNK_BACK) & ~(flags / POLICY_CHUNK_NEAR) & each;
+
+    return (flags & each * (POLICY_CHUNK_GONE | POLICY_CHUNK_MISSED)) | far * POLICY_CHUNK_BACK;
+}
+
+/* How many chunks from the first one on have its age, if none was ever pinned. */
+static inline unsigned span_alike(const _Atomic uint8_t *flags, unsigned count) {
+    uint64_t each = UINT64_C(0x0101010101010101);
+    uint64_t first = span_keys(atomic_load_explicit(flags, memory_order_relaxed));
+    unsigned n = 0;
+
+    while (n < count)
+        if ((uintptr_t)(flags + n) % 8 == 0 && n + 8 <= count && span_keys(span_eight(flags + n)) == first * each)
+            n += 8;
+        else if (n == 0 || span_keys(atomic_load_explicit(flags + n, memory_order_relaxed)) == first)
+            n++;
+        else
+            break;
+    return n;
+}
+
+static inline bool span_is_far(uint8_t flags) {
+    return (flags & (POLICY_CHUNK_BACK | POLICY_CHUNK_NEAR)) == POLICY_CHUNK_BACK;
+}
+
+/* Of a chunk that was never pinned. Its far tick is never later than its near one, so a bound for every order. */
+static inline uint32_t span_unseen(struct span_view *view, uint8_t flags) {
+    uint32_t near = age_missed(view->near, view->now, flags), far;
+
+    if (flags & POLICY_CHUNK_GONE)
+        return TICK_NONE;
+    far = span_is_far(flags) ? age_missed(view->far, view->now, flags) : near;
+    view->coldest = far < view->coldest ? far : view->coldest;
+    return view->within ? far : near;
+}
+
+/* From which tick the age of a chunk counts, and of how many from it on, which is at least 1. */
+static inline unsigned span_next(struct span_view *view, unsigned chunk, uint32_t *ret_tick) {
+    if (view->n_pins > 0) {
+        *ret_tick = view->ticks[chunk];
+        return 1;
+    }
+    *ret_tick = span_unseen(view, atomic_load_explicit(view->flags + chunk, memory_order_relaxed));
+    return span_alike(view->flags + chunk, view->count - chunk);
+}
+
+#endif

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: MIT */
+/* What a plan costs where there are a million chunks. In CPU time, and the best of some tries, so that only slowness fails and not the others' load. */
+
+#include "policy.h"
+#include "service.h"
+
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#define MIB (UINT64_C(1) << 20)
+#define MAX_VICTIMS 4096
+#define NOW 100000
+#define COST_CHUNKS (UINT32_C(1) << 20)
+#define COST_TRIES 8
+#define COST_MS_MAX 5.0
+/* A million pin cells that change from one to the next, of which no plan before knows anything: 11 to 16 ms where this was written. */
+#define COST_PINNED_MS_MAX 30.0
+#define NO_BAR 1e9
+/* As many as the service has room for. */
+#define COST_VICTIMS 1024
+
+struct fixture {
+    struct policy_region region;
+    _Atomic uint32_t *touched;
+    struct policy_span *spans;
+    _Atomic uint8_t *flags;
+    uint32_t n_spans;
+};
+
+static struct policy_victim victims[MAX_VICTIMS];
+
+static void fixture_init(struct fixture *f, unsigned shift, uint64_t chunks, unsigned n_pins, uint32_t priority) {
+    f->n_spans = (uint32_t)(((chunks << shift) + (UINT64_C(1) << POLICY_SPAN_SHIFT) - 1) >> POLICY_SPAN_SHIFT);
+    f->touched = calloc(f->n_spans, sizeof(*f->touched));
+    f->spans = calloc(f->n_spans, sizeof(*f->spans));
+    f->flags = calloc(chunks, sizeof(*f->flags));
+    f->region = (struct policy_region){
+        .priority = priority,
+        .chunk_shift = shift,
+        .chunk_count = chunks,
+        .touched = f->touched,
+        .touched_count = f->n_spans,
+        .spans = f->spans,
+        .chunk_flags = f->flags,
+        .n_pins = n_pins,
+    };
+    for (unsigned i = 0; i < n_pins; i++)
+        f->region.pins[i] = calloc(chunks, sizeof(struct drp_pin_cell));
+    for (uint32_t i = 0; i < f->n_spans; i++)
+        f->touched[i] = i;
+}
+
+static void fixture_deinit(struct fixture *f) {
+    for (unsigned i = 0; i < f->region.n_pins; i++)
+        free(f->region.pins[i]);
+    free((void *)f->touched);
+    free(f->spans);
+    free((void *)f->flags);
+}
+
+static uint64_t random_state = 88172645463325252;
+
+static uint32_t random_below(uint32_t n) {
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return (uint32_t)((random_state >> 16) % n);
+}
+
+static uint32_t random_tick(void) {
+    return NOW + 10 - random_below(1u << (1 + random_below(16)));
+}
+
+static double cpu_ms(void) {
+    struct timespec spent;
+
+    ck_assert_int_eq(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &spent), 0);
+    return (double)spent.tv_sec * 1e3 + (double)spent.tv_nsec / 1e6;
+}
+
+static void measure(const char *what, struct policy_region *regions, size_t n_regions, uint64_t demand, size_t max,
+                    double bar) {
+    double best = 1e9, start;
+    uint64_t bytes = 0;
+    size_t n = 0;
+
+    for (unsigned i = 0; i < COST_TRIES; i++) {
+        for (size_t r = 0; r < n_regions; r++)
+            for (uint32_t k = 0; k < regions[r].touched_count; k++) /* what earlier plans found out */
+                regions[r].spans[regions[r].touched[k]].coldest = 0;
+        start = cpu_ms();
+        n = policy_plan(regions, n_regions, demand, NOW, victims, max, &bytes);
+        start = cpu_ms() - start;
+        best = start < best ? start : best;
+    }
+    printf("1 Mi chunks, %s: %.2f ms, %zu victims, %llu MiB%s\n", what, best, n, (unsigned long long)(bytes / MIB),
+           bar < NO_BAR ? "" : " (information)");
+    ck_assert_uint_gt(n, 0);
+#ifdef __OPTIMIZE__
+    if (!under_sanitizer())
+        ck_assert_msg(best < bar, "%s: %.2f ms", what, best);
+#endif
+}
+
+static void scatter_faults(struct fixture *f) {
+    for (uint32_t i = 0; i < f->n_spans; i++)
+        f->spans[i].last_fault = random_tick();
+}
+
+/* Pins written here and there; one in 16 chunks is pinned now. */
+START_TEST(test_cost_dense_pinned) {
+    struct fixture f;
+
+    fixture_init(&f, 16, COST_CHUNKS, 1, 2);
+    scatter_faults(&f);
+    for (unsigned i = 0; i < COST_CHUNKS; i++) {
+        f.region.pins[0][i].tick = random_below(4) ? 0 : random_tick();
+        f.region.pins[0][i].count = random_below(16) == 0;
+    }
+    measure("pins written, 16 MiB wanted", &f.region, 1, 16 * MIB, COST_VICTIMS, COST_PINNED_MS_MAX);
+    measure("pins written, 1 GiB wanted", &f.region, 1, 1024 * MIB, COST_VICTIMS, COST_PINNED_MS_MAX);
+    measure("pins written, 1 GiB wanted, more victims", &f.region, 1, 1024 * MIB, MAX_VICTIMS, COST_PINNED_MS_MAX);
+    measure("pins written, 30 GiB wanted", &f.region, 1, 30 * 1024 * MIB, COST_VICTIMS, NO_BAR);
+    for (uint32_t i = 0; i < f.n_spans; i++)
+        f.spans[i].last_fault = 1;
+    measure("pins written, all spans alike, 1 GiB wanted", &f.region, 1, 1024 * MIB, COST_VICTIMS, NO_BAR);
+    fixture_deinit(&f);
+}
+END_TEST
+
+START_TEST(test_cost_dense) {
+    struct fixture f;
+
+    fixture_init(&f, 16, COST_CHUNKS, 0, 2);
+    scatter_faults(&f);
+    measure("no pins, 1 GiB wanted", &f.region, 1, 1024 * MIB, COST_VICTIMS, COST_MS_MAX);
+    measure("no pins, 30 GiB wanted", &f.region, 1, 30 * 1024 * MIB, COST_VICTIMS, NO_BAR);
+    for (unsigned i = 0; i < COST_CHUNKS; i++)
+        f.flags[i] = policy_back_flags(i, i / 32 * 32 + 9, 16);
+    measure("no pins, all of it was dropped once, 1 GiB wanted", &f.region, 1, 1024 * MIB, COST_VICTIMS, COST_MS_MAX);
+    fixture_deinit(&f);
+}
+END_TEST
+
+/* The same chunks in 64 regions: these are asked first how much each gives. */
+START_TEST(test_cost_many_regions) {
+    static struct policy_region regions[64];
+    struct fixture f;
+
+    fixture_init(&f, 16, COST_CHUNKS, 0, 2);
+    scatter_faults(&f);
+    for (unsigned i = 0; i < COST_CHUNKS; i++)
+        f.flags[i] = policy_back_flags(i, i / 32 * 32 + 9, 16);
+    for (unsigned i = 0; i < 64; i++) {
+        regions[i] = f.region;
+        regions[i].chunk_count /= 64;
+        regions[i].chunk_flags += i * regions[i].chunk_count;
+        regions[i].touched_count /= 64;
+        regions[i].spans += i * regions[i].touched_count;
+    }
+    measure("no pins, all of it was dropped once, 64 regions, 1 GiB wanted", regions, 64, 1024 * MIB, COST_VICTIMS,
+            COST_MS_MAX);
+    fixture_deinit(&f);
+}
+END_TEST
+
+/* A page in each span: so of a million chunks not even 1 GiB is there; and a million spans, of which it is. */
+START_TEST(test_cost_sparse) {
+    struct fixture f;
+
+    fixture_init(&f, 16, COST_CHUNKS, 0, 2);
+    scatter_faults(&f);
+    for (uint32_t i = 0; i < f.n_spans; i++)
+        f.spans[i].resident = POLICY_SPAN_KNOWN | 1;
+    measure("a page in each span, 1 GiB wanted", &f.region, 1, 1024 * MIB, COST_VICTIMS, COST_MS_MAX);
+    fixture_deinit(&f);
+    fixture_init(&f, POLICY_SPAN_SHIFT, COST_CHUNKS, 0, 2);
+    scatter_faults(&f);
+    for (uint32_t i = 0; i < f.n_spans; i++)
+        f.spans[i].resident = POLICY_SPAN_KNOWN | 1;
+    measure("each of 2 MiB, a page in each, 1 GiB wanted", &f.region, 1, 1024 * MIB, COST_VICTIMS, NO_BAR);
+    fixture_deinit(&f);
+}
+END_TEST
+
+int main(void) {
+    const TTest *tests[] = {test_cost_dense_pinned, test_cost_dense, test_cost_many_regions, test_cost_sparse};
+    Suite *suite = suite_create("policy-cost");
+    TCase *tcase = tcase_create("policy-cost");
+    SRunner *runner;
+    int failed;
+
+    tcase_set_timeout(tcase, 50);
+    for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++)
+        tcase_add_test(tcase, tests[i]);
+    suite_add_tcase(suite, tcase);
+    runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
