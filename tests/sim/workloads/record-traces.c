@@ -3,7 +3,8 @@
  * Records the traces of tests/sim/traces: the real daemon with --record, a workload in a memory cgroup that is too small for it, and a hog that
  * comes and goes beside it.
  *
- * usage: drp-record-traces WORKLOAD FILE [SECONDS]. Needs root and a memory controller. Exit status: 0 fine, 1 not, 2 wrong arguments.
+ * usage: drp-record-traces WORKLOAD FILE [SECONDS [SEED [MIB]]]. SEED is of the workload and the hog, MIB the cgroup's limit. Needs root and a memory
+ * controller. Exit status: 0 fine, 1 not, 2 wrong arguments.
  */
 
 #include "child.h"
@@ -20,7 +21,7 @@
 #include <time.h>
 
 #define MIB (UINT64_C(1) << 20)
-#define LIMIT (200 * MIB)
+#define LIMIT_MIB 200
 #define HOG_STEP MIB
 #define HOG_MOST 130
 #define SECONDS 60
@@ -29,6 +30,8 @@ struct guest {
     const struct memcg *memcg;
     const struct workload *workload;
     uint64_t ms;
+    uint64_t limit; /* bytes */
+    unsigned seed;
     int log;
 };
 
@@ -37,13 +40,14 @@ static void run_workload(int socket, void *data) {
 
     (void)socket;
     memcg_enter(own->memcg);
+    workloads_seed(own->seed);
     own->workload->run(own->ms, own->log);
 }
 
 /* Takes 50 to 130 MiB within half a second or more, keeps it for a while, gives it back, and rests. */
 static void run_hog(int socket, void *data) {
     const struct guest *own = data;
-    unsigned state = 12345;
+    unsigned state = 12345 + own->seed;
 
     (void)socket;
     memcg_enter(own->memcg);
@@ -114,7 +118,7 @@ START_TEST(record) {
     struct memcg memcg;
     int status;
 
-    ck_assert_msg(memcg_make(&memcg, LIMIT, &reason), "no cgroup: %s", reason);
+    ck_assert_msg(memcg_make(&memcg, guest.limit, &reason), "no cgroup: %s", reason);
     guest.memcg = &memcg;
     service_record(raw);
     service_start(&service, "[Pressure]\nCgroupReserve=24M\n");
@@ -149,11 +153,13 @@ int main(int argc, char *argv[]) {
     FILE *trace, *to;
 
     guest.ms = 1000 * (argc > 3 ? strtoull(argv[3], NULL, 10) : SECONDS);
+    guest.seed = argc > 4 ? (unsigned)strtoul(argv[4], NULL, 10) : 0;
+    guest.limit = MIB * (argc > 5 ? strtoull(argv[5], NULL, 10) : LIMIT_MIB);
     for (unsigned i = 0; argc > 2 && i < N_WORKLOADS; i++)
         if (strcmp(argv[1], workloads[i].name) == 0)
             guest.workload = &workloads[i];
     if (!guest.workload) {
-        fprintf(stderr, "usage: drp-record-traces WORKLOAD FILE [SECONDS]\n");
+        fprintf(stderr, "usage: drp-record-traces WORKLOAD FILE [SECONDS [SEED [MIB]]]\n");
         for (unsigned i = 0; i < N_WORKLOADS; i++)
             fprintf(stderr, "  %-14s %s\n", workloads[i].name, workloads[i].what);
         return 2;
@@ -162,7 +168,8 @@ int main(int argc, char *argv[]) {
     snprintf(raw, sizeof(raw), "%s.raw", argv[2]);
     if (run() != 0)
         return 1;
-    snprintf(command, sizeof(command), "drp-record-traces %s", guest.workload->name);
+    snprintf(command, sizeof(command), "drp-record-traces %s, %" PRIu64 " s, seed %u, %" PRIu64 " MiB",
+             guest.workload->name, guest.ms / 1000, guest.seed, guest.limit / MIB);
     trace = fopen(raw, "re");
     to = fopen(argv[2], "we");
     if (!trace || !to || guest.log < 0 || lseek(guest.log, 0, SEEK_SET) < 0)

@@ -39,6 +39,10 @@ static uint64_t random_next(void) {
     return random_state >> 11;
 }
 
+void workloads_seed(uint64_t seed) {
+    random_state += seed * UINT64_C(0x9e3779b97f4a7c15);
+}
+
 static unsigned random_below(unsigned n) {
     return (unsigned)(random_next() % n);
 }

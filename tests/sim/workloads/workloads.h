@@ -16,4 +16,7 @@ struct workload {
 #define N_WORKLOADS 5
 extern const struct workload workloads[N_WORKLOADS];
 
+/* Other random choices than those of seed 0. */
+void workloads_seed(uint64_t seed);
+
 #endif
