@@ -244,9 +244,23 @@ static enum codec_verdict check_control_drop(const union drp_wire_message *messa
     }
 }
 
-/* A cgroup's path, absolute. */
+bool codec_is_cgroup_path(const char *path) {
+    const char *name = path;
+
+    if (path[0] != '/' || path[1] == '\0')
+        return path[0] == '/';
+    while (*name) {
+        size_t length = strcspn(++name, "/");
+
+        if (length == 0 || (length == 1 && name[0] == '.') || (length == 2 && name[0] == '.' && name[1] == '.'))
+            return false;
+        name += length;
+    }
+    return true;
+}
+
 static bool path_ok(const char *path, size_t size) {
-    return path[0] == '/' && terminated(path, size);
+    return terminated(path, size) && codec_is_cgroup_path(path);
 }
 
 /* What mask does not name is 0, and so may be what it does name. */

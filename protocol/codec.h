@@ -41,6 +41,9 @@ enum codec_verdict codec_check_request(const union drp_wire_message *message, si
 enum codec_verdict codec_check_reply(const union drp_wire_message *message, size_t size, size_t n_fds,
                                      uint16_t request_type);
 
+/* Is it a path of a cgroup as the kernel writes it? "/", or "/a/b": no empty name, no "." and no "..". */
+bool codec_is_cgroup_path(const char *path);
+
 /* Bytes of a request type, the least for lists; 0 for an unknown type. */
 size_t codec_request_size(uint16_t type);
 

@@ -8,6 +8,7 @@
  * object with the keys of docs/droppablectl.md; messages go to stderr.
  */
 
+#include "codec.h"
 #include "ctl.h"
 #include "numbers.h"
 
@@ -217,8 +218,11 @@ static error_t parse_option(struct argp_state *state, struct ctl_options *option
     case KEY_CGROUP:
         options->given |= CTL_CGROUP;
         options->cgroup = text;
-        if (*text != '/' || strlen(text) >= DRP_WIRE_PATH_MAX)
-            argp_error(state, "--cgroup: '%s' is not a path as in /proc/PID/cgroup", text);
+        if (!codec_is_cgroup_path(text) || strlen(text) >= DRP_WIRE_PATH_MAX)
+            argp_error(
+                state,
+                "--cgroup: '%s' is not a path as in /proc/PID/cgroup: '/a/b', no slash at its end, no '//', '.', '..'",
+                text);
         return 0;
     case KEY_BUDGET:
         options->given |= CTL_BUDGET;

@@ -469,6 +469,8 @@ static const struct {
     {{"limit", "--pid", "1", "--priority", "urgent"}, 2},
     {{"limit", "--user", "nobody-is-called-this"}, 2},
     {{"limit", "--cgroup", "a/b"}, 2},
+    {{"limit", "--cgroup", "/a/b/", "--budget", "1G"}, 2},
+    {{"free", "1M", "--cgroup", "/a//b"}, 2},
     {{"limit", "--pid", "1"}, 1},
     {{"limit", "--user", "root", "--budget", "infinity"}, 0},
     {{"limit", "--user", "root", "--share", "7"}, 1}, /* a user has none */

@@ -216,6 +216,8 @@ static const struct fault {
     REQUEST(LIMIT, OK, AT(drp_wire_limit, scope, DRP_LIMIT_CGROUP), AT(drp_wire_limit, path[0], '/')),
     REQUEST(LIMIT, VALUE, AT(drp_wire_limit, scope, DRP_LIMIT_CGROUP), AT(drp_wire_limit, path[0], '/'),
             AT(drp_wire_limit, id, 1)),
+    REQUEST(LIMIT, VALUE, AT(drp_wire_limit, scope, DRP_LIMIT_CGROUP), AT(drp_wire_limit, path[0], '/'),
+            AT(drp_wire_limit, path[1], 'a'), AT(drp_wire_limit, path[2], '/')),
     REQUEST(LIMIT, VALUE, AT(drp_wire_limit, path[0], '/')),
     REQUEST(LIMIT, VALUE, AT(drp_wire_limit, scope, DRP_LIMIT_REGION), AT(drp_wire_limit, path[0], '/')),
     REQUEST(LIMIT, VALUE, AT(drp_wire_limit, scope, DRP_LIMIT_USER), AT(drp_wire_limit, path[0], '/')),
@@ -240,6 +242,8 @@ static const struct fault {
     /* FREE */
     REQUEST(FREE, VALUE, AT(drp_wire_free, wanted, 0)),
     REQUEST(FREE, OK, AT(drp_wire_free, wanted, UINT64_MAX)),
+    REQUEST(FREE, OK, AT(drp_wire_free, path[0], '/')),
+    REQUEST(FREE, VALUE, AT(drp_wire_free, path[0], '/'), AT(drp_wire_free, path[1], '/')),
     /* WHY */
     REQUEST(WHY, OK, AT(drp_wire_why, cursor, UINT64_MAX)),
     REPLY(WHY, RESERVED, AT(drp_wire_why_reply, reserved, 1)),

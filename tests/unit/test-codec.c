@@ -248,26 +248,45 @@ START_TEST(paths) {
     static const struct {
         const char *path;
         bool limit, free;
-    } cases[] = {{"", false, true}, {"/", true, true}, {"/a/b", true, true}, {"a", false, false}, {".", false, false}};
+    } cases[] = {
+        {"", false, true},
+        {"/", true, true},
+        {"/a/b", true, true},
+        {"/.a/..b/...", true, true},
+        {"a", false, false},
+        {".", false, false},
+        /* Other ways to write one: a limit for it would be kept, and never hold. */
+        {"//", false, false},
+        {"/a/", false, false},
+        {"/a//b", false, false},
+        {"/./a", false, false},
+        {"/a/.", false, false},
+        {"/a/../b", false, false},
+        {"/..", false, false},
+    };
     struct sample sample;
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         sample_request(&sample, DRP_WIRE_LIMIT);
         sample.message.limit.scope = DRP_LIMIT_CGROUP;
         strcpy(sample.message.limit.path, cases[i].path);
-        ck_assert_int_eq(judge(&sample, DRP_WIRE_LIMIT, false), cases[i].limit ? CODEC_OK : CODEC_VALUE);
+        ck_assert_msg(judge(&sample, DRP_WIRE_LIMIT, false) == (cases[i].limit ? CODEC_OK : CODEC_VALUE), "'%s'",
+                      cases[i].path);
         sample_request(&sample, DRP_WIRE_FREE);
         strcpy(sample.message.free.path, cases[i].path);
-        ck_assert_int_eq(judge(&sample, DRP_WIRE_FREE, false), cases[i].free ? CODEC_OK : CODEC_VALUE);
+        ck_assert_msg(judge(&sample, DRP_WIRE_FREE, false) == (cases[i].free ? CODEC_OK : CODEC_VALUE), "'%s'",
+                      cases[i].path);
     }
     sample_request(&sample, DRP_WIRE_LIMIT);
     sample.message.limit.scope = DRP_LIMIT_CGROUP;
-    memset(sample.message.limit.path, '/', 1024);
+    memset(sample.message.limit.path, 'a', 1024);
+    sample.message.limit.path[0] = '/';
     ck_assert_int_eq(judge(&sample, DRP_WIRE_LIMIT, false), CODEC_VALUE);
     sample.message.limit.path[1023] = '\0';
     ck_assert_int_eq(judge(&sample, DRP_WIRE_LIMIT, false), CODEC_OK);
     sample_request(&sample, DRP_WIRE_FREE);
-    memset(sample.message.free.path, '/', 1024);
+    memset(sample.message.free.path, 'a', 1024);
+    sample.message.free.path[0] = '/';
     ck_assert_int_eq(judge(&sample, DRP_WIRE_FREE, false), CODEC_VALUE);
 }
 END_TEST
