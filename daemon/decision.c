@@ -32,9 +32,21 @@ const struct decision *decisions_get(const struct decisions *decisions, uint64_t
 /* Quiet for so long: the next slice begins a new episode. */
 #define DECISION_QUIET_NS UINT64_C(1000000000)
 
-void decisions_go_on(struct decision *decision, uint64_t now, uint32_t tick) {
+void decisions_go_on(struct decisions *decisions, struct decision *decision, uint64_t now, uint32_t tick) {
     decision->ended = now > decision->ended ? now : decision->ended;
-    atomic_store_explicit(&decision->last_tick, tick, memory_order_relaxed);
+    atomic_store_explicit(&decisions->marks[decision - decisions->ring].last_tick, tick, memory_order_relaxed);
+}
+
+uint64_t decisions_refaults(const struct decisions *decisions, const struct decision *decision) {
+    return atomic_load_explicit(&decisions->marks[decision - decisions->ring].refaults, memory_order_relaxed);
+}
+
+/* What a pager counts meanwhile may go to the one that is forgotten, or to the new one: one more or less. */
+static void begin_marks(struct decision_marks *marks, uint32_t tick) {
+    atomic_store_explicit(&marks->first_tick, UINT32_MAX, memory_order_relaxed);
+    atomic_store_explicit(&marks->last_tick, tick, memory_order_relaxed);
+    atomic_store_explicit(&marks->refaults, 0, memory_order_relaxed);
+    atomic_store_explicit(&marks->first_tick, tick, memory_order_release);
 }
 
 struct decision *decisions_begin(struct decisions *decisions, enum demand_source source, uint64_t domain, bool anew,
@@ -46,14 +58,13 @@ struct decision *decisions_begin(struct decisions *decisions, enum demand_source
     for (uint64_t number = newest; !anew && number > 0 && number + DECISIONS_OPEN > newest; number--) {
         decision = &decisions->ring[number % DECISIONS_MAX];
         if (decision->source == source && decision->domain == domain && now - decision->ended < DECISION_QUIET_NS) {
-            decisions_go_on(decision, now, tick);
+            decisions_go_on(decisions, decision, now, tick);
             return decision;
         }
     }
     decision = &decisions->ring[(newest + 1) % DECISIONS_MAX];
     *decision = (struct decision){.number = newest + 1, .began = now, .ended = now, .source = source, .domain = domain};
-    atomic_store_explicit(&decision->first_tick, tick, memory_order_relaxed);
-    atomic_store_explicit(&decision->last_tick, tick, memory_order_relaxed);
+    begin_marks(&decisions->marks[(newest + 1) % DECISIONS_MAX], tick);
     atomic_store_explicit(&decisions->newest, newest + 1, memory_order_release);
     return decision;
 }
@@ -91,11 +102,11 @@ void decisions_note_refault(struct decisions *decisions, uint32_t dropped, uint3
         return;
     atomic_fetch_add_explicit(&decisions->refaulted_spans, 1, memory_order_relaxed);
     for (uint64_t number = newest; number > 0 && number + DECISIONS_MAX > newest; number--) {
-        struct decision *decision = &decisions->ring[number % DECISIONS_MAX];
+        struct decision_marks *marks = &decisions->marks[number % DECISIONS_MAX];
 
-        if (atomic_load_explicit(&decision->first_tick, memory_order_relaxed) <= dropped &&
-            atomic_load_explicit(&decision->last_tick, memory_order_relaxed) + 1 >= dropped) {
-            atomic_fetch_add_explicit(&decision->refaults, 1, memory_order_relaxed);
+        if (atomic_load_explicit(&marks->first_tick, memory_order_acquire) <= dropped &&
+            atomic_load_explicit(&marks->last_tick, memory_order_relaxed) + 1 >= dropped) {
+            atomic_fetch_add_explicit(&marks->refaults, 1, memory_order_relaxed);
             return;
         }
     }

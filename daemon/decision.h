@@ -6,7 +6,8 @@
  * The memory of what was decided, for `droppablectl why`: a ring of the last decisions, and histograms.
  *
  * A decision is one episode: from the first slice that a source made a domain drop until that source has been quiet for a moment. Slices of
- * one episode add up. Written by the pressure thread under the manager's lock and read under it; atomics are for the pagers.
+ * one episode add up. Written by the pressure thread under the manager's lock and read under it, but for what pagers look at and
+ * count in: the marks.
  */
 
 #include "demand.h"
@@ -30,6 +31,12 @@ struct decision_victim {
     uint64_t planned; /* bytes */
 };
 
+/* Of a decision, and outlives it in its place of the ring: a pager may be at it when the next takes the place. */
+struct decision_marks {
+    _Atomic uint32_t first_tick, last_tick; /* of its drops */
+    _Atomic uint64_t refaults; /* since: faults in spans that it dropped from, within the window of protection */
+};
+
 struct decision {
     uint64_t number; /* 1, 2, ...; 0: empty */
     uint64_t began;  /* ns, CLOCK_MONOTONIC */
@@ -41,11 +48,9 @@ struct decision {
     uint64_t limit, headroom, reserve; /* of the domain when it began */
     uint64_t demand;                   /* bytes: the largest that was asked for at once */
     uint64_t planned, freed, pinned, failed;
-    uint64_t reaction_ns;      /* from the first look that found it to the end of the first slice; 0: none ended yet */
-    _Atomic uint64_t refaults; /* since: faults in spans that it dropped from, within the window of protection */
+    uint64_t reaction_ns; /* from the first look that found it to the end of the first slice; 0: none ended yet */
     uint32_t slices;
-    _Atomic uint32_t first_tick, last_tick; /* of its drops */
-    uint64_t others;                        /* bytes planned of more victims than there is room for */
+    uint64_t others; /* bytes planned of more victims than there is room for */
     uint32_t n_victims;
     struct decision_victim victims[DECISION_VICTIMS];
 };
@@ -58,19 +63,20 @@ void histogram_add(struct histogram *histogram, uint64_t value);
 
 struct decisions {
     struct decision ring[DECISIONS_MAX];
-    uint64_t newest;                  /* number of the newest; 0: none yet */
-    struct histogram reaction_us;     /* a deficit was seen -> its first slice was free */
-    struct histogram gate_us;         /* a fill was put aside -> it was let in */
-    struct histogram refault_ms;      /* drop -> the fault that found it gone, of drops for pressure */
-    _Atomic uint64_t dropped_spans;   /* spans from which pressure dropped something */
-    _Atomic uint64_t refaulted_spans; /* of them, touched again within the window of protection */
+    struct decision_marks marks[DECISIONS_MAX]; /* by the same index */
+    _Atomic uint64_t newest;                    /* number of the newest; 0: none yet */
+    struct histogram reaction_us;               /* a deficit was seen -> its first slice was free */
+    struct histogram gate_us;                   /* a fill was put aside -> it was let in */
+    struct histogram refault_ms;                /* drop -> the fault that found it gone, of drops for pressure */
+    _Atomic uint64_t dropped_spans;             /* spans from which pressure dropped something */
+    _Atomic uint64_t refaulted_spans;           /* of them, touched again within the window of protection */
 };
 
 /* Begins a decision; unless it shall be a new one, takes up the newest of this source and domain if that was not long ago. Never NULL. */
 struct decision *decisions_begin(struct decisions *decisions, enum demand_source source, uint64_t domain, bool anew,
                                  uint64_t now, uint32_t tick);
 /* There is another slice of it. */
-void decisions_go_on(struct decision *decision, uint64_t now, uint32_t tick);
+void decisions_go_on(struct decisions *decisions, struct decision *decision, uint64_t now, uint32_t tick);
 /* Adds bytes that are to go to a victim, or makes one of it while there is room. */
 void decision_add_victim(struct decision *decision, uint64_t session, pid_t pid, const char *name, uint64_t region,
                          uint64_t planned);
@@ -78,6 +84,8 @@ void decision_add_victim(struct decision *decision, uint64_t session, pid_t pid,
 void decisions_note_refault(struct decisions *decisions, uint32_t dropped, uint32_t age, bool mistake);
 /* The decision with this number; NULL if it was overwritten or is yet to come. */
 const struct decision *decisions_get(const struct decisions *decisions, uint64_t number);
+/* Mistakes of a decision that is in the ring, so far. */
+uint64_t decisions_refaults(const struct decisions *decisions, const struct decision *decision);
 struct decision *decisions_edit(struct decisions *decisions, uint64_t number);
 
 #endif

@@ -237,7 +237,7 @@ void handle_adopt(struct connection *connection, struct channel_packet *packet) 
         reply_error(connection, packet, error);
         return;
     }
-    region->sweep = true; /* what is resident is not known */
+    atomic_store(&region->sweep, true); /* what is resident is not known */
     operation = operation_new(connection, &adopt->header, adopt_done);
     if (!operation) {
         close(state_fd);

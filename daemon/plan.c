@@ -184,7 +184,7 @@ static void submit_victim(const struct plans *plans, const struct policy_victim 
 
         first = cursor < end ? cursor : 0;
         atomic_store(&region->last_scan, tick);
-        region->sweep = false;
+        atomic_store(&region->sweep, false);
     }
     dropper_submit(region->session, region, first, end, victim->limit, urgency, request, true);
 }
@@ -204,7 +204,7 @@ static void slice_done(struct drop_request *request) {
 /* Tables that know of nothing, though memory is there (a client wrote through its descriptor): sweep next time. */
 static void sweep(struct plans *plans, size_t n) {
     for (size_t i = 0; i < n; i++)
-        plans->region_of[i]->sweep = region_resident_bytes(plans->region_of[i]) > 0;
+        atomic_store(&plans->region_of[i]->sweep, region_resident_bytes(plans->region_of[i]) > 0);
 }
 
 static void describe_decision(struct decision *decision, const struct plan_demand *demand) {
@@ -227,7 +227,7 @@ static struct decision *open_decision(struct decisions *decisions, const struct 
         decision =
             decisions_begin(decisions, demand->source, demand->domain->id, demand->hand != NULL, demand->seen, tick);
     else
-        decisions_go_on(decision, demand->seen, tick);
+        decisions_go_on(decisions, decision, demand->seen, tick);
     if (demand->hand)
         demand->hand->decision = decision->number;
     return decision;

@@ -277,7 +277,7 @@ bool region_is_opaque(const struct region *region) {
     for (unsigned i = 0; i < region->n_mappings; i++)
         if (!region->mappings[i]->intercepted)
             return true;
-    return region->sweep;
+    return atomic_load_explicit(&region->sweep, memory_order_relaxed);
 }
 
 void region_touch(struct region *region, uint32_t span, uint32_t tick) {

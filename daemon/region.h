@@ -71,7 +71,7 @@ struct region {
     struct mapping *mappings[REGION_MAPPINGS_MAX]; /* under the session's lock */
     unsigned n_mappings;
 
-    bool sweep; /* the tables missed something: sweep over the object in the next plan. Of the pressure thread */
+    _Atomic bool sweep; /* the tables missed something: sweep over the object in the next plan. Written by the pressure thread */
     _Atomic uint64_t cursor; /* chunk at which an opaque region's next drop begins */
     _Atomic uint32_t last_scan;
     struct {

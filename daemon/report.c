@@ -303,7 +303,8 @@ static void tell_victim(const struct decision_victim *victim, struct drp_wire_vi
     snprintf(ret->name, sizeof(ret->name), "%s", victim->name);
 }
 
-static void tell_decision(const struct decision *decision, uint64_t now, struct drp_wire_decision *ret) {
+static void tell_decision(const struct decisions *decisions, const struct decision *decision, uint64_t now,
+                          struct drp_wire_decision *ret) {
     *ret = (struct drp_wire_decision){
         .number = decision->number,
         .began_ms = ms_ago(decision->began, now),
@@ -320,7 +321,7 @@ static void tell_decision(const struct decision *decision, uint64_t now, struct 
         .pinned = decision->pinned,
         .failed = decision->failed,
         .reaction_ns = decision->reaction_ns,
-        .refaults = decision->refaults,
+        .refaults = decisions_refaults(decisions, decision),
         .slices = decision->slices,
         .n_victims = decision->n_victims,
         .others = decision->others,
@@ -347,7 +348,7 @@ void report_why(struct manager *manager, uint64_t cursor, struct drp_wire_why_re
             ret->next = cursor;
             break;
         }
-        tell_decision(decision, now, &ret->entries[ret->count++]);
+        tell_decision(decisions, decision, now, &ret->entries[ret->count++]);
     }
     pthread_mutex_unlock(&manager->lock);
 }
