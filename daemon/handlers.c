@@ -295,6 +295,10 @@ static void handle_list(struct connection *connection, struct channel_packet *pa
                      offsetof(struct drp_wire_list_reply, entries) + reply.count * sizeof(reply.entries[0]), NULL, 0);
 }
 
+bool handlers_is_for_all(uint16_t type) {
+    return type == DRP_WIRE_STATUS || type == DRP_WIRE_LIST || type == DRP_WIRE_LIMIT || type == DRP_WIRE_CONTROL_DROP;
+}
+
 void handlers_dispatch(struct connection *connection, struct channel_packet *packet) {
     static void (*const handlers[])(struct connection * connection, struct channel_packet * packet) = {
         [DRP_WIRE_HELLO] = handle_hello,

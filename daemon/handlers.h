@@ -14,6 +14,9 @@ struct connection;
 /* Handles a request that codec_check_request() found well-formed. Replies at once, or leaves connection->operation set and replies later. */
 void handlers_dispatch(struct connection *connection, struct channel_packet *packet);
 
+/* Is a request of this type about everybody's memory, so that it costs the more the more others have? */
+bool handlers_is_for_all(uint16_t type);
+
 /* Answers the request with an error. */
 void reply_error(struct connection *connection, const struct channel_packet *packet, uint32_t error);
 

@@ -141,6 +141,7 @@ static int serve(struct manager *manager, const struct config_source *source) {
     reload_stop(&reload);
     uv_run(&loop, UV_RUN_DEFAULT);
     manager_deinit(manager);
+    server_deinit(&server);
     uv_loop_close(&loop);
     r = record_stop();
     if (r < 0)

@@ -1,10 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Sockets: accepts connections, reads one request at a time from each, sends replies, and sees sessions to their end.
- *
- * A connection is not read while a request of it is under way or its reply does not fit into the socket: a client that floods or does
- * not read holds up itself. Every packet passes the codec before a handler sees it; what the codec rejects ends the connection with
- * a named error in the log.
+ * The socket that is listened on: accepts connections, and sees sessions to their end.
  *
  * A session outlives its connection: whether the client died (its memory is punched) or only disconnected (the memory is its own) the
  * pidfd tells, a moment after the socket. Handles are freed in their close callbacks only.
@@ -12,12 +8,8 @@
 
 #include "server.h"
 
-#include "codec.h"
-#include "gate.h"
-#include "handlers.h"
 #include "log.h"
 #include "notices.h"
-#include "operation.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -37,215 +29,7 @@
 #define SERVER_VETS_WAIT_NS UINT64_C(100000000)
 #define SERVER_END_WAIT_NS UINT64_C(3000000000)
 
-static void connection_update(struct connection *connection);
-static void ending_begin(struct server *server, struct session *session);
 static void server_tidy(uv_timer_t *timer);
-
-/* ---- connections ---- */
-
-static void connection_closed(uv_handle_t *handle) {
-    struct connection *connection = handle->data;
-
-    if (connection->pidfd >= 0 && !connection->session)
-        close(connection->pidfd);
-    for (size_t i = 0; i < connection->n_reply_fds; i++)
-        close(connection->reply_fds[i]);
-    free(connection);
-}
-
-/* Descriptors may wait in it unread, and their close may wait for the client: not ours to do. */
-static void connection_close_socket(struct connection *connection) {
-    struct server *server = connection->server;
-    struct session *session = connection->session;
-
-    shutdown(connection->socket, SHUT_RDWR);
-    if (session && session->dropper.worker.started &&
-        worker_send_fd(&session->dropper.worker, connection->socket, NULL) >= 0)
-        close(connection->socket);
-    else
-        vet_close_socket(&server->vets, server->manager->wake_fd, connection->socket, connection->uid);
-    connection->socket = -1;
-}
-
-void connection_end(struct connection *connection, const char *reason) {
-    struct server *server = connection->server;
-
-    if (connection->closing)
-        return;
-    connection->closing = true;
-    if (reason)
-        log_warning("client %s (pid %d, uid %u): %s: ending its connection",
-                    connection->session ? connection->session->name : "without hello", (int)connection->pid,
-                    connection->uid, reason);
-    if (connection->operation)
-        operation_abandon(connection->operation);
-    connection->operation = NULL;
-    LIST_REMOVE(connection, link);
-    server->n_connections--;
-    server->n_refused -= connection->refused;
-    uv_close((uv_handle_t *)&connection->poll, connection_closed);
-    connection_close_socket(connection);
-    if (connection->session) {
-        manager_remove_session(server->manager, connection->session);
-        ending_begin(server, connection->session);
-    }
-    if (!server->accepting && !server->ended)
-        uv_timer_start(&server->tidy, server_tidy, 0, SERVER_TIDY_MS); /* a descriptor is free again */
-}
-
-/* Tries to send what waits. */
-static void connection_flush(struct connection *connection) {
-    int r;
-
-    if (connection->reply_size == 0)
-        return;
-    r = channel_send(connection->socket, &connection->reply, connection->reply_size, connection->reply_fds,
-                     connection->n_reply_fds, MSG_DONTWAIT);
-    if (r == CHANNEL_AGAIN)
-        return;
-    for (size_t i = 0; i < connection->n_reply_fds; i++)
-        close(connection->reply_fds[i]);
-    connection->n_reply_fds = 0;
-    connection->reply_size = 0;
-    if (r == CHANNEL_CLOSED)
-        connection_end(connection, NULL);
-    else if (r < 0)
-        connection_end(connection, strerror(-r));
-}
-
-void connection_reply(struct connection *connection, uint16_t type, uint32_t serial, void *message, size_t size,
-                      const int *fds, size_t n_fds) {
-    struct drp_wire_header *header = message;
-
-    header->type = type | DRP_WIRE_REPLY;
-    header->serial = serial;
-    header->error = DRP_WIRE_OK;
-    memcpy(&connection->reply, message, size);
-    connection->reply_size = size;
-    if (n_fds > 0)
-        memcpy(connection->reply_fds, fds, n_fds * sizeof(*fds));
-    connection->n_reply_fds = n_fds;
-    connection_flush(connection);
-}
-
-void connection_reply_error(struct connection *connection, uint16_t type, uint32_t serial, uint32_t error) {
-    struct drp_wire_header header = {.type = type | DRP_WIRE_REPLY, .serial = serial, .error = error};
-
-    log_debug("client %s (pid %d): %s answered with %s",
-              connection->session ? connection->session->name : "without hello", (int)connection->pid,
-              codec_type_name(type), codec_error_name(error));
-    memcpy(&connection->reply, &header, sizeof(header));
-    connection->reply_size = sizeof(header);
-    connection->n_reply_fds = 0;
-    connection_flush(connection);
-}
-
-void connection_finish_operation(struct connection *connection) {
-    if (!connection->closing)
-        connection_update(connection);
-}
-
-/* The codec says no: a value out of its range is answered, anything else ends the connection, too. */
-static void connection_reject(struct connection *connection, const struct drp_wire_header *header,
-                              enum codec_verdict verdict) {
-    char reason[96];
-
-    if (verdict == CODEC_VALUE && connection->session) {
-        connection_reply_error(connection, header->type, header->serial, DRP_WIRE_ERROR_INVALID);
-        return;
-    }
-    snprintf(reason, sizeof(reason), "malformed: %s: %s", codec_type_name(header->type), codec_verdict_name(verdict));
-    connection_reply_error(connection, header->type, header->serial, DRP_WIRE_ERROR_MALFORMED);
-    connection_end(connection, reason);
-}
-
-/* Takes the packet that waits. 1: nothing there; 0: packet is filled; negative: the connection has been ended. */
-static int connection_take(struct connection *connection, struct channel_packet *packet, struct vet **vet) {
-    struct server *server = connection->server;
-    struct drp_wire_header header;
-    bool has_fds = false;
-    char reason[96];
-    int r;
-
-    r = channel_peek(connection->socket, &header, &has_fds);
-    if (r == CHANNEL_OK && !has_fds)
-        r = channel_receive(connection->socket, packet, MSG_DONTWAIT);
-    else if (r == CHANNEL_OK && header.type != DRP_WIRE_UFFD && header.type != DRP_WIRE_MAP &&
-             header.type != DRP_WIRE_ADOPT) {
-        /* Ending the connection discards what waits in it, descriptors unseen. */
-        snprintf(reason, sizeof(reason), "malformed: %s: wrong number of descriptors", codec_type_name(header.type));
-        connection_end(connection, reason);
-        return -EBADMSG;
-    } else if (r == CHANNEL_OK) {
-        r = vet_receive(&server->vets, server->manager->wake_fd, connection->socket, connection->uid,
-                        header.type == DRP_WIRE_UFFD ? VET_USERFAULTFD : VET_SHARED_MEMORY, packet, vet);
-        if (r == VET_OK)
-            return 0;
-        if (r == VET_MALFORMED) {
-            connection_reject(connection, &packet->message.header, (enum codec_verdict)packet->message.header.error);
-            return -EBADMSG;
-        }
-        snprintf(reason, sizeof(reason), "%s: %s", codec_type_name(header.type),
-                 r == VET_FOREIGN ? "descriptor: not of the kind expected"
-                 : r == VET_BUSY  ? "descriptor: too many of this user are still being closed"
-                 : r < 0          ? strerror(-r)
-                                  : "malformed: packet or descriptors truncated");
-        connection_end(connection, reason);
-        return -EBADMSG;
-    }
-    if (r == CHANNEL_OK || r == CHANNEL_AGAIN)
-        return r;
-    connection_end(connection, r == CHANNEL_CLOSED      ? NULL
-                               : r == CHANNEL_TRUNCATED ? "malformed: packet or descriptors truncated"
-                                                        : strerror(-r));
-    return -EBADMSG;
-}
-
-static void connection_read(struct connection *connection) {
-    struct channel_packet packet;
-    enum codec_verdict verdict;
-    struct vet *vet = NULL;
-
-    if (connection_take(connection, &packet, &vet) != 0)
-        return;
-    verdict = codec_check_request(&packet.message, packet.size, packet.n_fds);
-    if (verdict == CODEC_OK)
-        handlers_dispatch(connection, &packet);
-    else if (packet.size >= sizeof(packet.message.header))
-        connection_reject(connection, &packet.message.header, verdict);
-    else
-        connection_end(connection, "malformed: no header: message too short");
-    channel_packet_close(&packet);
-    vet_release(vet);
-}
-
-static void connection_ready(uv_poll_t *poll, int status, int events) {
-    struct connection *connection = poll->data;
-
-    if (status < 0) {
-        connection_end(connection, NULL);
-        return;
-    }
-    if (events & UV_WRITABLE)
-        connection_flush(connection);
-    if (!connection->closing && (events & UV_READABLE) && connection->reply_size == 0 && !connection->operation)
-        connection_read(connection);
-    else if (!connection->closing && (events & UV_DISCONNECT))
-        connection_end(connection, NULL);
-    if (!connection->closing)
-        connection_update(connection);
-}
-
-/* What to wait for follows from what is under way. */
-static void connection_update(struct connection *connection) {
-    int events = UV_DISCONNECT;
-
-    if (connection->reply_size > 0)
-        events |= UV_WRITABLE;
-    else if (!connection->operation)
-        events |= UV_READABLE;
-    uv_poll_start(&connection->poll, events, connection_ready);
-}
 
 /* ---- accepting ---- */
 
@@ -292,7 +76,12 @@ static int connection_new(struct server *server, int socket) {
     connection->pid = peer.pid;
     connection->uid = peer.uid;
     connection->gid = peer.gid;
-    r = uv_poll_init(server->loop, &connection->poll, socket);
+    r = turns_join(&server->turns, &connection->turn, peer.uid, kernel_now());
+    if (r >= 0) {
+        r = uv_poll_init(server->loop, &connection->poll, socket);
+        if (r < 0)
+            turns_leave(&server->turns, &connection->turn, kernel_now());
+    }
     if (r < 0) {
         close(pidfd);
         free(connection);
@@ -398,6 +187,15 @@ static void ending_begin(struct server *server, struct session *session) {
     uv_timer_start(&server->tidy, server_tidy, SERVER_TIDY_MS, SERVER_TIDY_MS);
 }
 
+void server_connection_ended(struct server *server, struct session *session) {
+    if (session) {
+        manager_remove_session(server->manager, session);
+        ending_begin(server, session);
+    }
+    if (!server->accepting && !server->ended)
+        uv_timer_start(&server->tidy, server_tidy, 0, SERVER_TIDY_MS); /* a descriptor is free again */
+}
+
 /* ---- the loop's other events ---- */
 
 static void server_woken(uv_poll_t *poll, int status, int events) {
@@ -446,6 +244,12 @@ static void server_tidy(uv_timer_t *timer) {
     }
 }
 
+static void server_begin_round(uv_prepare_t *prepare) {
+    struct server *server = prepare->data;
+
+    server->turns.round++;
+}
+
 static void server_signalled(uv_signal_t *signal, int number) {
     log_notice("%s: ending", strsignal(number));
     server_end(signal->data);
@@ -492,6 +296,8 @@ int server_init(struct server *server, uv_loop_t *loop, struct manager *manager)
 
     *server = (struct server){.loop = loop, .manager = manager, .config = manager->config, .socket = -1};
     LIST_INIT(&server->connections);
+    LIST_INIT(&server->resting);
+    LIST_INIT(&server->turns.users);
     LIST_INIT(&server->endings);
     LIST_INIT(&server->vets);
     r = server_bind(server);
@@ -502,11 +308,13 @@ int server_init(struct server *server, uv_loop_t *loop, struct manager *manager)
     }
     uv_poll_init(loop, &server->listener, server->socket);
     uv_poll_init(loop, &server->wake, manager->wake_fd);
+    uv_prepare_init(loop, &server->round);
+    uv_timer_init(loop, &server->rest);
     uv_timer_init(loop, &server->tidy);
     uv_signal_init(loop, &server->terminate);
     uv_signal_init(loop, &server->interrupt);
     server->listener.data = server->wake.data = server->tidy.data = server->terminate.data = server->interrupt.data =
-        server;
+        server->round.data = server->rest.data = server;
     return sources_init(&server->sources, loop, manager);
 }
 
@@ -516,6 +324,8 @@ int server_start(struct server *server) {
     r = uv_signal_start(&server->terminate, server_signalled, SIGTERM);
     if (r >= 0)
         r = uv_signal_start(&server->interrupt, server_signalled, SIGINT);
+    if (r >= 0)
+        r = uv_prepare_start(&server->round, server_begin_round);
     if (r >= 0)
         r = uv_poll_start(&server->wake, UV_READABLE, server_woken);
     if (r >= 0)
@@ -540,8 +350,14 @@ void server_end(struct server *server) {
     uv_close((uv_handle_t *)&server->listener, listener_closed);
     uv_close((uv_handle_t *)&server->terminate, NULL);
     uv_close((uv_handle_t *)&server->interrupt, NULL);
+    uv_close((uv_handle_t *)&server->round, NULL);
+    uv_close((uv_handle_t *)&server->rest, NULL);
     sources_end(&server->sources);
     while ((connection = LIST_FIRST(&server->connections)))
         connection_end(connection, NULL);
     uv_timer_start(&server->tidy, server_tidy, 0, SERVER_TIDY_MS);
+}
+
+void server_deinit(struct server *server) {
+    turns_deinit(&server->turns);
 }

@@ -5,6 +5,7 @@
 #include "channel.h"
 #include "manager.h"
 #include "source.h"
+#include "turns.h"
 #include "vet.h"
 
 #include <stdbool.h>
@@ -29,6 +30,9 @@ struct connection {
     int pidfd; /* the session's after the hello */
     struct session *session;
     struct operation *operation; /* the request under way; nothing is read meanwhile */
+    struct turn turn;
+    LIST_ENTRY(connection) resting_link;
+    bool resting; /* nothing is read until turn.at */
 
     /* The reply that did not fit into the socket. */
     union drp_wire_message reply;
@@ -58,13 +62,17 @@ struct server {
     uv_poll_t listener;
     uv_poll_t wake;
     struct sources sources;
-    uv_timer_t tidy; /* runs while there are endings, or sockets could not be accepted */
+    uv_prepare_t round; /* of turns */
+    uv_timer_t rest;    /* until the first of resting */
+    uv_timer_t tidy;    /* runs while there are endings, or sockets could not be accepted */
     uv_signal_t terminate, interrupt;
     bool accepting;
     uint64_t ended; /* ns; 0: not yet */
     struct connection_list connections;
     unsigned n_connections;
     unsigned n_refused; /* of them */
+    struct turns turns;
+    struct connection_list resting;
     struct ending_list endings;
     struct vet_list vets;
 };
@@ -75,6 +83,16 @@ int server_init(struct server *server, uv_loop_t *loop, struct manager *manager)
 int server_start(struct server *server);
 /* Closes everything and removes the socket; the loop then runs out of handles when all sessions have ended. */
 void server_end(struct server *server);
+
+/* After the loop's last turn. */
+void server_deinit(struct server *server);
+
+/* ---- between server.c and connection.c ---- */
+
+/* What to wait for follows from what is under way. */
+void connection_update(struct connection *connection);
+/* A connection is gone, and its session (NULL: it had none) ends. */
+void server_connection_ended(struct server *server, struct session *session);
 
 /* ---- for handlers ---- */
 

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One who asks for what takes long, again and again, does not take the loop from the others: neither from other users nor from other
+ * clients of his own.
+ */
+
+#include "child.h"
+#include "fixture.h"
+#include "raw.h"
+
+#include <check.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define REGIONS 4000
+#define CALLS 500
+#define PAUSE_MS 3 /* an honest client has something else to do, too */
+#define FLOODERS_MAX 8
+
+/* Shared with the flooders. */
+struct flood {
+    uint16_t type; /* what it asks for */
+    bool nobody;   /* as another user */
+    unsigned regions;
+    _Atomic bool stop;
+    _Atomic uint64_t calls, fastest; /* ns */
+};
+
+static void create_regions(int socket, unsigned n) {
+    for (unsigned i = 0; i < n; i++) {
+        struct drp_wire_create create = {.header.type = DRP_WIRE_CREATE, .size = 4096};
+
+        child_check(raw_call(socket, &create, sizeof(create), NULL, 0, NULL) == DRP_WIRE_OK);
+    }
+}
+
+static uint64_t call(int socket, uint16_t type) {
+    union {
+        struct drp_wire_header header;
+        struct drp_wire_limit limit;
+        struct drp_wire_list list;
+    } request = {.header.type = type};
+    size_t size = type == DRP_WIRE_LIST    ? sizeof(request.list)
+                  : type == DRP_WIRE_LIMIT ? sizeof(request.limit)
+                                           : sizeof(request.header);
+    uint64_t start = now_ns();
+
+    if (type == DRP_WIRE_LIMIT)
+        request.limit.scope = DRP_LIMIT_CLIENT;
+    child_check(raw_call(socket, &request, size, NULL, 0, NULL) == DRP_WIRE_OK);
+    return now_ns() - start;
+}
+
+static void flooder(int socket, void *data) {
+    struct flood *flood = data;
+    int connection;
+    char word;
+
+    if (flood->nobody)
+        child_become_nobody();
+    connection = raw_session("flooder");
+    create_regions(connection, flood->regions);
+    child_check(child_say(socket, 'r') && child_hear(socket, &word));
+    while (!atomic_load(&flood->stop)) {
+        uint64_t took = call(connection, flood->type);
+
+        if (took < atomic_load(&flood->fastest))
+            atomic_store(&flood->fastest, took);
+        atomic_fetch_add(&flood->calls, 1);
+    }
+    close(connection);
+}
+
+/* CPU time of the service's loop, ns. */
+static uint64_t loop_time(void) {
+    unsigned long long user = 0, system = 0;
+    char path[64], line[512] = "", *fields;
+    FILE *file;
+
+    snprintf(path, sizeof(path), "/proc/%d/task/%d/stat", (int)service.pid, (int)service.pid);
+    file = fopen(path, "re");
+    ck_assert_ptr_nonnull(file);
+    ck_assert_ptr_nonnull(fgets(line, sizeof(line), file));
+    fclose(file);
+    fields = strrchr(line, ')');
+    ck_assert_ptr_nonnull(fields);
+    ck_assert_int_eq(sscanf(fields, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user, &system), 2);
+    return (user + system) * 1000000000 / (uint64_t)sysconf(_SC_CLK_TCK);
+}
+
+static int compare(const void *a, const void *b) {
+    const uint64_t *x = a, *y = b;
+
+    return *x < *y ? -1 : *x > *y;
+}
+
+/* How long an honest client's STATS take meanwhile: the median and one in a hundred. */
+static void measure(int connection, uint64_t *ret_median, uint64_t *ret_worst) {
+    static uint64_t times[CALLS];
+    size_t n = 0;
+
+    for (; n < CALLS; n++) {
+        poll(NULL, 0, PAUSE_MS);
+        times[n] = call(connection, DRP_WIRE_STATS);
+    }
+    qsort(times, n, sizeof(times[0]), compare);
+    *ret_median = times[n / 2];
+    *ret_worst = times[n - 1 - n / 100];
+}
+
+static const struct {
+    const char *name;
+    uint16_t type;
+    bool nobody;
+    unsigned flooders;
+} floods[] = {
+    {"STATS of its own", DRP_WIRE_STATS, false, 1}, {"STATS, another user", DRP_WIRE_STATS, true, 1},
+    {"STATUS", DRP_WIRE_STATUS, false, 1},          {"STATUS, four of another user", DRP_WIRE_STATUS, true, 4},
+    {"LIST, four", DRP_WIRE_LIST, false, 4},        {"LIMIT, one", DRP_WIRE_LIMIT, false, 1},
+};
+
+START_TEST(test_flood) {
+    struct flood *flood = mmap(NULL, sizeof(*flood), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct child children[FLOODERS_MAX];
+    uint64_t median, worst, began, lasted, spent;
+    int honest = raw_session("honest");
+
+    ck_assert_ptr_ne(flood, MAP_FAILED);
+    *flood = (struct flood){.type = floods[_i].type, .nobody = floods[_i].nobody};
+    atomic_store(&flood->fastest, UINT64_MAX);
+    for (unsigned i = 0; i < floods[_i].flooders; i++) {
+        flood->regions = i == 0 ? REGIONS : 1;
+        child_start(&children[i], flooder, flood);
+        child_expect(&children[i], 'r');
+    }
+    began = now_ns();
+    spent = loop_time();
+    for (unsigned i = 0; i < floods[_i].flooders; i++)
+        child_say(children[i].socket, 'g');
+    measure(honest, &median, &worst);
+    atomic_store(&flood->stop, true);
+    lasted = now_ns() - began;
+    spent = loop_time() - spent;
+    for (unsigned i = 0; i < floods[_i].flooders; i++)
+        child_end(&children[i]);
+    printf("%s: %" PRIu64 " calls in %" PRIu64 " ms, the fastest %.2f ms, took %.0f %% of the loop; honest STATS: median "
+           "%.3f ms, p99 %.3f ms\n",
+           floods[_i].name, atomic_load(&flood->calls), lasted / 1000000, (double)atomic_load(&flood->fastest) / 1e6,
+           100 * (double)spent / (double)lasted, (double)median / 1e6, (double)worst / 1e6);
+    ck_assert_uint_le(spent, lasted / 4); /* a tenth, and what is honest */
+    close(honest);
+}
+END_TEST
+
+static void setup(void) {
+    fixture_start("[Limits]\nRegionsPerClient=4000\n");
+}
+
+int main(void) {
+    Suite *suite = suite_create("fair");
+    TCase *tcase = tcase_create("fair");
+    SRunner *runner;
+    int failed;
+
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    tcase_add_checked_fixture(tcase, setup, fixture_teardown);
+    tcase_set_timeout(tcase, 60);
+    tcase_add_loop_test(tcase, test_flood, 0, sizeof(floods) / sizeof(floods[0]));
+    suite_add_tcase(suite, tcase);
+    runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
