@@ -51,7 +51,7 @@ void connection_end(struct connection *connection, const char *reason) {
     if (connection->closing)
         return;
     connection->closing = true;
-    if (reason)
+    if (reason && log_allows(&server->faults, kernel_now()))
         log_warning("client %s (pid %d, uid %u): %s: ending its connection",
                     connection->session ? connection->session->name : "without hello", (int)connection->pid,
                     connection->uid, reason);

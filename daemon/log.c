@@ -116,3 +116,19 @@ void log_line(enum log_level level, const char *format, ...) {
     }
     errno = saved;
 }
+
+bool log_allows(struct log_limit *limit, uint64_t now) {
+    if (limit->since == 0 || now - limit->since >= LOG_LIMIT_NS) {
+        limit->since = now;
+        limit->lines = 0;
+    }
+    if (limit->lines == LOG_LIMIT_LINES) {
+        limit->lost++;
+        return false;
+    }
+    limit->lines++;
+    if (limit->lost > 0)
+        log_notice("%u lines like the next were left out", limit->lost);
+    limit->lost = 0;
+    return true;
+}

@@ -57,7 +57,7 @@ static int connection_new(struct server *server, int socket) {
     if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
         return -errno;
     refused = is_over_limit(server, peer.uid);
-    if (refused)
+    if (refused && log_allows(&server->refusals, kernel_now()))
         log_warning("client (pid %d, uid %u): too many connections (Connections=%u, ConnectionsPerUser=%u): refused",
                     (int)peer.pid, peer.uid, server->config->max_connections, server->config->max_connections_per_uid);
     if (refused && server->n_refused >= SERVER_REFUSED_MAX)

@@ -3,6 +3,7 @@
 #define DROPPABLE_DAEMON_SERVER_H
 
 #include "channel.h"
+#include "log.h"
 #include "manager.h"
 #include "source.h"
 #include "turns.h"
@@ -70,7 +71,8 @@ struct server {
     uint64_t ended; /* ns; 0: not yet */
     struct connection_list connections;
     unsigned n_connections;
-    unsigned n_refused; /* of them */
+    unsigned n_refused;                /* of them */
+    struct log_limit refusals, faults; /* lines about what was refused, and about clients that broke the rules */
     struct turns turns;
     struct connection_list resting;
     struct ending_list endings;

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * One who asks for what takes long, again and again, does not take the loop from the others: neither from other users nor from other
- * clients of his own.
+ * clients of his own; and who is refused again and again does not fill the log.
  */
 
 #include "child.h"
 #include "fixture.h"
 #include "raw.h"
+#include "suite.h"
 
 #include <check.h>
 #include <inttypes.h>
-#include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +22,7 @@
 #define CALLS 500
 #define PAUSE_MS 3 /* an honest client has something else to do, too */
 #define FLOODERS_MAX 8
+#define ATTEMPTS 100
 
 /* Shared with the flooders. */
 struct flood {
@@ -106,7 +107,7 @@ static void measure(int connection, uint64_t *ret_median, uint64_t *ret_worst) {
     size_t n = 0;
 
     for (; n < CALLS; n++) {
-        poll(NULL, 0, PAUSE_MS);
+        nap_ms(PAUSE_MS);
         times[n] = call(connection, DRP_WIRE_STATS);
     }
     qsort(times, n, sizeof(times[0]), compare);
@@ -158,24 +159,67 @@ START_TEST(test_flood) {
 }
 END_TEST
 
+/* ---- the log ---- */
+
+static unsigned log_lines(const char *text) {
+    FILE *file = fopen(service.log, "re");
+    char line[1200];
+    unsigned n = 0;
+
+    ck_assert_ptr_nonnull(file);
+    while (fgets(line, sizeof(line), file))
+        n += strstr(line, text) != NULL;
+    fclose(file);
+    return n;
+}
+
+/* Who connects again and again, though he has too many connections, or sends what is none of the protocol, does not fill the log. */
+START_TEST(test_log) {
+    struct drp_wire_header nothing = {.type = 0x7fff};
+    int kept[2];
+
+    for (unsigned i = 0; i < 2; i++)
+        kept[i] = raw_connect();
+    for (unsigned i = 0; i < ATTEMPTS; i++) {
+        int socket = raw_connect();
+
+        close(socket);
+    }
+    for (unsigned i = 0; i < 2; i++)
+        close(kept[i]);
+    ck_assert(service_log_has(&service, "refused", 5000));
+    for (unsigned i = 0; i < ATTEMPTS; i++) {
+        int socket = raw_connect();
+
+        channel_send(socket, &nothing, sizeof(nothing), NULL, 0, 0);
+        ck_assert(raw_wait_end(socket, 5000));
+        close(socket);
+    }
+    ck_assert(service_log_has(&service, "malformed", 5000));
+    ck_assert_uint_le(log_lines("refused"), ATTEMPTS / 2);
+    ck_assert_uint_le(log_lines("ending its connection"), ATTEMPTS / 2);
+}
+END_TEST
+
 static void setup(void) {
     fixture_start("[Limits]\nRegionsPerClient=4000\n");
 }
 
+static void setup_few(void) {
+    fixture_start("[Limits]\nConnectionsPerUser=2\n");
+}
+
 int main(void) {
     Suite *suite = suite_create("fair");
-    TCase *tcase = tcase_create("fair");
-    SRunner *runner;
-    int failed;
+    TCase *tcase = tcase_create("flood"), *log = tcase_create("log");
 
-    setvbuf(stdout, NULL, _IOLBF, 0);
     tcase_add_checked_fixture(tcase, setup, fixture_teardown);
     tcase_set_timeout(tcase, 60);
     tcase_add_loop_test(tcase, test_flood, 0, sizeof(floods) / sizeof(floods[0]));
     suite_add_tcase(suite, tcase);
-    runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    tcase_add_checked_fixture(log, setup_few, fixture_teardown);
+    tcase_set_timeout(log, 60);
+    tcase_add_test(log, test_log);
+    suite_add_tcase(suite, log);
+    return suite_run(suite);
 }
