@@ -274,21 +274,37 @@ static void pager_wake_all(struct session *session) {
     session_unlock(session);
 }
 
+static void count_wait(struct session *session, struct pager_deferred *d) {
+    if (!d->waited)
+        counter_add(&session->counters.gate_waits, 1);
+    d->waited = true;
+}
+
+/* Asked again after its fill was disturbed, it passes again. */
+static void count_pass(struct session *session, struct pager_deferred *d) {
+    count_wait(session, d);
+    if (!d->passed)
+        counter_add(&session->counters.gate_timeouts, 1);
+    d->passed = true;
+}
+
 static void pager_defer(struct session *session, uint64_t address, enum fault_answer answer) {
     struct pager *pager = &session->pager;
     bool at_gate = answer == FAULT_GATED;
+    struct pager_deferred *d;
 
     if (pager->n_deferred == PAGER_DEFERRED_MAX) { /* more threads than that at once: these are woken, and ask anew */
         pager->overflow = true;
         return;
     }
-    pager->deferred[pager->n_deferred++] = (struct pager_deferred){
+    d = &pager->deferred[pager->n_deferred++];
+    *d = (struct pager_deferred){
         .address = address,
         .deadline = kernel_now() + (at_gate ? PAGER_GATE_WAIT_NS : PAGER_DROP_WAIT_NS),
         .at_gate = at_gate,
     };
     if (at_gate) {
-        counter_add(&session->counters.gate_waits, 1);
+        count_wait(session, d);
         pager_wait_at_gate(session);
     } else {
         atomic_store(&pager->waits_for_drop, true);
@@ -308,8 +324,14 @@ static void pager_run_deferred(struct session *session) {
     for (unsigned i = 0; i < pager->n_deferred; i++) {
         struct pager_deferred *d = &pager->deferred[i];
         bool forced = kernel_now() >= d->deadline || (pager->hopeless && d->at_gate);
-        enum fault_answer answer = fault_answer(session, d->address, forced);
+        enum fault_answer answer;
 
+        pager->passed_gate = false;
+        answer = fault_answer(session, d->address, forced);
+        if (answer == FAULT_GATED)
+            count_wait(session, d);
+        if (pager->passed_gate)
+            count_pass(session, d);
         if (answer == FAULT_DONE && d->at_gate)
             session_note_gate_wait(session, kernel_now() - (d->deadline - PAGER_GATE_WAIT_NS));
         if (answer == FAULT_DONE)

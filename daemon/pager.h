@@ -44,6 +44,7 @@ struct pager_deferred {
     uint64_t address;
     uint64_t deadline;
     bool at_gate;
+    bool waited, passed; /* was at the gate at any time; and went ahead without room: each is counted once */
 };
 
 /* Spans that the dropper wants armed before it punches. One request at a time, all under the session's lock. */
@@ -72,9 +73,10 @@ struct pager {
     uint64_t last_refresh; /* ns: commitments are measured at most once a millisecond while the gate is tight */
     struct pager_deferred deferred[PAGER_DEFERRED_MAX];
     unsigned n_deferred;
-    bool hopeless; /* gate_hopeless, of this turn */
-    bool overflow; /* a fault was not put aside for want of room: it has to be woken */
-    bool again;    /* do not sleep before the next turn: our own control socket's other end is not in our table */
+    bool hopeless;    /* gate_hopeless, of this turn */
+    bool passed_gate; /* the last answer was forced, and there was no room */
+    bool overflow;    /* a fault was not put aside for want of room: it has to be woken */
+    bool again;       /* do not sleep before the next turn: our own control socket's other end is not in our table */
     _Atomic bool waits_for_drop; /* a fault is deferred until a drop is over: the dropper shall kick */
     _Atomic bool gate_hopeless;  /* nothing is left to drop: who waits at the gate need not wait any longer */
     _Atomic bool waits_at_gate;  /* a fault or populate is deferred until there is credit */

@@ -12,7 +12,9 @@
 
 #include <check.h>
 #include <droppable/droppable.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +32,12 @@
 #define THRESHOLD "usage is near the limit"
 #define LEVEL "reclaim has trouble"
 #define UNTIL_KILLED UINT64_MAX
+#define LOOKS_MOST 250 /* every 16 ms, and some for what else happens */
+
+struct giver {
+    char *memory;
+    _Atomic bool stop;
+};
 
 static struct memcg memcg;
 
@@ -138,6 +146,73 @@ START_TEST(test_at_the_limit) {
     expect_source(MAX);
     if (memcg.version == 1)
         expect_source(LEVEL);
+    ck_assert(child_say(client.socket, 'e'));
+    child_end(&client);
+}
+END_TEST
+
+/* Keeps the kernel from filling for a moment, again and again: until the service has read what changed. */
+static void *give_up_pages(void *data) {
+    struct giver *giver = data;
+
+    while (!atomic_load(&giver->stop))
+        child_check(madvise(giver->memory, SPAN, MADV_REMOVE) == 0);
+    return NULL;
+}
+
+/* All of it is pinned, and written where there is no room. */
+static void be_waiter(int socket, void *data) {
+    struct drp_region *region;
+    struct giver giver = {0};
+    pthread_t thread;
+    struct drp *d;
+    char word;
+
+    (void)data;
+    memcg_enter(&memcg);
+    child_check(drp_new(&d, NULL) == 0);
+    child_check(drp_region_new(&region, d, SIZE, NULL) == 0);
+    child_check(drp_pin(region, 0, SIZE, NULL) == 0);
+    giver.memory = (char *)drp_region_address(region) + SIZE - SPAN;
+    memset(giver.memory, 1, SPAN);
+    child_check(child_say(socket, 'r'));
+    child_check(child_hear(socket, &word));
+    child_check(pthread_create(&thread, NULL, give_up_pages, &giver) == 0);
+    memset(drp_region_address(region), 1, 2 * MIB);
+    atomic_store(&giver.stop, true);
+    pthread_join(thread, NULL);
+    child_check(child_say(socket, 'r'));
+    child_check(child_hear(socket, &word));
+    drp_free(d);
+}
+
+/*
+ * Who waits for room where nothing can be dropped is let in, and counted once; and then nobody waits: the domain is looked at less often,
+ * though it is in need.
+ */
+START_TEST(test_given_up) {
+    uint64_t bytes = LIMIT - 6 * MIB, waits, timeouts, looks;
+    struct child client, hog;
+
+    if (!make_memcg())
+        return;
+    child_start(&client, be_waiter, NULL);
+    child_expect(&client, 'r');
+    child_start(&hog, be_hog, &bytes);
+    child_expect(&hog, 'r');
+    child_say(client.socket, 'g');
+    child_expect(&client, 'r');
+    waits = service_status(&service, "gate_waits");
+    timeouts = service_status(&service, "gate_timeouts");
+    looks = service_status(&service, "looks");
+    nap_ms(1000);
+    looks = service_status(&service, "looks") - looks;
+    printf("%llu fills waited, %llu went ahead without room; then %llu looks in a second\n", (unsigned long long)waits,
+           (unsigned long long)timeouts, (unsigned long long)looks);
+    ck_assert_uint_gt(timeouts, 0);
+    ck_assert_uint_le(timeouts, waits);
+    ck_assert_uint_le(looks, LOOKS_MOST);
+    child_kill(&hog);
     ck_assert(child_say(client.socket, 'e'));
     child_end(&client);
 }
@@ -409,7 +484,7 @@ END_TEST
 
 int main(void) {
     Suite *suite = suite_create("domains");
-    TCase *sources = tcase_create("sources"), *moves = tcase_create("moves");
+    TCase *sources = tcase_create("sources"), *moves = tcase_create("moves"), *gate = tcase_create("gate");
 
     tcase_set_timeout(sources, 60);
     tcase_add_checked_fixture(sources, setup, teardown);
@@ -422,6 +497,10 @@ int main(void) {
     tcase_add_test(moves, test_moved);
     tcase_add_test(moves, test_moved_without_interception);
     tcase_add_test(moves, test_made_again);
+    tcase_set_timeout(gate, 60);
+    tcase_add_checked_fixture(gate, setup, teardown);
+    tcase_add_test(gate, test_given_up);
+    suite_add_tcase(suite, gate);
     suite_add_tcase(suite, moves);
     suite_add_tcase(suite, sources);
     return suite_run(suite);
