@@ -32,13 +32,13 @@ struct domain {
 
     _Atomic int64_t credit;     /* what fills and commitments may still take before the next look; may be negative */
     _Atomic int64_t commitment; /* what the disarmed spans of the sessions in it may still fill */
-    _Atomic bool waiters;       /* a pager waits for credit */
     _Atomic uint64_t wanted;    /* bytes that waiting pagers ask for */
     _Atomic uint32_t edges;     /* DEMAND_EDGE() of sources that fired since the last look */
     _Atomic uint64_t refaults;  /* mistakes: chunks touched again soon after pressure had dropped them */
 
     struct cgroup_look look; /* the newest; of the machine: no high */
     struct controller controller;
+    bool waiters;        /* a pager waits for credit of it, as of the turn's begin */
     unsigned barren;     /* plans in a row that got nothing done */
     uint64_t not_before; /* ns: no look until then */
     uint64_t due;        /* ns: the next look, if nothing asks for an earlier one */

@@ -17,7 +17,6 @@ enum gate_verdict gate_ask(struct domain *domain, uint64_t bytes) {
 
         if (credit < GATE_STEP) {
             atomic_fetch_add_explicit(&d->wanted, bytes, memory_order_relaxed);
-            atomic_store_explicit(&d->waiters, true, memory_order_release);
             verdict = GATE_WAIT;
         } else if (credit < (int64_t)bytes + GATE_SPAN && verdict == GATE_FREE)
             verdict = GATE_TIGHT;

@@ -103,14 +103,24 @@ static struct controller_answer look_at(struct pressure *pressure, struct domain
     return answer;
 }
 
-/* Who waits at the gate of a domain that has credit now asks again. */
-static void open_gates(struct manager *manager) {
+/* Found anew in each turn, so that nobody who was let in, or is gone, keeps a domain from being left alone. */
+static void find_waiters(struct manager *manager) {
     struct session *session;
     struct domain *domain;
 
-    LIST_FOREACH (domain, &manager->domains.list, link)
-        if (atomic_load(&domain->waiters) && atomic_load(&domain->credit) >= GATE_STEP)
-            atomic_store(&domain->waiters, false);
+    LIST_FOREACH (domain, &manager->domains.list, link) {
+        domain->waiters = false;
+    }
+    LIST_FOREACH (session, &manager->sessions, link)
+        if (atomic_load(&session->pager.waits_at_gate))
+            for (domain = session->domain; domain; domain = domain->parent)
+                domain->waiters |= atomic_load(&domain->credit) < GATE_STEP;
+}
+
+/* Who waits at the gate of a domain that has credit now asks again. */
+static void open_gates(struct manager *manager) {
+    struct session *session;
+
     LIST_FOREACH (session, &manager->sessions, link)
         if (atomic_load(&session->pager.waits_at_gate)) {
             bool open = true;
@@ -207,8 +217,8 @@ static struct plan_slice *plan_for_domain(struct turn *turn, struct plan_demand 
  * as a cgroup's usage. What is due within half its interval is looked at along with what is due now, so that two of a second each wake once.
  */
 static bool domain_can_wait(const struct turn *turn, struct domain *domain) {
-    return !turn->kicked && turn->pressure->now + domain->interval / 2 < domain->due &&
-           !atomic_load(&domain->waiters) && atomic_load(&domain->edges) == 0 && atomic_load(&domain->wanted) == 0;
+    return !turn->kicked && turn->pressure->now + domain->interval / 2 < domain->due && !domain->waiters &&
+           atomic_load(&domain->edges) == 0 && atomic_load(&domain->wanted) == 0;
 }
 
 /* Looks at one domain, and hands a slice out if it is in need. */
@@ -219,7 +229,7 @@ static void turn_domain(struct turn *turn, struct domain *domain) {
     struct plan_slice *slice;
 
     /* Who waits at the gate is looked after at once. */
-    if (pressure->now < domain->not_before && !atomic_load(&domain->waiters)) {
+    if (pressure->now < domain->not_before && !domain->waiters) {
         turn_sleep(turn, domain->not_before - pressure->now);
         return;
     }
@@ -384,6 +394,7 @@ static uint64_t pressure_turn(struct pressure *pressure, bool kicked) {
     watch_workers(manager);
     under_way = plan_settle(&pressure->plans); /* what was finished after its turn */
     if (manager->n_regions > 0) {
+        find_waiters(manager);
         turn_sleep(&turn, budget_look(manager, pressure->now, &turn.excess));
         if (!turn_domains(&turn))
             turn.next = 0;
