@@ -172,6 +172,7 @@ struct turn {
     uint32_t tick;
     bool kicked;   /* something asks for a look at everything */
     uint64_t next; /* ns until the next turn */
+    uint64_t look; /* of them, until the next domain's look is due */
     struct budget_excess excess;
     size_t n; /* slices handed out */
     struct plan_slice *slices[PLAN_SLICES_AT_ONCE];
@@ -181,6 +182,12 @@ struct turn {
 static void turn_sleep(struct turn *turn, uint64_t ns) {
     if (ns < turn->next)
         turn->next = ns;
+}
+
+static void turn_look_in(struct turn *turn, uint64_t ns) {
+    if (ns < turn->look)
+        turn->look = ns;
+    turn_sleep(turn, ns);
 }
 
 static void turn_add(struct turn *turn, struct plan_slice *slice, struct domain *domain) {
@@ -230,15 +237,15 @@ static void turn_domain(struct turn *turn, struct domain *domain) {
 
     /* Who waits at the gate is looked after at once. */
     if (pressure->now < domain->not_before && !domain->waiters) {
-        turn_sleep(turn, domain->not_before - pressure->now);
+        turn_look_in(turn, domain->not_before - pressure->now);
         return;
     }
     if (domain_can_wait(turn, domain)) {
-        turn_sleep(turn, domain->due - pressure->now);
+        turn_look_in(turn, domain->due - pressure->now);
         return;
     }
     answer = look_at(pressure, domain);
-    turn_sleep(turn, answer.next);
+    turn_look_in(turn, answer.next);
     domain->interval = answer.demand > 0 ? 0 : answer.next;
     domain->due = pressure->now + domain->interval;
     if (answer.demand == 0) {
@@ -349,20 +356,26 @@ static void turn_hands(struct turn *turn) {
     }
 }
 
-/* Waits until the slices are done, or somebody in them is too slow. */
+/*
+ * Waits until the slices are done, or somebody in them is too slow. What nobody needs, of a hand or a budget, is no reason to look later than
+ * is due.
+ */
 static void turn_wait(const struct turn *turn) {
     struct plans *plans = &turn->pressure->plans;
-    uint64_t deadline = kernel_now() + PRESSURE_SLICE_WAIT_NS, now;
+    uint64_t deadline = kernel_now() + PRESSURE_SLICE_WAIT_NS, look = turn->pressure->now + turn->look, now;
 
-    for (size_t i = 0; i < turn->n; i++)
+    for (size_t i = 0; i < turn->n; i++) { /* what domains need comes first */
+        uint64_t until = turn->of[i] || deadline < look ? deadline : look;
+
         for (;;) {
             uint32_t finished = atomic_load(&plans->finished);
 
             now = kernel_now();
-            if (atomic_load(&turn->slices[i]->finished) || now >= deadline || atomic_load(&turn->pressure->stop))
+            if (atomic_load(&turn->slices[i]->finished) || now >= until || atomic_load(&turn->pressure->stop))
                 break;
-            futex_sleep(&plans->finished, finished, deadline - now);
+            futex_sleep(&plans->finished, finished, until - now);
         }
+    }
 }
 
 /* Under the manager's lock, after the wait. Did anything get done? */
@@ -383,7 +396,7 @@ static bool turn_end(struct turn *turn) {
 
 /* One look at everything that is due. Returns the ns to sleep; 0: look again at once. */
 static uint64_t pressure_turn(struct pressure *pressure, bool kicked) {
-    struct turn turn = {.pressure = pressure, .kicked = kicked, .next = PRESSURE_IDLE_NS};
+    struct turn turn = {.pressure = pressure, .kicked = kicked, .next = PRESSURE_IDLE_NS, .look = PRESSURE_IDLE_NS};
     struct manager *manager = pressure->manager;
     unsigned under_way;
     bool progress;

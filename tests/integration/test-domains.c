@@ -34,6 +34,9 @@
 #define UNTIL_KILLED UINT64_MAX
 #define LOOKS_MOST 250 /* every 16 ms, and some for what else happens */
 
+#define FREED (256 * MIB)
+#define LOOK_NS UINT64_C(3000000) /* twice as long as the looks are apart where headroom is near the reserve */
+
 struct giver {
     char *memory;
     _Atomic bool stop;
@@ -212,6 +215,50 @@ START_TEST(test_given_up) {
     ck_assert_uint_gt(timeouts, 0);
     ck_assert_uint_le(timeouts, waits);
     ck_assert_uint_le(looks, LOOKS_MOST);
+    child_kill(&hog);
+    ck_assert(child_say(client.socket, 'e'));
+    child_end(&client);
+}
+END_TEST
+
+static uint64_t looks_so_far(int socket) {
+    struct drp_wire_header status = {.type = DRP_WIRE_STATUS};
+    struct channel_packet packet;
+
+    ck_assert_int_eq(raw_call(socket, &status, sizeof(status), NULL, 0, &packet), DRP_WIRE_OK);
+    return packet.message.status_reply.looks;
+}
+
+/* A drop by hand, of chunks so small that a slice takes a while, does not keep a cgroup near its limit from being looked at meanwhile. */
+START_TEST(test_looked_at_meanwhile) {
+    struct drp_region_options options = {.struct_size = sizeof(options), .chunk_size = 16 * KIB};
+    struct drp_wire_free request = {.header.type = DRP_WIRE_FREE, .wanted = FREED};
+    uint64_t bytes = LIMIT - SIZE - LIMIT / 8 - 3 * MIB / 2, looks, began, lasted;
+    struct drp_region *region;
+    struct child client, hog;
+    struct drp *d;
+    int socket;
+
+    if (!make_memcg())
+        return;
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(drp_region_new(&region, d, FREED, &options), 0);
+    memset(drp_region_address(region), 1, FREED);
+    child_start(&client, be_client, NULL);
+    child_expect(&client, 'r');
+    child_start(&hog, be_hog, &bytes);
+    child_expect(&hog, 'r');
+    socket = raw_session("hand");
+    looks = looks_so_far(socket);
+    began = now_ns();
+    ck_assert_int_eq(raw_call(socket, &request, sizeof(request), NULL, 0, NULL), DRP_WIRE_OK);
+    lasted = now_ns() - began;
+    looks = looks_so_far(socket) - looks;
+    printf("%llu looks in %.1f ms\n", (unsigned long long)looks, (double)lasted / 1e6);
+    ck_assert_uint_ge(looks * LOOK_NS, lasted);
+    close(socket);
+    drp_region_free(region);
+    drp_free(d);
     child_kill(&hog);
     ck_assert(child_say(client.socket, 'e'));
     child_end(&client);
@@ -500,6 +547,7 @@ int main(void) {
     tcase_set_timeout(gate, 60);
     tcase_add_checked_fixture(gate, setup, teardown);
     tcase_add_test(gate, test_given_up);
+    tcase_add_test(gate, test_looked_at_meanwhile);
     suite_add_tcase(suite, gate);
     suite_add_tcase(suite, moves);
     suite_add_tcase(suite, sources);
