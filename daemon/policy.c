@@ -47,10 +47,11 @@
 
 /* What survey and census count. */
 struct census {
-    uint64_t bounds[N_RANKS]; /* bytes of spans by the rank of their bound */
-    uint64_t bytes[N_RANKS];
-    int64_t starts[N_RANKS + 1]; /* change of the number of runs from rank - 1 to rank */
-    unsigned upto;               /* spans whose bound is at most this were walked */
+    uint64_t bounds[N_RANKS];    /* bytes of spans by the rank of their bound */
+    uint64_t bytes[N_RANKS + 1]; /* the last: of nobody's concern */
+    /* The number of runs changes by starts - ends from rank - 1 to rank. Two arrays: one would make each chunk wait for the one before. */
+    uint64_t starts[N_RANKS + 1], ends[N_RANKS + 1];
+    unsigned upto; /* spans whose bound is at most this were walked */
 };
 
 /* What a harvest takes: ranks [from, upto) until below is used up, and rank upto until last is. */
@@ -171,17 +172,36 @@ static void count_bytes(struct census *census, unsigned rank, uint64_t bytes) {
 static void count_start(struct census *census, unsigned before, unsigned rank) {
     if (rank < before) {
         census->starts[rank]++;
-        census->starts[before]--;
+        census->ends[before]++;
     }
 }
 
-static void census_span(struct plan *plan, struct policy_region *region, struct span_view *view, void *data) {
+/* Chunk by chunk, without a branch: ages of pinned chunks may be anything, and a wrong guess takes longer than all the rest. */
+static void census_pinned(const struct plan *plan, const struct span_view *view, struct census *census) {
+    unsigned before = RANK_NONE, base = view->base, count = view->count;
+    uint32_t limit = view->limit, now = plan->now;
+    uint64_t weight = view->weight;
+
+    for (unsigned i = 0; i < count; i++) {
+        uint32_t tick = view->ticks[i];
+        unsigned rank = base + coldness(now, tick);
+        bool start;
+
+        rank = tick < limit ? rank : RANK_NONE;
+        start = rank < before;
+        census->bytes[rank] += weight;
+        census->starts[rank] += start;
+        census->ends[before] += start;
+        before = rank;
+    }
+}
+
+/* Run by run. */
+static void census_unpinned(const struct plan *plan, struct span_view *view, struct census *census) {
     unsigned before = RANK_NONE;
-    struct census *census = data;
     uint32_t tick, last = TICK_NONE;
     uint64_t chunks = 0;
 
-    span_open(view, region, &plan->cells);
     for (unsigned i = 0, n; i < view->count; i += n, chunks += n) {
         unsigned rank;
 
@@ -198,6 +218,16 @@ static void census_span(struct plan *plan, struct policy_region *region, struct 
         }
     }
     count_bytes(census, before, chunks * view->weight);
+}
+
+static void census_span(struct plan *plan, struct policy_region *region, struct span_view *view, void *data) {
+    struct census *census = data;
+
+    span_open(view, region, &plan->cells);
+    if (view->n_pins > 0)
+        census_pinned(plan, view, census);
+    else
+        census_unpinned(plan, view, census);
     if (view->read)
         atomic_store_explicit(&view->span->coldest, view->coldest, memory_order_relaxed);
 }
@@ -258,6 +288,7 @@ static void census_take(struct plan *plan, struct census *census, uint64_t deman
     for (unsigned i = 0;; i++) {
         memset(census->bytes, 0, sizeof(census->bytes));
         memset(census->starts, 0, sizeof(census->starts));
+        memset(census->ends, 0, sizeof(census->ends));
         census_opaque(plan, census);
         for_each_span(plan, census->upto, census_span, census);
         if (census->upto == N_RANKS - 1 || census_below(census, census->upto + 1) >= demand)
@@ -281,7 +312,7 @@ static unsigned census_fits(const struct census *census, unsigned limit, size_t 
     int64_t runs = 0;
 
     for (unsigned rank = 0; rank < limit; rank++) {
-        runs += census->starts[rank];
+        runs += (int64_t)(census->starts[rank] - census->ends[rank]);
         if (runs >= 0 && (uint64_t)runs <= max)
             fits = rank + 1;
     }
