@@ -6,6 +6,8 @@
 
 #include "policy.h"
 
+#include <string.h>
+
 /* What is never pinned, and came back though something else was missed, counts as so many ticks older. */
 #define UNASKED_EXTRA 50
 /* A chunk that was missed counts so many powers of two younger. */
@@ -47,6 +49,15 @@ static inline uint32_t age_seen(uint32_t pinned, uint32_t fault, uint32_t now, u
     else if (flags & POLICY_CHUNK_BACK && pinned < fault)
         return 0;
     return age_missed(age_add(pinned, protection), now, flags);
+}
+
+/* Two per power of two: a double's exponent and the first bit behind it. */
+static inline unsigned age_bucket(uint32_t age) {
+    double number = age;
+    uint64_t bits;
+
+    memcpy(&bits, &number, sizeof(bits));
+    return age < 2 ? age : (unsigned)(bits >> 51) - 2 * 1023;
 }
 
 #endif

@@ -78,15 +78,6 @@ struct plan {
     bool within;    /* the order within a region, which is of nobody else's concern */
 };
 
-/* Two per power of two: a double's exponent and the first bit behind it. */
-static inline unsigned age_bucket(uint32_t age) {
-    double number = age;
-    uint64_t bits;
-
-    memcpy(&bits, &number, sizeof(bits));
-    return age < 2 ? age : (unsigned)(bits >> 51) - 2 * 1023;
-}
-
 unsigned policy_age_bucket(uint32_t now, uint32_t last) {
     return age_bucket(now > last ? now - last : 0);
 }
