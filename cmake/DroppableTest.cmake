@@ -13,7 +13,7 @@ function(droppable_test)
         message(FATAL_ERROR "droppable_test: NAME and SOURCES are needed, and nothing unknown: ${arg_UNPARSED_ARGUMENTS}")
     endif()
     if(NOT arg_TIMEOUT)
-        set(arg_TIMEOUT 60)
+        set(arg_TIMEOUT 120) # of a busy machine
     endif()
 
     add_executable(${arg_NAME} ${arg_SOURCES})
@@ -49,7 +49,7 @@ endfunction()
 function(droppable_check)
     cmake_parse_arguments(PARSE_ARGV 0 arg "" "NAME;TIMEOUT" "COMMAND")
     if(NOT arg_TIMEOUT)
-        set(arg_TIMEOUT 60)
+        set(arg_TIMEOUT 120) # of a busy machine
     endif()
     add_test(NAME ${arg_NAME} COMMAND ${arg_COMMAND})
     set_tests_properties(${arg_NAME} PROPERTIES TIMEOUT ${arg_TIMEOUT} SKIP_RETURN_CODE 77 LABELS lint)

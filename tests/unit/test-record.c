@@ -73,6 +73,23 @@ START_TEST(test_files) {
 }
 END_TEST
 
+/* The lines but for those that say how late it is: a slow machine has them anywhere. */
+static const char *without_times(const char *text) {
+    static char lines[4096];
+    char *to = lines;
+
+    ck_assert_uint_lt(strlen(text), sizeof(lines));
+    while (*text) {
+        size_t n = strcspn(text, "\n") + 1;
+
+        if (*text != 't')
+            to = mempcpy(to, text, n);
+        text += n;
+    }
+    *to = '\0';
+    return lines;
+}
+
 START_TEST(test_lines) {
     uint64_t bits[8] = {UINT64_C(1) << 63 | 6, 1};
     const char *why, *text;
@@ -95,9 +112,7 @@ START_TEST(test_lines) {
     text = tree_text(path);
     ck_assert_msg(strncmp(text, "droppable-trace 1\n", 18) == 0, "%s", text);
     text = strchr(text + 18, '\n') + 1; /* behind B */
-    if (*text == 't')                   /* a slow machine */
-        text = strchr(text, '\n') + 1;
-    ck_assert_str_eq(text, "D 2 1\nR 5 4 2 2097152 16 3 250\nf 5 7\nr 5 8\np 5 3 2 0\nx 5 513 2\nx 5 575 2\no 5 1 2\n"
+    ck_assert_str_eq(without_times(text), "D 2 1\nR 5 4 2 2097152 16 3 250\nf 5 7\nr 5 8\np 5 3 2 0\nx 5 513 2\nx 5 575 2\no 5 1 2\n"
                            "d 2 1 65536\ng 2 4096\nE 5\n");
 }
 END_TEST
