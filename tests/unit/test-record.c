@@ -112,8 +112,9 @@ START_TEST(test_lines) {
     text = tree_text(path);
     ck_assert_msg(strncmp(text, "droppable-trace 1\n", 18) == 0, "%s", text);
     text = strchr(text + 18, '\n') + 1; /* behind B */
-    ck_assert_str_eq(without_times(text), "D 2 1\nR 5 4 2 2097152 16 3 250\nf 5 7\nr 5 8\np 5 3 2 0\nx 5 513 2\nx 5 575 2\no 5 1 2\n"
-                           "d 2 1 65536\ng 2 4096\nE 5\n");
+    ck_assert_str_eq(without_times(text),
+                     "D 2 1\nR 5 4 2 2097152 16 3 250\nf 5 7\nr 5 8\np 5 3 2 0\nx 5 513 2\nx 5 575 2\no 5 1 2\n"
+                     "d 2 1 65536\ng 2 4096\nE 5\n");
 }
 END_TEST
 
