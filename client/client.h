@@ -17,6 +17,7 @@
 #include "wire.h"
 
 #include <droppable/droppable.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -51,6 +52,7 @@ struct region_piece {
     size_t length;
     size_t offset;  /* in the region */
     int protection; /* PROT_* */
+    bool sealed;    /* by mseal(2) */
 };
 
 /*
@@ -233,6 +235,11 @@ int piece_announce_all(struct drp_region *r, struct link *link);
 /* drp_populate() of a range that is mapped at an address. */
 int range_populate(struct drp_region *r, void *address, uint64_t offset, uint64_t length);
 
+/* ---- wait.c ---- */
+
+/* poll(2), whatever RLIMIT_NOFILE is now. */
+int wait_poll(struct pollfd *polls, unsigned n, int timeout_ms);
+
 /* ---- watcher.c ---- */
 
 /* Starts the helper thread of a connected context. */
@@ -244,6 +251,12 @@ void watcher_stop(struct drp *d);
 
 void fork_lock(void);
 void fork_unlock(void);
+/*
+ * For who forks past the handlers: takes the lock, unless that takes long, since its holder may be who was interrupted for this; and does what is
+ * to be done in the child, and gives the lock back there.
+ */
+bool fork_try_lock(void);
+void fork_in_child(void);
 /* Registers the handlers, once per process. */
 int fork_init(void);
 void fork_add(struct drp *d);

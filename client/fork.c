@@ -20,20 +20,28 @@
  * even ones either. The child's mappings are private, so MADV_WIPEONFORK does for its own children what the handler did
  * for it, and the bias moves to the next odd number.
  *
- * Children made without the handlers (_Fork(), clone(2)) have holes in these places until they exec.
+ * Children made without the handlers (_Fork(), clone(2)) have holes in these places until they exec. libdroppable-preload, which stands before
+ * these calls, uses the handlers itself.
  */
 
 #include "client.h"
 
 #include <errno.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #define FORK_BIAS UINT32_C(0x80000001)
+#define TRY_SECONDS 1
 
 /* Linux 4.17; older kernels take the address for a hint. */
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
+#endif
+/* Linux 6.10. */
+#ifndef SYS_mseal
+#define SYS_mseal 462
 #endif
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -47,6 +55,14 @@ void fork_lock(void) {
 
 void fork_unlock(void) {
     pthread_mutex_unlock(&lock);
+}
+
+bool fork_try_lock(void) {
+    struct timespec until;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += TRY_SECONDS;
+    return pthread_mutex_clocklock(&lock, CLOCK_MONOTONIC, &until) == 0;
 }
 
 static bool map_zeros(void *address, size_t size, int protection) {
@@ -77,11 +93,14 @@ static bool map_zero_pieces(const struct drp_region *r) {
         uintptr_t end = (uintptr_t)piece.address + piece.length;
 
         more = region_piece(r, end, &next);
-        if (more && (uintptr_t)next.address == end && next.protection == piece.protection) {
+        if (more && (uintptr_t)next.address == end && next.protection == piece.protection &&
+            next.sealed == piece.sealed) {
             piece.length += next.length;
             continue;
         }
         complete &= map_zeros(piece.address, piece.length, piece.protection);
+        if (piece.sealed)
+            syscall(SYS_mseal, piece.address, piece.length, 0UL);
         piece = next;
     }
     return complete;
@@ -134,7 +153,7 @@ static void child_context(struct drp *d) {
         child_region(r);
 }
 
-static void child(void) {
+void fork_in_child(void) {
     int saved = errno;
 
     for (struct drp *d = contexts; d; d = d->next)
@@ -144,7 +163,7 @@ static void child(void) {
 }
 
 static void init(void) {
-    init_error = -pthread_atfork(fork_lock, fork_unlock, child);
+    init_error = -pthread_atfork(fork_lock, fork_unlock, fork_in_child);
 }
 
 int fork_init(void) {

@@ -18,7 +18,6 @@
 #include "codec.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -76,7 +75,7 @@ static int wait_for(struct link *link, short events, int64_t deadline) {
 
     do {
         left = deadline - now_ms();
-        n = poll(polls, 2, left > 0 ? (int)left : 0);
+        n = wait_poll(polls, 2, left > 0 ? (int)left : 0);
     } while (n < 0 && errno == EINTR);
     if (n < 0)
         return -errno;

@@ -23,7 +23,6 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,7 +53,7 @@ static bool sleep_on(struct drp *d, int fd, short events, int timeout_ms) {
     };
 
     for (;;) {
-        if (poll(polls, 2, timeout_ms) < 0)
+        if (wait_poll(polls, 2, timeout_ms) < 0)
             continue;
         if (polls[1].revents == 0)
             return true;
@@ -75,7 +74,7 @@ static bool wait_lost(struct drp *d) {
             {.fd = d->lost_socket, .events = POLLIN},
         };
 
-        if (poll(polls, 3, -1) < 0)
+        if (wait_poll(polls, 3, -1) < 0)
             continue;
         if (polls[1].revents && shall_stop(d))
             return false;

@@ -23,11 +23,13 @@
 #define MADV_COLLAPSE 25 /* Linux 6.1 */
 #endif
 
+#define HUGE_PAGE ((uintptr_t)2 << 20)
+
 enum answer {
     ANSWER_KERNEL, /* its own advice for shared memory does the same */
     ANSWER_IGNORE, /* succeeds, and is so already or may be left undone */
     ANSWER_DISCARD,
-    ANSWER_DROP,
+    ANSWER_COLLAPSE,
     ANSWER_FORK,   /* noted for children; the kernel's DOFORK would give them the parent's bytes */
     ANSWER_REFUSE, /* EINVAL */
 };
@@ -36,9 +38,8 @@ static enum answer answer(int advice) {
     switch (advice) {
     case MADV_DONTNEED:
     case MADV_DONTNEED_LOCKED:
-        return ANSWER_DISCARD;
     case MADV_PAGEOUT:
-        return ANSWER_DROP;
+        return ANSWER_DISCARD;
     case MADV_DONTFORK:
     case MADV_DOFORK:
         return ANSWER_FORK;
@@ -56,8 +57,9 @@ static enum answer answer(int advice) {
     case MADV_REMOVE:
     case MADV_DODUMP:
     case MADV_KEEPONFORK:
-    case MADV_COLLAPSE:
         return ANSWER_REFUSE;
+    case MADV_COLLAPSE:
+        return ANSWER_COLLAPSE;
     default:
         return ANSWER_KERNEL;
     }
@@ -89,14 +91,33 @@ static int forks(const struct piece *piece, bool forks) {
     return r;
 }
 
+/* What the kernel does not do to sealed memory that cannot be written to, since it would lose what is in it. */
+static bool loses(int advice) {
+    return advice == MADV_DONTNEED || advice == MADV_DONTNEED_LOCKED || advice == MADV_FREE || advice == MADV_REMOVE ||
+           advice == MADV_DONTFORK || advice == MADV_WIPEONFORK;
+}
+
+/*
+ * There are no huge pages for the reason above, but the advice is good where there could be some: in a mapping that has one whole. So is
+ * whatever the kernel would have made of it: it may split them again at once.
+ */
+static int collapse(const struct piece *piece) {
+    uintptr_t block = piece->start & ~(HUGE_PAGE - 1);
+    bool fits = serve_covers(block, block + HUGE_PAGE) || serve_covers(block + HUGE_PAGE, block + 2 * HUGE_PAGE);
+
+    return fits ? 0 : -EINVAL;
+}
+
 static int advise(const struct piece *piece, int advice) {
+    if (piece->flags & PIECE_SEALED && !(piece->flags & PROT_WRITE) && loses(advice))
+        return -EPERM;
     switch (answer(advice)) {
     case ANSWER_IGNORE:
         return 0;
     case ANSWER_DISCARD:
         return piece->end - piece->start >= DISCARD_TOLD ? drop(piece) : arena_discard(piece);
-    case ANSWER_DROP:
-        return drop(piece);
+    case ANSWER_COLLAPSE:
+        return collapse(piece);
     case ANSWER_FORK:
         return forks(piece, advice == MADV_DOFORK);
     case ANSWER_REFUSE:

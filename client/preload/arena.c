@@ -137,11 +137,21 @@ static bool take_here(size_t length, bool low, struct arena **ret_arena, size_t 
     return found;
 }
 
+/* The first mapping has room behind it, since it is what grows in most programs that grow anything. There is room. */
+static void take_first(struct arena *arena, size_t length, bool low, size_t *ret_offset) {
+    size_t end = (arena->region->size / 8 * 7) & ~(OFFSETS_CHUNK - 1);
+    size_t whole = (length + OFFSETS_CHUNK - 1) & ~(OFFSETS_CHUNK - 1);
+
+    *ret_offset = end - whole;
+    if (low || whole > end || !offsets_take_at(&arena->offsets, *ret_offset, length))
+        offsets_take(&arena->offsets, length, low, ret_offset);
+}
+
 /* Nobody else has it before it is in the list. */
 static void link_arena(struct arena *arena, size_t length, bool low, size_t *ret_offset) {
     table_lock();
     if (arena_is_shared(arena))
-        offsets_take(&arena->offsets, length, low, ret_offset); /* there is room */
+        take_first(arena, length, low, ret_offset);
     arena->next = arenas;
     arenas = arena;
     table_unlock();

@@ -11,12 +11,20 @@
  */
 
 #include "backend.h"
+#include "by-hand.h"
+#include "children.h"
 #include "raw.h"
 #include "serve.h"
 #include "table.h"
 
+#include <dlfcn.h>
+#include <errno.h>
+#include <linux/userfaultfd.h>
 #include <stdarg.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* Linux 6.11. */
 #ifndef MAP_DROPPABLE
@@ -30,6 +38,11 @@
 /* Linux 5.7. */
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4
+#endif
+
+/* Linux 6.10. */
+#ifndef SYS_mseal
+#define SYS_mseal 462
 #endif
 
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
@@ -72,6 +85,11 @@ int mincore(void *address, size_t length, unsigned char *vector) {
     return UNLIKELY(table_any()) ? serve_mincore(address, length, vector) : raw_mincore(address, length, vector);
 }
 
+static void *remap(void *address, size_t had, size_t wanted, int flags, void *to) {
+    return UNLIKELY(table_any()) ? serve_mremap(address, had, wanted, flags, to)
+                                 : raw_mremap(address, had, wanted, flags, to);
+}
+
 void *mremap(void *address, size_t had, size_t wanted, int flags, ...) {
     void *to = NULL;
     va_list more;
@@ -81,8 +99,7 @@ void *mremap(void *address, size_t had, size_t wanted, int flags, ...) {
         to = va_arg(more, void *);
         va_end(more);
     }
-    return UNLIKELY(table_any()) ? serve_mremap(address, had, wanted, flags, to)
-                                 : raw_mremap(address, had, wanted, flags, to);
+    return remap(address, had, wanted, flags, to);
 }
 
 int mprotect(void *address, size_t length, int protection) {
@@ -112,4 +129,104 @@ int mlockall(int flags) {
 
 int munlockall(void) {
     return serve_munlockall();
+}
+
+ssize_t process_madvise(int pidfd, const struct iovec *ranges, size_t n, int advice, unsigned flags) {
+    return UNLIKELY(table_any()) ? serve_process_madvise(pidfd, ranges, n, advice, flags)
+                                 : raw_process_madvise(pidfd, ranges, n, advice, flags);
+}
+
+int remap_file_pages(void *address, size_t length, int protection, size_t page, int flags) {
+    return UNLIKELY(table_any()) ? serve_remap_file_pages(address, length, protection, page, flags)
+                                 : raw_remap_file_pages(address, length, protection, page, flags);
+}
+
+/* Of C libraries that are newer than ours. */
+int mseal(void *address, size_t length, unsigned long flags);
+int mseal(void *address, size_t length, unsigned long flags) {
+    return UNLIKELY(table_any()) ? serve_mseal(address, length, flags) : raw_mseal(address, length, flags);
+}
+
+/* Of almost all requests, what is looked at is the number. */
+int ioctl(int fd, unsigned long request, ...) {
+    void *argument;
+    va_list more;
+
+    va_start(more, request);
+    argument = va_arg(more, void *);
+    va_end(more);
+    if (UNLIKELY(request == UFFDIO_REGISTER || request == UFFDIO_COPY || request == UFFDIO_ZEROPAGE) && table_any())
+        return serve_userfaultfd(fd, request, argument);
+    return raw_ioctl(fd, request, argument);
+}
+
+/* ---- children ---- */
+
+static pid_t (*_Atomic c_library_fork)(void);
+
+/* Before anybody calls it from a signal handler, where a symbol cannot be looked up. */
+static void __attribute__((constructor)) find_fork(void) {
+    if (!c_library_fork)
+        c_library_fork = (pid_t(*)(void))dlsym(RTLD_NEXT, "_Fork");
+}
+
+static long fork_of_c_library(void *data) {
+    (void)data;
+    return c_library_fork();
+}
+
+pid_t _Fork(void) {
+    find_fork();
+    if (c_library_fork)
+        return (pid_t)children_make(fork_of_c_library, NULL);
+    errno = ENOSYS;
+    return -1;
+}
+
+static long make_by_hand(void *data) {
+    const long *a = data;
+
+    return syscall(a[0], a[1], a[2], a[3], a[4], a[5], a[6]);
+}
+
+/* ---- syscall(2) ---- */
+
+/* A pointer is what the kernel would have taken the number for. */
+#define POINTER(number) ((void *)(number)) /* NOLINT */
+
+long by_hand_serve(long number, long a, long b, long c, long d, long e, long f) {
+    long words[] = {number, a, b, c, d, e, f};
+
+    switch (number) {
+    case SYS_mmap:
+        return (long)map(POINTER(a), (size_t)b, (int)c, (int)d, (int)e, f);
+    case SYS_munmap:
+        return munmap(POINTER(a), (size_t)b);
+    case SYS_mremap:
+        return (long)remap(POINTER(a), (size_t)b, (size_t)c, (int)d, POINTER(e));
+    case SYS_mprotect:
+        return mprotect(POINTER(a), (size_t)b, (int)c);
+    case SYS_pkey_mprotect:
+        return pkey_mprotect(POINTER(a), (size_t)b, (int)c, (int)d);
+    case SYS_madvise:
+        return madvise(POINTER(a), (size_t)b, (int)c);
+    case SYS_process_madvise:
+        return process_madvise((int)a, POINTER(b), (size_t)c, (int)d, (unsigned)e);
+    case SYS_mincore:
+        return mincore(POINTER(a), (size_t)b, POINTER(c));
+    case SYS_mlock:
+        return mlock(POINTER(a), (size_t)b);
+    case SYS_mlock2:
+        return mlock2(POINTER(a), (size_t)b, (unsigned)c);
+    case SYS_mlockall:
+        return mlockall((int)a);
+    case SYS_munlockall:
+        return munlockall();
+    case SYS_remap_file_pages:
+        return remap_file_pages(POINTER(a), (size_t)b, (int)c, (size_t)d, (int)e);
+    case SYS_mseal:
+        return mseal(POINTER(a), (size_t)b, (unsigned long)c);
+    default: /* fork(2), clone(2) */
+        return children_make(make_by_hand, words);
+    }
 }

@@ -34,9 +34,18 @@ static int by_kernel(const struct segment *s, int protection, int key) {
                : 0;
 }
 
+/* Becomes memory that can be written to, and is none yet. */
+static bool becomes_writable(const struct segment *s, int protection) {
+    return s->ours && protection & PROT_WRITE && !(s->piece.flags & PROT_WRITE) && !s->piece.arena->inherited;
+}
+
 /* Noted first: there may be no room for that. */
 static int protect(const struct segment *s, int protection, int key) {
-    int r = s->ours ? table_set_flags(s->start, s->end, PIECE_PROTECTION, protection & PIECE_PROTECTION) : 0;
+    int r = becomes_writable(s, protection) ? limit_data(s->end - s->start) : 0;
+
+    if (r < 0)
+        return r;
+    r = s->ours ? table_set_flags(s->start, s->end, PIECE_PROTECTION, protection & PIECE_PROTECTION) : 0;
 
     if (r < 0)
         return r;

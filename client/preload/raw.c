@@ -6,7 +6,8 @@
  *
  * The client library inside of this one maps memory too, and must not be served by itself. The linker does it: with
  * --wrap=NAME each undefined reference to NAME in its objects becomes one to __wrap_NAME, which is here, whereas the
- * definition that we export keeps its name. What the C library calls inside of itself never comes to us at all.
+ * definition that we export keeps its name. What the C library calls inside of itself never comes to us at all. syscall() is among them where
+ * we stand before it, see by-hand.c.
  */
 
 #include "raw.h"
@@ -15,6 +16,11 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+/* Linux 6.10. */
+#ifndef SYS_mseal
+#define SYS_mseal 462
+#endif
 
 static_assert(sizeof(long) == 8, "where an address is shorter than an offset, the call is mmap2");
 
@@ -64,6 +70,22 @@ int raw_mlockall(int flags) {
 
 int raw_munlockall(void) {
     return (int)syscall(SYS_munlockall);
+}
+
+long raw_process_madvise(int pidfd, const struct iovec *ranges, size_t n, int advice, unsigned int flags) {
+    return syscall(SYS_process_madvise, pidfd, ranges, n, advice, flags);
+}
+
+int raw_remap_file_pages(void *address, size_t length, int protection, size_t page, int flags) {
+    return (int)syscall(SYS_remap_file_pages, address, length, protection, page, flags);
+}
+
+int raw_mseal(void *address, size_t length, unsigned long flags) {
+    return (int)syscall(SYS_mseal, address, length, flags);
+}
+
+int raw_ioctl(int fd, unsigned long request, void *argument) {
+    return (int)syscall(SYS_ioctl, fd, request, argument);
 }
 
 /* ---- for the client library ---- */

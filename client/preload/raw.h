@@ -6,6 +6,7 @@
 
 #include <stddef.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 void *raw_mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset);
 int raw_munmap(void *address, size_t length);
@@ -19,5 +20,9 @@ int raw_mlock2(const void *address, size_t length, int flags);
 int raw_munlock(const void *address, size_t length);
 int raw_mlockall(int flags);
 int raw_munlockall(void);
+long raw_process_madvise(int pidfd, const struct iovec *ranges, size_t n, int advice, unsigned int flags);
+int raw_remap_file_pages(void *address, size_t length, int protection, size_t page, int flags);
+int raw_mseal(void *address, size_t length, unsigned long flags);
+int raw_ioctl(int fd, unsigned long request, void *argument);
 
 #endif

@@ -187,16 +187,15 @@ static int remap_inherited(struct request *request, const struct piece *first) {
     return table_add(&piece);
 }
 
-/* -EFAULT: not all of it is ours, though its beginning is. */
-static int check_whole(uintptr_t start, uintptr_t end) {
+bool serve_covers(uintptr_t start, uintptr_t end) {
     struct segment s;
 
     for (; segment_first(start, end, &s); start = s.end) {
         segment_release(&s);
         if (!s.ours)
-            return -EFAULT;
+            return false;
     }
-    return 0;
+    return true;
 }
 
 /* 0: request->to; 1: the kernel's. */
@@ -222,7 +221,9 @@ static int judge(struct request *request) {
     else if (first.arena->inherited)
         r = remap_inherited(request, &first);
     else {
-        r = check_whole(request->from, request->from + request->had);
+        r = serve_may_end(request->from, request->from + request->had);
+        if (r == 0 && !serve_covers(request->from, request->from + request->had))
+            r = -EFAULT; /* though its beginning is */
         if (r == 0)
             r = remap(request, first.flags & PIECE_PROTECTION);
     }

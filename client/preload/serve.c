@@ -17,10 +17,12 @@
 
 #include "arena.h"
 #include "backend.h"
+#include "children.h"
 #include "client.h"
 #include "raw.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -41,27 +43,8 @@ static int once_error;
  */
 static _Thread_local bool inside __attribute__((tls_model("initial-exec")));
 
-/* ---- fork ---- */
-
-static void prepare(void) {
-    table_fork_prepare();
-}
-
-static void parent(void) {
-    table_fork_parent();
-}
-
-static void child(void) {
-    arena_fork_child();
-    backend_fork_child();
-}
-
-/*
- * Before the client library registers its own: handlers that prepare run in reverse order, so that the table's lock is taken
- * last. Who holds the library's fork lock may come here and wait for the table, never the other way round.
- */
 static void init(void) {
-    once_error = -pthread_atfork(prepare, parent, child);
+    once_error = children_init();
 }
 
 /* ---- unmapping ---- */
@@ -102,8 +85,14 @@ static int displace(uintptr_t start, uintptr_t end, bool mapped) {
     return r;
 }
 
+int serve_may_end(uintptr_t start, uintptr_t end) {
+    return table_has_flags(start, end, PIECE_SEALED) ? -EPERM : 0;
+}
+
 int serve_displace(uintptr_t start, uintptr_t end) {
-    return displace(start, end, true);
+    int r = serve_may_end(start, end);
+
+    return r < 0 ? r : displace(start, end, true);
 }
 
 /*
@@ -118,6 +107,8 @@ static int make_room(void *address, size_t length, int protection, int flags, in
     if (!arena_pages(address, length, &start, &end) || !table_find(start, end, &piece))
         return 0;
     arena_release(piece.arena);
+    if (serve_may_end(start, end) < 0)
+        return -EPERM;
     p = raw_mmap(NULL, length, protection, flags & ~(MAP_FIXED | MAP_POPULATE | MAP_LOCKED), fd, offset);
     if (p == MAP_FAILED)
         return -errno;
@@ -141,7 +132,7 @@ int serve_munmap(void *address, size_t length) {
         raw_munmap((void *)LOW_END, end - LOW_END) < 0)
         return -1;
     if (arena_pages(address, length, &start, &end))
-        r = displace(start, end, true);
+        r = serve_displace(start, end);
     errno = r < 0 ? -r : saved;
     return r < 0 ? -1 : raw_munmap(address, length);
 }
@@ -202,7 +193,7 @@ static int place(struct piece *piece, void *address, size_t length, int flags) {
     int r = 0;
 
     if (replaces)
-        r = displace((uintptr_t)address, (uintptr_t)address + length, true);
+        r = serve_displace((uintptr_t)address, (uintptr_t)address + length);
     if (r == 0)
         r = piece_map(piece->arena->region, address, flags & (MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_32BIT),
                       piece->offset, length, &p);
@@ -223,6 +214,9 @@ int serve_map(void *address, const void *behind, size_t length, int protection, 
     struct drp *d;
     int r;
 
+    r = protection & PROT_WRITE ? limit_data(length) : 0;
+    if (r < 0)
+        return r;
     r = backend_context(&d);
     if (r < 0) {
         backend_complain(r);

@@ -18,8 +18,11 @@
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <time.h>
 
 #define ENTRIES_MAX 65536
+#define TRY_SECONDS 1
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct piece entries[ENTRIES_MAX];
@@ -31,6 +34,14 @@ void table_lock(void) {
 
 void table_unlock(void) {
     pthread_mutex_unlock(&lock);
+}
+
+bool table_try_lock(void) {
+    struct timespec until;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += TRY_SECONDS;
+    return pthread_mutex_clocklock(&lock, CLOCK_MONOTONIC, &until) == 0;
 }
 
 static size_t count(void) {
@@ -205,6 +216,27 @@ int table_set_flags(uintptr_t start, uintptr_t end, int mask, int flags) {
     return r;
 }
 
+bool table_has_flags(uintptr_t start, uintptr_t end, int flags) {
+    bool has = false;
+
+    table_lock();
+    for (size_t i = lower(start); !has && i < count() && entries[i].start < end; i++)
+        has = entries[i].flags & flags;
+    table_unlock();
+    return has;
+}
+
+size_t table_writable(void) {
+    size_t bytes = 0;
+
+    table_lock();
+    for (size_t i = 0; i < count(); i++)
+        if (entries[i].flags & PROT_WRITE && !entries[i].arena->inherited)
+            bytes += entries[i].end - entries[i].start;
+    table_unlock();
+    return bytes;
+}
+
 bool table_is_last(const struct arena *arena) {
     bool last;
 
@@ -231,19 +263,12 @@ bool table_next_piece(const struct drp_region *region, uintptr_t from, struct re
             .length = part.end - part.start,
             .offset = part.offset,
             .protection = part.flags & PIECE_PROTECTION,
+            .sealed = part.flags & PIECE_SEALED,
         };
     return found;
 }
 
 /* ---- fork ---- */
-
-void table_fork_prepare(void) {
-    table_lock();
-}
-
-void table_fork_parent(void) {
-    table_unlock();
-}
 
 void table_fork_child(struct arena *arenas) {
     size_t kept = 0;

@@ -28,6 +28,7 @@ static inline bool arena_is_shared(const struct arena *arena) {
 
 #define PIECE_PROTECTION 7 /* PROT_* */
 #define PIECE_NO_FORK 8    /* children have a hole there */
+#define PIECE_SEALED 16    /* mseal(2): nothing takes its place */
 
 /* A range of addresses where a range of an arena is mapped. */
 struct piece {
@@ -47,6 +48,8 @@ static inline bool table_any(void) {
 /* For arena.c: the lock also keeps the list of arenas. */
 void table_lock(void);
 void table_unlock(void);
+/* For who may have interrupted its holder: waits a while at most. */
+bool table_try_lock(void);
 
 /* Adds a piece, of whose arena the caller has a reference, which he keeps. -ENOMEM. */
 int table_add(const struct piece *piece);
@@ -59,15 +62,16 @@ bool table_find(uintptr_t start, uintptr_t end, struct piece *ret);
 int table_cut(uintptr_t start, uintptr_t end, struct piece *ret);
 /* Sets those flags of mask in all pieces of a range. -ENOMEM: no room for what has to be split; none is changed. */
 int table_set_flags(uintptr_t start, uintptr_t end, int mask, int flags);
+/* Has any piece of a range one of those flags? */
+bool table_has_flags(uintptr_t start, uintptr_t end, int flags);
+/* Bytes of all pieces that may be written to; what is inherited is not among them. */
+size_t table_writable(void);
 /* Is the caller's reference the last one? */
 bool table_is_last(const struct arena *arena);
 /* A region_next_piece of client.h. */
 bool table_next_piece(const struct drp_region *region, uintptr_t from, struct region_piece *ret);
 
-/* fork(): before it; in the parent; in the child, where nothing is without the first. */
-void table_fork_prepare(void);
-void table_fork_parent(void);
-/* Drops the pieces that children do not have, and counts references anew: who else worked on an arena does not exist here. */
+/* In the child after fork(), which had the lock taken: drops the pieces that children do not have, and counts references anew: who else worked on an arena does not exist here. */
 void table_fork_child(struct arena *arenas);
 
 #endif

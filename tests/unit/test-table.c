@@ -218,7 +218,7 @@ START_TEST(test_fork) {
     cut(12, 14);
     ck_assert(table_find(at(0), at(PAGES), &piece));
     ck_assert_uint_eq(arenas[0].references, 3);
-    table_fork_prepare();
+    table_lock();
     table_fork_child(&arenas[0]);
     for (size_t i = 30; i < 40; i++)
         model[i].arena = NULL;

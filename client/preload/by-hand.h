@@ -1,0 +1,8 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_PRELOAD_BY_HAND_H
+#define DROPPABLE_PRELOAD_BY_HAND_H
+
+/* A call of syscall(2) that may concern us: of preload.c, as which function it stands for. -1 with errno. */
+long by_hand_serve(long number, long a, long b, long c, long d, long e, long f) __attribute__((visibility("hidden")));
+
+#endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * fork(2): by the C library's handlers, or around a call that passes those by, such as _Fork() and syscall(SYS_fork).
+ *
+ * These may be made by a signal handler, which has interrupted the thread that holds the very locks that keep the tables whole. So they are
+ * waited for by such a call for a while only; then the child has holes where the memory was, as it would have without us.
+ */
+
+#include "children.h"
+
+#include "arena.h"
+#include "backend.h"
+#include "client.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+static _Atomic bool ready;
+
+static void prepare(void) {
+    table_lock();
+}
+
+static void parent(void) {
+    table_unlock();
+}
+
+static void child(void) {
+    arena_fork_child();
+    backend_fork_child();
+}
+
+/*
+ * Before the client library registers its own: handlers that prepare run in reverse order, so that the table's lock is taken
+ * last. Who holds the library's fork lock may come here and wait for the table, never the other way round.
+ */
+int children_init(void) {
+    int r = pthread_atfork(prepare, parent, child);
+
+    atomic_store(&ready, r == 0);
+    return -r;
+}
+
+long children_make(long (*call)(void *data), void *data) {
+    bool held = atomic_load(&ready) && fork_try_lock();
+    long r;
+
+    if (held && !table_try_lock()) {
+        fork_unlock();
+        held = false;
+    }
+    r = call(data);
+    if (held && r == 0) {
+        child();
+        fork_in_child();
+    } else if (held) {
+        table_unlock();
+        fork_unlock();
+    }
+    return r;
+}
