@@ -66,7 +66,7 @@ static const char doc[] =
 
 static const struct argp_option option_table[] = {
     {"socket", KEY_SOCKET, "PATH", 0, "Socket of the service", 0},
-    {"json", KEY_JSON, NULL, 0, "Print JSON (keys: docs/droppablectl.md)", 0},
+    {"json", KEY_JSON, NULL, 0, "Print JSON (keys: droppablectl(1))", 0},
     {"all", KEY_ALL, NULL, 0, "drop: everything", 1},
     {"region", KEY_REGION, "N", 0, "drop, limit: one region", 1},
     {"pid", KEY_PID, "P", 0, "drop, limit: one process", 1},
