@@ -52,7 +52,8 @@ struct config {
 struct config_source {
     const char *path;        /* the file; PATH.d/ has its drop-ins */
     bool optional;           /* the file need not be there */
-    const char *socket_path; /* of the command line, over the files'; NULL: none */
+    const char *socket_path; /* of the command line, or of the socket that was passed, over the files'; NULL: none */
+    bool passed;             /* the socket is the service manager's */
 };
 
 /* Fills in the defaults. */

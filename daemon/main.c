@@ -7,9 +7,11 @@
  */
 
 #include "config.h"
+#include "heartbeat.h"
 #include "lock.h"
 #include "log.h"
 #include "manager.h"
+#include "notify.h"
 #include "privs.h"
 #include "record.h"
 #include "reload.h"
@@ -34,11 +36,13 @@ struct options {
     struct config_source source;
     int level;
     const char *record;
+    int passed; /* a listening socket of the service manager; -1: none */
 };
 
 static const struct argp_option option_table[] = {
     {"socket", 's', "PATH", 0,
-     "Listen on this unix socket (default: $XDG_RUNTIME_DIR/droppabled.sock for an ordinary user, /run/droppabled.sock for root)",
+     "Listen on this unix socket (default: the one that the service manager passes, else $XDG_RUNTIME_DIR/droppabled.sock for an ordinary user, "
+     "/run/droppabled.sock for root)",
      0},
     {"config", 'c', "FILE", 0,
      "Read settings from FILE and then from FILE.d/*.conf (default: " DEFAULT_CONFIG
@@ -106,7 +110,8 @@ static void log_start(struct manager *manager, const char *capabilities) {
         log_info("%s", line);
 }
 
-static int serve(struct manager *manager, const struct config_source *source) {
+static int serve(struct manager *manager, const struct options *options) {
+    struct heartbeat heartbeat;
     struct reload reload;
     struct server server;
     char capabilities[256];
@@ -116,7 +121,7 @@ static int serve(struct manager *manager, const struct config_source *source) {
     r = uv_loop_init(&loop);
     if (r < 0)
         return r;
-    r = server_init(&server, &loop, manager);
+    r = server_init(&server, &loop, manager, options->passed);
     if (r < 0)
         return r;
     manager->lock_error = lock_program();
@@ -131,13 +136,17 @@ static int serve(struct manager *manager, const struct config_source *source) {
     if (r >= 0)
         r = server_start(&server);
     if (r >= 0)
-        r = reload_start(&reload, &loop, manager, source);
+        r = reload_start(&reload, &loop, manager, &options->source);
     if (r < 0) {
         log_error("cannot start: %s", strerror(-r));
         return r;
     }
     log_start(manager, capabilities);
+    r = heartbeat_start(&heartbeat, &loop, manager);
+    if (r < 0)
+        log_warning("cannot tell the service manager that we live: %s, ignoring", strerror(-r));
     uv_run(&loop, UV_RUN_DEFAULT);
+    heartbeat_stop(&heartbeat);
     reload_stop(&reload);
     uv_run(&loop, UV_RUN_DEFAULT);
     manager_deinit(manager);
@@ -159,11 +168,31 @@ static int open_record(const char *path) {
     return r;
 }
 
+/* Whose socket? --socket goes over one that was passed, which would then be left without an answer. */
+static int take_socket(struct options *options, char **ret_path) {
+    struct config_source *source = &options->source;
+    int r = notify_take_socket(&options->passed, ret_path);
+
+    if (r <= 0)
+        return r;
+    if (source->socket_path) {
+        log_warning("--socket %s: the socket %s, which was passed, is not listened on, ignoring", source->socket_path,
+                    *ret_path);
+        close(options->passed);
+        options->passed = -1;
+        return 0;
+    }
+    source->socket_path = *ret_path;
+    source->passed = true;
+    return 0;
+}
+
 int main(int argc, char *argv[]) {
-    struct options options = {.source = {.path = DEFAULT_CONFIG, .optional = true}, .level = LOG_LEVEL_INFO};
+    struct options options = {
+        .source = {.path = DEFAULT_CONFIG, .optional = true}, .level = LOG_LEVEL_INFO, .passed = -1};
     static struct manager manager;
     struct config config;
-    char *error = NULL;
+    char *error = NULL, *passed_path = NULL;
     int r;
 
     argp_err_exit_status = EXIT_USAGE;
@@ -174,6 +203,8 @@ int main(int argc, char *argv[]) {
     signal(SIGPIPE, SIG_IGN);
     signal(SIGHUP, SIG_IGN); /* until the loop hears it */
     raise_descriptor_limit();
+    if (take_socket(&options, &passed_path) < 0)
+        return EXIT_FAILURE;
     if (config_load(&config, &options.source, &error) < 0) {
         log_error("%s", error ? error : "no memory to read the config");
         free(error);
@@ -186,7 +217,8 @@ int main(int argc, char *argv[]) {
             log_error("cannot start: %s", strerror(-r));
     }
     if (r >= 0)
-        r = serve(&manager, &options.source);
+        r = serve(&manager, &options);
     config_deinit(&config);
+    free(passed_path);
     return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -440,6 +440,7 @@ static void *pressure_main(void *data) {
         uint32_t wakes = atomic_load(&pressure->wakes);
         uint64_t sleep_ns = pressure_turn(pressure, atomic_exchange(&pressure->kicked, false));
 
+        atomic_fetch_add(&pressure->turns, 1);
         if (sleep_ns > 0)
             futex_sleep(&pressure->wakes, wakes, sleep_ns);
     }

@@ -25,6 +25,7 @@ struct pressure {
     _Atomic bool kicked;      /* with the last of them: look at everything */
     _Atomic bool quarantines; /* some session's quarantine began or ended: the loop shall look */
     _Atomic uint64_t looks;
+    _Atomic uint64_t turns; /* ended */
 
     /* of the thread */
     uint64_t now;     /* of the present cycle */

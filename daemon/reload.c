@@ -11,6 +11,7 @@
 
 #include "log.h"
 #include "manager.h"
+#include "notify.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -66,12 +67,15 @@ static void reload_now(uv_signal_t *signal, int number) {
     char *error = NULL;
 
     (void)number;
+    notify_reloading();
     if (config_load(&fresh, reload->source, &error) < 0) {
         log_error("%s: the settings stay as they were", error ? error : "no memory to read the settings");
         free(error);
+        notify_state("READY=1");
         return;
     }
-    apply_socket(old, &fresh);
+    if (!reload->source->passed)
+        apply_socket(old, &fresh);
     log_notice("settings read again, %u changed", log_changes(old, &fresh));
     pthread_mutex_lock(&manager->lock);
     config_deinit(old);
@@ -80,6 +84,7 @@ static void reload_now(uv_signal_t *signal, int number) {
     manager->domains.cgroup_reserve = fresh.cgroup_reserve;
     budgets_reload(manager);
     pthread_mutex_unlock(&manager->lock);
+    notify_state("READY=1");
 }
 
 int reload_start(struct reload *reload, uv_loop_t *loop, struct manager *manager, const struct config_source *source) {

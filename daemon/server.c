@@ -10,6 +10,7 @@
 
 #include "log.h"
 #include "notices.h"
+#include "notify.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -212,6 +213,11 @@ static void server_woken(uv_poll_t *poll, int status, int events) {
     server_tidy_endings(server);
 }
 
+static void server_unlink(const struct server *server) {
+    if (!server->passed)
+        unlink(server->config->socket_path);
+}
+
 static void server_tidy(uv_timer_t *timer) {
     struct server *server = timer->data;
 
@@ -231,7 +237,7 @@ static void server_tidy(uv_timer_t *timer) {
         /* Only its clients can free such a thread; it ends with the process. */
         log_warning("client %s (pid %d): still holds up a call at the end, leaving it",
                     LIST_FIRST(&server->endings)->session->name, (int)LIST_FIRST(&server->endings)->session->pid);
-        unlink(server->config->socket_path);
+        server_unlink(server);
         _exit(0);
     }
     vet_tidy(&server->vets);
@@ -252,10 +258,22 @@ static void server_begin_round(uv_prepare_t *prepare) {
 
 static void server_signalled(uv_signal_t *signal, int number) {
     log_notice("%s: ending", strsignal(number));
+    notify_state("STOPPING=1\nSTATUS=Ending.");
     server_end(signal->data);
 }
 
 /* ---- life ---- */
+
+/* Connections from now on have our credentials, no longer those of who made the socket (unix(7), SO_PEERCRED). */
+static int server_take(struct server *server, int passed) {
+    int r = listen(passed, SERVER_BACKLOG) < 0 ? -errno : 0;
+
+    server->passed = true;
+    server->socket = passed;
+    if (r < 0)
+        log_error("%s: cannot listen on the socket that was passed: %s", server->config->socket_path, strerror(-r));
+    return r;
+}
 
 static int server_bind(struct server *server) {
     const struct config *config = server->config;
@@ -291,7 +309,7 @@ static int server_bind(struct server *server) {
     return r;
 }
 
-int server_init(struct server *server, uv_loop_t *loop, struct manager *manager) {
+int server_init(struct server *server, uv_loop_t *loop, struct manager *manager, int passed) {
     int r;
 
     *server = (struct server){.loop = loop, .manager = manager, .config = manager->config, .socket = -1};
@@ -300,7 +318,7 @@ int server_init(struct server *server, uv_loop_t *loop, struct manager *manager)
     LIST_INIT(&server->turns.users);
     LIST_INIT(&server->endings);
     LIST_INIT(&server->vets);
-    r = server_bind(server);
+    r = passed >= 0 ? server_take(server, passed) : server_bind(server);
     if (r < 0) {
         if (server->socket >= 0)
             close(server->socket);
@@ -346,7 +364,7 @@ void server_end(struct server *server) {
     if (server->ended)
         return;
     server->ended = kernel_now();
-    unlink(server->config->socket_path);
+    server_unlink(server);
     uv_close((uv_handle_t *)&server->listener, listener_closed);
     uv_close((uv_handle_t *)&server->terminate, NULL);
     uv_close((uv_handle_t *)&server->interrupt, NULL);

@@ -60,6 +60,7 @@ struct server {
     struct manager *manager;
     struct config *config;
     int socket;
+    bool passed; /* by the service manager, whose path it is */
     uv_poll_t listener;
     uv_poll_t wake;
     struct sources sources;
@@ -79,8 +80,10 @@ struct server {
     struct vet_list vets;
 };
 
-/* Binds and listens; errors are logged, with the way out. */
-int server_init(struct server *server, uv_loop_t *loop, struct manager *manager);
+/*
+ * Binds and listens; errors are logged, with the way out. passed: a listening socket, to be taken over, or -1: the settings name a path.
+ */
+int server_init(struct server *server, uv_loop_t *loop, struct manager *manager, int passed);
 /* Starts to accept. After privileges are dropped. */
 int server_start(struct server *server);
 /* Closes everything and removes the socket; the loop then runs out of handles when all sessions have ended. */

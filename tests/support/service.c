@@ -75,7 +75,7 @@ void skip_all(const char *reason) {
     exit(77);
 }
 
-static const char *program_path(const char *name, char *path, size_t size) {
+const char *program_path(const char *name, char *path, size_t size) {
     const char *bindir = getenv("DROPPABLE_TEST_BINDIR");
 
     snprintf(path, size, "%s/%s", bindir ? bindir : "build/dev/bin", name);
@@ -226,7 +226,7 @@ static void write_config(const struct service *service, const char *config) {
     ck_assert_int_eq(fclose(file), 0);
 }
 
-void service_start(struct service *service, const char *config) {
+void service_prepare(struct service *service, const char *config) {
     *service = (struct service){.pid = -1};
     strcpy(service->dir, "/tmp/droppable-test-XXXXXX");
     ck_assert_msg(mkdtemp(service->dir) != NULL, "%s: %s", service->dir, strerror(errno));
@@ -236,6 +236,10 @@ void service_start(struct service *service, const char *config) {
     snprintf(service->config, sizeof(service->config), "%s/config", service->dir);
     write_config(service, config);
     setenv("DROPPABLE_SOCKET", service->socket, 1);
+}
+
+void service_start(struct service *service, const char *config) {
+    service_prepare(service, config);
     service_restart(service);
 }
 
@@ -250,8 +254,7 @@ void service_reload(struct service *service, const char *config, const char *tex
     }
 }
 
-/* Waits for the end of the service, by its pidfd, and reaps it. */
-static bool service_wait(struct service *service, int timeout_ms, int *ret_status) {
+bool service_wait(struct service *service, int timeout_ms, int *ret_status) {
     int pidfd = (int)syscall(SYS_pidfd_open, service->pid, 0);
     struct pollfd poll_end = {.fd = pidfd, .events = POLLIN};
     bool ended;

@@ -17,6 +17,11 @@ struct service {
     pid_t pid;
 };
 
+/* Path of a program in $DROPPABLE_TEST_BINDIR; fails the test where there is none. Returns path. */
+const char *program_path(const char *name, char *path, size_t size);
+
+/* The folder and the config of service_start(), without the service: pid is -1. */
+void service_prepare(struct service *service, const char *config);
 /* Starts $DROPPABLE_TEST_BINDIR/droppabled and returns when it accepts connections. config: text of an ini file, or NULL. Sets DROPPABLE_SOCKET. Fails the test otherwise. */
 void service_start(struct service *service, const char *config);
 /* Services that are started from now on write a trace into the file (borrowed); NULL: none. */
@@ -29,6 +34,8 @@ void service_restart(struct service *service);
 void service_stop(struct service *service);
 /* SIGKILL and wait (the wait may take as long as a thread of it is stuck; at most wait_ms: false when it is still there then). */
 bool service_kill(struct service *service, int wait_ms);
+/* Waits for its end and reaps it. false: not in time. */
+bool service_wait(struct service *service, int timeout_ms, int *ret_status);
 /* Is there a line with that text in the log? Waits up to timeout_ms (inotify or poll), for what is logged a moment later. */
 bool service_log_has(const struct service *service, const char *text, int timeout_ms);
 

@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Under a service manager: what it is told and when, a watchdog that hears of a loop or a sampler that stands still and of nothing else, and
+ * sockets that are passed. The manager is the test's own (supervisor.c).
+ */
+
+#include "child.h"
+#include "suite.h"
+#include "supervisor.h"
+
+#include <check.h>
+#include <dirent.h>
+#include <droppable/droppable.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#define MIB (UINT64_C(1) << 20)
+#define CHUNK 65536
+#define WAIT_MS 30000
+#define WATCHDOG_MS 400
+#define RESTARTS 20
+
+static struct supervisor supervisor;
+static struct service *service = &supervisor.service;
+static char message[4096];
+
+static void setup(void) {
+    supervisor_init(&supervisor, NULL);
+}
+
+static void teardown(void) {
+    supervisor_end(&supervisor);
+}
+
+static void expect_message(const char *line) {
+    if (!supervisor_hears(&supervisor, line, message, sizeof(message), WAIT_MS)) {
+        service_log_has(service, "", 0);
+        ck_abort_msg("the service manager is not told %s", line);
+    }
+}
+
+static void expect_text(const char *text) {
+    ck_assert_msg(strstr(message, text) != NULL, "no '%s' in '%s'", text, message);
+}
+
+/* ---- what it is told ---- */
+
+START_TEST(test_life) {
+    struct drp_region *region;
+    char *monotonic;
+    struct drp *d;
+    int status;
+
+    supervisor_start(&supervisor, service->socket);
+    expect_message("READY=1");
+    expect_text("STATUS=0 clients, 0 regions, 0 MiB resident");
+    ck_assert(service_log_has(service, "listening on ", 0)); /* ready is after that */
+
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(drp_region_new(&region, d, 4 * MIB, NULL), 0);
+    memset(drp_region_address(region), 1, 4 * MIB);
+    expect_message("STATUS=1 client, 1 region, 4 MiB resident, 0 MiB dropped");
+    ck_assert_int_eq(drp_drop(region, 0, 4 * MIB, NULL, NULL), 0);
+    expect_message("STATUS=1 client, 1 region, 0 MiB resident, 4 MiB dropped");
+
+    for (int round = 0; round < 2; round++) { /* the second one fails */
+        uint64_t now = now_ns() / 1000;
+
+        service_reload(service, round == 0 ? "[Limits]\nConnections=7\n" : "[Limits]\nConnections=none\n",
+                       round == 0 ? "settings read again" : "the settings stay as they were");
+        expect_message("RELOADING=1");
+        monotonic = strstr(message, "MONOTONIC_USEC=");
+        ck_assert_ptr_nonnull(monotonic);
+        ck_assert_uint_ge(strtoull(monotonic + strlen("MONOTONIC_USEC="), NULL, 10), now);
+        ck_assert_uint_le(strtoull(monotonic + strlen("MONOTONIC_USEC="), NULL, 10), now_ns() / 1000);
+        expect_message("READY=1");
+    }
+    drp_region_free(region);
+    drp_free(d);
+    kill(service->pid, SIGTERM);
+    expect_message("STOPPING=1");
+    ck_assert(service_wait(service, WAIT_MS, &status));
+    ck_assert_int_eq(status, 0);
+    ck_assert(!supervisor_hears(&supervisor, "WATCHDOG=1", message, sizeof(message), 0)); /* nobody asked for it */
+}
+END_TEST
+
+/* ---- the watchdog ---- */
+
+static pid_t thread_of(const char *wanted) {
+    char path[320], name[32];
+    struct dirent *entry;
+    pid_t tid = -1;
+    DIR *tasks;
+
+    snprintf(path, sizeof(path), "/proc/%d/task", (int)service->pid);
+    tasks = opendir(path);
+    ck_assert_ptr_nonnull(tasks);
+    while (tid < 0 && (entry = readdir(tasks))) {
+        FILE *file;
+
+        snprintf(path, sizeof(path), "/proc/%d/task/%s/comm", (int)service->pid, entry->d_name);
+        file = fopen(path, "re");
+        if (file && fgets(name, sizeof(name), file) && strncmp(name, wanted, strlen(wanted)) == 0)
+            tid = (pid_t)atoi(entry->d_name);
+        if (file)
+            fclose(file);
+    }
+    closedir(tasks);
+    ck_assert_msg(tid > 0, "the service has no thread %s", wanted);
+    return tid;
+}
+
+/* One thread of the service stands still, the others go on. */
+static void hold(pid_t tid) {
+    int status;
+
+    ck_assert_msg(ptrace(PTRACE_SEIZE, tid, NULL, NULL) == 0, "ptrace: %s", strerror(errno));
+    ck_assert_int_eq(ptrace(PTRACE_INTERRUPT, tid, NULL, NULL), 0);
+    ck_assert_int_eq(waitpid(tid, &status, __WALL), tid);
+    ck_assert(WIFSTOPPED(status));
+}
+
+static void let_go(pid_t tid) {
+    ck_assert_int_eq(ptrace(PTRACE_DETACH, tid, NULL, NULL), 0);
+}
+
+static void expect_silence_without(const char *name) {
+    pid_t tid = name ? thread_of(name) : service->pid;
+
+    hold(tid);
+    nap_ms(WATCHDOG_MS / 2); /* it may have said so just before, or have been about to */
+    supervisor_drain(&supervisor);
+    ck_assert_msg(!supervisor_hears(&supervisor, "WATCHDOG=1", message, sizeof(message), 2 * WATCHDOG_MS),
+                  "%s stands still, and the watchdog is told that all is well", name ? name : "the loop");
+    let_go(tid);
+    expect_message("WATCHDOG=1");
+}
+
+START_TEST(test_watchdog) {
+    struct drp_region *region;
+    struct drp *d;
+    pid_t pager, dropper;
+
+    supervisor.watchdog_ms = WATCHDOG_MS;
+    supervisor_start(&supervisor, service->socket);
+    expect_message("READY=1");
+    for (int i = 0; i < 4; i++)
+        expect_message("WATCHDOG=1"); /* without a client, the sampler sleeps */
+
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(drp_region_new(&region, d, 4 * MIB, NULL), 0);
+    expect_silence_without("drp-pressure");
+    expect_silence_without(NULL);
+
+    /* A client can hold up its own threads: no reason to restart. */
+    pager = thread_of("drp-pager");
+    dropper = thread_of("drp-dropper");
+    hold(pager);
+    hold(dropper);
+    supervisor_drain(&supervisor);
+    for (int i = 0; i < 8; i++)
+        expect_message("WATCHDOG=1");
+    let_go(pager);
+    let_go(dropper);
+    drp_region_free(region);
+    drp_free(d);
+}
+END_TEST
+
+/* A manager that does not read, as one that waits for memory: nobody waits for it. */
+START_TEST(test_manager_held_up) {
+    uint64_t began;
+    struct drp *d;
+    int status;
+
+    supervisor.watchdog_ms = 40; /* its queue has room for ten */
+    supervisor_start(&supervisor, service->socket);
+    expect_message("READY=1");
+    nap_ms(1000);
+    began = now_ms();
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_uint_lt(now_ms() - began, 1000);
+    kill(service->pid, SIGTERM);
+    ck_assert(service_wait(service, WAIT_MS, &status));
+    ck_assert_int_eq(status, 0);
+    drp_free(d);
+}
+END_TEST
+
+/* ---- sockets that are passed ---- */
+
+/* As the manager does: nobody is started before somebody knocks. */
+static void start_on_demand(int listener) {
+    struct pollfd knock = {.fd = listener, .events = POLLIN};
+
+    ck_assert_int_eq(poll(&knock, 1, WAIT_MS), 1);
+    supervisor_start(&supervisor, NULL);
+}
+
+static int passed_listener(void) {
+    int fd = supervisor_bind(&supervisor, SOCK_SEQPACKET, service->socket);
+
+    ck_assert_int_eq(listen(fd, 16), 0);
+    return fd;
+}
+
+static void first_client(int socket, void *data) {
+    struct drp *d;
+    char word;
+
+    (void)data;
+    child_check(drp_new(&d, NULL) == 0);
+    child_check(child_say(socket, 'c') && child_hear(socket, &word));
+    drp_free(d);
+}
+
+START_TEST(test_activation) {
+    int listener = passed_listener(), status;
+    struct stat before, after;
+    struct child child;
+
+    ck_assert_int_eq(chmod(service->socket, 0660), 0);
+    ck_assert_int_eq(stat(service->socket, &before), 0);
+    for (int round = 0; round < 2; round++) {
+        child_start(&child, first_client, NULL);
+        start_on_demand(listener);
+        child_expect(&child, 'c');
+        /* The socket is the manager's: neither removed nor changed. */
+        service_reload(service, "[Daemon]\nSocketMode=0600\nSocket=/nowhere/at.all\n", "settings read again");
+        ck_assert(child_say(child.socket, 'e'));
+        child_end(&child);
+        kill(service->pid, SIGTERM);
+        ck_assert(service_wait(service, WAIT_MS, &status));
+        ck_assert_int_eq(status, 0);
+        ck_assert_int_eq(stat(service->socket, &after), 0);
+        ck_assert_uint_eq(after.st_ino, before.st_ino);
+        ck_assert_uint_eq(after.st_mode, before.st_mode);
+    }
+    unlink(service->socket);
+}
+END_TEST
+
+/* What is given by hand goes first, and the one that was passed is nobody's. */
+START_TEST(test_socket_given) {
+    char other[128];
+
+    snprintf(other, sizeof(other), "%s/passed", service->dir);
+    ck_assert_int_eq(listen(supervisor_bind(&supervisor, SOCK_SEQPACKET, other), 16), 0);
+    supervisor_start(&supervisor, service->socket);
+    expect_message("READY=1");
+    ck_assert(service_log_has(service, "which was passed, is not listened on, ignoring", 0));
+    ck_assert_int_eq(service_status(service, "sessions"), 1);
+    unlink(other);
+    close(supervisor.passed[0]);
+    supervisor.n_passed = 0;
+}
+END_TEST
+
+static const struct {
+    int type;
+    bool listening;
+    int n;
+    const char *error;
+} bad_sockets[] = {
+    {SOCK_STREAM, true, 1, "not a listening unix socket of packets"},
+    {SOCK_DGRAM, false, 1, "not a listening unix socket of packets"},
+    {SOCK_SEQPACKET, false, 1, "not a listening unix socket of packets"},
+    {SOCK_SEQPACKET, true, 2, "2 sockets were passed"},
+};
+
+START_TEST(test_bad_socket) {
+    char path[128];
+    int status;
+
+    for (int i = 0; i < bad_sockets[_i].n; i++) {
+        int fd;
+
+        snprintf(path, sizeof(path), "%s/bad%d", service->dir, i);
+        fd = supervisor_bind(&supervisor, bad_sockets[_i].type, path);
+        unlink(path);
+        if (bad_sockets[_i].listening)
+            ck_assert_int_eq(listen(fd, 16), 0);
+    }
+    supervisor_start(&supervisor, NULL);
+    ck_assert(service_wait(service, WAIT_MS, &status));
+    ck_assert(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+    ck_assert_msg(service_log_has(service, bad_sockets[_i].error, 0), "%s", bad_sockets[_i].error);
+}
+END_TEST
+
+/* ---- restarts ---- */
+
+struct load {
+    char *area;
+    size_t size;
+    _Atomic bool stop;
+    _Atomic uint64_t slowest; /* ns */
+};
+
+/* First touches all the time, most of them intercepted. */
+static void *touch(void *data) {
+    struct load *load = data;
+
+    for (size_t at = 0; !atomic_load(&load->stop); at = (at + 97 * CHUNK) % load->size) {
+        uint64_t began = now_ns(), took;
+
+        load->area[at]++;
+        took = now_ns() - began;
+        if (took > atomic_load(&load->slowest))
+            atomic_store(&load->slowest, took);
+    }
+    return NULL;
+}
+
+static void await_reconnect(struct drp *d, uint64_t n) {
+    uint64_t deadline = now_ms() + WAIT_MS;
+    struct drp_stats stats;
+
+    while (drp_get_stats(d, &stats) < 0 || stats.reconnects < n) {
+        ck_assert_msg(now_ms() < deadline, "the library does not find the service again");
+        nap_ms(2);
+    }
+}
+
+START_TEST(test_restarts) {
+    int listener = passed_listener(), status;
+    struct drp_region *pinned, *busy;
+    struct load load = {.size = 64 * MIB};
+    uint64_t generation;
+    pthread_t toucher;
+    struct drp *d;
+
+    supervisor_start(&supervisor, NULL);
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(drp_region_new(&pinned, d, 8 * MIB, NULL), 0);
+    ck_assert_int_eq(drp_region_new(&busy, d, load.size, NULL), 0);
+    ck_assert_int_eq(drp_pin(pinned, 0, 8 * MIB, &generation), 0);
+    for (size_t i = 0; i < 8 * MIB; i += 8)
+        *(uint64_t *)((char *)drp_region_address(pinned) + i) = i + 1;
+    load.area = drp_region_address(busy);
+    ck_assert_int_eq(pthread_create(&toucher, NULL, touch, &load), 0);
+    for (uint64_t round = 1; round <= RESTARTS; round++) {
+        supervisor_drain(&supervisor);
+        ck_assert_int_eq(drp_drop(busy, 0, load.size, NULL, NULL), 0);
+        kill(service->pid, round % 2 ? SIGKILL : SIGTERM);
+        ck_assert(service_wait(service, WAIT_MS, &status));
+        ck_assert(round % 2 ? WIFSIGNALED(status) : status == 0);
+        start_on_demand(listener); /* by the library's reconnect */
+        await_reconnect(d, round);
+    }
+    atomic_store(&load.stop, true);
+    pthread_join(toucher, NULL);
+    for (size_t i = 0; i < 8 * MIB; i += 8)
+        ck_assert_uint_eq(*(uint64_t *)((char *)drp_region_address(pinned) + i), i + 1);
+    ck_assert_uint_eq(drp_generation(pinned, 0, 8 * MIB), generation);
+    printf("%d restarts, the slowest access took %.1f ms\n", RESTARTS, (double)atomic_load(&load.slowest) / 1e6);
+    ck_assert_uint_lt(atomic_load(&load.slowest), UINT64_C(1000000000) * (under_sanitizer() ? 5 : 1));
+    drp_unpin(pinned, 0, 8 * MIB);
+    drp_region_free(pinned);
+    drp_region_free(busy);
+    drp_free(d);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("supervised");
+    TCase *tcase = tcase_create("supervised");
+
+    tcase_add_checked_fixture(tcase, setup, teardown);
+    tcase_set_timeout(tcase, 120);
+    tcase_add_test(tcase, test_life);
+    tcase_add_test(tcase, test_watchdog);
+    tcase_add_test(tcase, test_manager_held_up);
+    tcase_add_test(tcase, test_activation);
+    tcase_add_test(tcase, test_socket_given);
+    tcase_add_loop_test(tcase, test_bad_socket, 0, sizeof(bad_sockets) / sizeof(bad_sockets[0]));
+    tcase_add_test(tcase, test_restarts);
+    suite_add_tcase(suite, tcase);
+    return suite_run(suite);
+}
