@@ -79,7 +79,8 @@ struct drp_region {
     uint64_t object_offset;
     uint64_t chunk_base;
     uint64_t chunk_total;
-    uint64_t granted;
+    uint64_t granted;         /* by the service, for good */
+    _Atomic uint64_t options; /* what holds now: granted, and options.c; fork lock to write */
     /* As asked for, so that the next daemon hears of it, too. request_lock to write; the watcher reads once that is lost */
     _Atomic uint64_t budget; /* 0: none */
     _Atomic uint32_t share;  /* 0: the default */
@@ -261,5 +262,7 @@ void fork_in_child(void);
 int fork_init(void);
 void fork_add(struct drp *d);
 void fork_remove(struct drp *d);
+/* The error of what is asked of a region that another process made, and that is no memory of this one. */
+int fork_foreign(void);
 
 #endif

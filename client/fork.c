@@ -20,6 +20,10 @@
  * even ones either. The child's mappings are private, so MADV_WIPEONFORK does for its own children what the handler did
  * for it, and the bias moves to the next odd number.
  *
+ * A region may be shared with children instead: it is then inherited like any shared mapping. A child cannot pin in it: a pin is only worth
+ * something while a service reads its page, and that ends with the parent, or with the service, whose next one makes new state pages for
+ * the parent alone. Or it may be absent, addresses where nothing can be accessed. Of neither the child's library says anything but that.
+ *
  * Children made without the handlers (_Fork(), clone(2)) have holes in these places until they exec. libdroppable-preload, which stands before
  * these calls, uses the handlers itself.
  */
@@ -106,6 +110,17 @@ static bool map_zero_pieces(const struct drp_region *r) {
     return complete;
 }
 
+/* What the region's addresses are in a child. */
+static bool map_data(const struct drp_region *r) {
+    uint64_t options = atomic_load(&r->options);
+
+    if (options & DRP_REGION_FORK_SHARED)
+        return true;
+    if (options & DRP_REGION_FORK_ABSENT)
+        return !r->address || map_zeros(r->address, r->size, PROT_NONE);
+    return map_zero_pieces(r);
+}
+
 /* A region that another thread was making or ending in the parent is completed as far as it had come; nobody has it. */
 static void child_region(struct drp_region *r) {
     bool complete = true;
@@ -114,15 +129,17 @@ static void child_region(struct drp_region *r) {
     close_fd(&r->state_fd);
     close_fd(&r->pin_fd);
     if (r->phase != REGION_INHERITED) {
-        complete &= map_zero_pieces(r);
+        complete &= map_data(r);
         if (r->state)
             complete &= map_zeros(r->state, drp_state_bytes(r->chunk_total), PROT_READ);
         if (r->pin)
             complete &= map_zeros(r->pin, drp_pin_bytes(r->chunk_total), PROT_READ | PROT_WRITE);
     }
     r->pins.bias = r->pins.bias ? r->pins.bias + 2 : FORK_BIAS;
-    if (!complete)
-        r->pins.size = 0; /* nothing of it can be used: every range is outside of it */
+    if (!complete || atomic_load(&r->options) & (DRP_REGION_FORK_SHARED | DRP_REGION_FORK_ABSENT)) {
+        r->pins.size = 0; /* every range is outside of it */
+        r->pins.foreign = true;
+    }
     lost_fork_child_region(r);
     r->phase = REGION_INHERITED;
     r->known = false;
@@ -169,6 +186,11 @@ static void init(void) {
 int fork_init(void) {
     pthread_once(&once, init);
     return init_error < 0 ? error_detail(init_error, "no memory for the fork handlers") : 0;
+}
+
+int fork_foreign(void) {
+    return error_detail(-ENOTCONN, "the region is another process's: it was made before fork(), and is shared with this "
+                                   "one, or absent here");
 }
 
 void fork_add(struct drp *d) {

@@ -97,9 +97,12 @@ static size_t find_run(struct drp_region *r, struct lost *lost, size_t *ret_firs
 }
 
 int drp_region_take_lost(struct drp_region *r, size_t *ret_offset, size_t *ret_length) {
-    struct lost *lost = get_table(r);
+    struct lost *lost;
     size_t first = 0, run = 0;
 
+    if (r->pins.foreign)
+        return fork_foreign();
+    lost = get_table(r);
     if (!lost)
         return error_detail(-ENOMEM, "no memory to remember what of %zu bytes was lost", r->size);
     pthread_mutex_lock(&lost->lock);

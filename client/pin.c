@@ -37,6 +37,8 @@
 #define WAIT_NS 50000000
 
 SLOW static int fail_range(const struct pins *p, size_t offset, size_t length) {
+    if (p->foreign)
+        return fork_foreign();
     return error_detail(-ERANGE, "offset %zu, length %zu: not inside the region, which has %zu bytes, or empty", offset,
                         length, p->size);
 }

@@ -30,6 +30,7 @@ struct pins {
      * is settled and lost, and reported as the next even one.
      */
     _Atomic bool gone;
+    bool foreign; /* of another process: size is 0, and every call fails */
 };
 
 /* As the drp_* functions of the same names in droppable.h. */

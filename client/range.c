@@ -25,6 +25,8 @@
 #endif
 
 static int check_range(const struct drp_region *r, size_t offset, size_t length) {
+    if (r->pins.foreign)
+        return fork_foreign();
     if (length == 0 || offset >= r->size || length > r->size - offset)
         return error_detail(-ERANGE, "offset %zu, length %zu: not inside the region, which has %zu bytes, or empty",
                             offset, length, r->size);

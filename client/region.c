@@ -18,6 +18,7 @@
  */
 
 #include "client.h"
+#include "options.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -35,7 +36,6 @@
 #define SHARE_MAX 10000
 
 #define OPTIONS_SIZE_MIN offsetof(struct drp_region_options, budget)
-#define OPTIONS_KNOWN DRP_REGION_HUGE
 
 static void close_fd(int *fd) {
     if (*fd >= 0)
@@ -54,10 +54,9 @@ static int read_options(struct drp_region_options *to, const struct drp_region_o
     r = context_copy_struct(to, sizeof(*to), OPTIONS_SIZE_MIN, from, "drp_region_options");
     if (r < 0)
         return r;
-    if ((to->required | to->preferred) & ~OPTIONS_KNOWN)
-        return error_detail(-EOPNOTSUPP,
-                            "unknown DRP_REGION_ bits 0x%llx in drp_region_options: this library is older than them",
-                            (unsigned long long)((to->required | to->preferred) & ~OPTIONS_KNOWN));
+    r = options_check(to->required, &to->preferred);
+    if (r < 0)
+        return r;
     if (to->chunk_size &&
         (to->chunk_size < CHUNK_MIN || to->chunk_size > CHUNK_MAX || (to->chunk_size & (to->chunk_size - 1))))
         return error_detail(-EINVAL, "drp_region_options.chunk_size is %zu: a power of two from 4096 to 2097152, or 0",
@@ -95,7 +94,7 @@ static int reserve(size_t size, size_t skew, void **ret) {
     return 0;
 }
 
-/* Fork lock held. A mapping that cannot be kept out of children is none. */
+/* Of the pages. Fork lock held. A mapping that cannot be kept out of children is none. */
 static int keep_private(void *p, size_t size) {
     if (madvise(p, size, MADV_DONTFORK) < 0)
         return error_detail(-errno, "cannot keep the region out of child processes: %s", strerror(errno));
@@ -131,11 +130,7 @@ static int map_data(struct drp_region *r) {
     error = check_object(r->data_fd, r->object_offset + r->size, "data object");
     if (error == 0 && !r->next_piece)
         error = map_anywhere(r);
-    if (error < 0 || r->next_piece)
-        return error;
-    /* EINVAL: a kernel without transparent huge pages, which gives what is asked for anyway, or nothing. */
-    madvise(r->address, r->size, r->granted & DRP_REGION_HUGE ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
-    return keep_private(r->address, r->size);
+    return error < 0 || r->next_piece ? error : options_apply(r, atomic_load(&r->options));
 }
 
 /* Maps one of the pages; in the place of the old one if there is one. Fork lock held. */
@@ -229,14 +224,17 @@ static struct drp_region *region_alloc(struct drp *d, region_next_piece *next_pi
     return r;
 }
 
-static int create_error(struct drp *d, int error, size_t size) {
+static int create_error(struct drp *d, int error, size_t size, uint64_t required) {
+    char text[OPTIONS_TEXT_SIZE];
+
     switch (error) {
     case -EDQUOT:
         return limits_explain(d, error, size);
     case -EOPNOTSUPP:
-        return error_detail(
-            error, "the required option DRP_REGION_HUGE cannot be given here (see 'droppablectl status'): make it "
-                   "preferred to go without");
+        return error_detail(error,
+                            "the service refuses a required option: %s (see 'droppablectl probe'); make it preferred "
+                            "to go without",
+                            options_text(required & ~OPTIONS_LOCAL, text));
     case -ENOMEM:
         return error_detail(error, "the service has no memory or descriptors left for a region of %zu bytes", size);
     case -EINVAL:
@@ -248,11 +246,12 @@ static int create_error(struct drp *d, int error, size_t size) {
 
 static int create(struct drp_region *r, size_t size, const struct drp_region_options *options) {
     struct drp *d = r->context;
+    uint64_t told = d->link.hello.region_options; /* what the service knows nothing of is not asked of it */
     struct drp_wire_create request = {
         .header.type = DRP_WIRE_CREATE,
         .size = size,
-        .required = options->required,
-        .preferred = options->preferred,
+        .required = options->required & told,
+        .preferred = options->preferred & told,
         .budget = options->budget,
         .share = options->share,
         .chunk_shift = options->chunk_size ? (uint8_t)__builtin_ctzll(options->chunk_size) : 0,
@@ -263,22 +262,26 @@ static int create(struct drp_region *r, size_t size, const struct drp_region_opt
 
     if (r->next_piece && !(d->link.hello.features & DRP_FEATURE_PIECES))
         return error_detail(-EOPNOTSUPP, "the service is older than this library: it knows of no regions in pieces");
-    error = link_call(&d->link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_MS);
+    error = options_check_given(options->required, told | OPTIONS_LOCAL);
+    if (error == 0)
+        error = create_error(d, link_call(&d->link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_MS), size,
+                             request.required);
     if (error < 0)
-        return create_error(d, error, size);
+        return error;
     r->known = true;
     r->budget = request.budget;
     r->share = request.share;
     r->priority = request.priority;
     atomic_store(&r->id, reply->region);
     if (reply->size < size || reply->size - size >= UINT64_C(1) << reply->chunk_shift ||
-        (request.chunk_shift && reply->chunk_shift != request.chunk_shift) || (options->required & ~reply->granted))
+        (request.chunk_shift && reply->chunk_shift != request.chunk_shift) || (request.required & ~reply->granted))
         return error_detail(-EPROTO, "the service made a region that is not as asked for");
     r->size = reply->size;
     r->object_offset = reply->object_offset;
     r->chunk_base = reply->chunk_base;
     r->chunk_total = reply->chunk_total;
     r->granted = reply->granted;
+    atomic_store(&r->options, r->granted | ((options->required | options->preferred) & OPTIONS_LOCAL));
     r->pins.size = reply->size;
     r->pins.chunk_shift = reply->chunk_shift;
     r->pins.clock = d->clock;
@@ -499,7 +502,7 @@ void drp_region_get_info(const struct drp_region *r, struct drp_region_info *ret
         .address = r->address,
         .size = r->size,
         .chunk_size = (size_t)1 << r->pins.chunk_shift,
-        .granted = r->granted,
+        .granted = atomic_load(&r->options),
         .interception = connected ? (enum drp_interception)atomic_load(&r->interception) : DRP_INTERCEPTION_NONE,
         .connected = connected,
     };

@@ -3,6 +3,7 @@
 /* `list`: sessions, regions and domains, page by page from the daemon, then all of it as tables or as JSON. */
 
 #include "ctl.h"
+#include "options.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -34,7 +35,20 @@ static void print_sessions(const struct drp_wire_entry *entries, size_t n) {
     }
 }
 
+#define NAMES_SIZE 128
+
+static const char *option_names(uint64_t options, char *text) {
+    const char *name;
+    size_t length = 0;
+
+    while ((name = options_next_name(&options)) && length < NAMES_SIZE)
+        length += (size_t)snprintf(text + length, NAMES_SIZE - length, "%s%s", length ? "," : "", name);
+    return length ? text : "-";
+}
+
 static void print_regions(const struct drp_wire_entry *entries, size_t n) {
+    char text[NAMES_SIZE];
+
     printf("%-8s %-8s %10s %10s %10s %10s %9s %9s %6s %6s  %-8s %s\n", "REGION", "SESSION", "SIZE", "RESIDENT",
            "BUDGET", "DROPPED", "REFAULTS", "FAULTS", "CHUNK", "SHARE", "PRIORITY", "OPTIONS");
     for (size_t i = 0; i < n; i++) {
@@ -45,7 +59,7 @@ static void print_regions(const struct drp_wire_entry *entries, size_t n) {
         printf("%-8" PRIu64 " %-8" PRIu64 " %10s %10s %10s %10s %9" PRIu64 " %9" PRIu64 " %5uK %6u  %-8s %s\n", e->id,
                e->parent, ctl_mib(e->size), ctl_mib(e->resident), ctl_mib(e->budget), ctl_mib(e->dropped), e->refaults,
                e->faults, 1u << ((e->chunk_shift - 10) & 31), e->share, ctl_priority_name(e->priority),
-               e->options & DRP_REGION_HUGE ? "huge" : "-");
+               option_names(e->options, text));
     }
 }
 

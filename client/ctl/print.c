@@ -7,6 +7,7 @@
  */
 
 #include "ctl.h"
+#include "options.h"
 #include "text.h"
 
 #include <stdio.h>
@@ -105,9 +106,10 @@ void ctl_add_bool(struct json_object *object, const char *key, bool value) {
 
 void ctl_add_options(struct json_object *object, const char *key, uint64_t options) {
     struct json_object *array = json_object_new_array();
+    const char *name;
 
-    if (options & DRP_REGION_HUGE)
-        json_object_array_add(array, json_object_new_string("huge"));
+    while ((name = options_next_name(&options)))
+        json_object_array_add(array, json_object_new_string(name));
     json_object_object_add(object, key, array);
 }
 

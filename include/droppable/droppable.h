@@ -42,6 +42,21 @@ struct drp_region;
 
 /** Options of a region, for drp_region_options.required and .preferred. Unknown bits are an error (EOPNOTSUPP). */
 #define DRP_REGION_HUGE (UINT64_C(1) << 0) /**< 2 MiB pages and 2 MiB chunks */
+/**
+ * A child after fork(2) has the same memory, not zeros: it reads and writes what the parent does, for as long as either lives. Only what the
+ * parent has pinned is there for sure, and only while the parent lives: drp_* calls about the region fail in the child (ENOTCONN). The service
+ * does not see the child's accesses; after the parent's end it drops nothing of the region any more, which then lives as long as the child.
+ */
+#define DRP_REGION_FORK_SHARED (UINT64_C(1) << 3)
+/** In a child after fork(2) the addresses are not accessible (SIGSEGV), and nothing else takes their place. At most one of these two. */
+#define DRP_REGION_FORK_ABSENT (UINT64_C(1) << 4)
+/**
+ * Core dumps of this process have the region's contents; they have not otherwise. /proc/PID/coredump_filter must include shared anonymous
+ * memory, as it does by default.
+ */
+#define DRP_REGION_DUMP (UINT64_C(1) << 5)
+/** The kernel may merge equal pages (KSM). It merges no shared memory, and the service's is: never given, -EOPNOTSUPP if required. */
+#define DRP_REGION_MERGEABLE (UINT64_C(1) << 6)
 
 /** How much a region's contents are worth, beside others. */
 enum drp_priority {
@@ -82,7 +97,7 @@ struct drp_region_info {
     void *address;     /**< where it is mapped */
     size_t size;       /**< bytes, as granted: the asked size rounded up to a chunk */
     size_t chunk_size; /**< bytes */
-    uint64_t granted;  /**< DRP_REGION_* */
+    uint64_t granted;  /**< DRP_REGION_* that hold, see drp_region_set_options() */
     enum drp_interception interception;
     bool connected; /**< the service holds it now; otherwise it is plain memory until the service is back */
 };
@@ -182,6 +197,18 @@ int drp_region_set_share(struct drp_region *r, unsigned share);
 
 /** Sets the priority of a region; what is said of drp_region_set_share() holds here, too. */
 int drp_region_set_priority(struct drp_region *r, enum drp_priority priority);
+
+/**
+ * Changes options of a region, from now on; drp_region_info() tells which hold. DRP_REGION_FORK_SHARED, DRP_REGION_FORK_ABSENT: for children
+ * made later. DRP_REGION_DUMP. DRP_REGION_HUGE: whether the kernel gives huge pages for what is touched later, of a region that was made
+ * with them; its chunks stay as they are. All other options are for a region's whole life. A restart of the service changes none. Priority,
+ * share and budget have functions of their own.
+ * @param mask DRP_REGION_*: the options to change
+ * @param values those of them that shall hold
+ * @return 0; -EOPNOTSUPP: one cannot be changed, or not be given to this region (drp_detail() names it); -EINVAL: values has bits that mask has not,
+ *         or both fork options would hold; -ENOTCONN: a region from before fork(2); -ENOMEM. All is as before then.
+ */
+int drp_region_set_options(struct drp_region *r, uint64_t mask, uint64_t values);
 
 /* ---- pins and generations ---- */
 

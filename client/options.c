@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * Options of regions. Each is given by one side: the service (in its reply to CREATE), or the library and the kernel, by advice about the
+ * mapping. The latter can be changed at any time; under the fork lock, so that a child finds mapping and options agreeing.
+ */
+
+#include "options.h"
+
+#include "client.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+static const struct option {
+    uint64_t bit;
+    const char *constant;
+    const char *name;
+    const char *why_not; /* it is never given; NULL: it may be */
+    const char *fixed;   /* why it cannot be changed; NULL: it can be */
+} options[] = {
+    {DRP_REGION_HUGE, "DRP_REGION_HUGE", "huge", NULL, NULL},
+    {DRP_REGION_FORK_SHARED, "DRP_REGION_FORK_SHARED", "fork-shared", NULL, NULL},
+    {DRP_REGION_FORK_ABSENT, "DRP_REGION_FORK_ABSENT", "fork-absent", NULL, NULL},
+    {DRP_REGION_DUMP, "DRP_REGION_DUMP", "dump", NULL, NULL},
+    {DRP_REGION_MERGEABLE, "DRP_REGION_MERGEABLE", "mergeable",
+     "the kernel merges private pages only, and the service's memory is shared", "it is never given"},
+};
+
+#define N_OPTIONS (sizeof(options) / sizeof(options[0]))
+#define FORKS (DRP_REGION_FORK_SHARED | DRP_REGION_FORK_ABSENT)
+
+static uint64_t known(void) {
+    uint64_t bits = 0;
+
+    for (size_t i = 0; i < N_OPTIONS; i++)
+        bits |= options[i].bit;
+    return bits;
+}
+
+/* ---- names ---- */
+
+const char *options_next_name(uint64_t *bits) {
+    for (size_t i = 0; i < N_OPTIONS; i++)
+        if (*bits & options[i].bit) {
+            *bits &= ~options[i].bit;
+            return options[i].name;
+        }
+    return NULL;
+}
+
+char *options_text(uint64_t bits, char *text) {
+    size_t length = 0;
+
+    text[0] = '\0';
+    for (size_t i = 0; i < N_OPTIONS; i++)
+        if (bits & options[i].bit)
+            length += (size_t)snprintf(text + length, OPTIONS_TEXT_SIZE - length, "%s%s", length ? ", " : "",
+                                       options[i].constant);
+    if (bits & ~known())
+        snprintf(text + length, OPTIONS_TEXT_SIZE - length, "%s0x%llx", length ? ", " : "",
+                 (unsigned long long)(bits & ~known()));
+    return text;
+}
+
+/* ---- asking ---- */
+
+static int check_known(uint64_t bits) {
+    if (bits & ~known())
+        return error_detail(-EOPNOTSUPP, "unknown DRP_REGION_ bits 0x%llx: this library is older than them",
+                            (unsigned long long)(bits & ~known()));
+    return 0;
+}
+
+static int check_forks(uint64_t bits) {
+    return (bits & FORKS) == FORKS
+               ? error_detail(-EINVAL, "DRP_REGION_FORK_SHARED and DRP_REGION_FORK_ABSENT: one of them, or neither")
+               : 0;
+}
+
+int options_check(uint64_t required, uint64_t *preferred) {
+    int error = check_known(required | *preferred);
+
+    if (error == 0)
+        error = check_forks(required | *preferred);
+    for (size_t i = 0; i < N_OPTIONS && error == 0; i++) {
+        if (!options[i].why_not)
+            continue;
+        *preferred &= ~options[i].bit;
+        if (required & options[i].bit)
+            error = error_detail(-EOPNOTSUPP, "%s cannot be given: %s. Make it preferred to go without",
+                                 options[i].constant, options[i].why_not);
+    }
+    return error;
+}
+
+int options_check_given(uint64_t required, uint64_t given) {
+    char text[OPTIONS_TEXT_SIZE];
+
+    return required & ~given
+               ? error_detail(-EOPNOTSUPP,
+                              "the service here does not give %s (see 'droppablectl probe'): make it preferred to go "
+                              "without",
+                              options_text(required & ~given, text))
+               : 0;
+}
+
+/* ---- doing ---- */
+
+int options_apply(const struct drp_region *r, uint64_t bits) {
+    if (madvise(r->address, r->size, bits & DRP_REGION_FORK_SHARED ? MADV_DOFORK : MADV_DONTFORK) < 0)
+        return error_detail(-errno, "cannot decide what child processes have of the region: %s", strerror(errno));
+    if (madvise(r->address, r->size, bits & DRP_REGION_DUMP ? MADV_DODUMP : MADV_DONTDUMP) < 0)
+        return error_detail(-errno, "cannot decide whether the region is in core dumps: %s", strerror(errno));
+    /* EINVAL: a kernel without transparent huge pages, which gives what is asked for anyway, or nothing. */
+    madvise(r->address, r->size, bits & DRP_REGION_HUGE ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    return 0;
+}
+
+static int check_change(const struct drp_region *r, uint64_t mask, uint64_t values) {
+    int error = check_known(mask | values);
+
+    if (error < 0)
+        return error;
+    if (values & ~mask)
+        return error_detail(-EINVAL, "values has bits that mask does not name");
+    for (size_t i = 0; i < N_OPTIONS; i++)
+        if ((mask & options[i].bit) && options[i].fixed)
+            return error_detail(-EOPNOTSUPP, "%s cannot be changed: %s", options[i].constant, options[i].fixed);
+    if (values & DRP_REGION_HUGE & ~r->granted)
+        return error_detail(
+            -EOPNOTSUPP, "DRP_REGION_HUGE: the region was made without, its object and its chunks are for small pages");
+    return 0;
+}
+
+/* Fork lock held. */
+static int change(struct drp_region *r, uint64_t mask, uint64_t values) {
+    uint64_t was = atomic_load(&r->options), bits = (was & ~mask) | values;
+    int error = check_forks(bits);
+
+    if (error == 0 && r->phase == REGION_INHERITED)
+        error = error_detail(-ENOTCONN, "the region was made before fork(), by another process");
+    if (error < 0)
+        return error;
+    error = options_apply(r, bits);
+    if (error < 0)
+        options_apply(r, was);
+    else
+        atomic_store(&r->options, bits);
+    return error;
+}
+
+int drp_region_set_options(struct drp_region *r, uint64_t mask, uint64_t values) {
+    int error = check_change(r, mask, values);
+
+    if (error < 0)
+        return error;
+    fork_lock();
+    error = change(r, mask, values);
+    fork_unlock();
+    return error;
+}

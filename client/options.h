@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_CLIENT_OPTIONS_H
+#define DROPPABLE_CLIENT_OPTIONS_H
+
+/* DRP_REGION_*: their names, who gives them, what they do to a mapping. */
+
+#include <droppable/droppable.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* How a region's mapping is in this process and its children: given by the library and the kernel, whatever the service knows. */
+#define OPTIONS_LOCAL (DRP_REGION_FORK_SHARED | DRP_REGION_FORK_ABSENT | DRP_REGION_DUMP)
+
+#define OPTIONS_TEXT_SIZE 256
+
+/* The option's name for people, as in `droppablectl list`; the next bit of *bits, which is taken out. NULL: none left that has a name. */
+const char *options_next_name(uint64_t *bits);
+/* The constants' names, "DRP_REGION_HUGE, DRP_REGION_DUMP". Returns text, of OPTIONS_TEXT_SIZE. */
+char *options_text(uint64_t bits, char *text);
+
+/* What a program asks for when it makes a region; takes out of *preferred what nobody can give. -EOPNOTSUPP, -EINVAL. */
+int options_check(uint64_t required, uint64_t *preferred);
+/* The service gives only some of them. */
+int options_check_given(uint64_t required, uint64_t given);
+
+struct drp_region;
+
+/* Makes a mapped region be as these options say. Fork lock held. */
+int options_apply(const struct drp_region *r, uint64_t options);
+
+#endif
