@@ -52,7 +52,7 @@ static uint64_t count_page(const struct region *region, const struct batch *batc
     return pinned;
 }
 
-/* Goes on with a region until the deadline. Under its session's lock. false: there is more of it. */
+/* Goes on with a region until the deadline. Under its home's lock. false: there is more of it. */
 static bool count_region(struct budget_pins *pins, const struct region *region, uint64_t deadline) {
     uint64_t start = PIN_PAGE + region->chunk_base * sizeof(struct drp_pin_cell);
     uint64_t end = start + region->chunk_count * sizeof(struct drp_pin_cell);
@@ -83,16 +83,16 @@ static bool count_region(struct budget_pins *pins, const struct region *region, 
 }
 
 /* false: the slice is over. */
-static bool count_session(struct budget_pins *pins, struct session *session, uint64_t deadline) {
+static bool count_home(struct budget_pins *pins, struct home *home, uint64_t deadline) {
     struct region *region;
     bool more = false;
 
-    LIST_FOREACH (region, &session->regions, link) {
+    LIST_FOREACH (region, &home->regions, link) {
         if (region->pins_pass == pins->pass)
             continue;
-        session_lock(session);
+        home_lock(home);
         more = !count_region(pins, region, deadline);
-        session_unlock(session);
+        home_unlock(home);
         if (more)
             return false;
         region->pinned = pins->chunks << region->chunk_shift;
@@ -111,7 +111,7 @@ static bool is_closed(bool closed, uint64_t pinned, uint64_t quota) {
 
 void budget_mark_pins(struct region *region) {
     struct drp_state_header *header = region->state;
-    const struct session *session = region->session;
+    const struct session *session = region->home->session;
     bool closed = atomic_load(&session->pins_closed) || atomic_load(&session->user->pins_closed);
 
     if (closed == ((atomic_load(&header->flags) & DRP_STATE_PINS_CLOSED) != 0))
@@ -143,7 +143,7 @@ static void judge(struct manager *manager) {
     }
     LIST_FOREACH (session, &manager->sessions, link) {
         session->pinned = 0;
-        LIST_FOREACH (region, &session->regions, link) {
+        LIST_FOREACH (region, &session->home.regions, link) {
             session->pinned += region->pinned;
         }
         session->user->pinned += session->pinned;
@@ -152,7 +152,7 @@ static void judge(struct manager *manager) {
     LIST_FOREACH (user, &manager->budgets.users, link)
         changed |= close_pins(&user->pins_closed, user->pinned, config->max_pinned_per_uid);
     LIST_FOREACH (session, &manager->sessions, link) {
-        LIST_FOREACH (region, &session->regions, link) {
+        LIST_FOREACH (region, &session->home.regions, link) {
             budget_mark_pins(region);
         }
     }
@@ -166,7 +166,7 @@ uint64_t budget_count_pins(struct manager *manager, uint64_t now) {
     struct budget_pins *pins = &manager->budgets.pins;
     bool wanted = manager->config->max_pinned_per_client != CONFIG_INFINITY ||
                   manager->config->max_pinned_per_uid != CONFIG_INFINITY;
-    struct session *session;
+    struct home *home;
     uint64_t began, spent;
     bool all = true;
 
@@ -181,8 +181,8 @@ uint64_t budget_count_pins(struct manager *manager, uint64_t now) {
     began = kernel_now();
     if (pins->pass == 0)
         pins->pass = 1;
-    LIST_FOREACH (session, &manager->sessions, link)
-        if (!(all = count_session(pins, session, began + SLICE_NS)))
+    LIST_FOREACH (home, &manager->homes, link)
+        if (!(all = count_home(pins, home, began + SLICE_NS)))
             break;
     if (all) {
         judge(manager);

@@ -205,7 +205,7 @@ static int set_in_sessions(struct manager *manager, struct setting *setting, uin
     setting->found = 0;
     LIST_FOREACH (session, &manager->sessions, link) {
         if (setting->scope == BUDGET_REGION) {
-            LIST_FOREACH (region, &session->regions, link)
+            LIST_FOREACH (region, &session->home.regions, link)
                 if (r >= 0 && region->id == id) {
                     r = set_one(setting, &region->budget, session->uid);
                     setting->effective.of[LIMIT_PRIORITY] = budget_priority(region);
@@ -421,7 +421,7 @@ static void look_at_session(struct look *look, struct session *session) {
     struct region *region;
 
     stand(&session->budget, 0, 0);
-    LIST_FOREACH (region, &session->regions, link) {
+    LIST_FOREACH (region, &session->home.regions, link) {
         stand(&region->budget, region_resident_bytes(region), atomic_load(&region->dropped_bytes));
         add(&session->budget, &region->budget.standing);
         consider(look, &region->budget, config->region_budget, BUDGET_REGION, region->id, NULL);
@@ -506,11 +506,11 @@ bool budget_covers(const struct budget_excess *excess, const struct region *regi
     case BUDGET_REGION:
         return region->id == excess->id;
     case BUDGET_USER:
-        return region->session->uid == excess->id;
+        return region->home->session->uid == excess->id;
     case BUDGET_CGROUP:
-        return domain_is_within(region->session->domain, excess->domain);
+        return domain_is_within(region->home->session->domain, excess->domain);
     default:
-        return region->session->id == excess->id;
+        return region->home->session->id == excess->id;
     }
 }
 
@@ -518,7 +518,7 @@ bool budget_covers(const struct budget_excess *excess, const struct region *regi
 
 uint32_t budget_share(const struct region *region) {
     uint64_t own = limit_value(&region->budget.of[LIMIT_SHARE], LIMIT_SHARE_DEFAULT);
-    uint64_t client = limit_value(&region->session->budget.of[LIMIT_SHARE], LIMIT_SHARE_DEFAULT);
+    uint64_t client = limit_value(&region->home->session->budget.of[LIMIT_SHARE], LIMIT_SHARE_DEFAULT);
     uint64_t share = own * client / LIMIT_SHARE_DEFAULT;
 
     return share < 1 ? 1 : share > 10000 ? 10000 : (uint32_t)share;
@@ -526,7 +526,7 @@ uint32_t budget_share(const struct region *region) {
 
 uint32_t budget_priority(const struct region *region) {
     const struct limit *of_region = &region->budget.of[LIMIT_PRIORITY];
-    const struct limit *of_client = &region->session->budget.of[LIMIT_PRIORITY];
+    const struct limit *of_client = &region->home->session->budget.of[LIMIT_PRIORITY];
     uint64_t priority = of_region->own ? of_region->own : of_region->given ? of_region->given : region->priority;
 
     if (limit_is_set(of_client))

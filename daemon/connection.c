@@ -37,8 +37,8 @@ static void connection_close_socket(struct connection *connection) {
     struct session *session = connection->session;
 
     shutdown(connection->socket, SHUT_RDWR);
-    if (session && session->dropper.worker.started &&
-        worker_send_fd(&session->dropper.worker, connection->socket, NULL) >= 0)
+    if (session && session->home.dropper.worker.started &&
+        worker_send_fd(&session->home.dropper.worker, connection->socket, NULL) >= 0)
         close(connection->socket);
     else
         vet_close_socket(&server->vets, server->manager->wake_fd, connection->socket, connection->uid);

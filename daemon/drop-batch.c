@@ -51,8 +51,8 @@ static void wake_waiters(const struct drop_op *op, uint64_t chunk) {
         }
 }
 
-/* Under the session's lock: turns the generations of what is resident and unpinned odd. */
-static void op_claim(struct session *session, struct drop_op *op) {
+/* Under the home's lock: turns the generations of what is resident and unpinned odd. */
+static void op_claim(struct home *home, struct drop_op *op) {
     struct region *region = op->region;
     struct drp_pin_cell *cells[REGION_MAPPINGS_MAX];
     unsigned pages = chunk_pages(region);
@@ -71,7 +71,7 @@ static void op_claim(struct session *session, struct drop_op *op) {
             if (region->n_mappings > 0)
                 wake_waiters(op, chunk);
             pinned += (uint64_t)resident << PAGE_SHIFT;
-            counter_add(&session->counters.pinned_skips, 1);
+            counter_add(&home->counters.pinned_skips, 1);
             continue;
         }
         op->claimed[i / 64] |= UINT64_C(1) << (i % 64);
@@ -81,7 +81,7 @@ static void op_claim(struct session *session, struct drop_op *op) {
         counter_add(&op->job->request->pinned, pinned);
 }
 
-/* Under the session's lock: would the next missing page of the span reach the pager, in every mapping? */
+/* Under the home's lock: would the next missing page of the span reach the pager, in every mapping? */
 static bool op_is_armed(const struct drop_op *op) {
     for (unsigned i = 0; i < op->region->n_mappings; i++)
         if (!mapping_is_armed(op->region->mappings[i], op->span))
@@ -90,18 +90,20 @@ static bool op_is_armed(const struct drop_op *op) {
 }
 
 /*
- * Under the session's lock: pages were punched out of a span that the kernel fills, so that much more may come back unseen. Also true of
+ * Under the home's lock: pages were punched out of a span that the kernel fills, so that much more may come back unseen. Also true of
  * spans that the pager arms a moment later: arming gives the commitment back.
  */
-static void op_commit_unarmed(struct session *session, const struct drop_op *op, uint64_t freed) {
-    counter_add(&session->counters.unarmed_drops, 1);
+static void op_commit_unarmed(struct home *home, const struct drop_op *op, uint64_t freed) {
+    counter_add(&home->counters.unarmed_drops, 1);
     for (unsigned i = 0; i < op->region->n_mappings; i++) {
         struct mapping *mapping = op->region->mappings[i];
         uint64_t pages = mapping->span_commit[op->span] + (freed >> PAGE_SHIFT);
-        unsigned most = intercept_fillable(session, mapping, op->span, NULL);
+        unsigned most;
 
-        if (mapping->intercepted && !mapping_is_armed(mapping, op->span))
-            session_set_commit(session, mapping, op->span, pages < most ? (unsigned)pages : most);
+        if (!mapping->intercepted || mapping_is_armed(mapping, op->span))
+            continue;
+        most = intercept_fillable(mapping->session, mapping, op->span, NULL);
+        session_set_commit(mapping->session, mapping, op->span, pages < most ? (unsigned)pages : most);
     }
 }
 
@@ -112,15 +114,15 @@ static void op_note_gone(const struct drop_op *op, uint64_t chunk) {
 }
 
 /* Nothing there, and nobody will tell when something is: the next plans shall name others first. */
-static void op_note_empty(const struct session *session, const struct drop_op *op) {
+static void op_note_empty(const struct home *home, const struct drop_op *op) {
     struct region *region = op->region;
 
-    atomic_store_explicit(&region->ticks[op->span].last_fault, session_tick(session), memory_order_relaxed);
+    atomic_store_explicit(&region->ticks[op->span].last_fault, home_tick(home), memory_order_relaxed);
     for (uint64_t chunk = op->first_chunk; chunk < op->end_chunk; chunk++)
         atomic_fetch_or_explicit(&region->chunk_flags[chunk], POLICY_CHUNK_EMPTY, memory_order_relaxed);
 }
 
-/* Under the session's lock: settles the claimed chunks, and notes which are gone. Returns the pages claimed. */
+/* Under the home's lock: settles the claimed chunks, and notes which are gone. Returns the pages claimed. */
 static void settle_chunks(struct drop_op *op, bool unseen, struct page_set *ret_claimed) {
     unsigned pages = chunk_pages(op->region);
 
@@ -138,7 +140,7 @@ static void settle_chunks(struct drop_op *op, bool unseen, struct page_set *ret_
     }
 }
 
-/* Under the session's lock: what was dropped from an armed span may be brought back, and what is left is known. */
+/* Under the home's lock: what was dropped from an armed span may be brought back, and what is left is known. */
 static void note_dropped(struct drop_op *op, const struct page_set *claimed, unsigned dropped, bool unseen) {
     struct span *span = &op->region->spans[op->span];
 
@@ -153,8 +155,8 @@ static void note_dropped(struct drop_op *op, const struct page_set *claimed, uns
         region_set_known(op->region, op->span, 0);
 }
 
-/* Under the session's lock: even again, waiters woken; what was dropped is noted. */
-static void op_settle(struct session *session, struct drop_op *op) {
+/* Under the home's lock: even again, waiters woken; what was dropped is noted. */
+static void op_settle(struct home *home, struct drop_op *op) {
     struct region *region = op->region;
     struct page_set claimed = {0}, dropped = {0};
     uint64_t bytes;
@@ -170,32 +172,32 @@ static void op_settle(struct session *session, struct drop_op *op) {
     note_dropped(op, &claimed, (unsigned)(bytes >> PAGE_SHIFT), unseen);
     region->spans[op->span].drops++;
     if (op->job->pooled && bytes > 0 && op->error == 0)
-        session_note_pressure_drop(session, region, op->span);
+        home_note_pressure_drop(home, region, op->span);
     record_drop(op->job->pooled, region->id, op_first_of_span(op), op->claimed,
                 (unsigned)region_chunks_per_span(region));
     if (!op->any && !op->armed)
-        op_note_empty(session, op);
+        op_note_empty(home, op);
     if (op->error != 0) {
         if (op->job->request)
             counter_add(&op->job->request->failed, bytes);
         bytes = 0;
     }
     counter_add(&region->dropped_bytes, bytes);
-    counter_add(&session->counters.dropped_bytes, bytes);
+    counter_add(&home->counters.dropped_bytes, bytes);
     if (op->job->request)
         counter_add(&op->job->request->freed, bytes);
     op->job->limit = op->job->limit == UINT64_MAX || op->job->limit < bytes ? op->job->limit : op->job->limit - bytes;
     if (op->job->limit < region_chunk_size(region))
         op->job->limit = 0;
     if (op->any && !op->armed)
-        op_commit_unarmed(session, op, bytes);
+        op_commit_unarmed(home, op, bytes);
 }
 
 /*
  * Arms what the kernel fills, also where nothing is there: only of an armed span can that be known. What is not armed when the time is
  * up is punched all the same.
  */
-static void batch_arm(struct session *session, struct drop_op *ops, unsigned n, enum demand_urgency urgency) {
+static void batch_arm(struct home *home, struct drop_op *ops, unsigned n, enum demand_urgency urgency) {
     static const uint64_t waits[] = {
         [URGENCY_NONE] = DROPPER_ARM_WAIT_NS,
         [URGENCY_TRIM] = DROPPER_ARM_WAIT_NS,
@@ -209,15 +211,15 @@ static void batch_arm(struct session *session, struct drop_op *ops, unsigned n, 
         regions[i] = ops[i].region;
         spans[i] = ops[i].span;
     }
-    if (session->intercepted && !atomic_load(&session->quarantined))
-        pager_arm_spans(session, regions, spans, n, waits[urgency], urgency >= URGENCY_STALL);
+    if (home->session && home->session->intercepted && !atomic_load(&home->quarantined))
+        pager_arm_spans(home->session, regions, spans, n, waits[urgency], urgency >= URGENCY_STALL);
 }
 
 /* Looks at the ops from the first on, until a slice is full. Returns how many it took. in_flight is up from before the look. */
-static unsigned slice_look(struct session *session, struct drop_op *ops, unsigned n) {
+static unsigned slice_look(struct home *home, struct drop_op *ops, unsigned n) {
     unsigned taken = 0, weight = 0;
 
-    session_lock(session);
+    home_lock(home);
     for (; taken < n && weight < DROPPER_SLICE; taken++) {
         struct drop_op *op = &ops[taken];
 
@@ -227,16 +229,16 @@ static unsigned slice_look(struct session *session, struct drop_op *ops, unsigne
         op->drops = op->region->spans[op->span].drops;
         op->armed = op_is_armed(op);
     }
-    session_unlock(session);
+    home_unlock(home);
     for (unsigned i = 0; i < taken; i++) {
         struct drop_op *op = &ops[i];
         int pages;
 
-        worker_call_begin(&session->dropper.worker);
+        worker_call_begin(&home->dropper.worker);
         pages = region_look(op->region, op->region->dropper_fd, op->span, &op->resident);
-        worker_call_end(&session->dropper.worker);
+        worker_call_end(&home->dropper.worker);
         if (pages < 0) { /* nothing is claimed, and nothing is known */
-            counter_add(&session->counters.unexpected_errors, 1);
+            counter_add(&home->counters.unexpected_errors, 1);
             op->error = pages;
         }
         op->n_resident = pages < 0 ? 0 : (unsigned)pages;
@@ -244,24 +246,23 @@ static unsigned slice_look(struct session *session, struct drop_op *ops, unsigne
     return taken;
 }
 
-static void slice_run(struct session *session, struct drop_op *ops, unsigned n) {
-    session_lock(session);
+static void slice_run(struct home *home, struct drop_op *ops, unsigned n) {
+    home_lock(home);
     for (unsigned i = 0; i < n; i++)
-        op_claim(session, &ops[i]);
-    session_unlock(session);
-    punch_batch(session, ops, n);
+        op_claim(home, &ops[i]);
+    home_unlock(home);
+    punch_batch(home, ops, n);
 
-    session_lock(session);
+    home_lock(home);
     for (unsigned i = 0; i < n; i++) {
-        op_settle(session, &ops[i]);
+        op_settle(home, &ops[i]);
         ops[i].region->spans[ops[i].span].in_flight--;
-    }
-    session_unlock(session);
-    for (unsigned i = 0; i < n; i++)
         if (ops[i].any)
-            loss_note(&session->loss, ops[i].region);
-    if (atomic_load(&session->pager.waits_for_drop))
-        worker_kick(&session->pager.worker);
+            loss_note(ops[i].region);
+    }
+    home_unlock(home);
+    if (home->session && atomic_load(&home->session->pager.waits_for_drop))
+        worker_kick(&home->session->pager.worker);
 }
 
 static int compare_turns(const void *a, const void *b) {
@@ -281,33 +282,33 @@ static enum demand_urgency batch_urgency(const struct drop_op *ops, unsigned n) 
 }
 
 /* Leaves out what nobody wants any more. Returns how many are left. */
-static unsigned batch_leave_met(struct session *session, struct drop_op *ops, unsigned n) {
+static unsigned batch_leave_met(struct home *home, struct drop_op *ops, unsigned n) {
     unsigned kept = 0;
 
-    session_lock(session);
+    home_lock(home);
     for (unsigned i = 0; i < n; i++)
         if (!drop_request_is_met(ops[i].job->request)) {
             if (kept != i)
                 ops[kept] = ops[i];
             kept++;
         }
-    session_unlock(session);
+    home_unlock(home);
     return kept;
 }
 
-void drop_batch_run(struct session *session, struct drop_op *ops, unsigned n) {
+void drop_batch_run(struct home *home, struct drop_op *ops, unsigned n) {
     enum demand_urgency urgency = batch_urgency(ops, n);
 
     /* A batch takes 3 ms. On a busy machine an ordinary thread waits as long for a CPU, and somebody fills 2 MiB in each of them. */
-    session_lock(session);
-    dropper_set_realtime(session, urgency >= URGENCY_STALL);
-    session_unlock(session);
-    batch_arm(session, ops, n, urgency);
+    home_lock(home);
+    dropper_set_realtime(home, urgency >= URGENCY_STALL);
+    home_unlock(home);
+    batch_arm(home, ops, n, urgency);
     /* Neighbours together for arming; for punching each slice has spans of several jobs, if there are several. */
     qsort(ops, n, sizeof(*ops), compare_turns);
     for (unsigned i = 0, taken; i < n; i += taken) {
-        n = i + batch_leave_met(session, ops + i, n - i);
-        taken = slice_look(session, ops + i, n - i);
-        slice_run(session, ops + i, taken);
+        n = i + batch_leave_met(home, ops + i, n - i);
+        taken = slice_look(home, ops + i, n - i);
+        slice_run(home, ops + i, taken);
     }
 }

@@ -3,9 +3,9 @@
 #define DROPPABLE_DAEMON_DROP_BATCH_H
 
 struct drop_op;
-struct session;
+struct home;
 
 /* Drops what the ops name, which it puts into another order. In the dropper's thread. */
-void drop_batch_run(struct session *session, struct drop_op *ops, unsigned n);
+void drop_batch_run(struct home *home, struct drop_op *ops, unsigned n);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The dropper: a thread per session that punches chunks out of its objects, one span at a time. It starts with the session's first drop, and takes
+ * The dropper: a thread per home that punches chunks out of its objects, one span at a time. It starts with the home's first region, and takes
  * the memory down at the end, since both wait for the object's inode lock, which the client can hold.
  *
  * Owns the queue of jobs and the descriptors of the objects; drop-batch.c does the work, punch.c the punches.
@@ -48,75 +48,74 @@ void drop_request_seal(struct drop_request *request) {
 /* ---- jobs ---- */
 
 /* NULL: all are in use, which no plan comes to. The last to be freed is the first to be taken: the pool costs memory as far as it is used. */
-static struct drop_job *pool_take(struct session *session) {
-    struct dropper *dropper = &session->dropper;
+static struct drop_job *pool_take(struct home *home) {
+    struct dropper *dropper = &home->dropper;
     struct drop_job *job;
 
-    session_lock(session);
+    home_lock(home);
     job = TAILQ_FIRST(&dropper->pool_free);
     if (job)
         TAILQ_REMOVE(&dropper->pool_free, job, link);
     else if (dropper->pool && dropper->n_pool < DROPPER_POOL)
         job = &dropper->pool[dropper->n_pool++];
-    session_unlock(session);
+    home_unlock(home);
     return job;
 }
 
-static void job_free(struct session *session, struct drop_job *job) {
+static void job_free(struct home *home, struct drop_job *job) {
     if (!job->pooled) {
         free(job);
         return;
     }
-    session_lock(session);
-    TAILQ_INSERT_HEAD(&session->dropper.pool_free, job, link);
-    session_unlock(session);
+    home_lock(home);
+    TAILQ_INSERT_HEAD(&home->dropper.pool_free, job, link);
+    home_unlock(home);
 }
 
-/* Under the session's lock: the dropper must have the object before it gets a job for it. */
-static int dropper_send_object(struct session *session, struct region *region) {
+/* Under the home's lock: the dropper must have the object before it gets a job for it. */
+static int dropper_send_object(struct home *home, struct region *region) {
     int r;
 
     if (region->data_sent)
         return 0;
-    r = worker_send_fd(&session->dropper.worker, region->data_fd, region);
+    r = worker_send_fd(&home->dropper.worker, region->data_fd, region);
     if (r >= 0)
         region->data_sent = true;
     return r;
 }
 
-void dropper_set_realtime(struct session *session, bool realtime) {
-    if (session->dropper.realtime == realtime)
+void dropper_set_realtime(struct home *home, bool realtime) {
+    if (home->dropper.realtime == realtime)
         return;
-    session->dropper.realtime = realtime;
-    worker_set_realtime(&session->dropper.worker, realtime);
+    home->dropper.realtime = realtime;
+    worker_set_realtime(&home->dropper.worker, realtime);
 }
 
-static int dropper_enqueue(struct session *session, struct drop_job *job) {
+static int dropper_enqueue(struct home *home, struct drop_job *job) {
     int r;
 
-    session_lock(session);
-    r = worker_stopping(&session->dropper.worker) || !session->dropper.worker.started
-            ? -ESHUTDOWN
-            : dropper_send_object(session, job->region);
+    home_lock(home);
+    r = worker_stopping(&home->dropper.worker) || !home->dropper.worker.started ? -ESHUTDOWN
+                                                                                : dropper_send_object(home, job->region);
     if (r >= 0) {
         /* Before it is woken: on a busy machine it would wait for a CPU. */
         if (job->urgency >= URGENCY_STALL)
-            dropper_set_realtime(session, true);
-        TAILQ_INSERT_TAIL(&session->dropper.jobs, job, link);
+            dropper_set_realtime(home, true);
+        TAILQ_INSERT_TAIL(&home->dropper.jobs, job, link);
         if (job->request)
             atomic_fetch_add(&job->request->pending, 1);
     }
-    session_unlock(session);
+    home_unlock(home);
     if (r >= 0)
-        worker_kick(&session->dropper.worker);
+        worker_kick(&home->dropper.worker);
     else
-        job_free(session, job);
+        job_free(home, job);
     return r;
 }
 
-int dropper_submit(struct session *session, struct region *region, uint64_t first, uint64_t end, uint64_t limit,
+int dropper_submit(struct home *home, struct region *region, uint64_t first, uint64_t end, uint64_t limit,
                    enum demand_urgency urgency, struct drop_request *request, bool pressure) {
-    struct drop_job *job = pressure ? pool_take(session) : malloc(sizeof(*job));
+    struct drop_job *job = pressure ? pool_take(home) : malloc(sizeof(*job));
 
     if (!job)
         return -ENOMEM;
@@ -128,10 +127,10 @@ int dropper_submit(struct session *session, struct region *region, uint64_t firs
     job->urgency = urgency;
     job->request = request;
     job->pooled = pressure;
-    return dropper_enqueue(session, job);
+    return dropper_enqueue(home, job);
 }
 
-int dropper_submit_destroy(struct session *session, struct region *region, void (*destroyed)(struct region *region)) {
+int dropper_submit_destroy(struct home *home, struct region *region, void (*destroyed)(struct region *region)) {
     struct drop_job *job = calloc(1, sizeof(*job));
 
     if (!job)
@@ -139,17 +138,17 @@ int dropper_submit_destroy(struct session *session, struct region *region, void 
     job->region = region;
     job->destroy = true;
     job->done = destroyed;
-    return dropper_enqueue(session, job);
+    return dropper_enqueue(home, job);
 }
 
-int dropper_submit_adopt(struct session *session, struct region *region, int old_state_fd,
+int dropper_submit_adopt(struct home *home, struct region *region, int old_state_fd,
                          void (*adopted)(struct region *region)) {
     struct drop_job *job = calloc(1, sizeof(*job));
     int r;
 
     if (!job)
         return -ENOMEM;
-    r = worker_send_fd(&session->dropper.worker, old_state_fd, (void *)((uintptr_t)region | DROPPER_OLD_STATE));
+    r = worker_send_fd(&home->dropper.worker, old_state_fd, (void *)((uintptr_t)region | DROPPER_OLD_STATE));
     if (r < 0) {
         free(job);
         return r;
@@ -157,29 +156,29 @@ int dropper_submit_adopt(struct session *session, struct region *region, int old
     job->region = region;
     job->adopt = true;
     job->done = adopted;
-    return dropper_enqueue(session, job);
+    return dropper_enqueue(home, job);
 }
 
 static uint64_t job_left(const struct drop_job *job) {
     return job->next < job->end ? (job->end - job->next) << job->region->chunk_shift : 0;
 }
 
-void dropper_give_up(struct session *session) {
+void dropper_give_up(struct home *home) {
     struct drop_request *given_up[64];
     struct drop_job *job;
     size_t n;
 
     do {
         n = 0;
-        session_lock(session);
-        TAILQ_FOREACH (job, &session->dropper.jobs, link)
+        home_lock(home);
+        TAILQ_FOREACH (job, &home->dropper.jobs, link)
             if (job->request && n < sizeof(given_up) / sizeof(given_up[0])) {
                 atomic_fetch_add(&job->request->failed, job_left(job));
                 given_up[n++] = job->request;
                 job->request = NULL;
                 job->next = job->end; /* what is not begun is not done later either */
             }
-        session_unlock(session);
+        home_unlock(home);
         for (size_t i = 0; i < n; i++)
             drop_request_finish(given_up[i]);
     } while (n > 0);
@@ -193,39 +192,39 @@ static void dropper_count_object(struct dropper *dropper) {
         dropper->have_ring = io_uring_queue_init(DROPPER_RING_SIZE, &dropper->ring, 0) == 0;
 }
 
-static void dropper_receive(struct session *session) {
+static void dropper_receive(struct home *home) {
     void *data;
     int fd;
 
-    while (worker_receive(&session->dropper.worker, &fd, &data) > 0) {
+    while (worker_receive(&home->dropper.worker, &fd, &data) > 0) {
         if (!data) { /* the ended connection's socket, with whatever waits in it */
-            worker_call_begin(&session->dropper.worker);
+            worker_call_begin(&home->dropper.worker);
             close(fd);
-            worker_call_end(&session->dropper.worker);
+            worker_call_end(&home->dropper.worker);
         } else if ((uintptr_t)data & DROPPER_OLD_STATE)
             ((struct region *)((uintptr_t)data & ~DROPPER_OLD_STATE))->old_state_fd = fd;
         else {
             ((struct region *)data)->dropper_fd = fd;
-            dropper_count_object(&session->dropper);
+            dropper_count_object(&home->dropper);
         }
     }
 }
 
 /* Moves a job to its next resident byte; false: nothing is left of it. */
-static bool job_seek(struct session *session, struct drop_job *job) {
+static bool job_seek(struct home *home, struct drop_job *job) {
     struct region *region = job->region;
     off_t at;
 
     if (region->dropper_fd < 0) /* sent before the job was queued, maybe after the last look */
-        dropper_receive(session);
+        dropper_receive(home);
     if (job->next >= job->end || job->limit == 0 || region->dropper_fd < 0)
         return false;
     /* A plan's run is looked at also where it holds nothing: that is to be noted, or the next plan names it again. */
     if (job->limit == UINT64_MAX && job->end - job->next <= region_chunks_per_span(region))
         return true;
-    worker_call_begin(&session->dropper.worker);
+    worker_call_begin(&home->dropper.worker);
     at = lseek(region->dropper_fd, punch_offset(region, job->next), SEEK_DATA);
-    worker_call_end(&session->dropper.worker);
+    worker_call_end(&home->dropper.worker);
     if (at < 0) /* ENXIO: holes up to the end */
         return false;
     if ((uint64_t)at > region->object_offset + (job->next << region->chunk_shift))
@@ -233,7 +232,7 @@ static bool job_seek(struct session *session, struct drop_job *job) {
     return job->next < job->end;
 }
 
-/* Under the session's lock: takes the next span of a job into an op. false: the job was given up meanwhile, or others freed enough. */
+/* Under the home's lock: takes the next span of a job into an op. false: the job was given up meanwhile, or others freed enough. */
 static bool job_take_span(struct drop_job *job, struct drop_op *op) {
     uint32_t span = region_span_of_chunk(job->region, job->next);
     uint64_t end = ((uint64_t)span + 1) << (SPAN_SHIFT - job->region->chunk_shift);
@@ -251,58 +250,58 @@ static bool job_take_span(struct drop_job *job, struct drop_op *op) {
 }
 
 /* Reads the old state page: in this thread, since it may be large, and its lock is the client's. */
-static void job_adopt(struct session *session, struct drop_job *job) {
+static void job_adopt(struct home *home, struct drop_job *job) {
     struct region *region = job->region;
 
     if (region->old_state_fd < 0)
-        dropper_receive(session);
-    worker_call_begin(&session->dropper.worker);
+        dropper_receive(home);
+    worker_call_begin(&home->dropper.worker);
     region->adopt_error = region->old_state_fd < 0 ? -EBADF : region_adopt_generations(region, region->old_state_fd);
     if (region->old_state_fd >= 0)
         close(region->old_state_fd);
     region->old_state_fd = -1;
-    worker_call_end(&session->dropper.worker);
+    worker_call_end(&home->dropper.worker);
     job->done(region);
 }
 
-static void job_finish(struct session *session, struct drop_job *job) {
+static void job_finish(struct home *home, struct drop_job *job) {
     struct region *region = job->region;
     struct drop_request *request;
 
-    session_lock(session);
-    TAILQ_REMOVE(&session->dropper.jobs, job, link);
+    home_lock(home);
+    TAILQ_REMOVE(&home->dropper.jobs, job, link);
     request = job->request;
     atomic_store(&region->cursor, job->next < region->chunk_count && job->limit == 0 ? job->next : 0);
-    session_unlock(session);
+    home_unlock(home);
     if (job->destroy) {
         if (region->dropper_fd < 0)
-            dropper_receive(session);
-        worker_call_begin(&session->dropper.worker);
+            dropper_receive(home);
+        worker_call_begin(&home->dropper.worker);
         region_release_object(region);
         if (region->dropper_fd >= 0)
             close(region->dropper_fd);
         region->dropper_fd = -1;
-        worker_call_end(&session->dropper.worker);
+        worker_call_end(&home->dropper.worker);
         job->done(region);
     }
     if (job->adopt)
-        job_adopt(session, job);
-    job_free(session, job);
+        job_adopt(home, job);
+    job_free(home, job);
     drop_request_finish(request);
 }
 
 /* Takes at most max spans of a job. 0: nothing is left of it. */
-static unsigned job_take(struct session *session, struct drop_job *job, struct drop_op *ops, unsigned max) {
+static unsigned job_take(struct home *home, struct drop_job *job, struct drop_op *ops, unsigned max) {
     unsigned n = 0;
 
     if (job->limit != UINT64_MAX) /* looks again after each span: it must not overshoot by a batch */
         max = 1;
-    while (n < max && job_seek(session, job)) {
+    while (n < max && job_seek(home, job)) {
         bool taken;
 
-        session_lock(session);
+        home_lock(home);
         taken = job_take_span(job, &ops[n]);
-        session_unlock(session);
+        home_unlock(home);
         if (!taken)
             break;
         ops[n].turn = n;
@@ -311,57 +310,57 @@ static unsigned job_take(struct session *session, struct drop_job *job, struct d
     return n;
 }
 
-/* Under the session's lock: how many spans each job may have of a batch, so that several share it and their objects are punched at once. */
-static unsigned batch_share(const struct session *session) {
+/* Under the home's lock: how many spans each job may have of a batch, so that several share it and their objects are punched at once. */
+static unsigned batch_share(const struct home *home) {
     const struct drop_job *job;
     unsigned jobs = 0;
 
-    TAILQ_FOREACH (job, &session->dropper.jobs, link)
+    TAILQ_FOREACH (job, &home->dropper.jobs, link)
         if (++jobs == DROPPER_SHARES)
             break;
     return jobs > 1 ? DROPPER_BATCH / jobs : DROPPER_BATCH;
 }
 
 /* Fills ops[] from the head of the queue on; ends jobs that have nothing left. */
-static unsigned batch_collect(struct session *session) {
-    struct dropper *dropper = &session->dropper;
+static unsigned batch_collect(struct home *home) {
+    struct dropper *dropper = &home->dropper;
     struct drop_job *job, *next;
     unsigned n = 0, share;
 
-    session_lock(session);
+    home_lock(home);
     job = TAILQ_FIRST(&dropper->jobs);
-    share = batch_share(session);
-    session_unlock(session);
+    share = batch_share(home);
+    home_unlock(home);
     for (; job && n < DROPPER_BATCH; job = next) {
         unsigned taken = 0;
 
         if (job->destroy && n > 0)
             break; /* after what was collected before it */
         if (!job->destroy && !job->adopt)
-            taken = job_take(session, job, &dropper->ops[n], share < DROPPER_BATCH - n ? share : DROPPER_BATCH - n);
-        session_lock(session);
+            taken = job_take(home, job, &dropper->ops[n], share < DROPPER_BATCH - n ? share : DROPPER_BATCH - n);
+        home_lock(home);
         next = TAILQ_NEXT(job, link);
-        session_unlock(session);
+        home_unlock(home);
         if (taken == 0)
-            job_finish(session, job);
+            job_finish(home, job);
         n += taken;
     }
     return n;
 }
 
 /* The end: what the client leaves behind is freed here, not in the loop. */
-static void dropper_take_down(struct session *session) {
-    struct worker *worker = &session->dropper.worker;
+static void dropper_take_down(struct home *home) {
+    struct worker *worker = &home->dropper.worker;
     struct drop_job *job;
     struct region *region;
 
-    dropper_give_up(session);
-    while ((job = TAILQ_FIRST(&session->dropper.jobs)))
-        job_finish(session, job);
-    LIST_FOREACH (region, &session->regions, link) {
+    dropper_give_up(home);
+    while ((job = TAILQ_FIRST(&home->dropper.jobs)))
+        job_finish(home, job);
+    LIST_FOREACH (region, &home->regions, link) {
         worker_call_begin(worker);
         /* Another process may hold the object: its pages go all the same. */
-        if (atomic_load(&session->client_dead) && region->dropper_fd >= 0)
+        if (atomic_load(&home->client_dead) && region->dropper_fd >= 0)
             (void)!fallocate(region->dropper_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                              (off_t)region->object_offset, (off_t)region->size);
         region_release_object(region);
@@ -373,43 +372,43 @@ static void dropper_take_down(struct session *session) {
 }
 
 static void dropper_main(struct worker *worker) {
-    struct session *session = container_of(worker, struct session, dropper.worker);
-    struct dropper *dropper = &session->dropper;
+    struct home *home = container_of(worker, struct home, dropper.worker);
+    struct dropper *dropper = &home->dropper;
 
     worker_set_nice(worker, WORKER_URGENT_NICE);
     while (!worker_stopping(worker)) {
         struct pollfd fd = {.fd = worker->control, .events = POLLIN};
         unsigned n;
 
-        dropper_receive(session);
-        n = batch_collect(session);
+        dropper_receive(home);
+        n = batch_collect(home);
         if (n > 0)
-            drop_batch_run(session, dropper->ops, n);
+            drop_batch_run(home, dropper->ops, n);
         else {
-            session_lock(session);
+            home_lock(home);
             n = !TAILQ_EMPTY(&dropper->jobs);
             if (n == 0)
-                dropper_set_realtime(session, false);
-            session_unlock(session);
+                dropper_set_realtime(home, false);
+            home_unlock(home);
             if (n == 0)
                 poll(&fd, 1, -1);
         }
     }
-    dropper_receive(session);
-    dropper_take_down(session);
+    dropper_receive(home);
+    dropper_take_down(home);
     if (dropper->have_ring)
         io_uring_queue_exit(&dropper->ring);
 }
 
-int dropper_start(struct session *session, int wake_fd) {
-    int keep[1] = {session->pager.worker.handle};
+int dropper_start(struct home *home, int wake_fd) {
+    bool has_pager = home->session && home->session->pager.worker.started;
+    int keep[1] = {has_pager ? home->session->pager.worker.handle : -1};
 
-    if (!session->dropper.pool)
-        session->dropper.pool = sparse_table_new(DROPPER_POOL * sizeof(*session->dropper.pool));
-    if (!session->dropper.pool)
+    if (!home->dropper.pool)
+        home->dropper.pool = sparse_table_new(DROPPER_POOL * sizeof(*home->dropper.pool));
+    if (!home->dropper.pool)
         return -ENOMEM;
-    return worker_start(&session->dropper.worker, dropper_main, wake_fd, keep, session->pager.worker.started ? 1 : 0,
-                        "drp-dropper");
+    return worker_start(&home->dropper.worker, dropper_main, wake_fd, keep, has_pager, "drp-dropper");
 }
 
 void dropper_deinit(struct dropper *dropper) {

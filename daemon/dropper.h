@@ -13,9 +13,9 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
-struct session;
+struct home;
 
-/* What several jobs of possibly several sessions add up to. The one who asks owns it until done(). */
+/* What several jobs of possibly several homes add up to. The one who asks owns it until done(). */
 struct drop_request {
     uint64_t wanted; /* bytes: what was not begun when so much is freed is left; UINT64_MAX: all goes */
     _Atomic uint64_t freed;
@@ -28,7 +28,7 @@ struct drop_request {
 };
 
 void drop_request_init(struct drop_request *request, void (*done)(struct drop_request *request), void *data);
-/* Under the session's lock: is enough freed? More was there than was planned for. */
+/* Under the home's lock: is enough freed? More was there than was planned for. */
 static inline bool drop_request_is_met(const struct drop_request *request) {
     return request && atomic_load_explicit(&request->freed, memory_order_relaxed) >= request->wanted;
 }
@@ -51,7 +51,7 @@ struct drop_job {
 TAILQ_HEAD(drop_jobs, drop_job);
 
 #define DROPPER_BATCH PAGER_ARM_MAX
-/* Jobs for pressure that a session can have: a plan's victims. It is asked again when they are done. */
+/* Jobs for pressure that a home can have: a plan's victims. It is asked again when they are done. */
 #define DROPPER_POOL 1024
 
 /* One span of a job, from claim to settle. */
@@ -76,28 +76,28 @@ struct dropper {
     struct io_uring ring;
     bool have_ring;
     unsigned n_objects;                /* that it ever got */
-    struct drop_jobs jobs;             /* under the session's lock */
-    struct drop_job *pool;             /* the session's own: who is stuck with his jobs leaves the others theirs */
-    size_t n_pool;                     /* of it, that were ever used; under the session's lock */
+    struct drop_jobs jobs;             /* under the home's lock */
+    struct drop_job *pool;             /* the home's own: who is stuck with his jobs leaves the others theirs */
+    size_t n_pool;                     /* of it, that were ever used; under the home's lock */
     struct drop_jobs pool_free;        /* of these; the same */
     bool realtime;                     /* the same: it runs before all ordinary threads */
     struct drop_op ops[DROPPER_BATCH]; /* of the thread */
 };
 
-int dropper_start(struct session *session, int wake_fd);
+int dropper_start(struct home *home, int wake_fd);
 /* After its end. */
 void dropper_deinit(struct dropper *dropper);
-/* A drop of chunks [first, end) of a region. -ESHUTDOWN: the session ends; -EAGAIN; -ENOMEM. pressure: allocates nothing. */
-int dropper_submit(struct session *session, struct region *region, uint64_t first, uint64_t end, uint64_t limit,
+/* A drop of chunks [first, end) of a region. -ESHUTDOWN: the home ends; -EAGAIN; -ENOMEM. pressure: allocates nothing. */
+int dropper_submit(struct home *home, struct region *region, uint64_t first, uint64_t end, uint64_t limit,
                    enum demand_urgency urgency, struct drop_request *request, bool pressure);
 /* Lets the dropper take the region's object down; destroyed() is called in its thread. */
-int dropper_submit_destroy(struct session *session, struct region *region, void (*destroyed)(struct region *region));
+int dropper_submit_destroy(struct home *home, struct region *region, void (*destroyed)(struct region *region));
 /* Lets the dropper take the generations of an old state page over (copy of the descriptor); adopted() is called in its thread, region->adopt_error is set. */
-int dropper_submit_adopt(struct session *session, struct region *region, int old_state_fd,
+int dropper_submit_adopt(struct home *home, struct region *region, int old_state_fd,
                          void (*adopted)(struct region *region));
-/* Under the session's lock: before all ordinary threads, while somebody's life hangs on what it does; a client cannot ask for that. */
-void dropper_set_realtime(struct session *session, bool realtime);
+/* Under the home's lock: before all ordinary threads, while somebody's life hangs on what it does; a client cannot ask for that. */
+void dropper_set_realtime(struct home *home, bool realtime);
 /* Gives up every waiting job: their requests see them as failed. What the stuck call still frees is not counted. */
-void dropper_give_up(struct session *session);
+void dropper_give_up(struct home *home);
 
 #endif

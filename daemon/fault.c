@@ -330,7 +330,7 @@ static void refill_neighbours(struct fault *of) {
         if (!chosen)
             continue;
         outcome = fill_pages(&fault, &filled);
-        counter_add(&fault.session->counters.filled_bytes, filled);
+        counter_add(&fault.session->home.counters.filled_bytes, filled);
         session_lock(fault.session);
         if (outcome == UFFD_OK)
             note_filled(&fault, filled);
@@ -358,7 +358,7 @@ static bool is_alike(const struct fault *fault, uint32_t span) {
 static bool take_along(struct fault *fault, uint32_t span) {
     if (!is_alike(fault, span) || !intercept_commit(fault->session, fault->mapping, span, 0))
         return false;
-    region_touch(fault->region, span, session_tick(fault->session));
+    region_touch(fault->region, span, home_tick(&fault->session->home));
     return true;
 }
 
@@ -402,7 +402,7 @@ static void fill_page_alone(struct fault *fault) {
         note_filled(fault, filled);
         session_unlock(fault->session);
     }
-    counter_add(&fault->session->counters.filled_bytes, filled);
+    counter_add(&fault->session->home.counters.filled_bytes, filled);
 }
 
 /*
@@ -457,7 +457,7 @@ static enum fault_answer fill_and_disarm(struct fault *fault, enum gate_verdict 
 
     /* Nothing to fill where the kernel shall do it. */
     outcome = page_set_is_empty(&fault->pages) ? UFFD_OK : fill_window_first(fault, &filled);
-    counter_add(&session->counters.filled_bytes, filled);
+    counter_add(&session->home.counters.filled_bytes, filled);
     if (outcome == UFFD_CHANGED) { /* the VMA is split inside the range: the page alone will do */
         fault->pages = (struct page_set){0};
         page_set_add(&fault->pages, fault->page);
@@ -508,7 +508,7 @@ enum fault_answer fault_answer(struct session *session, uint64_t address, bool f
         session_unlock(session);
         return answer_unknown(session, fault.start);
     }
-    if (atomic_load(&session->quarantined)) { /* no new fills: the kernel does it */
+    if (atomic_load(&session->home.quarantined)) { /* no new fills: the kernel does it */
         session_unlock(session);
         disarm_unasked(&fault);
         intercept_wake(session, fault.mapping, fault.span, 1);
@@ -534,7 +534,7 @@ enum fault_answer fault_answer(struct session *session, uint64_t address, bool f
         session_note_refault(session, fault.region, fault_chunk(&fault));
     record_fault(fault.region->id, fault_chunk(&fault), again);
     counter_add(&fault.region->faults, 1);
-    region_touch(fault.region, fault.span, session_tick(session));
+    region_touch(fault.region, fault.span, home_tick(&session->home));
     expect_fill(&fault);
     session_unlock(session);
     return fill_and_disarm(&fault, verdict, forced);
@@ -574,12 +574,12 @@ enum fault_answer fault_populate(struct session *session, struct pager_command *
         fault.pages = (struct page_set){0};
         page_set_add_range(&fault.pages, fault.page, (unsigned)((end - command->offset) >> PAGE_SHIFT));
     }
-    region_touch(region, fault.span, session_tick(session));
+    region_touch(region, fault.span, home_tick(&session->home));
     expect_fill(&fault);
     session_unlock(session);
 
     outcome = fill_pages(&fault, &filled);
-    counter_add(&session->counters.filled_bytes, filled);
+    counter_add(&session->home.counters.filled_bytes, filled);
     command->filled += filled;
     session_lock(session);
     note_filled(&fault, filled);

@@ -50,7 +50,7 @@ static uint32_t check_limits(const struct connection *connection, uint64_t size)
     struct session *session = connection->session;
     const char *limit;
 
-    if (atomic_load(&session->quarantined))
+    if (atomic_load(&session->home.quarantined))
         return DRP_WIRE_ERROR_QUARANTINED;
     limit = limit_in_the_way(connection, size);
     if (!limit)
@@ -74,7 +74,7 @@ static uint32_t link_region(struct connection *connection, struct region *region
     pthread_mutex_lock(&manager->lock);
     r = plans_reserve(&manager->pressure.plans, manager->n_regions + 1);
     if (r >= 0)
-        r = session_need_dropper(connection->session);
+        r = home_need_dropper(&connection->session->home);
     if (r >= 0) {
         session_add_region(connection->session, region);
         manager->n_regions++;
@@ -246,7 +246,7 @@ void handle_adopt(struct connection *connection, struct channel_packet *packet) 
     operation->region = region;
     operation->fd = state_fd;
     region->waiting = operation;
-    r = dropper_submit_adopt(connection->session, region, packet->fds[1], region_finished);
+    r = dropper_submit_adopt(region->home, region, packet->fds[1], region_finished);
     if (r < 0)
         operation_finish(operation, operation_error(r), NULL, 0);
 }
@@ -262,7 +262,7 @@ static void finish_old_drops(struct operation *operation) {
     struct region *region = operation->region;
 
     for (unsigned i = 0; i < region->n_unfinished; i++)
-        dropper_submit(operation->session, region, region->unfinished[i].first,
+        dropper_submit(region->home, region, region->unfinished[i].first,
                        region->unfinished[i].first + region->unfinished[i].count, UINT64_MAX, URGENCY_NONE, NULL, false);
     region->n_unfinished = 0;
 }
@@ -296,7 +296,7 @@ static uint32_t make_mapping(struct operation *operation, struct channel_packet 
     }
     if (map->length > 0 && !operation_make_pieces(operation, 1))
         return DRP_WIRE_ERROR_MEMORY;
-    r = mapping_new(&operation->mapping, region, pin_fd, &operation->fd);
+    r = mapping_new(&operation->mapping, region, operation->session, pin_fd, &operation->fd);
     if (r < 0)
         return DRP_WIRE_ERROR_MEMORY;
     operation->mapping->id = operation->manager->next_id++;
@@ -324,9 +324,9 @@ void handle_map(struct connection *connection, struct channel_packet *packet) {
         operation_submit(operation, PAGER_MAP);
         return;
     }
-    session_lock(connection->session);
+    home_lock(operation->region->home);
     region_add_mapping(operation->region, operation->mapping);
-    session_unlock(connection->session);
+    home_unlock(operation->region->home);
     map_done(&operation->completion);
 }
 
@@ -350,16 +350,16 @@ static void begin_unmap(struct operation *operation) {
         operation_submit(operation, PAGER_UNMAP);
         return;
     }
-    session_lock(operation->session);
+    home_lock(operation->mapping->region->home);
     region_remove_mapping(operation->mapping->region, operation->mapping);
-    session_unlock(operation->session);
+    home_unlock(operation->mapping->region->home);
     operation->completion.run(&operation->completion);
 }
 
 static struct mapping *find_mapping(struct session *session, uint64_t id) {
     struct region *region;
 
-    LIST_FOREACH (region, &session->regions, link)
+    LIST_FOREACH (region, &session->home.regions, link)
         for (unsigned i = 0; !region->dead && i < region->n_mappings; i++)
             if (region->mappings[i]->id == id)
                 return region->mappings[i];
@@ -505,9 +505,9 @@ void handle_destroy(struct connection *connection, struct channel_packet *packet
     operation->region = region;
     pthread_mutex_lock(&operation->manager->lock);
     region->waiting = operation;
-    r = session_need_dropper(connection->session);
+    r = home_need_dropper(region->home);
     if (r >= 0)
-        r = dropper_submit_destroy(connection->session, region, region_finished);
+        r = dropper_submit_destroy(region->home, region, region_finished);
     if (r >= 0) {
         region->dead = true;
         close(region->data_fd);

@@ -111,7 +111,7 @@ static void handle_uffd(struct connection *connection, struct channel_packet *pa
     struct drp_wire_uffd_reply reply = {.interception = DRP_WIRE_INTERCEPTION_FULL};
     int r = -(int)(uffd->reason & 0xfff);
 
-    if (session->uffd_asked || session->n_regions > 0 || session->dropper.worker.started) {
+    if (session->uffd_asked || session->n_regions > 0 || session->home.dropper.worker.started) {
         connection_end(connection, "uffd sent twice, or after the first region");
         return;
     }
@@ -154,12 +154,12 @@ static void request_done(struct drop_request *request) {
 }
 
 static void submit_drop(struct operation *operation, struct region *region, uint64_t first, uint64_t end) {
-    struct session *session = region->session;
+    struct home *home = region->home;
 
     if (region->dead)
         return;
-    if (atomic_load(&session->quarantined) || session_need_dropper(session) < 0 ||
-        dropper_submit(session, region, first, end, UINT64_MAX, URGENCY_NONE, &operation->request, false) < 0)
+    if (atomic_load(&home->quarantined) || home_need_dropper(home) < 0 ||
+        dropper_submit(home, region, first, end, UINT64_MAX, URGENCY_NONE, &operation->request, false) < 0)
         counter_add(&operation->request.failed, region_resident_bytes(region));
 }
 
@@ -208,7 +208,7 @@ static void handle_control_drop(struct connection *connection, struct channel_pa
     LIST_FOREACH (session, &operation->manager->sessions, link) {
         if (drop->scope == DRP_SCOPE_PID && (uint64_t)session->pid != drop->id)
             continue;
-        LIST_FOREACH (region, &session->regions, link) {
+        LIST_FOREACH (region, &session->home.regions, link) {
             if (drop->scope == DRP_SCOPE_REGION && region->id != drop->id)
                 continue;
             if (!may_control(connection, session->uid)) {

@@ -291,7 +291,7 @@ uint64_t intercept_refresh(struct session *session, unsigned max, bool rearm, ui
         struct region *region;
 
         session_lock(session);
-        LIST_FOREACH (region, &session->regions, link)
+        LIST_FOREACH (region, &session->home.regions, link)
             for (unsigned i = 0; i < region->n_mappings; i++) {
                 refresh_mapping(session, region->mappings[i], batch, &refresh);
                 left += region->mappings[i]->committed;

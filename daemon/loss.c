@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Tells a client that something of it was dropped: a count in the region's state page, and a byte in a socket for who sleeps. What was
+ * Tells clients that something of it was dropped: a count in the region's state page, and a byte in a socket for who sleeps. What was
  * dropped say the generations.
  *
  * The loop sends, without waiting: a client that does not read has a full socket, which says it all. (An eventfd would not do. Its
@@ -58,10 +58,14 @@ int loss_watch(struct loss *loss, int *ret_socket) {
     return 0;
 }
 
-void loss_note(struct loss *loss, struct region *region) {
+void loss_note(struct region *region) {
     struct drp_state_header *header = region->state;
 
     atomic_fetch_add(&header->drops, 1);
-    if (atomic_load(&loss->watched) && !atomic_exchange(&loss->pending, true))
-        manager_complete(loss->session->manager, &loss->completion);
+    for (unsigned i = 0; i < region->n_mappings; i++) {
+        struct loss *loss = &region->mappings[i]->session->loss;
+
+        if (atomic_load(&loss->watched) && !atomic_exchange(&loss->pending, true))
+            manager_complete(loss->session->manager, &loss->completion);
+    }
 }

@@ -23,7 +23,7 @@ void loss_init(struct loss *loss, struct session *session);
 void loss_deinit(struct loss *loss);
 /* In the loop: from now on it is told. *ret_socket: the client's end, of the caller. An earlier one hears no more. -errno */
 int loss_watch(struct loss *loss, int *ret_socket);
-/* In the dropper's thread: something of the region was dropped, and is settled. */
-void loss_note(struct loss *loss, struct region *region);
+/* In the dropper's thread, under the home's lock: something of the region was dropped, and is settled. Everybody who has it mapped hears of it. */
+void loss_note(struct region *region);
 
 #endif

@@ -4,7 +4,7 @@
  * other threads leave work for the loop.
  *
  * Always: the lists change in the loop only, under the lock; the pressure thread reads them under the lock. The lock inherits
- * priority, and is never held across a call that can wait for a client. Order: the manager's lock, then a session's.
+ * priority, and is never held across a call that can wait for a client. Order: the manager's lock, then a home's.
  */
 
 #include "manager.h"
@@ -64,6 +64,7 @@ int manager_init(struct manager *manager, struct config *config) {
 
     *manager = (struct manager){.config = config, .started = kernel_now(), .next_id = 1, .wake_fd = -1, .clock_fd = -1};
     LIST_INIT(&manager->sessions);
+    LIST_INIT(&manager->homes);
     budgets_init(manager);
     TAILQ_INIT(&manager->completions);
     manager_init_lock(&manager->lock);
@@ -126,6 +127,20 @@ void manager_dispatch(struct manager *manager) {
     }
 }
 
+void manager_add_home(struct manager *manager, struct home *home) {
+    LIST_INSERT_HEAD(&manager->homes, home, link);
+    manager->n_homes++;
+}
+
+void manager_remove_home(struct manager *manager, struct home *home) {
+    _Atomic uint64_t *sum = (_Atomic uint64_t *)&manager->ended, *own = (_Atomic uint64_t *)&home->counters;
+
+    LIST_REMOVE(home, link);
+    manager->n_homes--;
+    for (size_t i = 0; i < sizeof(home->counters) / sizeof(*own); i++)
+        counter_add(&sum[i], atomic_load(&own[i]));
+}
+
 int manager_add_session(struct manager *manager, struct session *session) {
     int r;
 
@@ -134,6 +149,7 @@ int manager_add_session(struct manager *manager, struct session *session) {
     if (r >= 0) {
         LIST_INSERT_HEAD(&manager->sessions, session, link);
         manager->n_sessions++;
+        manager_add_home(manager, &session->home);
     }
     pthread_mutex_unlock(&manager->lock);
     pressure_kick(&manager->pressure); /* it may sleep without end */
@@ -141,15 +157,12 @@ int manager_add_session(struct manager *manager, struct session *session) {
 }
 
 void manager_remove_session(struct manager *manager, struct session *session) {
-    _Atomic uint64_t *sum = (_Atomic uint64_t *)&manager->ended, *own = (_Atomic uint64_t *)&session->counters;
-
     pthread_mutex_lock(&manager->lock);
     LIST_REMOVE(session, link);
+    manager_remove_home(manager, &session->home);
     budget_leave(session);
     manager->n_sessions--;
     manager->n_regions -= session->n_regions;
-    for (size_t i = 0; i < sizeof(session->counters) / sizeof(*own); i++)
-        counter_add(&sum[i], atomic_load(&own[i]));
     pthread_mutex_unlock(&manager->lock);
 }
 

@@ -24,14 +24,16 @@ struct manager {
     uint64_t started;
     int lock_error; /* why the program could not be kept in memory: negative errno */
 
-    pthread_mutex_t lock; /* order: this, then a session's */
+    pthread_mutex_t lock; /* order: this, then a home's */
     struct session_list sessions;
+    struct home_list homes; /* theirs, the newest first */
     struct domains domains;
     unsigned n_sessions;
+    unsigned n_homes;
     unsigned n_regions;
-    unsigned max_regions;          /* as descriptors and VMAs allow, with a reserve; half of it for one user */
-    uint64_t next_id;              /* of sessions, regions, mappings */
-    struct session_counters ended; /* sums of sessions that are gone */
+    unsigned max_regions;       /* as descriptors and VMAs allow, with a reserve; half of it for one user */
+    uint64_t next_id;           /* of sessions, regions, mappings */
+    struct home_counters ended; /* sums of homes that are gone */
 
     int wake_fd; /* eventfd: completions or ended workers wait for the loop */
     pthread_mutex_t completions_lock;
@@ -60,9 +62,12 @@ void manager_complete(struct manager *manager, struct completion *completion);
 /* In the loop: runs what waits. Leaves wake_fd as it is: it may have been written for somebody else's sake. */
 void manager_dispatch(struct manager *manager);
 
-/* Links it. -ENOMEM: not linked. */
+/* Under the lock: links a home, of which no later one has a smaller id; and unlinks it, and keeps its figures. */
+void manager_add_home(struct manager *manager, struct home *home);
+void manager_remove_home(struct manager *manager, struct home *home);
+/* Links it and its home. -ENOMEM: not linked. */
 int manager_add_session(struct manager *manager, struct session *session);
-/* Unlinks, keeps its figures. Frees nothing. */
+/* Unlinks both. Frees nothing. */
 void manager_remove_session(struct manager *manager, struct session *session);
 
 /* Brings the clock page up to date. Returns the tick. */

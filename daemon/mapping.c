@@ -48,7 +48,7 @@ static int mapping_map_pins(struct mapping *mapping, int pin_fd, int *ret_pin_fd
     return 0;
 }
 
-int mapping_new(struct mapping **ret, struct region *region, int pin_fd, int *ret_pin_fd) {
+int mapping_new(struct mapping **ret, struct region *region, struct session *session, int pin_fd, int *ret_pin_fd) {
     struct mapping *mapping = calloc(1, sizeof(*mapping));
     size_t commits = region->span_count * sizeof(uint16_t), pages = (drp_pin_bytes(region->chunk_total) + 4095) / 4096;
     int r;
@@ -56,6 +56,7 @@ int mapping_new(struct mapping **ret, struct region *region, int pin_fd, int *re
     if (!mapping)
         return -ENOMEM;
     mapping->region = region;
+    mapping->session = session;
     mapping->tables_size = commits + region->span_count + pages;
     mapping->tables = sparse_table_new(mapping->tables_size);
     if (!mapping->tables) {

@@ -15,11 +15,12 @@ enum mapping_span_state {
     MAPPING_UNREGISTERED = 2, /* the kernel fills, no events: huge pages, and kernels without WP on shared memory */
 };
 
-/* One session's view of a region. All under the session's lock but for the pin page. */
+/* One session's view of a region. All under the lock of the region's home but for the pin page. */
 struct mapping {
     uint64_t id;
     struct region *region;
-    bool intercepted; /* faults of its extents are seen */
+    struct session *session; /* whose view it is */
+    bool intercepted;        /* faults of its extents are seen */
 
     void *pins; /* the pin page, PROT_READ */
     struct drp_pin_header *pin_header;
@@ -62,7 +63,7 @@ struct extents {
 };
 
 /* pin_fd < 0: a new pin page, *ret_pin_fd is its read-write descriptor for the client. Else that page is taken (checked by the caller), *ret_pin_fd = -1. */
-int mapping_new(struct mapping **ret, struct region *region, int pin_fd, int *ret_pin_fd);
+int mapping_new(struct mapping **ret, struct region *region, struct session *session, int pin_fd, int *ret_pin_fd);
 struct mapping *mapping_free(struct mapping *mapping);
 /*
  * Brings pins_present up to date for touched spans: what no client wrote must not be read, since that would fill it. Takes each look at the

@@ -14,20 +14,20 @@
 
 /* A session is quarantined, or no longer. */
 static void tell_quarantine(const struct config *config, struct session *session) {
-    bool quarantined = atomic_load(&session->quarantined);
+    bool quarantined = atomic_load(&session->home.quarantined);
 
-    if (quarantined == session->quarantine_logged)
+    if (quarantined == session->home.quarantine_logged)
         return;
-    session->quarantine_logged = quarantined;
+    session->home.quarantine_logged = quarantined;
     if (!quarantined) {
         log_notice("client %s (pid %d): no longer holds up the daemon: quarantine lifted", session->name,
                    (int)session->pid);
         return;
     }
     log_warning("client %s (pid %d): holds up a call for over 1 s (%s): quarantined", session->name, (int)session->pid,
-                worker_overdue(&session->dropper.worker, kernel_now(), 0) ? "its object's lock"
-                                                                          : "its address space's lock");
-    dropper_give_up(session);
+                worker_overdue(&session->home.dropper.worker, kernel_now(), 0) ? "its object's lock"
+                                                                               : "its address space's lock");
+    dropper_give_up(&session->home);
     if (config->kill_stuck) {
         log_warning("client %s (pid %d): ended, as KillStuckClients= says", session->name, (int)session->pid);
         pidfd_send_signal(session->pidfd, SIGKILL, NULL, 0);

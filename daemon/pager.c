@@ -276,7 +276,7 @@ static void pager_wake_all(struct session *session) {
 
 static void count_wait(struct session *session, struct pager_deferred *d) {
     if (!d->waited)
-        counter_add(&session->counters.gate_waits, 1);
+        counter_add(&session->home.counters.gate_waits, 1);
     d->waited = true;
 }
 
@@ -284,7 +284,7 @@ static void count_wait(struct session *session, struct pager_deferred *d) {
 static void count_pass(struct session *session, struct pager_deferred *d) {
     count_wait(session, d);
     if (!d->passed)
-        counter_add(&session->counters.gate_timeouts, 1);
+        counter_add(&session->home.counters.gate_timeouts, 1);
     d->passed = true;
 }
 
@@ -359,7 +359,7 @@ static void pager_event(struct session *session, const struct uffd_msg *message)
             uffd_wake(session, message->arg.pagefault.address & ~UINT64_C(4095), UINT64_C(1) << PAGE_SHIFT);
             break;
         }
-        counter_add(&session->counters.intercepted_faults, 1);
+        counter_add(&session->home.counters.intercepted_faults, 1);
         answer = fault_answer(session, message->arg.pagefault.address, false);
         if (answer != FAULT_DONE)
             pager_defer(session, message->arg.pagefault.address, answer);
@@ -376,7 +376,7 @@ static void pager_event(struct session *session, const struct uffd_msg *message)
         pager_note_remove(session, message->arg.remove.start, message->arg.remove.end);
         break;
     default:
-        counter_add(&session->counters.unexpected_errors, 1);
+        counter_add(&session->home.counters.unexpected_errors, 1);
     }
 }
 

@@ -2,10 +2,10 @@
 /*
  * From a demand to the droppers.
  *
- * A session that is still busy with an earlier slice is not asked again until that is done: what it frees then is not yet in any headroom,
+ * A home that is still busy with an earlier slice is not asked again until that is done: what it frees then is not yet in any headroom,
  * and would be asked for twice. A slice's figures go to its decision (and to the hand that asked) when its last job is finished, which
  * may be long after the thread has stopped to wait for it: slices and jobs are there before, nothing is allocated in need. There are enough
- * of both for all sessions to be stuck at once: else two clients that hold up their droppers would keep everybody from being asked.
+ * of both for all homes to be stuck at once: else two clients that hold up their droppers would keep everybody from being asked.
  *
  * Always: the requests of slices that are handed out are touched by the droppers; everything else here by the pressure thread under the
  * manager's lock.
@@ -55,7 +55,7 @@ void plans_deinit(struct plans *plans) {
     free_slices(&plans->spare);
 }
 
-/* One for each session, and those of a turn. */
+/* One for each home, and those of a turn. */
 static int reserve_slices(struct plans *plans, size_t slices) {
     while (plans->n_slices < slices) {
         struct plan_slice *slice = calloc(1, sizeof(*slice));
@@ -73,7 +73,7 @@ int plans_reserve(struct plans *plans, size_t regions) {
     struct policy_region *described;
     struct region **of;
 
-    if (reserve_slices(plans, plans->manager->n_sessions + PLAN_SLICES_AT_ONCE) < 0)
+    if (reserve_slices(plans, plans->manager->n_homes + PLAN_SLICES_AT_ONCE) < 0)
         return -ENOMEM;
     if (regions <= plans->regions_max)
         return 0;
@@ -119,54 +119,54 @@ static void describe_region(struct region *region, struct policy_region *ret, un
         ret->resident = region_resident_bytes(region);
 }
 
-/* Under the session's lock: is it still busy with an earlier slice? */
-static bool has_slice(const struct session *session) {
+/* Under the home's lock: is it still busy with an earlier slice? */
+static bool has_slice(const struct home *home) {
     const struct drop_job *job;
 
-    TAILQ_FOREACH (job, &session->dropper.jobs, link)
+    TAILQ_FOREACH (job, &home->dropper.jobs, link)
         if (job->pooled)
             return true;
     return false;
 }
 
-static void describe_session(struct plans *plans, struct session *session, const struct budget_excess *excess,
-                             unsigned *pin_looks, size_t *n) {
+static void describe_home(struct plans *plans, struct home *home, const struct budget_excess *excess,
+                          unsigned *pin_looks, size_t *n) {
     struct region *region;
 
-    session_lock(session);
-    if (has_slice(session))
+    home_lock(home);
+    if (has_slice(home))
         plans->busy = true;
     else
-        LIST_FOREACH (region, &session->regions, link) {
+        LIST_FOREACH (region, &home->regions, link) {
             if (region->dead || region->n_mappings == 0 || *n == plans->regions_max ||
                 (excess && !budget_covers(excess, region)))
                 continue;
             plans->region_of[*n] = region;
             describe_region(region, &plans->regions[(*n)++], pin_looks);
         }
-    session_unlock(session);
+    home_unlock(home);
 }
 
-/* Every region that can be dropped from. Takes each session's lock. */
+/* Every region that can be dropped from. Takes each home's lock. */
 static size_t describe(struct plans *plans, const struct plan_demand *demand) {
     unsigned pin_looks = PLAN_PIN_LOOKS;
-    struct session *session;
+    struct home *home;
     size_t n = 0;
 
     plans->busy = false;
-    LIST_FOREACH (session, &plans->manager->sessions, link)
-        if (!atomic_load(&session->quarantined) && session_is_in(session, demand->domain))
-            describe_session(plans, session, demand->excess, &pin_looks, &n);
+    LIST_FOREACH (home, &plans->manager->homes, link)
+        if (!atomic_load(&home->quarantined) && home_is_in(home, demand->domain))
+            describe_home(plans, home, demand->excess, &pin_looks, &n);
     return n;
 }
 
 uint64_t plan_droppable(struct plans *plans, const struct domain *domain) {
-    struct session *session;
+    struct home *home;
     uint64_t bytes = 0;
 
-    LIST_FOREACH (session, &plans->manager->sessions, link)
-        if (session_is_in(session, domain))
-            bytes += session_resident_bytes(session);
+    LIST_FOREACH (home, &plans->manager->homes, link)
+        if (home_is_in(home, domain))
+            bytes += home_resident_bytes(home);
     return bytes;
 }
 
@@ -177,7 +177,7 @@ static void submit_victim(const struct plans *plans, const struct policy_victim 
     struct region *region = plans->region_of[victim->region];
     uint64_t first = victim->first_chunk, end = victim->first_chunk + victim->chunk_count;
 
-    if (session_need_dropper(region->session) < 0)
+    if (home_need_dropper(region->home) < 0)
         return;
     if (victim->limit != UINT64_MAX) {
         uint64_t cursor = atomic_load(&region->cursor);
@@ -186,7 +186,7 @@ static void submit_victim(const struct plans *plans, const struct policy_victim 
         atomic_store(&region->last_scan, tick);
         atomic_store(&region->sweep, false);
     }
-    dropper_submit(region->session, region, first, end, victim->limit, urgency, request, true);
+    dropper_submit(region->home, region, first, end, victim->limit, urgency, request, true);
 }
 
 /* In the thread that finished last. */
@@ -245,7 +245,7 @@ static uint64_t note_decision(struct plans *plans, const struct plan_demand *dem
     decision->planned += planned;
     for (size_t i = 0; i < victims; i++) {
         const struct region *region = plans->region_of[plans->victims[i].region];
-        const struct session *session = region->session;
+        const struct session *session = region->home->session;
 
         decision_add_victim(decision, session->id, session->pid, session->name, region->id, plans->victims[i].bytes);
     }

@@ -135,19 +135,21 @@ static void open_gates(struct manager *manager) {
 static void watch_workers(struct manager *manager) {
     uint64_t now = kernel_now();
     struct session *session;
+    struct home *home;
     bool changed = false;
 
     if (now - manager->pressure.watched < PRESSURE_WATCH_NS)
         return;
     manager->pressure.watched = now;
-    LIST_FOREACH (session, &manager->sessions, link) {
-        bool overdue = worker_overdue(&session->pager.worker, now, PRESSURE_OVERDUE_NS) ||
-                       worker_overdue(&session->dropper.worker, now, PRESSURE_OVERDUE_NS);
+    LIST_FOREACH (home, &manager->homes, link) {
+        bool overdue = worker_overdue(&home->dropper.worker, now, PRESSURE_OVERDUE_NS) ||
+                       (home->session && worker_overdue(&home->session->pager.worker, now, PRESSURE_OVERDUE_NS));
 
-        if (atomic_exchange(&session->quarantined, overdue) != overdue)
+        if (atomic_exchange(&home->quarantined, overdue) != overdue)
             changed = true;
-        session_review_former(session);
     }
+    LIST_FOREACH (session, &manager->sessions, link)
+        session_review_former(session);
     if (!changed)
         return;
     atomic_store(&manager->pressure.quarantines, true);

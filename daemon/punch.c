@@ -6,7 +6,7 @@
 
 #include "punch.h"
 
-#include "session.h"
+#include "home.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,20 +24,20 @@ static bool op_next_run(const struct drop_op *op, uint64_t *chunk, uint64_t *ret
     return *ret_end > first;
 }
 
-static void punch_plainly(struct session *session, struct drop_op *op) {
+static void punch_plainly(struct home *home, struct drop_op *op) {
     uint64_t chunk = op->first_chunk, end;
 
     for (; op_next_run(op, &chunk, &end); chunk = end) {
         int r;
 
-        worker_call_begin(&session->dropper.worker);
+        worker_call_begin(&home->dropper.worker);
         do
             r = fallocate(op->region->dropper_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                           punch_offset(op->region, chunk), (off_t)((end - chunk) << op->region->chunk_shift));
         while (r < 0 && errno == EINTR);
         if (r < 0)
             op->error = -errno;
-        worker_call_end(&session->dropper.worker);
+        worker_call_end(&home->dropper.worker);
     }
 }
 
@@ -70,7 +70,7 @@ static bool lane_next(const struct drop_op *ops, unsigned n, struct lane *lane, 
 }
 
 /* Submits the next run. false: there is none. There is always room: a lane has one at a time. */
-static bool lane_submit(struct session *session, const struct drop_op *ops, unsigned n, struct lane *lane) {
+static bool lane_submit(struct home *home, const struct drop_op *ops, unsigned n, struct lane *lane) {
     const struct region *region;
     struct io_uring_sqe *sqe;
     uint64_t end;
@@ -78,7 +78,7 @@ static bool lane_submit(struct session *session, const struct drop_op *ops, unsi
     if (!lane_next(ops, n, lane, &end))
         return false;
     region = ops[lane->op].region;
-    sqe = io_uring_get_sqe(&session->dropper.ring);
+    sqe = io_uring_get_sqe(&home->dropper.ring);
     io_uring_prep_fallocate(sqe, region->dropper_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                             punch_offset(region, lane->chunk), (off_t)((end - lane->chunk) << region->chunk_shift));
     io_uring_sqe_set_data(sqe, lane);
@@ -102,14 +102,14 @@ static unsigned lanes_open(struct drop_op *ops, unsigned n, struct lane *lanes) 
 }
 
 /* Punches every run of the ops, the objects beside each other. false: the ring is broken. */
-static bool ring_punch(struct session *session, struct drop_op *ops, unsigned n) {
-    struct io_uring *ring = &session->dropper.ring;
+static bool ring_punch(struct home *home, struct drop_op *ops, unsigned n) {
+    struct io_uring *ring = &home->dropper.ring;
     struct lane lanes[DROPPER_BATCH];
     unsigned count = lanes_open(ops, n, lanes), pending = 0;
 
     for (unsigned i = 0; i < count; i++)
-        pending += lane_submit(session, ops, n, &lanes[i]);
-    worker_call_begin(&session->dropper.worker);
+        pending += lane_submit(home, ops, n, &lanes[i]);
+    worker_call_begin(&home->dropper.worker);
     while (pending > 0) {
         struct io_uring_cqe *cqe;
         int r = io_uring_submit_and_wait(ring, 1);
@@ -123,30 +123,30 @@ static bool ring_punch(struct session *session, struct drop_op *ops, unsigned n)
                 ops[lane->op].error = cqe->res;
             io_uring_cqe_seen(ring, cqe);
             pending--;
-            pending += lane_submit(session, ops, n, lane);
-            worker_call_begin(&session->dropper.worker); /* each is a call of its own */
+            pending += lane_submit(home, ops, n, lane);
+            worker_call_begin(&home->dropper.worker); /* each is a call of its own */
         }
     }
-    worker_call_end(&session->dropper.worker);
+    worker_call_end(&home->dropper.worker);
     return true;
 }
 
-static void punch_by_ring(struct session *session, struct drop_op *ops, unsigned n) {
-    bool broken = !ring_punch(session, ops, n);
+static void punch_by_ring(struct home *home, struct drop_op *ops, unsigned n) {
+    bool broken = !ring_punch(home, ops, n);
 
     if (broken) { /* what it still holds must never run later: this waits for it */
-        io_uring_queue_exit(&session->dropper.ring);
-        session->dropper.have_ring = false;
+        io_uring_queue_exit(&home->dropper.ring);
+        home->dropper.have_ring = false;
     }
     /* Interrupted or refused by the ring: the plain call repeats it, punching twice does no harm. */
     for (unsigned i = 0; i < n; i++)
         if (broken || ops[i].error != 0) {
             ops[i].error = 0;
-            punch_plainly(session, &ops[i]);
+            punch_plainly(home, &ops[i]);
         }
 }
 
-void punch_batch(struct session *session, struct drop_op *ops, unsigned n) {
+void punch_batch(struct home *home, struct drop_op *ops, unsigned n) {
     const struct drop_op *first = NULL;
     bool several = false;
 
@@ -155,9 +155,9 @@ void punch_batch(struct session *session, struct drop_op *ops, unsigned n) {
             first = &ops[i];
         several |= ops[i].any && ops[i].region->inode != first->region->inode;
     }
-    if (several && session->dropper.have_ring)
-        punch_by_ring(session, ops, n);
+    if (several && home->dropper.have_ring)
+        punch_by_ring(home, ops, n);
     else
         for (unsigned i = 0; i < n; i++)
-            punch_plainly(session, &ops[i]);
+            punch_plainly(home, &ops[i]);
 }

@@ -24,6 +24,6 @@ static inline off_t punch_offset(const struct region *region, uint64_t chunk) {
 }
 
 /* Punches the claimed chunks of every op; failures are left in op->error. */
-void punch_batch(struct session *session, struct drop_op *ops, unsigned n);
+void punch_batch(struct home *home, struct drop_op *ops, unsigned n);
 
 #endif

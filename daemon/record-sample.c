@@ -24,21 +24,21 @@
 
 /* Where the pass is. Ids only: what they name may be gone at the next part. */
 static struct {
-    uint64_t session; /* sessions are met by falling id; 0: a pass begins */
-    uint64_t region;  /* the same within it */
+    uint64_t home;   /* homes are met by falling id; 0: a pass begins */
+    uint64_t region; /* the same within it */
     uint64_t chunk;
     uint32_t from, upto; /* ticks of this pass: [from, upto) */
     uint64_t due;        /* ns */
 } pass;
 
-void record_region(const struct region *region) {
-    const struct domain *domain;
+void record_region(const struct region *region, const struct domain *domain) {
+    uint64_t id = domain->id;
 
     if (!record_active())
         return;
-    for (domain = region->session->domain; domain; domain = domain->parent)
+    for (; domain; domain = domain->parent)
         record_event(RECORD_DOMAIN, domain->id, domain->parent ? domain->parent->id : 0, 0, 0, 0);
-    record_event(RECORD_REGION, region->id, region->session->id, region->session->domain->id, region->size,
+    record_event(RECORD_REGION, region->id, region->home->id, id, region->size,
                  (uint64_t)region->chunk_shift << 48 | (uint64_t)budget_priority(region) << 32 | budget_share(region));
 }
 
@@ -62,7 +62,7 @@ static uint32_t used_at(const struct region *region, uint64_t chunk) {
     return last;
 }
 
-/* Neighbours that were used in the same tick are one event. Under the session's lock. false: the part is over. */
+/* Neighbours that were used in the same tick are one event. Under the home's lock. false: the part is over. */
 static bool sample_region(struct region *region, unsigned *cells) {
     unsigned looks = MAPPING_LOOKS;
     uint64_t run = 0;
@@ -85,10 +85,10 @@ static bool sample_region(struct region *region, unsigned *cells) {
 }
 
 /* false: the part is over. */
-static bool sample_session(struct session *session, unsigned *cells) {
+static bool sample_home(struct home *home, unsigned *cells) {
     struct region *region;
 
-    LIST_FOREACH (region, &session->regions, link) {
+    LIST_FOREACH (region, &home->regions, link) {
         bool all;
 
         if (region->id > pass.region)
@@ -97,9 +97,9 @@ static bool sample_session(struct session *session, unsigned *cells) {
             pass.region = region->id;
             pass.chunk = 0;
         }
-        session_lock(session);
+        home_lock(home);
         all = sample_region(region, cells);
-        session_unlock(session);
+        home_unlock(home);
         if (!all)
             return false;
         pass.region--;
@@ -111,34 +111,34 @@ static bool sample_session(struct session *session, unsigned *cells) {
 uint64_t record_sample(struct manager *manager, uint64_t now) {
     uint32_t tick = (uint32_t)(now / TICK_NS);
     unsigned cells = PART_CELLS;
-    struct session *session;
+    struct home *home;
 
     if (!record_active())
         return UINT64_MAX;
     if (now < pass.due)
         return pass.due - now;
-    if (pass.session == 0) {
-        pass.session = pass.region = UINT64_MAX;
+    if (pass.home == 0) {
+        pass.home = pass.region = UINT64_MAX;
         pass.from = pass.upto;
         pass.upto = tick;
     }
     /* New ones are put at the front, so ids fall along the lists. */
-    LIST_FOREACH (session, &manager->sessions, link) {
-        if (session->id > pass.session)
+    LIST_FOREACH (home, &manager->homes, link) {
+        if (home->id > pass.home)
             continue;
-        if (session->id < pass.session) {
-            pass.session = session->id;
+        if (home->id < pass.home) {
+            pass.home = home->id;
             pass.region = UINT64_MAX;
             pass.chunk = 0;
         }
-        if (!sample_session(session, &cells)) {
+        if (!sample_home(home, &cells)) {
             pass.due = now + PART_PAUSE_NS;
             return PART_PAUSE_NS;
         }
-        pass.session--;
+        pass.home--;
         pass.region = UINT64_MAX;
     }
-    pass.session = 0;
+    pass.home = 0;
     pass.due = (tick + UINT64_C(1)) * TICK_NS;
     return pass.due - now;
 }

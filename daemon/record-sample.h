@@ -6,11 +6,12 @@
 
 #include <stdint.h>
 
+struct domain;
 struct manager;
 struct region;
 
-/* Enters a region that its session has just got, and the domains it belongs to. Under the manager's lock. */
-void record_region(const struct region *region);
+/* Enters a region that somebody in the domain has just made, and the domains it belongs to. Under the manager's lock. */
+void record_region(const struct region *region, const struct domain *domain);
 /*
  * Enters the chunks that were pinned in the ticks before this one. By the pressure thread, under the manager's lock. Returns the ns after which
  * it wants to be called again; UINT64_MAX: nothing is recorded.

@@ -11,9 +11,9 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
+struct home;
 struct kernel;
 struct mapping;
-struct session;
 
 #define SPAN_SHIFT POLICY_SPAN_SHIFT
 #define SPAN_SIZE (UINT64_C(1) << SPAN_SHIFT)
@@ -22,7 +22,7 @@ struct session;
 #define REGION_MAPPINGS_MAX 4
 #define REGION_UNFINISHED_MAX 64
 
-/* What is known of a span of a region, under the session's lock. */
+/* What is known of a span of a region, under the home's lock. */
 struct span {
     uint16_t fills;       /* counts the pager's fills and disarms, so that the dropper sees one that came in between */
     uint8_t in_flight;    /* drops under way */
@@ -33,8 +33,8 @@ struct span {
 };
 
 struct region {
-    LIST_ENTRY(region) link; /* session.regions */
-    struct session *session;
+    LIST_ENTRY(region) link; /* home.regions */
+    struct home *home;
     uint64_t id;
     uint64_t size;
     uint64_t options; /* DRP_REGION_* granted */
@@ -50,7 +50,7 @@ struct region {
     uint64_t device;
     bool cachestat;                /* cachestat(2) works on the object */
     bool adopted;                  /* what was resident at the start is not known */
-    bool strayed;                  /* as of a span, of all of them. Under the session's lock */
+    bool strayed;                  /* as of a span, of all of them. Under the home's lock */
     uint64_t object_offset;        /* the region's first byte in the object */
     void *object_map;              /* PROT_NONE, for mincore(2) only */
     uint64_t chunk_base;           /* the region's first chunk in state and pin page */
@@ -68,7 +68,7 @@ struct region {
     _Atomic uint32_t touched_count;
     _Atomic uint8_t *chunk_flags;
 
-    struct mapping *mappings[REGION_MAPPINGS_MAX]; /* under the session's lock */
+    struct mapping *mappings[REGION_MAPPINGS_MAX]; /* under the home's lock */
     unsigned n_mappings;
 
     _Atomic bool sweep; /* the tables missed something: sweep over the object in the next plan. Written by the pressure thread */
@@ -133,16 +133,16 @@ bool region_has_tail(const struct region *region, uint32_t span);
 /* Resident bytes of the whole region (st_blocks). From a thread of the main table. */
 uint64_t region_resident_bytes(const struct region *region);
 /*
- * Links a mapping in / out, under the session's lock. With a pager only the pager's thread does this.
+ * Links a mapping in / out, under the home's lock. With a pager only the pager's thread does this.
  */
 void region_add_mapping(struct region *region, struct mapping *mapping);
 void region_remove_mapping(struct region *region, const struct mapping *mapping);
 /* Does somebody bring pages back unseen? Then only a sweep over the object finds what is resident. */
 bool region_is_opaque(const struct region *region);
-/* Notes the first touch of a span. Under the session's lock. */
+/* Notes the first touch of a span. Under the home's lock. */
 void region_touch(struct region *region, uint32_t span, uint32_t tick);
 
-/* Under the session's lock, both: whether a chunk is known to be gone, and the number of those in its span. Return whether that is new. */
+/* Under the home's lock, both: whether a chunk is known to be gone, and the number of those in its span. Return whether that is new. */
 static inline bool region_set_gone(struct region *region, uint64_t chunk) {
     uint8_t flags = atomic_load_explicit(&region->chunk_flags[chunk], memory_order_relaxed);
 
@@ -164,7 +164,7 @@ static inline bool region_clear_gone(struct region *region, uint64_t chunk, uint
     atomic_fetch_sub_explicit(&region->ticks[chunk >> (SPAN_SHIFT - region->chunk_shift)].gone, 1, memory_order_relaxed);
     return true;
 }
-/* Under the session's lock: what is resident in a span, POLICY_SPAN_KNOWN and the pages or 0. */
+/* Under the home's lock: what is resident in a span, POLICY_SPAN_KNOWN and the pages or 0. */
 static inline uint16_t region_known(const struct region *region, uint32_t span) {
     return atomic_load_explicit(&region->ticks[span].resident, memory_order_relaxed);
 }

@@ -13,7 +13,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
-static void add_counters(struct drp_wire_counters *sum, struct session_counters *counters) {
+static void add_counters(struct drp_wire_counters *sum, struct home_counters *counters) {
     sum->dropped_bytes += atomic_load(&counters->dropped_bytes);
     sum->intercepted_faults += atomic_load(&counters->intercepted_faults);
     sum->refaults += atomic_load(&counters->refaults);
@@ -27,7 +27,7 @@ static void add_counters(struct drp_wire_counters *sum, struct session_counters 
 
 void report_session(struct session *session, struct drp_wire_counters *ret) {
     *ret = (struct drp_wire_counters){.resident_bytes = session_resident_bytes(session)};
-    add_counters(ret, &session->counters);
+    add_counters(ret, &session->home.counters);
 }
 
 struct domain *report_domain(const struct manager *manager, const char *path) {
@@ -154,13 +154,13 @@ static void write_notes(const struct manager *manager, char *notes, size_t size)
 
 void report_status(struct manager *manager, struct drp_wire_status_reply *ret) {
     struct domain *machine = manager->domains.machine;
-    struct session *session;
+    struct home *home;
 
     add_counters(&ret->counters, &manager->ended);
-    LIST_FOREACH (session, &manager->sessions, link) {
-        ret->counters.resident_bytes += session_resident_bytes(session);
-        add_counters(&ret->counters, &session->counters);
-        ret->quarantined += atomic_load(&session->quarantined);
+    LIST_FOREACH (home, &manager->homes, link) {
+        ret->counters.resident_bytes += home_resident_bytes(home);
+        add_counters(&ret->counters, &home->counters);
+        ret->quarantined += atomic_load(&home->quarantined);
     }
     ret->uptime_ms = (kernel_now() - manager->started) / 1000000;
     ret->sessions = manager->n_sessions;
@@ -187,14 +187,14 @@ static void list_session(const struct config *config, struct session *session, s
 
     *ret = (struct drp_wire_entry){
         .kind = DRP_ENTRY_SESSION,
-        .flags = atomic_load(&session->quarantined),
+        .flags = atomic_load(&session->home.quarantined),
         .id = session->id,
         .parent = session->domain->id,
         .size = session->region_bytes,
         .resident = session_resident_bytes(session),
-        .dropped = atomic_load(&session->counters.dropped_bytes),
-        .refaults = atomic_load(&session->counters.refaults),
-        .faults = atomic_load(&session->counters.intercepted_faults),
+        .dropped = atomic_load(&session->home.counters.dropped_bytes),
+        .refaults = atomic_load(&session->home.counters.refaults),
+        .faults = atomic_load(&session->home.counters.intercepted_faults),
         .pid = (uint32_t)session->pid,
         .uid = session->uid,
         .interception = session->intercepted ? DRP_WIRE_INTERCEPTION_FULL : DRP_WIRE_INTERCEPTION_NONE,
@@ -213,7 +213,7 @@ static void list_region(const struct config *config, struct region *region, stru
     *ret = (struct drp_wire_entry){
         .kind = DRP_ENTRY_REGION,
         .id = region->id,
-        .parent = region->session->id,
+        .parent = region->home->session->id,
         .size = region->size,
         .resident = region_resident_bytes(region),
         .dropped = atomic_load(&region->dropped_bytes),
@@ -278,7 +278,7 @@ void report_list(struct manager *manager, uint64_t cursor, struct drp_wire_list_
     LIST_FOREACH (session, &manager->sessions, link) {
         if ((entry = on_page(ret, cursor, &index)))
             list_session(manager->config, session, entry);
-        LIST_FOREACH (region, &session->regions, link)
+        LIST_FOREACH (region, &session->home.regions, link)
             if ((entry = on_page(ret, cursor, &index)))
                 list_region(manager->config, region, entry);
     }

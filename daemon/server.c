@@ -155,7 +155,7 @@ static void server_tidy_endings(struct server *server) {
         if (ending->stopping || now - ending->since > SERVER_DEATH_WAIT_NS)
             ending_stop(ending, false); /* repeated: a signal may come too early for a call that is about to begin */
         if (!ending->stopping || !session_stopped(ending->session)) {
-            dropper_give_up(ending->session); /* nobody waits for one who is stuck and gone */
+            dropper_give_up(&ending->session->home); /* nobody waits for one who is stuck and gone */
             continue;
         }
         manager_dispatch(server->manager); /* what its threads left for the loop before they ended */
@@ -176,12 +176,12 @@ static void ending_begin(struct server *server, struct session *session) {
     ending->server = server;
     ending->session = session;
     ending->since = kernel_now();
-    dropper_give_up(session);
+    dropper_give_up(&session->home);
     ending->poll.data = ending;
     LIST_INSERT_HEAD(&server->endings, ending, link);
     if (kernel_pidfd_dead(session->pidfd))
         ending_stop(ending, true);
-    else if (server->ended || LIST_EMPTY(&session->regions))
+    else if (server->ended || LIST_EMPTY(&session->home.regions))
         ending_stop(ending, false);
     else
         ending->polling = uv_poll_start(&ending->poll, UV_READABLE, ending_dead) == 0;

@@ -43,39 +43,24 @@ int session_new(struct session **ret, struct manager *manager, uint64_t id, pid_
     session->pidfd = pidfd;
     session->no_interception = ENODATA; /* the client has not offered a userfaultfd */
     session->pager.uffd = session->pager.maps_fd = session->pager.pidfd = -1;
-    session->pager.worker = session->dropper.worker = (struct worker)WORKER_NULL;
+    session->pager.worker = (struct worker)WORKER_NULL;
     move_init(&session->move);
     loss_init(&session->loss, session);
-    LIST_INIT(&session->regions);
     TAILQ_INIT(&session->pager.commands);
-    TAILQ_INIT(&session->dropper.jobs);
-    TAILQ_INIT(&session->dropper.pool_free);
-    manager_init_lock(&session->lock);
+    home_init(&session->home, manager, id, session);
     *ret = session;
     return 0;
 }
 
 struct session *session_free(struct session *session) {
-    struct region *region;
-
     if (!session)
         return NULL;
     worker_join(&session->pager.worker);
-    worker_join(&session->dropper.worker);
-    while ((region = LIST_FIRST(&session->regions))) {
-        for (unsigned i = 0; i < region->n_mappings; i++)
-            mapping_free(region->mappings[i]);
-        LIST_REMOVE(region, link);
-        record_end(region->id);
-        region_release_object(region); /* only where no dropper could be started */
-        region_free(region);
-    }
-    dropper_deinit(&session->dropper);
+    home_deinit(&session->home);
     loss_deinit(&session->loss);
     extents_deinit(&session->extents);
     if (session->pidfd >= 0)
         close(session->pidfd);
-    pthread_mutex_destroy(&session->lock);
     free(session);
     return NULL;
 }
@@ -164,7 +149,7 @@ void session_leave_domains(struct session *session) {
     struct region *region;
 
     pthread_mutex_lock(&session->manager->lock);
-    LIST_FOREACH (region, &session->regions, link)
+    LIST_FOREACH (region, &session->home.regions, link)
         for (unsigned i = 0; i < region->n_mappings; i++) {
             gate_adjust(session->domain, -(int64_t)region->mappings[i]->committed);
             region->mappings[i]->committed = 0;
@@ -176,74 +161,37 @@ void session_leave_domains(struct session *session) {
 }
 
 uint64_t session_resident_bytes(const struct session *session) {
-    struct region *region;
-    uint64_t bytes = 0;
-
-    LIST_FOREACH (region, &session->regions, link)
-        bytes += region_resident_bytes(region);
-    return bytes;
-}
-
-int session_need_dropper(struct session *session) {
-    return session->dropper.worker.started ? 0 : dropper_start(session, session->manager->wake_fd);
+    return home_resident_bytes(&session->home);
 }
 
 struct region *session_find_region(struct session *session, uint64_t id) {
     struct region *region;
 
-    LIST_FOREACH (region, &session->regions, link)
+    LIST_FOREACH (region, &session->home.regions, link)
         if (region->id == id && !region->dead)
             return region;
     return NULL;
 }
 
 void session_add_region(struct session *session, struct region *region) {
-    region->session = session;
-    session_lock(session);
-    LIST_INSERT_HEAD(&session->regions, region, link);
-    session_unlock(session);
+    home_add_region(&session->home, region, session->domain);
     session->n_regions++;
     session->region_bytes += region->size;
-    record_region(region);
 }
 
 void session_remove_region(struct session *session, struct region *region) {
-    session_lock(session);
-    LIST_REMOVE(region, link);
-    session_unlock(session);
+    home_remove_region(&session->home, region);
     session->n_regions--;
     session->region_bytes -= region->size;
-    record_end(region->id);
-}
-
-/* Hands every object to the dropper and lets go of ours, so that its close is the last. false: it does not keep up, try again. */
-static bool session_hand_over_objects(struct session *session) {
-    struct region *region;
-    bool all = true;
-
-    LIST_FOREACH (region, &session->regions, link) {
-        if (!region->data_sent && worker_send_fd(&session->dropper.worker, region->data_fd, region) >= 0)
-            region->data_sent = true;
-        if (region->data_sent && region->data_fd >= 0) {
-            close(region->data_fd);
-            region->data_fd = -1;
-        }
-        all &= region->data_sent;
-    }
-    return all;
 }
 
 void session_stop(struct session *session, bool client_dead) {
-    if (client_dead)
-        atomic_store(&session->client_dead, true);
     worker_stop(&session->pager.worker);
-    if (LIST_EMPTY(&session->regions) || session_need_dropper(session) < 0 || session_hand_over_objects(session))
-        worker_stop(&session->dropper.worker);
+    home_stop(&session->home, client_dead);
 }
 
 bool session_stopped(const struct session *session) {
-    return (!session->pager.worker.started || atomic_load(&session->pager.worker.done)) &&
-           (!session->dropper.worker.started || atomic_load(&session->dropper.worker.done));
+    return (!session->pager.worker.started || atomic_load(&session->pager.worker.done)) && home_stopped(&session->home);
 }
 
 void session_set_commit(struct session *session, struct mapping *mapping, uint32_t span, unsigned pages) {
@@ -261,23 +209,14 @@ void session_kick_pressure(struct session *session) {
     pressure_kick(&session->manager->pressure);
 }
 
-uint32_t session_tick(const struct session *session) {
-    return atomic_load_explicit(&session->manager->clock->tick, memory_order_relaxed);
-}
-
-void session_note_pressure_drop(struct session *session, struct region *region, uint32_t span) {
-    policy_note_drop(&region->ticks[span], session_tick(session));
-    counter_add(&session->manager->decisions.dropped_spans, 1);
-}
-
 /* If pressure had dropped it a moment ago, that was a mistake: every domain that may have asked for it hears of it. */
 void session_note_refault(struct session *session, struct region *region, uint64_t chunk) {
     uint32_t span = region_span_of_chunk(region, chunk), age;
     uint32_t dropped = atomic_load_explicit(&region->ticks[span].last_drop, memory_order_relaxed);
     bool mistake = policy_note_refault(region->ticks, region->span_count, span, &region->chunk_flags[chunk],
-                                       session_tick(session), &age);
+                                       home_tick(&session->home), &age);
 
-    counter_add(&session->counters.refaults, 1);
+    counter_add(&session->home.counters.refaults, 1);
     counter_add(&region->refaults, 1);
     if (dropped == 0)
         return;

@@ -2,15 +2,13 @@
 #ifndef DROPPABLE_DAEMON_SESSION_H
 #define DROPPABLE_DAEMON_SESSION_H
 
-#include "dropper.h"
+#include "home.h"
 #include "limit.h"
 #include "loss.h"
 #include "mapping.h"
 #include "move.h"
 #include "pager.h"
-#include "region.h"
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -20,19 +18,6 @@
 struct budget_user;
 struct domain;
 struct manager;
-
-/* Written by the session's threads, read by anybody. Same order as struct drp_wire_counters. */
-struct session_counters {
-    _Atomic uint64_t dropped_bytes;
-    _Atomic uint64_t intercepted_faults;
-    _Atomic uint64_t refaults;
-    _Atomic uint64_t filled_bytes;
-    _Atomic uint64_t pinned_skips;
-    _Atomic uint64_t unarmed_drops;
-    _Atomic uint64_t gate_waits;
-    _Atomic uint64_t gate_timeouts;
-    _Atomic uint64_t unexpected_errors;
-};
 
 struct session {
     LIST_ENTRY(session) link; /* manager.sessions, under its lock */
@@ -44,8 +29,7 @@ struct session {
     int pidfd;
     char name[33];
 
-    pthread_mutex_t lock; /* spans, mappings, extents, queues. Never held across a call that can wait for the client */
-    struct region_list regions; /* changed by the loop, under the manager's lock and this one */
+    struct home home; /* of its own regions; its lock is the session's, for extents and the pager's queue, too */
     unsigned n_regions;
     uint64_t region_bytes; /* address space of all regions */
     struct extents extents;
@@ -64,13 +48,7 @@ struct session {
     bool intercepted;    /* there is a pager */
     int no_interception; /* errno that tells why not */
     struct pager pager;
-    struct dropper dropper;
-    _Atomic bool quarantined;
-    bool quarantine_logged;   /* of the loop */
-    _Atomic bool client_dead; /* set before the end, for the dropper's last work */
     struct loss loss;
-
-    struct session_counters counters;
 };
 LIST_HEAD(session_list, session);
 
@@ -94,8 +72,6 @@ void session_review_former(struct session *session);
 /* The end of its promises and of its references. */
 void session_leave_domains(struct session *session);
 uint64_t session_resident_bytes(const struct session *session);
-/* Starts the dropper unless it runs. */
-int session_need_dropper(struct session *session);
 
 struct region *session_find_region(struct session *session, uint64_t id);
 /* Links a region in / out, under both locks. */
@@ -111,23 +87,16 @@ bool session_stopped(const struct session *session);
 void session_set_commit(struct session *session, struct mapping *mapping, uint32_t span, unsigned pages);
 /* Makes the pressure thread look now. From any thread. */
 void session_kick_pressure(struct session *session);
-/* Under the lock: pressure dropped something of a span (not its owner). */
-void session_note_pressure_drop(struct session *session, struct region *region, uint32_t span);
 /* Under the lock: something that was dropped of a span is touched again. */
 void session_note_refault(struct session *session, struct region *region, uint64_t chunk);
 /* A fill that was put aside at the gate was let in after so many ns. */
 void session_note_gate_wait(struct session *session, uint64_t ns);
-/* The current tick of the clock page. */
-uint32_t session_tick(const struct session *session);
 
 static inline void session_lock(struct session *session) {
-    pthread_mutex_lock(&session->lock);
+    home_lock(&session->home);
 }
 static inline void session_unlock(struct session *session) {
-    pthread_mutex_unlock(&session->lock);
-}
-static inline void counter_add(_Atomic uint64_t *counter, uint64_t n) {
-    atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+    home_unlock(&session->home);
 }
 
 #endif

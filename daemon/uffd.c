@@ -24,7 +24,7 @@ static enum uffd_outcome uffd_outcome_of(struct session *session, int error) {
     case EBUSY:
         return UFFD_BUSY;
     default:
-        counter_add(&session->counters.unexpected_errors, 1);
+        counter_add(&session->home.counters.unexpected_errors, 1);
         return UFFD_FAILED;
     }
 }
@@ -87,5 +87,5 @@ void uffd_wake(struct session *session, uint64_t start, uint64_t length) {
 
     /* Takes no lock of the client's, and can only fail for a range that is malformed. */
     if (ioctl(session->pager.uffd, UFFDIO_WAKE, &call) < 0)
-        counter_add(&session->counters.unexpected_errors, 1);
+        counter_add(&session->home.counters.unexpected_errors, 1);
 }

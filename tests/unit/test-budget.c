@@ -41,11 +41,12 @@ static void make_session(unsigned i, uid_t uid, struct domain *domain) {
     struct region *region = &regions[i];
 
     *session = (struct session){.id = 10 + i, .pid = (pid_t)(100 + i), .uid = uid, .domain = domain};
-    LIST_INIT(&session->regions);
-    *region = (struct region){.id = 20 + i, .session = session, .priority = 2};
+    session->home.session = session;
+    LIST_INIT(&session->home.regions);
+    *region = (struct region){.id = 20 + i, .home = &session->home, .priority = 2};
     region->data_fd = memfd_create("test-budget", MFD_CLOEXEC);
     ck_assert_int_ge(region->data_fd, 0);
-    LIST_INSERT_HEAD(&session->regions, region, link);
+    LIST_INSERT_HEAD(&session->home.regions, region, link);
     ck_assert_int_eq(manager_add_session(&manager, session), 0);
 }
 

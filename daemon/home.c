@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A home: the lock that protects regions, and the dropper that punches them, with its own table of descriptors.
+ *
+ * The regions of one client have the home of its session. The lock inherits priority, since the real-time pressure thread takes it.
+ *
+ * The end has two steps: home_stop() tells the dropper, which takes down what can wait for a client; when it has ended, home_deinit() frees
+ * the rest. A thread that is stuck keeps its home, and only it, from being freed.
+ */
+
+#include "home.h"
+
+#include "manager.h"
+#include "mapping.h"
+#include "record-sample.h"
+#include "record.h"
+#include "session.h"
+
+#include <unistd.h>
+
+void home_init(struct home *home, struct manager *manager, uint64_t id, struct session *session) {
+    home->manager = manager;
+    home->id = id;
+    home->session = session;
+    home->dropper.worker = (struct worker)WORKER_NULL;
+    LIST_INIT(&home->regions);
+    TAILQ_INIT(&home->dropper.jobs);
+    TAILQ_INIT(&home->dropper.pool_free);
+    manager_init_lock(&home->lock);
+}
+
+void home_deinit(struct home *home) {
+    struct region *region;
+
+    worker_join(&home->dropper.worker);
+    while ((region = LIST_FIRST(&home->regions))) {
+        for (unsigned i = 0; i < region->n_mappings; i++)
+            mapping_free(region->mappings[i]);
+        LIST_REMOVE(region, link);
+        record_end(region->id);
+        region_release_object(region); /* only where no dropper could be started */
+        region_free(region);
+    }
+    dropper_deinit(&home->dropper);
+    pthread_mutex_destroy(&home->lock);
+}
+
+int home_need_dropper(struct home *home) {
+    return home->dropper.worker.started ? 0 : dropper_start(home, home->manager->wake_fd);
+}
+
+void home_add_region(struct home *home, struct region *region, const struct domain *domain) {
+    region->home = home;
+    home_lock(home);
+    LIST_INSERT_HEAD(&home->regions, region, link);
+    home_unlock(home);
+    record_region(region, domain);
+}
+
+void home_remove_region(struct home *home, struct region *region) {
+    home_lock(home);
+    LIST_REMOVE(region, link);
+    home_unlock(home);
+    record_end(region->id);
+}
+
+uint64_t home_resident_bytes(const struct home *home) {
+    struct region *region;
+    uint64_t bytes = 0;
+
+    LIST_FOREACH (region, &home->regions, link)
+        bytes += region_resident_bytes(region);
+    return bytes;
+}
+
+bool home_is_in(const struct home *home, const struct domain *domain) {
+    return session_is_in(home->session, domain);
+}
+
+/* Hands every object to the dropper and lets go of ours, so that its close is the last. false: it does not keep up, try again. */
+static bool hand_over_objects(struct home *home) {
+    struct region *region;
+    bool all = true;
+
+    LIST_FOREACH (region, &home->regions, link) {
+        if (!region->data_sent && worker_send_fd(&home->dropper.worker, region->data_fd, region) >= 0)
+            region->data_sent = true;
+        if (region->data_sent && region->data_fd >= 0) {
+            close(region->data_fd);
+            region->data_fd = -1;
+        }
+        all &= region->data_sent;
+    }
+    return all;
+}
+
+void home_stop(struct home *home, bool client_dead) {
+    if (client_dead)
+        atomic_store(&home->client_dead, true);
+    if (LIST_EMPTY(&home->regions) || home_need_dropper(home) < 0 || hand_over_objects(home))
+        worker_stop(&home->dropper.worker);
+}
+
+bool home_stopped(const struct home *home) {
+    return !home->dropper.worker.started || atomic_load(&home->dropper.worker.done);
+}
+
+uint32_t home_tick(const struct home *home) {
+    return atomic_load_explicit(&home->manager->clock->tick, memory_order_relaxed);
+}
+
+void home_note_pressure_drop(struct home *home, struct region *region, uint32_t span) {
+    policy_note_drop(&region->ticks[span], home_tick(home));
+    counter_add(&home->manager->decisions.dropped_spans, 1);
+}
