@@ -65,6 +65,7 @@ struct bars_run {
     uint64_t kills;
     uint64_t failures;
     uint64_t ms;
+    uint64_t stolen; /* ms that the host gave our CPUs to others, all together; in steps of 10 */
     bool ended_well;
 };
 
