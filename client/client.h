@@ -76,6 +76,7 @@ struct drp_region {
     int data_fd;
     int state_fd;
     int pin_fd;
+    int signal_fd; /* its context's, on which it is registered; -1: an ordinary region */
     uint64_t object_offset;
     uint64_t chunk_base;
     uint64_t chunk_total;
@@ -107,6 +108,7 @@ struct drp {
     _Atomic bool connected; /* link is up; written under request_lock */
     bool inherited;         /* a forked child that has not connected yet; request_lock */
     uint64_t epoch;         /* counts connections; written under both locks */
+    int signal_fd;          /* of signal.c; -1: no signal region yet. Fork lock to set */
     struct drp_clock_page *clock;
     struct drp_region *regions; /* regions_lock and fork lock to write, either to read */
     _Atomic bool stopping;      /* the watcher shall end */
@@ -240,6 +242,24 @@ int range_populate(struct drp_region *r, void *address, uint64_t offset, uint64_
 
 /* poll(2), whatever RLIMIT_NOFILE is now. */
 int wait_poll(struct pollfd *polls, unsigned n, int timeout_ms);
+
+/* ---- signal.c ---- */
+
+/* Can accesses raise signals here? 0, or negative errno: why not. */
+int signal_probe(void);
+/* Before a region is asked for: takes DRP_REGION_SIGNAL out of what can be given where it cannot. Negative errno: it was required. */
+int signal_ask(struct drp_region *r, const struct drp_region_options *options, uint64_t *given);
+/* Registers a region that was mapped, and is not accessible yet. */
+int signal_register(struct drp_region *r);
+/* drp_populate() of a signal region. */
+int signal_populate(struct drp_region *r, size_t offset, size_t length);
+
+/* ---- locate.c ---- */
+
+/* A mapped region can be found by its addresses, until it is removed. Fork lock held. */
+int locate_add(struct drp_region *r);
+/* Fine if it was never added. */
+void locate_remove(const struct drp_region *r);
 
 /* ---- watcher.c ---- */
 

@@ -68,6 +68,7 @@ int context_new(struct drp **ret, const struct drp_config *config) {
     d->lost_fd = -1;
     d->lost_socket = -1;
     d->notify = -1;
+    d->signal_fd = -1;
     strncpy(d->name, c.name ? c.name : program_invocation_short_name, sizeof(d->name) - 1);
     fork_add(d);
     *ret = d;
@@ -80,6 +81,8 @@ void context_free(struct drp *d) {
     lost_close(d);
     if (d->lost_fd >= 0)
         close(d->lost_fd);
+    if (d->signal_fd >= 0)
+        close(d->signal_fd);
     fork_remove(d);
     if (d->clock)
         munmap(d->clock, DRP_CLOCK_BYTES);

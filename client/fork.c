@@ -128,6 +128,7 @@ static void child_region(struct drp_region *r) {
     close_fd(&r->data_fd);
     close_fd(&r->state_fd);
     close_fd(&r->pin_fd);
+    r->signal_fd = -1;
     if (r->phase != REGION_INHERITED) {
         complete &= map_data(r);
         if (r->state)
@@ -153,6 +154,7 @@ static void child_context(struct drp *d) {
     link_close_locked(&d->fresh);
     close_fd(&d->stop);
     close_fd(&d->notify);
+    close_fd(&d->signal_fd);
     lost_fork_child(d);
     d->link.stop = -1;
     d->fresh.stop = -1;

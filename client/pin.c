@@ -87,6 +87,14 @@ SLOW static void wait_settled(struct pins *p, size_t chunk, uint32_t generation)
     errno = saved;
 }
 
+void pins_wait_settled(struct pins *p, size_t offset, size_t length) {
+    uint32_t generation;
+
+    for (size_t chunk = first_chunk(p, offset); chunk <= last_chunk(p, offset, length); chunk++)
+        while ((generation = load_generation(p, chunk, memory_order_seq_cst)) & 1)
+            wait_settled(p, chunk, generation);
+}
+
 /* The count is taken, and something is not as usual: over the limit, pins closed, or being dropped. */
 SLOW static int pin_slow(struct pins *p, size_t chunk, uint32_t count, uint32_t *ret) {
     struct drp_pin_cell *cell = &p->cells[chunk];

@@ -33,6 +33,9 @@ struct pins {
     bool foreign; /* of another process: size is 0, and every call fails */
 };
 
+/* Waits until no chunk that the range touches is being dropped. For signal handlers, too. */
+void pins_wait_settled(struct pins *p, size_t offset, size_t length);
+
 /* As the drp_* functions of the same names in droppable.h. */
 int pins_pin(struct pins *p, size_t offset, size_t length, uint64_t *ret_generation);
 int pins_unpin(struct pins *p, size_t offset, size_t length);

@@ -41,6 +41,9 @@ static void probe_daemon(struct drp *d, const struct drp_config *config, struct 
     if (r < 0)
         return;
     probe->daemon_regions = d->link.hello.region_options;
+    probe->signal_error = probe->daemon_regions & DRP_REGION_SIGNAL ? signal_probe() : -EOPNOTSUPP;
+    if (probe->signal_error < 0)
+        probe->daemon_regions &= ~DRP_REGION_SIGNAL;
     probe->daemon_interception = (enum drp_interception)atomic_load(&d->interception);
     probe->interception_error = atomic_load(&d->interception_error);
 }

@@ -124,6 +124,8 @@ int drp_populate(struct drp_region *r, size_t offset, size_t length) {
     uint64_t start = offset & ~(PAGE - 1);
     int error;
 
+    if (r->signal_fd >= 0)
+        return signal_populate(r, offset, length);
     error = check_range(r, offset, length);
     if (error < 0)
         return error;

@@ -130,7 +130,9 @@ static int map_data(struct drp_region *r) {
     error = check_object(r->data_fd, r->object_offset + r->size, "data object");
     if (error == 0 && !r->next_piece)
         error = map_anywhere(r);
-    return error < 0 || r->next_piece ? error : options_apply(r, atomic_load(&r->options));
+    if (error == 0 && !r->next_piece)
+        error = options_apply(r, atomic_load(&r->options));
+    return error == 0 && r->granted & DRP_REGION_SIGNAL ? signal_register(r) : error;
 }
 
 /* Maps one of the pages; in the place of the old one if there is one. Fork lock held. */
@@ -215,6 +217,7 @@ static struct drp_region *region_alloc(struct drp *d, region_next_piece *next_pi
     r->lost_fd = -1;
     r->state_fd = -1;
     r->pin_fd = -1;
+    r->signal_fd = -1;
     pthread_mutex_lock(&d->regions_lock);
     fork_lock();
     r->next = d->regions;
@@ -247,6 +250,7 @@ static int create_error(struct drp *d, int error, size_t size, uint64_t required
 static int create(struct drp_region *r, size_t size, const struct drp_region_options *options) {
     struct drp *d = r->context;
     uint64_t told = d->link.hello.region_options; /* what the service knows nothing of is not asked of it */
+    int error = signal_ask(r, options, &told);
     struct drp_wire_create request = {
         .header.type = DRP_WIRE_CREATE,
         .size = size,
@@ -258,11 +262,11 @@ static int create(struct drp_region *r, size_t size, const struct drp_region_opt
         .priority = (uint8_t)options->priority,
     };
     const struct drp_wire_create_reply *reply = &d->link.packet.message.create_reply;
-    int error;
 
     if (r->next_piece && !(d->link.hello.features & DRP_FEATURE_PIECES))
         return error_detail(-EOPNOTSUPP, "the service is older than this library: it knows of no regions in pieces");
-    error = options_check_given(options->required, told | OPTIONS_LOCAL);
+    if (error == 0)
+        error = options_check_given(options->required, told | OPTIONS_LOCAL);
     if (error == 0)
         error = create_error(d, link_call(&d->link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_MS), size,
                              request.required);
@@ -292,10 +296,18 @@ static int create(struct drp_region *r, size_t size, const struct drp_region_opt
 /* From here on the watcher sees to the region; unless the daemon was lost meanwhile, which nobody told the region. */
 static int make_live(struct drp_region *r, uint64_t epoch) {
     struct drp *d = r->context;
+    int error = 0;
     bool same;
 
     if (r->address && mprotect(r->address, r->size, PROT_READ | PROT_WRITE) < 0)
         return error_detail(-errno, "cannot make the region accessible: %s", strerror(errno));
+    if (r->address) {
+        fork_lock();
+        error = locate_add(r);
+        fork_unlock();
+    }
+    if (error < 0)
+        return error;
     pthread_mutex_lock(&d->regions_lock);
     same = atomic_load(&d->connected) && d->epoch == epoch;
     if (same) {
@@ -389,6 +401,7 @@ int region_end(struct drp_region *r, bool tell) {
     close_fd(&r->data_fd);
     close_fd(&r->state_fd);
     close_fd(&r->pin_fd);
+    locate_remove(r);
     fork_unlock();
     pthread_mutex_unlock(&d->regions_lock);
 

@@ -123,6 +123,8 @@ static uint32_t shape_region(const struct connection *connection, const struct d
 
     if ((create->required | create->preferred) & ~HANDLERS_KNOWN_OPTIONS)
         return DRP_WIRE_ERROR_UNSUPPORTED;
+    if ((create->required & DRP_REGION_HUGE) && (create->required & DRP_REGION_SIGNAL))
+        return DRP_WIRE_ERROR_UNSUPPORTED;
     if ((create->required & DRP_REGION_HUGE) && shift != 0 && shift != SPAN_SHIFT)
         return DRP_WIRE_ERROR_INVALID; /* a part of a huge page cannot be dropped whole */
     options = region_choose_options(huge, create->required, create->preferred, create->size, &shift);

@@ -19,6 +19,7 @@
 #include "pager.h"
 #include "session.h"
 
+#include <droppable/droppable.h>
 #include <errno.h>
 
 /* Spans in one hold of the lock. */
@@ -131,6 +132,11 @@ void pieces_map_mapping(struct session *session, struct pager_command *command) 
 
     session_lock(session);
     region_add_mapping(mapping->region, mapping);
+    if (mapping->region->options &
+        DRP_REGION_SIGNAL) { /* the client has it on a userfaultfd of its own: swept, like all that we do not see */
+        session_unlock(session);
+        return;
+    }
     if (piece)
         r = extents_add(&session->extents, piece);
     session_unlock(session);

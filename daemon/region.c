@@ -143,6 +143,9 @@ uint64_t region_choose_options(bool huge_by_default, uint64_t required, uint64_t
 
     if (options == 0 && *chunk_shift == 0 && huge_by_default && size >= SPAN_SIZE)
         options = DRP_REGION_HUGE;
+    if (options &
+        DRP_REGION_SIGNAL) /* the library fills it, with small pages; who cannot go without huge ones gets no signals */
+        options &= required & DRP_REGION_HUGE ? ~DRP_REGION_SIGNAL : ~DRP_REGION_HUGE;
     if (*chunk_shift != 0 && *chunk_shift != SPAN_SHIFT)
         options &= ~DRP_REGION_HUGE; /* a part of a huge page cannot be dropped whole */
     if (*chunk_shift == 0)

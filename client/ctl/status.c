@@ -216,6 +216,7 @@ static void print_probe(const struct drp_probe *probe) {
         return;
     print_can("interception", probe->daemon_interception == DRP_INTERCEPTION_FULL, probe->interception_error);
     print_can("huge regions", probe->daemon_regions & DRP_REGION_HUGE, 0);
+    print_can("signal regions", probe->daemon_regions & DRP_REGION_SIGNAL, probe->signal_error);
 }
 
 /* An errno as number and as text. */
@@ -237,6 +238,7 @@ static struct json_object *json_probe(const struct drp_probe *probe) {
     ctl_add_options(daemon, "options", probe->daemon_regions);
     ctl_add_text(daemon, "interception", ctl_interception_name((uint32_t)probe->daemon_interception));
     add_error(daemon, "interception_error", "interception_error_text", probe->interception_error);
+    add_error(daemon, "signal_error", "signal_error_text", probe->signal_error);
     json_object_object_add(object, "native", native);
     json_object_object_add(object, "daemon", daemon);
     return object;

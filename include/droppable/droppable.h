@@ -43,6 +43,14 @@ struct drp_region;
 /** Options of a region, for drp_region_options.required and .preferred. Unknown bits are an error (EOPNOTSUPP). */
 #define DRP_REGION_HUGE (UINT64_C(1) << 0) /**< 2 MiB pages and 2 MiB chunks */
 /**
+ * An access to memory that was dropped, or was never populated, raises SIGBUS, and a system call that is given such memory fails with EFAULT. It
+ * never reads zeros, also while the service is away. drp_populate() makes a range accessible; drp_locate() tells a signal handler what
+ * was touched. The service does not see accesses. Needs UFFD_FEATURE_SIGBUS (Linux 4.14), no privileges; not together with DRP_REGION_HUGE.
+ * This holds for the region where it was mapped, in this process. Moved by mremap(2), mapped a second time (drp_region_get_object()) and in
+ * children of fork(2) it reads zeros, and one with whom the memory is shared so populates it for all.
+ */
+#define DRP_REGION_SIGNAL (UINT64_C(1) << 1)
+/**
  * A child after fork(2) has the same memory, not zeros: it reads and writes what the parent does, for as long as either lives. Only what the
  * parent has pinned is there for sure, and only while the parent lives: drp_* calls about the region fail in the child (ENOTCONN). The service
  * does not see the child's accesses; after the parent's end it drops nothing of the region any more, which then lives as long as the child.
@@ -121,6 +129,7 @@ struct drp_probe {
     uint64_t daemon_regions; /**< DRP_REGION_* that the service gives here */
     enum drp_interception daemon_interception;
     int interception_error; /**< negative errno that tells why accesses cannot be intercepted */
+    int signal_error;       /**< negative errno that tells why there is no DRP_REGION_SIGNAL */
 };
 
 /* ---- connection ---- */
@@ -323,9 +332,24 @@ int drp_drop(struct drp_region *r, size_t offset, size_t length, uint64_t *ret_f
 
 /**
  * Makes the range resident, zeros where nothing was, one batch after the other, each behind the service's headroom check.
- * @return 0; -ERANGE; -ENOMEM: no memory for it; -ETIMEDOUT. While the service is away, the kernel populates.
+ *
+ * Of a region with DRP_REGION_SIGNAL it makes the pages that the range touches accessible: those that are not there become zeros, the others
+ * stay, and other pages of the same chunk go on raising the signal. It is async-signal-safe then, needs no service, does not set drp_detail(), and
+ * waits only while the range is being dropped right now. What is not pinned may be dropped again at once: pin, populate, fill, unpin. Between
+ * populating and filling other threads read zeros. The memory is not checked for: like any that the kernel fills it can be refused or set
+ * off an OOM kill where it is more than there is room for.
+ * @return 0; -ERANGE; -ENOMEM: no memory for it; -ETIMEDOUT. While the service is away, the kernel populates. With DRP_REGION_SIGNAL also
+ *         -ENOENT: the program has unmapped or moved it
  */
 int drp_populate(struct drp_region *r, size_t offset, size_t length);
+
+/**
+ * Which region of this process has that address, of any connection. For handlers of SIGBUS, which have it in siginfo_t.si_addr:
+ * async-signal-safe, no lock, no system call, a few nanoseconds for each region that there is.
+ * @param ret_region,ret_offset NULL if not wanted; untouched if there is none. The region is valid as long as nobody frees it
+ * @return 0; -ERANGE: no region's
+ */
+int drp_locate(const void *address, struct drp_region **ret_region, size_t *ret_offset);
 
 /* ---- errors ---- */
 

@@ -14,24 +14,29 @@
 struct choice {
     bool by_default;
     uint64_t required, preferred, size;
-    uint32_t shift; /* asked for; 0: not */
-    bool huge;      /* given */
+    uint32_t shift;   /* asked for; 0: not */
+    uint64_t options; /* given */
     uint32_t given;
 };
 
 static const struct choice choices[] = {
     /* Nothing asked: the default. */
-    {false, 0, 0, 64 * MIB, 0, false, 16},
-    {true, 0, 0, 64 * MIB, 0, true, 21},
-    {true, 0, 0, MIB, 0, false, 16},
+    {false, 0, 0, 64 * MIB, 0, 0, 16},
+    {true, 0, 0, 64 * MIB, 0, DRP_REGION_HUGE, 21},
+    {true, 0, 0, MIB, 0, 0, 16},
     /* A chunk asked: no huge pages unless it is as large as they are. */
-    {true, 0, 0, 64 * MIB, 16, false, 16},
-    {true, 0, 0, 64 * MIB, 21, false, 21},
-    {false, 0, DRP_REGION_HUGE, 64 * MIB, 12, false, 12},
-    {false, 0, DRP_REGION_HUGE, 64 * MIB, 21, true, 21},
+    {true, 0, 0, 64 * MIB, 16, 0, 16},
+    {true, 0, 0, 64 * MIB, 21, 0, 21},
+    {false, 0, DRP_REGION_HUGE, 64 * MIB, 12, 0, 12},
+    {false, 0, DRP_REGION_HUGE, 64 * MIB, 21, DRP_REGION_HUGE, 21},
     /* Huge pages asked. */
-    {false, DRP_REGION_HUGE, 0, 64 * MIB, 0, true, 21},
-    {false, 0, DRP_REGION_HUGE, MIB, 0, true, 21},
+    {false, DRP_REGION_HUGE, 0, 64 * MIB, 0, DRP_REGION_HUGE, 21},
+    {false, 0, DRP_REGION_HUGE, MIB, 0, DRP_REGION_HUGE, 21},
+    /* Signals: of small pages. */
+    {true, 0, DRP_REGION_SIGNAL, 64 * MIB, 0, DRP_REGION_SIGNAL, 16},
+    {true, 0, DRP_REGION_SIGNAL | DRP_REGION_HUGE, 64 * MIB, 0, DRP_REGION_SIGNAL, 16},
+    {false, DRP_REGION_SIGNAL, DRP_REGION_HUGE, 64 * MIB, 21, DRP_REGION_SIGNAL, 21},
+    {false, DRP_REGION_HUGE, DRP_REGION_SIGNAL, 64 * MIB, 0, DRP_REGION_HUGE, 21},
 };
 
 START_TEST(test_choices) {
@@ -39,7 +44,7 @@ START_TEST(test_choices) {
     uint32_t shift = c->shift;
     uint64_t options = region_choose_options(c->by_default, c->required, c->preferred, c->size, &shift);
 
-    ck_assert_uint_eq(options, c->huge ? DRP_REGION_HUGE : 0);
+    ck_assert_uint_eq(options, c->options);
     ck_assert_uint_eq(shift, c->given);
 }
 END_TEST
