@@ -58,11 +58,16 @@ static inline int replaces(int flags) {
 }
 
 static void *map(void *address, size_t length, int protection, int flags, int fd, off_t offset) {
+    void *p;
+
     if (UNLIKELY(is_droppable(flags)) && !backend_is_native())
         return serve_mmap(address, length, protection, flags, offset);
     if (UNLIKELY(replaces(flags)) && table_any())
         return serve_replace(address, length, protection, flags, fd, offset);
-    return raw_mmap(address, length, protection, flags, fd, offset);
+    p = raw_mmap(address, length, protection, flags, fd, offset);
+    if (UNLIKELY(table_any()) && p != MAP_FAILED)
+        serve_taken(p, length);
+    return p;
 }
 
 void *mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset) {

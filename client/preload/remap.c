@@ -80,14 +80,18 @@ static int move_piece(uintptr_t start, uintptr_t end, uintptr_t to, bool stays, 
     return error < 0 ? error : r;
 }
 
-static int move_pieces(const struct request *request, int protection) {
+/* *ret_done: bytes that are at the new place, also if it fails. */
+static int move_pieces(const struct request *request, int protection, size_t *ret_done) {
     uintptr_t end = request->from + request->had, next;
     bool stays = request->flags & MREMAP_DONTUNMAP;
     void *p;
     int r = 0;
 
+    *ret_done = 0;
     for (uintptr_t at = request->from; r == 0 && at < end; at = next) {
         r = move_piece(at, end, request->to + (at - request->from), stays, &next);
+        if (r == 0)
+            *ret_done = next - request->from;
         /* The kernel has left the old mapping, of the same bytes; it keeps the place until others are there. */
         if (r == 0 && stays)
             r = serve_map((void *)at, NULL, next - at, protection, MAP_FIXED, &p);
@@ -113,8 +117,10 @@ static int reserve(struct request *request) {
     return 0;
 }
 
+/* What was moved stays there if the rest cannot be: where it was may be somebody else's by now. */
 static int move(struct request *request, int protection) {
     uintptr_t behind = request->from + request->had;
+    size_t done = 0;
     void *p;
     int r = reserve(request);
 
@@ -124,9 +130,9 @@ static int move(struct request *request, int protection) {
     else if (r < 0)
         return r;
     if (r == 0)
-        r = move_pieces(request, protection);
-    else
-        raw_munmap((void *)request->to, request->wanted);
+        r = move_pieces(request, protection, &done);
+    if (r < 0)
+        serve_munmap((void *)(request->to + done), request->wanted - done);
     return r;
 }
 
@@ -198,6 +204,16 @@ bool serve_covers(uintptr_t start, uintptr_t end) {
     return true;
 }
 
+/* It begins in other memory, and goes on in ours. The kernel only cuts what is of several mappings. */
+static int cut_plain(struct request *request) {
+    int r;
+
+    if (is_malformed(request) || request->flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) || request->wanted > request->had)
+        return -EFAULT;
+    r = cut_tail(request);
+    return r < 0 ? r : 1;
+}
+
 /* 0: request->to; 1: the kernel's. */
 static int judge(struct request *request) {
     struct piece first;
@@ -208,7 +224,7 @@ static int judge(struct request *request) {
         if (ours)
             arena_release(first.arena);
         if (ours)
-            return -EFAULT;
+            return cut_plain(request);
         if (!is_malformed(request) && request->flags & MREMAP_FIXED)
             r = serve_displace(request->to, request->to + request->wanted);
         else
@@ -246,7 +262,11 @@ void *serve_mremap(void *address, size_t had, size_t wanted, int flags, void *to
         serve_end();
     }
     errno = r < 0 ? -r : saved;
-    if (r > 0)
-        return raw_mremap(address, had, wanted, flags, to);
+    if (r > 0) {
+        to = raw_mremap(address, request.had == round_up(had) ? had : request.had, wanted, flags, to);
+        if (to != MAP_FAILED && to != address)
+            serve_taken(to, wanted);
+        return to;
+    }
     return r < 0 ? MAP_FAILED : (void *)request.to;
 }

@@ -95,6 +95,15 @@ int serve_displace(uintptr_t start, uintptr_t end) {
     return r < 0 ? r : displace(start, end, true);
 }
 
+void serve_taken(const void *address, size_t length) {
+    int saved = errno;
+    uintptr_t start, end;
+
+    if (arena_pages(address, length, &start, &end))
+        displace(start, end, false);
+    errno = saved;
+}
+
 /*
  * Something else is about to take these addresses. A range that the kernel will refuse is left alone; whether it refuses something else of
  * what is asked for is tried elsewhere, where nothing of ours is.

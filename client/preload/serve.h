@@ -13,6 +13,8 @@
 void *serve_mmap(void *address, size_t length, int protection, int flags, long offset);
 /* mmap(2) of something else with MAP_FIXED. */
 void *serve_replace(void *address, size_t length, int protection, int flags, int fd, long offset);
+/* The kernel gave these addresses to something else: what we think is there was unmapped past us. */
+void serve_taken(const void *address, size_t length);
 int serve_munmap(void *address, size_t length);
 int serve_madvise(void *address, size_t length, int advice);
 int serve_mincore(void *address, size_t length, unsigned char *vector);

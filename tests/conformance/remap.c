@@ -191,6 +191,18 @@ static void run_plain_over(const struct check *c) {
     say("moved=%s rest=%s", seen(p, PAGE), seen(p + SIZE, PAGE));
 }
 
+/* A range that begins in plain memory and goes on in droppable memory, made smaller, larger, or moved. */
+static void run_mixed(const struct check *c) {
+    char *p = droppable_alone(2 * SIZE), *q;
+
+    if (mmap(p, SIZE, READ_WRITE, PLAIN | MAP_FIXED, -1, 0) == MAP_FAILED)
+        say_result("mmap", -1);
+    fill(p, 2 * SIZE);
+    q = mremap(p, 2 * SIZE, (size_t)c->a * PAGE, (int)c->b);
+    say_result("mremap", q == MAP_FAILED ? -1 : 0);
+    say("plain=%s droppable=%s last=%s", seen(p, PAGE), seen(p + SIZE, PAGE), seen(p + 2 * SIZE - PAGE, PAGE));
+}
+
 static const struct check checks[] = {
     {"grow", run_grow, 0, 1},
     {"grow-no-room", run_grow, 0, 0},
@@ -209,6 +221,10 @@ static const struct check checks[] = {
     {"dontunmap", run_dontunmap, 0, 0},
     {"dontunmap-fixed", run_dontunmap, MREMAP_FIXED, 0},
     {"plain-over-droppable", run_plain_over, 0, 0},
+    {"mixed-shrink", run_mixed, SIZE / PAGE + 1, 0},
+    {"mixed-shrink-to-plain", run_mixed, 1, MREMAP_MAYMOVE},
+    {"mixed-same", run_mixed, 2 * SIZE / PAGE, 0},
+    {"mixed-grow", run_mixed, 3 * SIZE / PAGE, 0},
     {0},
 };
 

@@ -5,6 +5,7 @@
 #include "sections.h"
 
 #include <string.h>
+#include <sys/syscall.h>
 
 #define PAGES 64
 #define SIZE (PAGES * PAGE)
@@ -139,6 +140,30 @@ static void run_then_fork(const struct check *c) {
     in_child(child_looks, p);
 }
 
+/* Without the C library, as runtimes of other languages do; what comes to these addresses then is as it would be anywhere. */
+static void run_by_instruction(const struct check *c) {
+#ifdef __x86_64__
+    char *p = droppable_alone(SIZE), *q;
+    long r;
+
+    fill(p, SIZE);
+    __asm__ volatile("syscall" : "=a"(r) : "a"(SYS_munmap), "D"(p), "S"(SIZE) : "rcx", "r11", "memory");
+    say("munmap=%ld", r);
+    say("read=%s", seen(p, PAGE));
+    q = mmap(p, SIZE, READ_WRITE, (int)c->a, -1, 0); /* a hint, which is free */
+    say("there=%d read=%s", q == p, seen(q, SIZE));
+    fill(q, SIZE);
+    say_result("dontneed", madvise(q, SIZE, MADV_DONTNEED));
+    say("read=%s", seen(q, SIZE));
+    fill(q, SIZE);
+    say_result("dodump", madvise(q, SIZE, MADV_DODUMP)); /* of droppable memory refused */
+    say_result("munmap", munmap(q, SIZE));
+#else
+    (void)c;
+    say_absent();
+#endif
+}
+
 static const struct check checks[] = {
     {"whole", run_part, 0, PAGES},
     {"head", run_part, 0, 8},
@@ -156,6 +181,8 @@ static const struct check checks[] = {
     {"reuse-droppable", run_reuse, DROPPABLE, 0},
     {"in-child", run_in_child, 0, 0},
     {"then-fork", run_then_fork, 0, 0},
+    {"by-instruction-plain", run_by_instruction, PLAIN, 0},
+    {"by-instruction-droppable", run_by_instruction, DROPPABLE, 0},
     {0},
 };
 
