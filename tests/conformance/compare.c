@@ -8,10 +8,14 @@
  * that is "absent" on one side only is a difference on the same kernel; beside a recording it is a kernel that is too old to be
  * asked, and counted as that.
  *
- * Exit status: 0 no line differs, 1 some do, 2 it could not be told, 77 there is nothing to compare with.
+ * What cannot be equal is in the file expected-differences, beside this program too. That is held both ways: a line that is in it and does not differ
+ * fails as one that differs and is not.
+ *
+ * Exit status: 0 those lines differ that are expected to, 1 others do, 2 it could not be told, 77 there is nothing to compare with.
  */
 
 #include "backend.h"
+#include "expected.h"
 #include "lines.h"
 
 #include <argp.h>
@@ -23,11 +27,19 @@
 #include <sys/utsname.h>
 
 #define RECORDING "native-6.18.txt"
+#define EXPECTED "expected-differences"
 #define MAX_BACKENDS 8
 #define MAX_SECTIONS 30
 
 enum { EXIT_SAME, EXIT_DIFFERENT, EXIT_TROUBLE, EXIT_SKIP = 77 };
-enum verdict { SAME, DIFFERENT, ABSENT, N_VERDICTS };
+enum verdict {
+    SAME,
+    EXPLAINED, /* differs, as is expected */
+    DIFFERENT,
+    VANISHED, /* does not differ, though that was expected */
+    ABSENT,
+    N_VERDICTS
+};
 
 static struct options {
     const char *backends[MAX_BACKENDS];
@@ -35,6 +47,7 @@ static struct options {
     const char *sections[MAX_SECTIONS];
     size_t n_sections;
     const char *against, *json, *record;
+    bool all;
 } options;
 
 struct compared {
@@ -43,16 +56,20 @@ struct compared {
 };
 
 static struct lines reference;
+static struct expected expected_differences; /* of the daemon's */
 static struct compared compared[MAX_BACKENDS];
 
 /* ---- comparing ---- */
 
-static enum verdict judge(const char *expected, const char *words) {
+/* words: what the backend said; NULL: nothing. */
+static enum verdict judge(const struct compared *c, const char *check, const char *expected, const char *words) {
+    bool explained = strcmp(c->backend, "daemon") == 0 && expected_reason(&expected_differences, check);
+
     if (expected && words && strcmp(expected, words) == 0)
-        return SAME;
+        return explained && strcmp(words, "absent") != 0 ? VANISHED : SAME;
     if (options.against && expected && words && (strcmp(expected, "absent") == 0 || strcmp(words, "absent") == 0))
         return ABSENT;
-    return DIFFERENT;
+    return explained ? EXPLAINED : DIFFERENT;
 }
 
 static bool is_wanted(const char *check) {
@@ -69,13 +86,15 @@ static bool in_section(const char *check, const char *section) {
 }
 
 /* section: NULL, or the name of any of its checks. Lines that one side lacks differ. */
-static void count(const struct lines *lines, const char *section, unsigned ret[N_VERDICTS]) {
+static void count(const struct compared *c, const char *section, unsigned ret[N_VERDICTS]) {
+    const struct lines *lines = &c->lines;
+
     memset(ret, 0, N_VERDICTS * sizeof(*ret));
     for (size_t i = 0; i < reference.n; i++) {
         const struct line *line = &reference.lines[i];
 
         if (is_wanted(line->check) && (!section || in_section(line->check, section)))
-            ret[judge(line->words, lines_find(lines, line->check))]++;
+            ret[judge(c, line->check, line->words, lines_find(lines, line->check))]++;
     }
     for (size_t i = 0; i < lines->n; i++)
         if ((!section || in_section(lines->lines[i].check, section)) && !lines_find(&reference, lines->lines[i].check))
@@ -94,8 +113,8 @@ static void print_row(const char *name, size_t length, const char *section) {
     for (size_t i = 0; i < options.n_backends; i++) {
         unsigned n[N_VERDICTS];
 
-        count(&compared[i].lines, section, n);
-        printf("   %5u %9u %6u", n[SAME], n[DIFFERENT], n[ABSENT]);
+        count(&compared[i], section, n);
+        printf("   %5u %9u %9u %6u", n[SAME], n[EXPLAINED], n[DIFFERENT] + n[VANISHED], n[ABSENT]);
     }
     printf("\n");
 }
@@ -103,10 +122,10 @@ static void print_row(const char *name, size_t length, const char *section) {
 static void print_table(void) {
     printf("%-10s", "");
     for (size_t i = 0; i < options.n_backends; i++)
-        printf("   %-22s", compared[i].backend);
+        printf("   %-32s", compared[i].backend);
     printf("\n%-10s", "section");
     for (size_t i = 0; i < options.n_backends; i++)
-        printf("   %5s %9s %6s", "same", "different", "absent");
+        printf("   %5s %9s %9s %6s", "same", "explained", "different", "absent");
     printf("\n");
     for (size_t i = 0; i < reference.n; i++)
         if (begins_section(i))
@@ -114,49 +133,73 @@ static void print_table(void) {
     print_row("all", 3, NULL);
 }
 
-/* Calls tell() for each line that differs; a line that one side lacks is NULL there. */
-static void each_difference(const struct lines *lines, void *data,
-                            void (*tell)(void *data, const char *check, const char *expected, const char *words)) {
+/* Calls tell() for each line that differs or was to; a line that one side lacks is NULL there. */
+static void each_difference(const struct compared *c, void *data,
+                            void (*tell)(void *data, enum verdict verdict, const char *check, const char *expected,
+                                         const char *words)) {
     for (size_t i = 0; i < reference.n; i++) {
         const struct line *line = &reference.lines[i];
-        const char *words = lines_find(lines, line->check);
+        const char *words = lines_find(&c->lines, line->check);
+        enum verdict verdict = judge(c, line->check, line->words, words);
 
-        if (is_wanted(line->check) && judge(line->words, words) == DIFFERENT)
-            tell(data, line->check, line->words, words);
+        if (is_wanted(line->check) && verdict != SAME && verdict != ABSENT)
+            tell(data, verdict, line->check, line->words, words);
     }
-    for (size_t i = 0; i < lines->n; i++)
-        if (!lines_find(&reference, lines->lines[i].check))
-            tell(data, lines->lines[i].check, NULL, lines->lines[i].words);
+    for (size_t i = 0; i < c->lines.n; i++)
+        if (!lines_find(&reference, c->lines.lines[i].check))
+            tell(data, DIFFERENT, c->lines.lines[i].check, NULL, c->lines.lines[i].words);
 }
 
-static void print_difference(void *data, const char *check, const char *expected, const char *words) {
-    printf("%s %s\n  - %s\n  + %s\n", (const char *)data, check, expected ? expected : "(no line)",
-           words ? words : "(no line)");
+static void print_difference(void *data, enum verdict verdict, const char *check, const char *expected,
+                             const char *words) {
+    if (verdict == EXPLAINED && !options.all)
+        return;
+    printf("%s %s", (const char *)data, check);
+    if (verdict == EXPLAINED)
+        printf(" (%s)", expected_reason(&expected_differences, check));
+    printf("%s\n  - %s\n  + %s\n", verdict == VANISHED ? " does not differ any more, which was expected" : "",
+           expected ? expected : "(no line)", words ? words : "(no line)");
 }
 
-static void add_difference(void *data, const char *check, const char *expected, const char *words) {
+static void add_difference(void *data, enum verdict verdict, const char *check, const char *expected, const char *words) {
     json_object *object = json_object_new_object();
 
     json_object_object_add(object, "check", json_object_new_string(check));
     json_object_object_add(object, "reference", expected ? json_object_new_string(expected) : NULL);
     json_object_object_add(object, "here", words ? json_object_new_string(words) : NULL);
+    if (verdict == EXPLAINED)
+        json_object_object_add(object, "explained",
+                               json_object_new_string(expected_reason(&expected_differences, check)));
     json_object_array_add(data, object);
 }
 
-static json_object *counts_json(const struct lines *lines, const char *section) {
-    static const char *const names[] = {"same", "different", "absent"};
+/* For people: how many lines differ, hidden or not. */
+static void print_sum(const struct compared *c) {
+    unsigned n[N_VERDICTS], all = 0;
+
+    count(c, NULL, n);
+    for (size_t i = 0; i < N_VERDICTS; i++)
+        all += n[i];
+    printf("%s: %u of %u lines differ, of which %u are explained in docs/differences.md", c->backend,
+           n[DIFFERENT] + n[EXPLAINED], all, n[EXPLAINED]);
+    if (n[VANISHED] > 0)
+        printf("; %u are explained there that do not differ", n[VANISHED]);
+    printf("\n");
+}
+
+static json_object *counts_json(const struct compared *c, const char *section) {
+    static const char *const names[] = {"same", "explained", "different", "vanished", "absent"};
     json_object *object = json_object_new_object();
     unsigned n[N_VERDICTS];
 
-    count(lines, section, n);
+    count(c, section, n);
     for (size_t i = 0; i < N_VERDICTS; i++)
         json_object_object_add(object, names[i], json_object_new_int64(n[i]));
     return object;
 }
 
 static json_object *backend_json(const struct compared *c) {
-    json_object *object = counts_json(&c->lines, NULL), *list = json_object_new_object(),
-                *lines = json_object_new_array();
+    json_object *object = counts_json(c, NULL), *list = json_object_new_object(), *lines = json_object_new_array();
 
     json_object_object_add(object, "backend", json_object_new_string(c->backend));
     for (size_t i = 0; i < reference.n; i++)
@@ -164,10 +207,10 @@ static json_object *backend_json(const struct compared *c) {
             char name[64];
 
             snprintf(name, sizeof(name), "%.*s", (int)lines_section(reference.lines[i].check), reference.lines[i].check);
-            json_object_object_add(list, name, counts_json(&c->lines, reference.lines[i].check));
+            json_object_object_add(list, name, counts_json(c, reference.lines[i].check));
         }
     json_object_object_add(object, "sections", list);
-    each_difference(&c->lines, lines, add_difference);
+    each_difference(c, lines, add_difference);
     json_object_object_add(object, "differences", lines);
     return object;
 }
@@ -272,8 +315,19 @@ static bool compares(const char *backend) {
     return false;
 }
 
+static int load_expected(void) {
+    char *path = backend_file(EXPECTED);
+    int r = path ? expected_init(&expected_differences, path) : -ENOENT;
+
+    free(path);
+    return r;
+}
+
 static int prepare(void) {
     char *text;
+
+    if (compares("daemon") && load_expected() < 0)
+        return EXIT_TROUBLE;
 
     if (!backend_has_native()) {
         if (compares("native")) {
@@ -308,14 +362,17 @@ static int compare(void) {
     if (options.json && write_json() < 0)
         return EXIT_TROUBLE;
     for (size_t i = 0; i < options.n_backends; i++) {
-        count(&compared[i].lines, NULL, n);
-        if (n[DIFFERENT] > 0)
+        count(&compared[i], NULL, n);
+        if (n[DIFFERENT] + n[VANISHED] > 0)
             result = EXIT_DIFFERENT;
         if (!options.json || strcmp(options.json, "-") != 0)
-            each_difference(&compared[i].lines, (void *)compared[i].backend, print_difference);
+            each_difference(&compared[i], (void *)compared[i].backend, print_difference);
     }
-    if (!options.json || strcmp(options.json, "-") != 0)
+    if (!options.json || strcmp(options.json, "-") != 0) {
         print_table();
+        for (size_t i = 0; i < options.n_backends; i++)
+            print_sum(&compared[i]);
+    }
     return result;
 }
 
@@ -335,6 +392,9 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
         return 0;
     case 'a':
         options.against = argument;
+        return 0;
+    case 'e':
+        options.all = true;
         return 0;
     case 'j':
         options.json = argument ? argument : "-";
@@ -362,6 +422,7 @@ int main(int argc, char **argv) {
         {"section", 's', "NAME", 0, "Only this section; may be given more than once", 0},
         {"against", 'a', "FILE", 0, "Compare with a recording, not with this kernel's own memory", 0},
         {"user", 'u', "UID", 0, "The program, not the service, runs as this user", 0},
+        {"explained", 'e', NULL, 0, "Print the lines that are expected to differ, too", 0},
         {"json", 'j', "FILE", OPTION_ARG_OPTIONAL, "Write the result as JSON, without FILE instead of text", 0},
         {"record", 'r', "FILE", 0, "Only write what this kernel's own memory says into FILE", 0},
         {0},
@@ -370,7 +431,8 @@ int main(int argc, char **argv) {
                                      parse,
                                      NULL,
                                      "Tells where droppable memory of a backend differs from the kernel's own.\v"
-                                     "Exit status: 0 no line differs, 1 some do, 2 trouble, 77 nothing to compare with.",
+                                     "Exit status: 0 the lines differ that are expected to, 1 others do, 2 trouble, 77 "
+                                     "nothing to compare with.",
                                      NULL,
                                      NULL,
                                      NULL};
@@ -383,5 +445,6 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < options.n_backends; i++)
         lines_deinit(&compared[i].lines);
     lines_deinit(&reference);
+    expected_deinit(&expected_differences);
     return fflush(stdout) == 0 ? result : EXIT_TROUBLE;
 }
