@@ -485,9 +485,20 @@ static const struct {
     const char *name;
     void (*run)(int socket);
 } programs[] = {
-    {"memory", run_memory}, {"parts", run_parts},     {"advice", run_advice},       {"nobody", run_nobody},
-    {"fork", run_fork},     {"threads", run_threads}, {"many", program_run_many},   {"say", run_say},
-    {"try", run_try},       {"limit", run_limit},     {"storm", program_run_storm}, {"remap", run_remap},
+    {"memory", run_memory},
+    {"parts", run_parts},
+    {"advice", run_advice},
+    {"nobody", run_nobody},
+    {"fork", run_fork},
+    {"threads", run_threads},
+    {"many", program_run_many},
+    {"say", run_say},
+    {"try", run_try},
+    {"limit", run_limit},
+    {"storm", program_run_storm},
+    {"remap", run_remap},
+    {"checked", program_run_checked},
+    {"checked-pins", program_run_checked_pins},
 };
 
 void program_main(int argc, char **argv) {

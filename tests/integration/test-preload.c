@@ -379,6 +379,55 @@ START_TEST(test_same_words) {
 }
 END_TEST
 
+/* ---- under fire ---- */
+
+#define DROPS 20
+
+static void say_and_expect(const struct child *child, char word) {
+    ck_assert(child_say(child->socket, word));
+    child_expect(child, word);
+}
+
+/* Kills the service, and starts it again; what waits for it goes on meanwhile, and the next one can drop again. */
+static void kill_and_restart(const struct child *child) {
+    ck_assert(service_kill(&service, 10000));
+    say_and_expect(child, 'p');
+    service_restart(&service);
+    for (uint64_t deadline = now_ms() + 10000; service_status(&service, "dropped_bytes") == 0; drop_all())
+        ck_assert(now_ms() < deadline);
+    say_and_expect(child, 'l');
+}
+
+/* A program that checks all that it finds, while all is dropped 20 times, and the service is killed twice. */
+static void fire_at(const struct program *program) {
+    struct child child;
+
+    child_start(&child, run_program, (void *)program);
+    child_expect(&child, 'a');
+    for (unsigned i = 0; i < DROPS; i++) {
+        drop_all();
+        say_and_expect(&child, 'l');
+        if (i % 7 == 6)
+            kill_and_restart(&child);
+    }
+    drop_all();
+    say_and_expect(&child, 'l');
+    ck_assert_uint_gt(service_status(&service, "dropped_bytes"), 64 * MIB);
+    ck_assert(child_say(child.socket, '.'));
+    child_end(&child);
+    fixture_measure();
+}
+
+START_TEST(test_checked) {
+    fire_at(&(struct program){.name = "checked", .backend = "daemon"});
+}
+END_TEST
+
+START_TEST(test_checked_pins) {
+    fire_at(&(struct program){.name = "checked-pins"});
+}
+END_TEST
+
 /* ---- backends ---- */
 
 static int try_backend(const char *backend, bool *ret_served) {
@@ -433,7 +482,7 @@ END_TEST
 
 static Suite *preload_suite(void) {
     Suite *suite = suite_create("preload");
-    TCase *tcase = tcase_create("programs"), *limits = tcase_create("limits");
+    TCase *tcase = tcase_create("programs"), *limits = tcase_create("limits"), *fire = tcase_create("fire");
 
     tcase_add_checked_fixture(tcase, fixture_setup, fixture_teardown);
     tcase_set_timeout(tcase, 60);
@@ -455,6 +504,12 @@ static Suite *preload_suite(void) {
     tcase_set_timeout(limits, 60);
     tcase_add_test(limits, test_limit);
     suite_add_tcase(suite, limits);
+
+    tcase_add_checked_fixture(fire, fixture_setup, fixture_teardown);
+    tcase_set_timeout(fire, 240);
+    tcase_add_test(fire, test_checked);
+    tcase_add_test(fire, test_checked_pins);
+    suite_add_tcase(suite, fire);
     return suite;
 }
 
