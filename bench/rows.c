@@ -17,6 +17,7 @@
 #include "lifetime.h"
 #include "pins.h"
 #include "reaction.h"
+#include "signal.h"
 #include "steady.h"
 #include "touch.h"
 #include "watch.h"
@@ -373,6 +374,10 @@ const struct row rows[] = {
     {
         .name = "watch/256m", .unit = "us/s", .quick = true, .rounds_most = MANY_ROUNDS, ALONE,
         .goals = {VALUE_AT_MOST(LIBRARY, MEDIAN, 20000)}, .run = watch_near, .tolerance = UNWATCHED,
+    },
+    {
+        .name = "signal/retry", .unit = "us", .quick = true, ALONE, .goals = {VALUE_AT_MOST(LIBRARY, MEDIAN, 20)},
+        .run = signal_retry, .tolerance = ANOTHER_MACHINE,
     },
     FLOOR("fill/1", "us/page", ZERO, PAGE, false),
     FLOOR("fill/16", "us/page", ZERO, 16 * PAGE, false),

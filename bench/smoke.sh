@@ -22,7 +22,7 @@ fail() {
 
 rows='first/seq/4k/1|refill/random/4k/2|steady/4k|pin/1|read/1|drop/2m/4k|drop-busy/2m/4k|create/2m|fork/4k'
 rows+='|latency/storm-1|clients/10|join/1|regions-(new|fault)/1|cycle/16|size-(new|first|refill|free)/(64k|16m|1t)'
-rows+='|size-memory/1t/.*|cpu/.*|idle/1|memory/.*|reaction/.*|watch/.*'
+rows+='|size-memory/1t/.*|cpu/.*|idle/1|memory/.*|reaction/.*|watch/.*|signal/.*'
 bench --rows "^($rows)\$" --json "$scratch/result.json"
 "$bin/droppable-bench" --curves "$scratch/result.json" >"$scratch/curves.tsv"
 (($(grep -c $'^size-free\t[0-9]' "$scratch/curves.tsv") == 3)) || fail "three sizes are no curve of three points"

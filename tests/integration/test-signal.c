@@ -5,6 +5,7 @@
 
 #include "child.h"
 #include "fixture.h"
+#include "memcg.h"
 #include "suite.h"
 
 #include <check.h>
@@ -446,6 +447,50 @@ START_TEST(test_unprivileged) {
 }
 END_TEST
 
+/* ---- pressure ---- */
+
+#define LIMIT (96 * MIB)
+#define LARGE (4 * LIMIT)
+
+/* Populates as fast as it can, four times of what there is room for: by chunks outside of the handler, and by pages in it. */
+static void be_greedy(int socket, void *data) {
+    struct drp *own;
+    struct drp_region_options options = {.struct_size = sizeof(options), .required = DRP_REGION_SIGNAL};
+
+    memcg_enter(data);
+    child_check(drp_new(&own, NULL) == 0);
+    child_check(drp_region_new(&region, own, LARGE, &options) == 0);
+    for (size_t offset = 0; offset < LARGE; offset += CHUNK) {
+        child_check(drp_populate(region, offset, CHUNK) == 0);
+        *at(offset) = 1;
+    }
+    signals = 0;
+    escape = NULL;
+    for (size_t offset = 0; offset < LARGE; offset += PAGE)
+        *at(offset) = 2;
+    child_check(signals > (LARGE - LIMIT) / PAGE / 2);
+    child_check(child_say(socket, 'c'));
+}
+
+/* The service's commitments do not know of it, and its reserve holds all the same. */
+START_TEST(test_pressure) {
+    const char *reason = "";
+    struct memcg memcg;
+    struct child child;
+
+    if (!memcg_make(&memcg, LIMIT, &reason)) {
+        printf("skipped: %s\n", reason);
+        return;
+    }
+    child_start(&child, be_greedy, &memcg);
+    child_expect(&child, 'c');
+    child_end(&child);
+    ck_assert_uint_eq(memcg_oom_kills(&memcg), 0);
+    ck_assert_uint_eq(service_status(&service, "commitment"), 0);
+    memcg_remove(&memcg);
+}
+END_TEST
+
 /* ---- times ---- */
 
 static int compare(const void *a, const void *b) {
@@ -489,6 +534,8 @@ int main(void) {
     tcase_add_test(tcase, test_fork);
     tcase_add_test(tcase, test_moved);
     tcase_add_test(tcase, test_unprivileged);
+    if (!under_sanitizer()) /* its memory does not fit into the cgroup */
+        tcase_add_test(tcase, test_pressure);
     tcase_add_test(tcase, test_retry_time);
     suite_add_tcase(suite, tcase);
     tcase = tcase_create("restart");
