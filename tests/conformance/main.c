@@ -22,7 +22,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#define CHECK_SECONDS 60
+#define CHECK_SECONDS "60" /* unless CONFORMANCE_SECONDS says otherwise */
 #define LINE_SIZE 4096
 
 static const struct section *const sections[] = {
@@ -43,7 +43,8 @@ static long now_ms(void) {
 /* Reads words until all who could say some have ended. false: they did not in time. */
 static bool hear(int fd, char *line, size_t size) {
     struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
-    long deadline = now_ms() + CHECK_SECONDS * 1000L;
+    const char *seconds = getenv("CONFORMANCE_SECONDS");
+    long deadline = now_ms() + strtol(seconds ? seconds : CHECK_SECONDS, NULL, 10) * 1000;
     size_t length = 0;
 
     for (;;) {
