@@ -10,5 +10,6 @@ pkg_check_modules(inih REQUIRED IMPORTED_TARGET inih>=55) # the daemon's configu
 pkg_check_modules(json-c REQUIRED IMPORTED_TARGET json-c>=0.16) # droppablectl --json
 
 if(BUILD_TESTING)
+    pkg_check_modules(libseccomp IMPORTED_TARGET libseccomp>=2.5) # the tests of the unit's filter
     pkg_check_modules(check IMPORTED_TARGET check>=0.15)
 endif()

@@ -28,7 +28,7 @@
 
 static const cap_value_t kept[] = {
     CAP_SYS_PTRACE,   /* /proc/PID/maps of clients of other users, before a range is armed again */
-    CAP_SYS_RESOURCE, /* PSI windows under 2 s */
+    CAP_SYS_RESOURCE, /* PSI triggers of cgroups: while we are root, whose files they are */
     CAP_SYS_NICE,     /* SCHED_FIFO of the sampler */
     CAP_KILL,         /* ending a stuck client by pidfd */
 };
@@ -41,6 +41,11 @@ static bool has(cap_t caps, cap_value_t cap, cap_flag_t flag) {
     return cap_get_flag(caps, cap, flag, &value) == 0 && value == CAP_SET;
 }
 
+/* What only root can make use of is no use to a user of our own. */
+static bool is_needed(cap_value_t cap) {
+    return cap != CAP_SYS_RESOURCE || geteuid() == 0;
+}
+
 /* The sets to end with: effective and permitted what is both permitted now and kept, inheritable empty. */
 static int wanted_sets(cap_t *ret) {
     cap_t now = cap_get_proc();
@@ -50,7 +55,7 @@ static int wanted_sets(cap_t *ret) {
     if (!now || !wanted)
         r = -ENOMEM;
     for (size_t i = 0; r == 0 && i < N_KEPT; i++) {
-        if (!has(now, kept[i], CAP_PERMITTED))
+        if (!has(now, kept[i], CAP_PERMITTED) || !is_needed(kept[i]))
             continue;
         if (cap_set_flag(wanted, CAP_PERMITTED, 1, &kept[i], CAP_SET) < 0 ||
             cap_set_flag(wanted, CAP_EFFECTIVE, 1, &kept[i], CAP_SET) < 0)
