@@ -148,8 +148,9 @@ static void watch_workers(struct manager *manager) {
         if (atomic_exchange(&home->quarantined, overdue) != overdue)
             changed = true;
     }
-    LIST_FOREACH (session, &manager->sessions, link)
+    LIST_FOREACH (session, &manager->sessions, link) {
         session_review_former(session);
+    }
     if (!changed)
         return;
     atomic_store(&manager->pressure.quarantines, true);
