@@ -72,6 +72,7 @@ struct drp_region {
     void *address;                 /* NULL: not mapped; so the others */
     void *state;
     void *pin;
+    void *hold; /* of hold.c */
     size_t size;
     int data_fd;
     int state_fd;
@@ -199,6 +200,16 @@ int region_end(struct drp_region *r, bool tell);
  * could not map it) known to it and never dropped. regions_lock held.
  */
 int region_adopt(struct drp_region *r, struct link *link);
+
+/* ---- hold.c ---- */
+
+/*
+ * After CREATE, with what its reply said: attaches the object if it is a locked segment, so that it stays locked without the daemon. Where that
+ * cannot be, the region loses DRP_REGION_NO_SWAP, or creation fails if that is required.
+ */
+int hold_take(struct drp_region *r, uint32_t ipc_namespace, uint64_t required);
+/* At the region's end. */
+void hold_free(struct drp_region *r);
 
 /* ---- volatile.c ---- */
 

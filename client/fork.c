@@ -142,6 +142,7 @@ static void child_region(struct drp_region *r) {
         r->pins.foreign = true;
     }
     lost_fork_child_region(r);
+    r->hold = NULL;
     r->phase = REGION_INHERITED;
     r->known = false;
     atomic_store(&r->connected, false);

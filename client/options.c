@@ -28,6 +28,7 @@ static const struct option {
     {DRP_REGION_DUMP, "DRP_REGION_DUMP", "dump", NULL, NULL},
     {DRP_REGION_MERGEABLE, "DRP_REGION_MERGEABLE", "mergeable",
      "the kernel merges private pages only, and the service's memory is shared", "it is never given"},
+    {DRP_REGION_NO_SWAP, "DRP_REGION_NO_SWAP", "no-swap", NULL, "the region's object was made with or without"},
 };
 
 #define N_OPTIONS (sizeof(options) / sizeof(options[0]))

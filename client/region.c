@@ -262,6 +262,7 @@ static int create(struct drp_region *r, size_t size, const struct drp_region_opt
         .priority = (uint8_t)options->priority,
     };
     const struct drp_wire_create_reply *reply = &d->link.packet.message.create_reply;
+    uint32_t ipc_namespace;
 
     if (r->next_piece && !(d->link.hello.features & DRP_FEATURE_PIECES))
         return error_detail(-EOPNOTSUPP, "the service is older than this library: it knows of no regions in pieces");
@@ -289,7 +290,10 @@ static int create(struct drp_region *r, size_t size, const struct drp_region_opt
     r->pins.size = reply->size;
     r->pins.chunk_shift = reply->chunk_shift;
     r->pins.clock = d->clock;
+    ipc_namespace = reply->ipc_namespace;
     error = map_objects(r, &d->link);
+    if (error == 0)
+        error = hold_take(r, ipc_namespace, options->required);
     return error < 0 ? error : announce(r, &d->link);
 }
 
@@ -411,6 +415,7 @@ int region_end(struct drp_region *r, bool tell) {
         munmap(r->state, drp_state_bytes(r->chunk_total));
     if (r->pin)
         munmap(r->pin, drp_pin_bytes(r->chunk_total));
+    hold_free(r);
     volatile_free(r);
     lost_free(r);
     free(r);

@@ -6,7 +6,9 @@
 
 #include "handlers.h"
 
+#include "locked.h"
 #include "log.h"
+#include "means.h"
 #include "operation.h"
 #include "server.h"
 
@@ -104,6 +106,14 @@ static void fill_create_reply(struct drp_wire_create_reply *reply, const struct 
     };
 }
 
+/* Where the client can attach its segment, so that the lock outlives us; 0: he cannot, or there is no need. */
+static uint32_t lend_lock(const struct connection *connection, const struct region *region) {
+    if (!region->locked || !connection->session->attaches ||
+        locked_lend(region->inode, connection->uid, connection->gid) < 0)
+        return 0;
+    return connection->server->manager->kernel.ipc_namespace;
+}
+
 /* What the region's maker says of it, before it is linked. More than the config allows counts as what it allows (limit_value()). */
 static void set_worth(const struct connection *connection, struct region *region, uint64_t budget, uint32_t share) {
     struct limit_values values = {.mask = (budget ? LIMIT_BIT(LIMIT_BUDGET) : 0) | (share ? LIMIT_BIT(LIMIT_SHARE) : 0)};
@@ -116,8 +126,7 @@ static void set_worth(const struct connection *connection, struct region *region
 /* What was asked becomes what is given. */
 static uint32_t shape_region(const struct connection *connection, const struct drp_wire_create *create,
                              struct region_shape *ret) {
-    const struct kernel *kernel = &connection->server->manager->kernel;
-    bool huge = kernel->thp_always && kernel->mount_huge >= 0 && connection->server->config->system_huge_pages;
+    struct region_means means = means_for(connection->server->manager, connection->session);
     uint32_t shift = create->chunk_shift;
     uint64_t size, options;
 
@@ -127,12 +136,15 @@ static uint32_t shape_region(const struct connection *connection, const struct d
         return DRP_WIRE_ERROR_UNSUPPORTED;
     if ((create->required & DRP_REGION_HUGE) && shift != 0 && shift != SPAN_SHIFT)
         return DRP_WIRE_ERROR_INVALID; /* a part of a huge page cannot be dropped whole */
-    options = region_choose_options(huge, create->required, create->preferred, create->size, &shift);
+    options = region_choose_options(&means, create->required, create->preferred, create->size, &shift);
+    if (create->required & ~options)
+        return DRP_WIRE_ERROR_UNSUPPORTED;
     size = (create->size + (UINT64_C(1) << shift) - 1) & ~((UINT64_C(1) << shift) - 1);
     *ret = (struct region_shape){
         .id = connection->server->manager->next_id,
         .size = size,
         .options = options,
+        .required = create->required,
         .chunk_shift = shift,
         .priority = create->priority ? create->priority : DRP_PRIORITY_NORMAL,
         .chunk_total = size >> shift,
@@ -177,6 +189,9 @@ void handle_create(struct connection *connection, struct channel_packet *packet)
         return;
     }
     fill_create_reply(&reply, region);
+    reply.ipc_namespace = lend_lock(connection, region);
+    if (region->locked && reply.ipc_namespace == 0)
+        reply.granted &= ~DRP_REGION_NO_SWAP; /* not beyond our end */
     connection_reply(connection, create->header.type, create->header.serial, &reply, sizeof(reply), fds, 2);
 }
 

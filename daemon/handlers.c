@@ -9,6 +9,7 @@
 #include "codec.h"
 #include "container.h"
 #include "log.h"
+#include "means.h"
 #include "operation.h"
 #include "report.h"
 #include "server.h"
@@ -45,7 +46,7 @@ static void reply_hello(struct connection *connection, const struct drp_wire_hel
         .version = DRP_WIRE_VERSION,
         .features = hello->features & DRP_FEATURES_KNOWN,
         .session = connection->session->id,
-        .region_options = HANDLERS_KNOWN_OPTIONS,
+        .region_options = means_options(&manager->kernel),
         .max_region_bytes = connection->server->config->max_region_bytes,
         .max_regions = connection->server->config->max_regions,
         .daemon_pid = (uint32_t)getpid(),
@@ -98,6 +99,7 @@ static void handle_hello(struct connection *connection, struct channel_packet *p
         reply_error(connection, packet, DRP_WIRE_ERROR_MEMORY);
         return;
     }
+    session->attaches = hello->features & DRP_FEATURE_LOCKED;
     connection->session = session;
     log_debug("client %s (pid %d, uid %u): session %" PRIu64 " in domain '%s'", session->name, (int)session->pid,
               session->uid, session->id, session->domain->path);

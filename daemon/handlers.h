@@ -9,7 +9,8 @@
 struct channel_packet;
 struct connection;
 
-#define HANDLERS_KNOWN_OPTIONS (DRP_REGION_HUGE | DRP_REGION_SIGNAL) /* DRP_REGION_* that this daemon can give */
+#define HANDLERS_KNOWN_OPTIONS \
+    (DRP_REGION_HUGE | DRP_REGION_SIGNAL | DRP_REGION_NO_SWAP) /* DRP_REGION_* that this daemon knows */
 
 /* Handles a request that codec_check_request() found well-formed. Replies at once, or leaves connection->operation set and replies later. */
 void handlers_dispatch(struct connection *connection, struct channel_packet *packet);

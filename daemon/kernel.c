@@ -21,6 +21,7 @@
 
 #include "kernel.h"
 
+#include "locked.h"
 #include "psi.h"
 
 #include <errno.h>
@@ -231,6 +232,19 @@ static void read_setting(const char *path, char *line, size_t size) {
         fclose(file);
 }
 
+static void probe_locking(struct kernel *kernel) {
+    char line[256];
+
+    if (kernel->noswap)
+        return;
+    kernel->locked_error = locked_probe();
+    kernel->locked = kernel->locked_error == 0;
+    kernel->locked_max = kernel->locked ? locked_max() : 0;
+    kernel->ipc_namespace = locked_namespace();
+    read_setting("/sys/kernel/mm/transparent_hugepage/shmem_enabled", line, sizeof(line));
+    kernel->locked_huge = kernel->locked && *line && !strstr(line, "[never]") && !strstr(line, "[deny]");
+}
+
 static void read_settings(struct kernel *kernel) {
     char line[256];
 
@@ -335,6 +349,7 @@ int kernel_init(struct kernel *kernel) {
         return r;
 
     probe_mounts(&found);
+    probe_locking(&found);
     probe_userfaultfd(&found);
     probe_uring(&found);
     probe_psi(&found);
@@ -403,6 +418,12 @@ int kernel_data_object(const struct kernel *kernel, uint64_t size, bool huge, in
     }
     *ret_fd = fd;
     return 0;
+}
+
+bool kernel_keeps_from_swap(const struct kernel *kernel, bool huge) {
+    if (kernel->noswap)
+        return (huge ? kernel->mount_huge : kernel->mount_small) >= 0; /* a memfd can be swapped */
+    return huge ? kernel->locked_huge : kernel->locked;
 }
 
 int kernel_page_object(const char *name, uint64_t size, mode_t mode, int *ret_fd) {

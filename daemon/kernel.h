@@ -21,6 +21,13 @@ struct kernel {
     int mount_error; /* why -1: negative errno */
     bool noswap;     /* the private tmpfs never swaps */
 
+    /* Without noswap: locked segments (locked.h). */
+    bool locked;            /* they can be had */
+    int locked_error;       /* why not: negative errno */
+    bool locked_huge;       /* with huge pages (shmem_enabled) */
+    unsigned locked_max;    /* how many there may be */
+    uint32_t ipc_namespace; /* in which clients can attach them, or 0 */
+
     int uffd_device;        /* /dev/userfaultfd, or -1 */
     int uffd_error;         /* 0: a full userfaultfd can be made by this process; else negative errno */
     uint64_t uffd_features; /* those that UFFDIO_API offers */
@@ -43,6 +50,8 @@ void kernel_deinit(struct kernel *kernel);
 
 /* Data object of size bytes: an O_TMPFILE file on the private tmpfs, else a sealed memfd (SHRINK|GROW|SEAL). Read-write CLOEXEC. */
 int kernel_data_object(const struct kernel *kernel, uint64_t size, bool huge, int *ret_fd);
+/* Can objects be had that are never swapped? */
+bool kernel_keeps_from_swap(const struct kernel *kernel, bool huge);
 /* Checks an object that a client hands back: a regular tmpfs file, of at least size bytes, open read-write. 0 or negative errno. */
 int kernel_check_data_object(int fd, uint64_t size);
 

@@ -125,7 +125,7 @@ static int serve(struct manager *manager, const struct options *options) {
     if (r < 0)
         return r;
     manager->lock_error = lock_program();
-    r = privs_drop(capabilities, sizeof(capabilities));
+    r = privs_drop(manager->kernel.locked, capabilities, sizeof(capabilities));
     if (r < 0) {
         log_error("cannot drop privileges: %s", strerror(-r));
         return r;

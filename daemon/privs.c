@@ -24,6 +24,7 @@
 #include <string.h>
 #include <sys/capability.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static const cap_value_t kept[] = {
@@ -31,6 +32,13 @@ static const cap_value_t kept[] = {
     CAP_SYS_RESOURCE, /* PSI triggers of cgroups: while we are root, whose files they are */
     CAP_SYS_NICE,     /* SCHED_FIFO of the sampler */
     CAP_KILL,         /* ending a stuck client by pidfd */
+    /*
+     * Where tmpfs has no noswap: opening locked segments by /proc/self/map_files. Another process that did it for us would save nothing: with
+     * CAP_SYS_PTRACE this one adds no more than the choice of pids.
+     */
+    CAP_CHECKPOINT_RESTORE,
+    /* Likewise, where RLIMIT_MEMLOCK could not be raised: locking them. */
+    CAP_IPC_LOCK,
 };
 
 #define N_KEPT (sizeof(kept) / sizeof(kept[0]))
@@ -42,12 +50,18 @@ static bool has(cap_t caps, cap_value_t cap, cap_flag_t flag) {
 }
 
 /* What only root can make use of is no use to a user of our own. */
-static bool is_needed(cap_value_t cap) {
+static bool is_needed(cap_value_t cap, bool locks) {
+    struct rlimit limit;
+
+    if (cap == CAP_CHECKPOINT_RESTORE)
+        return locks;
+    if (cap == CAP_IPC_LOCK)
+        return locks && (getrlimit(RLIMIT_MEMLOCK, &limit) < 0 || limit.rlim_cur != RLIM_INFINITY);
     return cap != CAP_SYS_RESOURCE || geteuid() == 0;
 }
 
 /* The sets to end with: effective and permitted what is both permitted now and kept, inheritable empty. */
-static int wanted_sets(cap_t *ret) {
+static int wanted_sets(bool locks, cap_t *ret) {
     cap_t now = cap_get_proc();
     cap_t wanted = cap_init();
     int r = 0;
@@ -55,7 +69,7 @@ static int wanted_sets(cap_t *ret) {
     if (!now || !wanted)
         r = -ENOMEM;
     for (size_t i = 0; r == 0 && i < N_KEPT; i++) {
-        if (!has(now, kept[i], CAP_PERMITTED) || !is_needed(kept[i]))
+        if (!has(now, kept[i], CAP_PERMITTED) || !is_needed(kept[i], locks))
             continue;
         if (cap_set_flag(wanted, CAP_PERMITTED, 1, &kept[i], CAP_SET) < 0 ||
             cap_set_flag(wanted, CAP_EFFECTIVE, 1, &kept[i], CAP_SET) < 0)
@@ -183,7 +197,7 @@ static int had_any(bool *ret) {
     return r;
 }
 
-int privs_drop(char *ret_text, size_t size) {
+int privs_drop(bool locks, char *ret_text, size_t size) {
     bool bounded = false;
     bool any = false;
     cap_t wanted;
@@ -194,7 +208,7 @@ int privs_drop(char *ret_text, size_t size) {
     r = had_any(&any);
     if (r < 0)
         return r;
-    r = wanted_sets(&wanted);
+    r = wanted_sets(locks, &wanted);
     if (r < 0)
         return r;
 

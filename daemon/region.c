@@ -9,6 +9,7 @@
 #include "region.h"
 
 #include "kernel.h"
+#include "locked.h"
 #include "mapping.h"
 #include "pages.h"
 #include "sparse-table.h"
@@ -73,19 +74,35 @@ static int region_make_state(struct region *region, int *ret_state_fd) {
     return 0;
 }
 
-static int region_make_object(struct region *region, const struct kernel *kernel) {
+/* Where locked segments have run out, the region may be swapped, unless it must not. */
+static int region_new_object(struct region *region, const struct kernel *kernel, uint64_t required) {
+    uint64_t size = region->object_offset + region->size;
+    int r;
+
+    if (!kernel->noswap && (region->options & DRP_REGION_NO_SWAP)) {
+        r = locked_new(size, &region->data_fd, &region->object_map);
+        if (r == 0 || (required & DRP_REGION_NO_SWAP))
+            return r;
+        region->options &= ~DRP_REGION_NO_SWAP;
+    }
+    return kernel_data_object(kernel, size, region->options & DRP_REGION_HUGE, &region->data_fd);
+}
+
+static int region_make_object(struct region *region, const struct kernel *kernel, uint64_t required) {
     struct stat st;
     int r = 0;
 
     if (region->data_fd < 0)
-        r = kernel_data_object(kernel, region->object_offset + region->size, region->options & DRP_REGION_HUGE,
-                               &region->data_fd);
+        r = region_new_object(region, kernel, required);
     if (r < 0)
         return r;
     if (fstat(region->data_fd, &st) < 0)
         return -errno;
     region->inode = st.st_ino;
     region->device = st.st_dev;
+    region->locked = region->object_map != NULL;
+    if (region->locked)
+        return 0;
     region->object_map = mmap(NULL, region->size, PROT_NONE, MAP_SHARED, region->data_fd, (off_t)region->object_offset);
     if (region->object_map == MAP_FAILED) {
         region->object_map = NULL;
@@ -121,7 +138,7 @@ int region_new(struct region **ret, const struct kernel *kernel, const struct re
         r = region_make_state(region, ret_state_fd);
     if (r >= 0) {
         region->data_fd = data_fd;
-        r = region_make_object(region, kernel);
+        r = region_make_object(region, kernel, shape->required);
         if (r < 0) {
             if (data_fd >= 0)
                 region->data_fd = -1; /* stays the caller's */
@@ -137,23 +154,34 @@ int region_new(struct region **ret, const struct kernel *kernel, const struct re
     return 0;
 }
 
-uint64_t region_choose_options(bool huge_by_default, uint64_t required, uint64_t preferred, uint64_t size,
-                               uint32_t *chunk_shift) {
-    uint64_t options = required | preferred;
+/* Are huge pages at the price of swap? */
+static bool is_swap_avoidable(const struct region_means *means) {
+    return means->no_swap && !means->no_swap_huge;
+}
 
-    if (options == 0 && *chunk_shift == 0 && huge_by_default && size >= SPAN_SIZE)
+uint64_t region_choose_options(const struct region_means *means, uint64_t required, uint64_t preferred, uint64_t size,
+                               uint32_t *chunk_shift) {
+    uint64_t asked = required | preferred, options = asked & ~DRP_REGION_NO_SWAP;
+
+    if (options == 0 && *chunk_shift == 0 && means->huge_by_default && size >= SPAN_SIZE && !is_swap_avoidable(means))
         options = DRP_REGION_HUGE;
     if (options &
         DRP_REGION_SIGNAL) /* the library fills it, with small pages; who cannot go without huge ones gets no signals */
         options &= required & DRP_REGION_HUGE ? ~DRP_REGION_SIGNAL : ~DRP_REGION_HUGE;
     if (*chunk_shift != 0 && *chunk_shift != SPAN_SHIFT)
         options &= ~DRP_REGION_HUGE; /* a part of a huge page cannot be dropped whole */
+    if (!(required & DRP_REGION_HUGE) && (asked & DRP_REGION_NO_SWAP) && is_swap_avoidable(means))
+        options &= ~DRP_REGION_HUGE;
+    if (options & DRP_REGION_HUGE ? means->no_swap_huge : means->no_swap)
+        options |= DRP_REGION_NO_SWAP;
     if (*chunk_shift == 0)
         *chunk_shift = options & DRP_REGION_HUGE ? SPAN_SHIFT : 16;
     return options;
 }
 
 void region_release_object(struct region *region) {
+    if (region->object_map && region->locked)
+        locked_end(region->inode);
     if (region->object_map)
         munmap(region->object_map, region->size);
     region->object_map = NULL;

@@ -53,6 +53,7 @@ struct region {
     bool strayed;                  /* as of a span, of all of them. Under the home's lock */
     uint64_t object_offset;        /* the region's first byte in the object */
     void *object_map;              /* PROT_NONE, for mincore(2) only */
+    bool locked;                   /* it is our attachment of a locked segment (locked.h) */
     uint64_t chunk_base;           /* the region's first chunk in state and pin page */
     uint64_t chunk_total;          /* chunks in the state and pin page */
     void *state;                   /* the state page, writable by us alone */
@@ -95,6 +96,7 @@ LIST_HEAD(region_list, region);
 
 struct region_shape {
     uint64_t id, size, options;
+    uint64_t required; /* DRP_REGION_*: without these none is made; of the others, see region.options */
     uint32_t chunk_shift, priority;
     uint64_t object_offset, chunk_base, chunk_total;
 };
@@ -105,11 +107,18 @@ struct region_shape {
  */
 int region_new(struct region **ret, const struct kernel *kernel, const struct region_shape *shape, int data_fd,
                int *ret_state_fd);
+/* What regions can be here. */
+struct region_means {
+    bool huge_by_default;
+    bool no_swap;      /* memory that is never swapped, in small pages */
+    bool no_swap_huge; /* the same in huge ones */
+};
 /*
- * What is given of the DRP_REGION_* asked for. Who asks for neither huge pages nor a chunk gets huge ones if that is the default. chunk_shift: 0 if not
- * asked for; the one given is returned.
+ * What is given of the DRP_REGION_* asked for. Who asks for neither huge pages nor a chunk gets huge ones if that is the default. No region can be
+ * swapped where that can be had, but for those that ask for huge pages where it cannot be had with these. chunk_shift: 0 if not asked for; the
+ * one given is returned.
  */
-uint64_t region_choose_options(bool huge_by_default, uint64_t required, uint64_t preferred, uint64_t size,
+uint64_t region_choose_options(const struct region_means *means, uint64_t required, uint64_t preferred, uint64_t size,
                                uint32_t *chunk_shift);
 /* Frees tables, state page and our descriptor. The PROT_NONE mapping must be gone (region_release_object()). NULL is fine. */
 struct region *region_free(struct region *region);

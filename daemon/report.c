@@ -81,7 +81,8 @@ uint64_t report_resident(struct manager *manager, enum budget_scope scope, uint6
 static uint32_t features_of(const struct manager *manager) {
     const struct kernel *kernel = &manager->kernel;
 
-    return (kernel->mount_small >= 0 ? DRP_STATUS_PRIVATE_TMPFS : 0) | (kernel->noswap ? DRP_STATUS_NOSWAP : 0) |
+    return (kernel->mount_small >= 0 ? DRP_STATUS_PRIVATE_TMPFS : 0) |
+           (kernel_keeps_from_swap(kernel, false) ? DRP_STATUS_NOSWAP : 0) |
            (kernel->psi_error == 0 ? DRP_STATUS_PSI : 0) | (kernel->psi_short ? DRP_STATUS_PSI_SHORT : 0) |
            (kernel->uring_error == 0 ? DRP_STATUS_IO_URING : 0) | (kernel->uffd_error == 0 ? DRP_STATUS_UFFD : 0) |
            (kernel->uffd_wp_shmem ? DRP_STATUS_UFFD_WP : 0) |
@@ -129,10 +130,15 @@ static void note_reserves(const struct manager *manager, char *notes, size_t siz
 static void write_notes(const struct manager *manager, char *notes, size_t size) {
     const struct kernel *kernel = &manager->kernel;
 
-    note(notes, size, kernel->mount_small < 0, "no private tmpfs, memory is in sealed memfds and may be swapped",
-         kernel->mount_error);
-    note(notes, size, kernel->mount_small >= 0 && !kernel->noswap,
-         "tmpfs has no noswap (Linux 6.4): memory may be swapped", 0);
+    note(notes, size, kernel->mount_small < 0, "no private tmpfs", kernel->mount_error);
+    note(notes, size, !kernel->noswap && !kernel->locked,
+         "memory may be swapped, and DRP_REGION_NO_SWAP is refused: there is no tmpfs with noswap (Linux 6.4, root), and locked segments "
+         "(CAP_CHECKPOINT_RESTORE, RLIMIT_MEMLOCK) cannot be had",
+         kernel->locked_error);
+    note(notes, size, kernel->locked && !kernel->locked_huge,
+         "no tmpfs with noswap: memory is in locked segments, without huge pages unless shmem_enabled is 'advise'; a region that asks for them "
+         "may be swapped",
+         0);
     note(notes, size, kernel->psi_error != 0, "no PSI triggers, pressure is seen by sampling alone", kernel->psi_error);
     note(notes, size, kernel->psi_error == 0 && !kernel->psi_short,
          "PSI windows of 2 s only, shorter ones need CAP_SYS_RESOURCE", 0);

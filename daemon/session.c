@@ -176,12 +176,14 @@ struct region *session_find_region(struct session *session, uint64_t id) {
 void session_add_region(struct session *session, struct region *region) {
     home_add_region(&session->home, region, session->domain);
     session->n_regions++;
+    session->n_locked += region->locked;
     session->region_bytes += region->size;
 }
 
 void session_remove_region(struct session *session, struct region *region) {
     home_remove_region(&session->home, region);
     session->n_regions--;
+    session->n_locked -= region->locked;
     session->region_bytes -= region->size;
 }
 

@@ -31,6 +31,7 @@ struct session {
 
     struct home home; /* of its own regions; its lock is the session's, for extents and the pager's queue, too */
     unsigned n_regions;
+    unsigned n_locked;     /* of these, in locked segments */
     uint64_t region_bytes; /* address space of all regions */
     struct extents extents;
     _Atomic int64_t committed; /* bytes, of all its mappings */
@@ -44,6 +45,7 @@ struct session {
     bool pins_logged;         /* of the loop */
     bool quota_logged;        /* of the loop: later refusals are not worth a line */
 
+    bool attaches;       /* the client can attach locked segments */
     bool uffd_asked;     /* the client has sent UFFD */
     bool intercepted;    /* there is a pager */
     int no_interception; /* errno that tells why not */

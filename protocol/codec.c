@@ -147,6 +147,13 @@ static enum codec_verdict check_create_reply(const union drp_wire_message *messa
     return verdict(layout_ok(m->size, m->object_offset, m->chunk_base, m->chunk_total, m->chunk_shift));
 }
 
+/* Who hands a region over holds its lock already. */
+static enum codec_verdict check_adopt_reply(const union drp_wire_message *message, size_t size, size_t n_fds) {
+    if (message->create_reply.ipc_namespace != 0)
+        return CODEC_VALUE;
+    return check_create_reply(message, size, n_fds);
+}
+
 static enum codec_verdict check_adopt(const union drp_wire_message *message, size_t size, size_t n_fds) {
     const struct drp_wire_adopt *m = &message->adopt;
 
@@ -348,7 +355,7 @@ static const struct rule rules[DRP_WIRE_TYPE_MAX + 1] = {
     [DRP_WIRE_ADOPT] = {"adopt",
                         {SIZE(drp_wire_adopt), FDS(2, 2), .gap = GAP(drp_wire_adopt, reserved), .check = check_adopt},
                         {SIZE(drp_wire_create_reply), FDS(1, 1), .gap = GAP(drp_wire_create_reply, reserved),
-                         .check = check_create_reply}},
+                         .check = check_adopt_reply}},
     [DRP_WIRE_MAP] = {"map",
                       {SIZE(drp_wire_map), FDS(0, 1), .check = check_map},
                       {SIZE(drp_wire_map_reply), FDS(0, 1), .gap = GAP(drp_wire_map_reply, reserved),

@@ -19,7 +19,8 @@
 #define DRP_FEATURE_ADOPT (UINT64_C(1) << 0)  /* regions can be handed over after a restart of the daemon */
 #define DRP_FEATURE_PIECES (UINT64_C(1) << 1) /* MAP of nothing yet, MAP_PIECES, UNMAP_PIECES */
 #define DRP_FEATURE_WATCH (UINT64_C(1) << 2)  /* WATCH; drops are counted in state pages */
-#define DRP_FEATURES_KNOWN (DRP_FEATURE_ADOPT | DRP_FEATURE_PIECES | DRP_FEATURE_WATCH)
+#define DRP_FEATURE_LOCKED (UINT64_C(1) << 6) /* the client attaches locked segments */
+#define DRP_FEATURES_KNOWN (DRP_FEATURE_ADOPT | DRP_FEATURE_PIECES | DRP_FEATURE_WATCH | DRP_FEATURE_LOCKED)
 
 enum drp_wire_type {
     DRP_WIRE_HELLO = 1,
@@ -144,7 +145,8 @@ struct drp_wire_create_reply {
     uint64_t chunk_total;   /* chunks in the state and pin page */
     uint64_t granted;       /* DRP_REGION_* */
     uint8_t chunk_shift;
-    uint8_t reserved[7];
+    uint8_t reserved[3];
+    uint32_t ipc_namespace; /* where the data object can be attached as a segment to keep it locked, see PROTOCOL.md; 0: nowhere, no need */
 };
 static_assert(sizeof(struct drp_wire_create_reply) == 72, "create reply");
 

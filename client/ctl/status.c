@@ -217,6 +217,7 @@ static void print_probe(const struct drp_probe *probe) {
     print_can("interception", probe->daemon_interception == DRP_INTERCEPTION_FULL, probe->interception_error);
     print_can("huge regions", probe->daemon_regions & DRP_REGION_HUGE, 0);
     print_can("signal regions", probe->daemon_regions & DRP_REGION_SIGNAL, probe->signal_error);
+    print_can("no-swap", probe->daemon_regions & DRP_REGION_NO_SWAP, 0);
 }
 
 /* An errno as number and as text. */

@@ -65,6 +65,12 @@ struct drp_region;
 #define DRP_REGION_DUMP (UINT64_C(1) << 5)
 /** The kernel may merge equal pages (KSM). It merges no shared memory, and the service's is: never given, -EOPNOTSUPP if required. */
 #define DRP_REGION_MERGEABLE (UINT64_C(1) << 6)
+/**
+ * Nothing of the region is ever written to swap, not even while the service is away. Given without being asked for wherever the system can; ask
+ * for it to be sure, and where huge pages cannot have it (before Linux 6.4), to have it instead of these. A system that
+ * hibernates writes all of its memory to disk all the same.
+ */
+#define DRP_REGION_NO_SWAP (UINT64_C(1) << 7)
 
 /** How much a region's contents are worth, beside others. */
 enum drp_priority {

@@ -406,7 +406,7 @@ static void run_drop(void) {
     cap_t after;
 
     CHILD_CHECK(kernel_init(&kernel) == 0); /* as the user that this child has become */
-    CHILD_CHECK(privs_drop(text, sizeof(text)) == 0);
+    CHILD_CHECK(privs_drop(false, text, sizeof(text)) == 0);
     after = cap_get_proc();
     for (cap_value_t cap = 0; cap_get_bound(cap) >= 0; cap++) {
         CHILD_CHECK(cap_get_flag(before, cap, CAP_PERMITTED, &had) == 0);
@@ -420,7 +420,7 @@ static void run_drop(void) {
     printf("kept: %s\n", text);
     fflush(stdout);
     check_objects_after_drop();
-    CHILD_CHECK(privs_drop(text, sizeof(text)) == 0); /* again: nothing left to drop, still provable */
+    CHILD_CHECK(privs_drop(false, text, sizeof(text)) == 0); /* again: nothing left to drop, still provable */
 }
 
 static void run_drop_root(void) {
@@ -439,7 +439,7 @@ static void run_drop_ordinary(void) {
         CHILD_CHECK(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0); /* as after execve(2) */
     }
     run_drop();
-    CHILD_CHECK(privs_drop(text, sizeof(text)) == 0 && strcmp(text, "none") == 0);
+    CHILD_CHECK(privs_drop(false, text, sizeof(text)) == 0 && strcmp(text, "none") == 0);
     CHILD_CHECK(prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 1);
 }
 
@@ -460,7 +460,7 @@ static void run_drop_service(void) {
     run_drop();
     CHILD_CHECK(prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0);
     CHILD_CHECK(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, CAP_SYS_ADMIN, 0, 0) == 0);
-    CHILD_CHECK(privs_drop(text, sizeof(text)) == 0 && strcmp(text, "cap_sys_nice") == 0);
+    CHILD_CHECK(privs_drop(false, text, sizeof(text)) == 0 && strcmp(text, "cap_sys_nice") == 0);
 }
 
 START_TEST(test_privs) {

@@ -12,37 +12,62 @@
 #define MIB (UINT64_C(1) << 20)
 
 struct choice {
-    bool by_default;
+    struct region_means means;
     uint64_t required, preferred, size;
     uint32_t shift;   /* asked for; 0: not */
     uint64_t options; /* given */
     uint32_t given;
 };
 
+#define HUGE DRP_REGION_HUGE
+#define NO_SWAP DRP_REGION_NO_SWAP
+#define SIGNAL DRP_REGION_SIGNAL
+
+/* huge by default, no swap in small pages, no swap in huge ones */
+#define MEANS(...) \
+    { __VA_ARGS__ }
+#define NONE MEANS(false, false, false)
+#define BY_DEFAULT MEANS(true, false, false)
+#define TMPFS MEANS(true, true, true)   /* with noswap */
+#define LOCKED MEANS(true, true, false) /* segments, without huge pages */
+
 static const struct choice choices[] = {
     /* Nothing asked: the default. */
-    {false, 0, 0, 64 * MIB, 0, 0, 16},
-    {true, 0, 0, 64 * MIB, 0, DRP_REGION_HUGE, 21},
-    {true, 0, 0, MIB, 0, 0, 16},
+    {NONE, 0, 0, 64 * MIB, 0, 0, 16},
+    {BY_DEFAULT, 0, 0, 64 * MIB, 0, HUGE, 21},
+    {BY_DEFAULT, 0, 0, MIB, 0, 0, 16},
     /* A chunk asked: no huge pages unless it is as large as they are. */
-    {true, 0, 0, 64 * MIB, 16, 0, 16},
-    {true, 0, 0, 64 * MIB, 21, 0, 21},
-    {false, 0, DRP_REGION_HUGE, 64 * MIB, 12, 0, 12},
-    {false, 0, DRP_REGION_HUGE, 64 * MIB, 21, DRP_REGION_HUGE, 21},
+    {BY_DEFAULT, 0, 0, 64 * MIB, 16, 0, 16},
+    {BY_DEFAULT, 0, 0, 64 * MIB, 21, 0, 21},
+    {NONE, 0, HUGE, 64 * MIB, 12, 0, 12},
+    {NONE, 0, HUGE, 64 * MIB, 21, HUGE, 21},
     /* Huge pages asked. */
-    {false, DRP_REGION_HUGE, 0, 64 * MIB, 0, DRP_REGION_HUGE, 21},
-    {false, 0, DRP_REGION_HUGE, MIB, 0, DRP_REGION_HUGE, 21},
+    {NONE, HUGE, 0, 64 * MIB, 0, HUGE, 21},
+    {NONE, 0, HUGE, MIB, 0, HUGE, 21},
     /* Signals: of small pages. */
-    {true, 0, DRP_REGION_SIGNAL, 64 * MIB, 0, DRP_REGION_SIGNAL, 16},
-    {true, 0, DRP_REGION_SIGNAL | DRP_REGION_HUGE, 64 * MIB, 0, DRP_REGION_SIGNAL, 16},
-    {false, DRP_REGION_SIGNAL, DRP_REGION_HUGE, 64 * MIB, 21, DRP_REGION_SIGNAL, 21},
-    {false, DRP_REGION_HUGE, DRP_REGION_SIGNAL, 64 * MIB, 0, DRP_REGION_HUGE, 21},
+    {BY_DEFAULT, 0, SIGNAL, 64 * MIB, 0, SIGNAL, 16},
+    {BY_DEFAULT, 0, SIGNAL | HUGE, 64 * MIB, 0, SIGNAL, 16},
+    {NONE, SIGNAL, HUGE, 64 * MIB, 21, SIGNAL, 21},
+    {NONE, HUGE, SIGNAL, 64 * MIB, 0, HUGE, 21},
+    {LOCKED, SIGNAL, 0, 64 * MIB, 0, SIGNAL | NO_SWAP, 16},
+    /* No swap: whoever can have it, has it; asking for it costs no huge pages where both can be had. */
+    {NONE, NO_SWAP, 0, 64 * MIB, 0, 0, 16},
+    {TMPFS, 0, 0, 64 * MIB, 0, HUGE | NO_SWAP, 21},
+    {TMPFS, NO_SWAP, 0, 64 * MIB, 0, HUGE | NO_SWAP, 21},
+    {TMPFS, 0, 0, 64 * MIB, 12, NO_SWAP, 12},
+    /* Where they cannot: huge pages for who asks for them and not for the other. */
+    {LOCKED, 0, 0, 64 * MIB, 0, NO_SWAP, 16},
+    {LOCKED, 0, HUGE, 64 * MIB, 0, HUGE, 21},
+    {LOCKED, HUGE, NO_SWAP, 64 * MIB, 0, HUGE, 21},
+    {LOCKED, HUGE | NO_SWAP, 0, 64 * MIB, 0, HUGE, 21},
+    {LOCKED, NO_SWAP, HUGE, 64 * MIB, 0, NO_SWAP, 16},
+    {LOCKED, 0, HUGE | NO_SWAP, 64 * MIB, 0, NO_SWAP, 16},
 };
 
 START_TEST(test_choices) {
     const struct choice *c = &choices[_i];
     uint32_t shift = c->shift;
-    uint64_t options = region_choose_options(c->by_default, c->required, c->preferred, c->size, &shift);
+    uint64_t options = region_choose_options(&c->means, c->required, c->preferred, c->size, &shift);
 
     ck_assert_uint_eq(options, c->options);
     ck_assert_uint_eq(shift, c->given);

@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Regions that are never swapped: which ones are, and locked segments, which take the place of tmpfs' noswap where that is missing. For these
+ * fsopen(2) is hidden from the service, so that it finds no tmpfs on any kernel; their tests run in an IPC namespace of their own. That nothing
+ * reaches a swap file is shown in virtual machines (tests/vm/swap.sh).
+ */
+
+#include "child.h"
+#include "fixture.h"
+#include "suite.h"
+
+#include <check.h>
+#include <droppable/droppable.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <stddef.h>
+#include <sys/ipc.h>
+#include <sys/prctl.h>
+#include <sys/shm.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#define MIB ((size_t)1 << 20)
+#define SIZE (16 * MIB)
+#define WAIT_MS 10000
+
+static const struct drp_region_options needed = {.struct_size = sizeof(needed), .required = DRP_REGION_NO_SWAP};
+
+static void hide_fsopen(void) {
+    struct sock_filter program[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fsopen, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog filter = {sizeof(program) / sizeof(program[0]), program};
+
+    ck_assert_int_eq(geteuid() == 0 ? 0 : prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    ck_assert_int_eq(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter), 0);
+}
+
+static bool set_limit(const char *path, const char *value) {
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    bool done = fd >= 0 && write(fd, value, strlen(value)) == (ssize_t)strlen(value);
+
+    if (fd >= 0)
+        close(fd);
+    return done;
+}
+
+static void setup_without_tmpfs(void) {
+    hide_fsopen();
+    if (geteuid() == 0)
+        ck_assert_int_eq(unshare(CLONE_NEWIPC), 0);
+    fixture_start(NULL);
+}
+
+static uint64_t granted(const struct drp_region *region) {
+    struct drp_region_info info;
+
+    drp_region_get_info(region, &info);
+    return info.granted;
+}
+
+/* The id of the segment that is the region's object. */
+static int segment_of(const struct drp_region *region) {
+    uint64_t offset;
+    struct stat st;
+    int fd = drp_region_get_object(region, &offset);
+
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(fstat(fd, &st), 0);
+    close(fd);
+    return (int)st.st_ino;
+}
+
+/* Attachments of a locked segment; -1: it is not locked, or not there. */
+static long attachments(int segment) {
+    struct shmid_ds state;
+
+    return shmctl(segment, IPC_STAT, &state) == 0 && (state.shm_perm.mode & SHM_LOCKED) ? (long)state.shm_nattch : -1;
+}
+
+static bool becomes(int segment, long wanted) {
+    uint64_t deadline = now_ms() + WAIT_MS;
+
+    while (attachments(segment) != wanted && now_ms() < deadline)
+        nap_ms(2);
+    return attachments(segment) == wanted;
+}
+
+/* ---- what is given ---- */
+
+static void check_refusal(struct drp *d) {
+    struct drp_region *region;
+
+    ck_assert_int_eq(drp_region_new(&region, d, SIZE, &needed), -EOPNOTSUPP);
+    ck_assert_ptr_nonnull(strstr(drp_detail(), "DRP_REGION_NO_SWAP"));
+    ck_assert_int_eq(drp_region_new(&region, d, SIZE, NULL), 0);
+    ck_assert_uint_eq(granted(region) & DRP_REGION_NO_SWAP, 0);
+    memset(drp_region_address(region), 1, SIZE);
+    drp_region_free(region);
+}
+
+START_TEST(test_given_or_refused) {
+    struct drp_region *region;
+    struct drp *d;
+
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    if (status_feature("noswap")) {
+        ck_assert_int_eq(drp_region_new(&region, d, SIZE, &needed), 0);
+        ck_assert_uint_eq(granted(region), DRP_REGION_NO_SWAP);
+        drp_region_free(region);
+        ck_assert_int_eq(drp_region_new(&region, d, SIZE, NULL), 0);
+        ck_assert_uint_eq(granted(region), DRP_REGION_NO_SWAP); /* as good as it can be had */
+        drp_region_free(region);
+    } else
+        check_refusal(d);
+    drp_free(d);
+}
+END_TEST
+
+/* ---- locked segments ---- */
+
+static void check_memory(struct drp_region *region) {
+    unsigned char *p = drp_region_address(region);
+    uint64_t freed;
+
+    memset(p, 9, SIZE);
+    ck_assert_int_eq(drp_drop(region, 0, SIZE / 2, &freed, NULL), 0);
+    ck_assert_uint_eq(freed, SIZE / 2);
+    ck_assert(is_zero(p, SIZE / 2) && is_filled(p + SIZE / 2, 9, SIZE / 2));
+    ck_assert_int_eq(drp_populate(region, 0, SIZE), 0);
+    ck_assert_int_eq(drp_drop(region, 0, SIZE, &freed, NULL), 0);
+    ck_assert_uint_eq(freed, SIZE);
+    memset(p, 8, SIZE);
+}
+
+static uint64_t own_locked_kib(void) {
+    FILE *file = fopen("/proc/self/status", "re");
+    char line[256];
+    uint64_t kib = UINT64_MAX;
+
+    while (file && fgets(line, sizeof(line), file))
+        if (sscanf(line, "VmLck: %" SCNu64, &kib) == 1)
+            break;
+    if (file)
+        fclose(file);
+    return kib;
+}
+
+START_TEST(test_locked_region) {
+    uint64_t before = own_locked_kib();
+    struct drp_region *region;
+    struct drp *d;
+    int segment;
+
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(drp_region_new(&region, d, SIZE, &needed), 0);
+    ck_assert_uint_eq(granted(region), DRP_REGION_NO_SWAP);
+    segment = segment_of(region);
+    ck_assert_int_eq(attachments(segment), 2); /* the service, and one page here */
+    check_memory(region);
+    ck_assert_uint_eq(own_locked_kib(), before);
+    region = drp_region_free(region);
+    ck_assert(becomes(segment, -1));
+    ck_assert_int_eq(shmctl(segment, IPC_STAT, &(struct shmid_ds){0}), -1); /* nothing is left */
+    drp_free(d);
+}
+END_TEST
+
+static void inherit(int socket, void *data) {
+    struct drp_region *region = data;
+
+    child_check(is_zero(drp_region_address(region), SIZE));
+    child_say(socket, 'i');
+    child_hear(socket, &(char){0});
+    drp_region_free(region);
+}
+
+/* A child's copy of the page would keep the memory of a parent that has ended. */
+START_TEST(test_fork) {
+    struct drp_region *region;
+    struct child child;
+    struct drp *d;
+    int segment;
+
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(drp_region_new(&region, d, SIZE, &needed), 0);
+    segment = segment_of(region);
+    memset(drp_region_address(region), 1, SIZE);
+    child_start(&child, inherit, region);
+    child_expect(&child, 'i');
+    ck_assert_int_eq(attachments(segment), 2);
+    drp_region_free(region);
+    ck_assert(becomes(segment, -1));
+    child_say(child.socket, 'e');
+    child_end(&child);
+    drp_free(d);
+}
+END_TEST
+
+/* The lock holds while there is no service, and with the next one, and ends with the region. */
+START_TEST(test_killed_service) {
+    struct drp_region *region;
+    struct drp *d;
+    int segment;
+
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(drp_region_new(&region, d, SIZE, &needed), 0);
+    segment = segment_of(region);
+    memset(drp_region_address(region), 3, SIZE);
+    ck_assert(service_kill(&service, WAIT_MS));
+    ck_assert(becomes(segment, 1));
+    ck_assert(is_filled(drp_region_address(region), 3, SIZE));
+    service_restart(&service);
+    ck_assert(status_becomes("regions", 1, WAIT_MS));
+    ck_assert_int_eq(attachments(segment), 1);
+    ck_assert_uint_eq(granted(region), DRP_REGION_NO_SWAP);
+    ck_assert(is_filled(drp_region_address(region), 3, SIZE));
+    check_memory(region);
+    drp_region_free(region);
+    drp_free(d);
+    ck_assert(becomes(segment, -1));
+    fixture_measure();
+}
+END_TEST
+
+/* Who keeps the segment beyond its region keeps ordinary memory. */
+START_TEST(test_lock_ends_with_region) {
+    struct shmid_ds state;
+    struct drp_region *region;
+    struct drp *d;
+    void *kept;
+    int segment;
+
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(drp_region_new(&region, d, SIZE, &needed), 0);
+    segment = segment_of(region);
+    kept = shmat(segment, NULL, 0);
+    ck_assert_ptr_ne(kept, (void *)-1);
+    drp_region_free(region);
+    drp_free(d);
+    ck_assert(becomes(segment, -1));
+    ck_assert_int_eq(shmctl(segment, IPC_STAT, &state), 0);
+    ck_assert_uint_eq(state.shm_nattch, 1);
+    ck_assert_int_eq(shmdt(kept), 0);
+}
+END_TEST
+
+static void be_elsewhere(int socket, void *data) {
+    struct drp_region *region;
+    struct drp *d;
+
+    (void)data;
+    child_check(unshare(CLONE_NEWIPC) == 0);
+    child_check(drp_new(&d, NULL) == 0);
+    child_check(drp_region_new(&region, d, SIZE, &needed) == -EOPNOTSUPP);
+    child_check(strstr(drp_detail(), "namespace"));
+    child_check(drp_region_new(&region, d, SIZE, NULL) == 0);
+    child_check((granted(region) & DRP_REGION_NO_SWAP) == 0);
+    memset(drp_region_address(region), 1, SIZE);
+    child_say(socket, 'd');
+    drp_region_free(region);
+    drp_free(d);
+}
+
+static void be_nobody(int socket, void *data) {
+    struct drp_region *region;
+    struct drp *d;
+
+    (void)data;
+    child_become_nobody();
+    child_check(drp_new(&d, NULL) == 0);
+    child_check(drp_region_new(&region, d, SIZE, &needed) == 0);
+    child_check(attachments(segment_of(region)) == 2);
+    memset(drp_region_address(region), 1, SIZE);
+    child_say(socket, 'd');
+    drp_region_free(region);
+    drp_free(d);
+}
+
+START_TEST(test_others) {
+    struct child child;
+
+    child_start(&child, _i == 0 ? be_elsewhere : be_nobody, NULL);
+    child_expect(&child, 'd');
+    child_end(&child);
+}
+END_TEST
+
+/* Of 16 segments in this namespace half are for regions, and half of these for one user. */
+START_TEST(test_few_segments) {
+    struct drp_region *regions[5];
+    struct drp *d;
+
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    for (int i = 0; i < 5; i++) {
+        ck_assert_int_eq(drp_region_new(&regions[i], d, SIZE, NULL), 0);
+        ck_assert_uint_eq(granted(regions[i]) & DRP_REGION_NO_SWAP, i < 4 ? DRP_REGION_NO_SWAP : 0);
+        memset(drp_region_address(regions[i]), 1, SIZE);
+    }
+    check_refusal(d);
+    drp_region_free(regions[0]);
+    ck_assert_int_eq(drp_region_new(&regions[0], d, SIZE, &needed), 0);
+    for (int i = 0; i < 5; i++)
+        drp_region_free(regions[i]);
+    drp_free(d);
+}
+END_TEST
+
+static void setup_few(void) {
+    hide_fsopen();
+    ck_assert_int_eq(unshare(CLONE_NEWIPC), 0);
+    ck_assert(set_limit("/proc/sys/kernel/shmmni", "16"));
+    fixture_start(NULL);
+}
+
+/* Can root here do what the service needs for locking? */
+static bool can_lock(void) {
+    FILE *file = fopen("/proc/self/status", "re");
+    uint64_t needed_caps =
+        UINT64_C(1) << 40 | UINT64_C(1) << 14 | UINT64_C(1) << 21; /* checkpoint_restore, ipc_lock, sys_admin */
+    uint64_t effective = 0;
+    char line[256];
+
+    while (file && fgets(line, sizeof(line), file))
+        if (sscanf(line, "CapEff: %" SCNx64, &effective) == 1)
+            break;
+    if (file)
+        fclose(file);
+    return (effective & needed_caps) == needed_caps;
+}
+
+int main(void) {
+    Suite *suite = suite_create("noswap");
+    TCase *given = tcase_create("given"), *hidden = tcase_create("without tmpfs"), *segments = tcase_create("locked"),
+          *few = tcase_create("few");
+
+    tcase_add_checked_fixture(given, fixture_setup, fixture_teardown);
+    tcase_add_test(given, test_given_or_refused);
+    suite_add_tcase(suite, given);
+    tcase_add_checked_fixture(hidden, setup_without_tmpfs, fixture_teardown);
+    tcase_add_test(hidden, test_given_or_refused);
+    suite_add_tcase(suite, hidden);
+    if (can_lock()) {
+        tcase_add_checked_fixture(segments, setup_without_tmpfs, fixture_teardown);
+        tcase_add_test(segments, test_locked_region);
+        tcase_add_test(segments, test_fork);
+        tcase_add_test(segments, test_killed_service);
+        tcase_add_test(segments, test_lock_ends_with_region);
+        tcase_add_loop_test(segments, test_others, 0, 2);
+        suite_add_tcase(suite, segments);
+        tcase_add_checked_fixture(few, setup_few, fixture_teardown);
+        tcase_add_test(few, test_few_segments);
+        suite_add_tcase(suite, few);
+    } else
+        printf("noswap: segments cannot be locked by this user, only who is refused is tested\n");
+    return suite_run(suite);
+}
