@@ -210,6 +210,9 @@ START_TEST(test_killed_service) {
     struct drp *d;
     int segment;
 
+    hide_fsopen();
+    ck_assert_int_eq(unshare(CLONE_NEWIPC), 0);
+    service_start(&service, NULL);
     ck_assert_int_eq(drp_new(&d, NULL), 0);
     ck_assert_int_eq(drp_region_new(&region, d, SIZE, &needed), 0);
     segment = segment_of(region);
@@ -226,7 +229,7 @@ START_TEST(test_killed_service) {
     drp_region_free(region);
     drp_free(d);
     ck_assert(becomes(segment, -1));
-    fixture_measure();
+    service_stop(&service);
 }
 END_TEST
 
@@ -339,7 +342,7 @@ static bool can_lock(void) {
 int main(void) {
     Suite *suite = suite_create("noswap");
     TCase *given = tcase_create("given"), *hidden = tcase_create("without tmpfs"), *segments = tcase_create("locked"),
-          *few = tcase_create("few");
+          *killed = tcase_create("killed"), *few = tcase_create("few");
 
     tcase_add_checked_fixture(given, fixture_setup, fixture_teardown);
     tcase_add_test(given, test_given_or_refused);
@@ -351,10 +354,11 @@ int main(void) {
         tcase_add_checked_fixture(segments, setup_without_tmpfs, fixture_teardown);
         tcase_add_test(segments, test_locked_region);
         tcase_add_test(segments, test_fork);
-        tcase_add_test(segments, test_killed_service);
         tcase_add_test(segments, test_lock_ends_with_region);
         tcase_add_loop_test(segments, test_others, 0, 2);
         suite_add_tcase(suite, segments);
+        tcase_add_test(killed, test_killed_service);
+        suite_add_tcase(suite, killed);
         tcase_add_checked_fixture(few, setup_few, fixture_teardown);
         tcase_add_test(few, test_few_segments);
         suite_add_tcase(suite, few);
