@@ -39,7 +39,9 @@ static int attach(struct drp_region *r, int id) {
     r->hold = p;
     if (segment.shm_segsz > HOLD_SIZE && munmap(p + HOLD_SIZE, segment.shm_segsz - HOLD_SIZE) < 0)
         return -errno;
-    if (mprotect(p, HOLD_SIZE, PROT_NONE) < 0 || madvise(p, HOLD_SIZE, MADV_DONTFORK) < 0)
+    /* A core dump would have the page, inaccessible or not. */
+    if (mprotect(p, HOLD_SIZE, PROT_NONE) < 0 || madvise(p, HOLD_SIZE, MADV_DONTFORK) < 0 ||
+        madvise(p, HOLD_SIZE, MADV_DONTDUMP) < 0)
         return -errno;
     return 0;
 }

@@ -241,7 +241,7 @@ START_TEST(test_swap) {
     ck_assert(service_kill(&service, 60000));
     push_out("without a service", has);
     service_restart(&service);
-    ck_assert(status_becomes("sessions", has[HUGE] ? 3 : 2, 60000));
+    ck_assert(status_becomes("regions", has[HUGE] ? 3 : 2, 60000));
     push_out("with the next service", has);
     check_resident("with the next service", pinned);
     for (int kind = 0; kind < KINDS; kind++)
