@@ -57,7 +57,7 @@ static uint64_t holding(void) {
     struct drp_region_info info;
 
     drp_region_get_info(region, &info);
-    return info.granted;
+    return info.granted & ~DRP_REGION_NO_SWAP; /* given wherever it can be */
 }
 
 /* Runs it in a child that ends without ends of its own. */
