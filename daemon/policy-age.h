@@ -42,15 +42,6 @@ static inline uint32_t age_unseen(uint32_t fault, bool far, uint32_t protection)
     return age_add(fault, protection);
 }
 
-/* Of one that was: a pin tells of the chunk itself, so who pins at all is judged by his pins. What came back and was not pinned is zeros. */
-static inline uint32_t age_seen(uint32_t pinned, uint32_t fault, uint32_t now, uint8_t flags, uint32_t protection) {
-    if (flags & POLICY_CHUNK_EMPTY)
-        pinned = pinned > fault ? pinned : fault;
-    else if (flags & POLICY_CHUNK_BACK && pinned < fault)
-        return 0;
-    return age_missed(age_add(pinned, protection), now, flags);
-}
-
 /* Two per power of two: a double's exponent and the first bit behind it. */
 static inline unsigned age_bucket(uint32_t age) {
     double number = age;

@@ -3,6 +3,10 @@
 
 #include "policy-span.h"
 
+#include "policy-lanes.h"
+
+#define SPAN_CAME_BACK ((unsigned)(POLICY_CHUNK_BACK | POLICY_CHUNK_NEAR))
+
 /* Has a client written to a page of these cells? */
 static bool pins_written(const struct policy_region *region, unsigned i, uint64_t first, unsigned count) {
     uint64_t start = region->pins_offset[i] + (region->first_chunk + first) * sizeof(struct drp_pin_cell);
@@ -49,77 +53,178 @@ bool span_look(struct span_view *view, const struct policy_region *region, uint3
     return true;
 }
 
-/* The tick of a chunk's last pin by any mapping; TICK_NONE: it is pinned now. No branch: what is read can be anything. */
-static inline uint32_t last_pin(const struct drp_pin_cell *cell, uint32_t before) {
-    uint32_t tick = atomic_load_explicit(&cell->tick, memory_order_relaxed);
+/* Ticks of four chunks' last pins; TICK_NONE: it is pinned now, or lies behind the span's last one. */
+static inline lanes read_cells(const struct drp_pin_cell *cells, unsigned left) {
+    lanes ticks = lanes_all(TICK_NONE);
 
-    tick = tick < AGE_TICK_MAX ? tick : AGE_TICK_MAX;
-    tick |= -(uint32_t)(atomic_load_explicit(&cell->count, memory_order_relaxed) != 0);
-    return tick > before ? tick : before;
-}
+    if (left >= LANES)
+        return lanes_pins(cells);
+    for (unsigned i = 0; i < left; i++) {
+        uint32_t tick = atomic_load_explicit(&cells[i].tick, memory_order_relaxed);
 
-static uint32_t flagged(struct span_view *view, unsigned chunk, uint32_t pinned) {
-    uint8_t flags = atomic_load_explicit(view->flags + chunk, memory_order_relaxed);
-    uint32_t tick;
-
-    if (flags & POLICY_CHUNK_GONE || pinned == TICK_NONE)
-        return TICK_NONE;
-    if (pinned == 0)
-        return span_unseen(view, flags);
-    tick = age_seen(pinned, view->use, view->now, flags, view->seen);
-    if (flags & POLICY_CHUNK_BACK && tick > 0) /* not zeros any more */
-        atomic_fetch_and_explicit(view->flags + chunk, (uint8_t) ~(POLICY_CHUNK_BACK | POLICY_CHUNK_NEAR),
-                                  memory_order_relaxed);
-    return tick;
-}
-
-/* Chunks from..end, of which none has a flag; cells are those of the last mapping, ticks[] has what the others say. Returns the coldest. */
-static uint32_t plain_ages(const struct span_view *view, const struct drp_pin_cell *cells, uint32_t *ticks,
-                           unsigned from, unsigned end) {
-    uint32_t coldest = TICK_NONE, near = view->near, seen = view->seen, others = view->n_pins > 1 ? TICK_NONE : 0;
-
-    for (unsigned i = from; i < end; i++) {
-        uint32_t pinned = last_pin(cells + i, ticks[i] & others);
-        uint32_t never = -(uint32_t)(pinned == 0), now = -(uint32_t)(pinned == TICK_NONE);
-        uint32_t tick = pinned < AGE_TICK_MAX - seen ? pinned + seen : AGE_TICK_MAX;
-
-        ticks[i] = tick = (tick & ~never) | (near & never) | now;
-        coldest = tick < coldest ? tick : coldest;
+        if (atomic_load_explicit(&cells[i].count, memory_order_relaxed) == 0)
+            ticks[i] = tick < AGE_TICK_MAX ? tick : AGE_TICK_MAX;
     }
+    return ticks;
+}
+
+static inline lanes read_flags(const _Atomic uint8_t *flags, unsigned left) {
+    uint32_t four = 0;
+
+    if (left >= LANES && (uintptr_t)flags % LANES == 0)
+        return lanes_all(__atomic_load_n((const uint32_t *)(const void *)flags, __ATOMIC_RELAXED));
+    for (unsigned i = 0; i < left && i < LANES; i++)
+        four |= (uint32_t)atomic_load_explicit(flags + i, memory_order_relaxed) << 8 * i;
+    return lanes_all(four);
+}
+
+/* These chunks of a block were pinned since they came back: they are not zeros any more. */
+static void forget_back(_Atomic uint8_t *flags, uint32_t chunks, unsigned count) {
+    for (unsigned i = 0; i < count && chunks >> i != 0; i += 8) {
+        uint64_t eight = chunks >> i & 0xff;
+
+        if (eight == 0)
+            continue;
+        if ((uintptr_t)flags % 8 == 0 && i + 8 <= count) {
+            /* a byte for each bit */
+            eight = eight * UINT64_C(0x0101010101010101) & UINT64_C(0x8040201008040201);
+            eight = (eight + UINT64_C(0x7f7f7f7f7f7f7f7f)) >> 7 & UINT64_C(0x0101010101010101);
+            __atomic_fetch_and((uint64_t *)(void *)(flags + i), ~(eight * SPAN_CAME_BACK), __ATOMIC_RELAXED);
+            continue;
+        }
+        for (unsigned k = i; k < count && k < i + 8; k++)
+            if (chunks >> k & 1)
+                atomic_fetch_and_explicit(flags + k, (uint8_t)~SPAN_CAME_BACK, memory_order_relaxed);
+    }
+}
+
+/* What all chunks of a span have in common. */
+struct common {
+    lanes near, far, use, limit, limit_older;
+    uint32_t now, seen;
+    bool within;
+    bool missed; /* some chunks of the block were */
+};
+
+static inline lanes missed(const struct common *common, lanes ticks, lanes flags) {
+    return common->missed ? lanes_missed(ticks, common->now, flags) : ticks;
+}
+
+/*
+ * Of four chunks of which some have a flag. A pin tells of the chunk itself, so who pins at all is judged by his pins; what came back and was
+ * not pinned since is zeros. Chunks that were never pinned as in span_unseen(). used: those that were pinned since they came back.
+ */
+static inline lanes flagged_ages(const struct common *common, lanes pinned, lanes flags, lanes *coldest, lanes *used) {
+    lanes back = lanes_has(flags, POLICY_CHUNK_BACK), empty = lanes_has(flags, POLICY_CHUNK_EMPTY);
+    lanes out = lanes_has(flags, POLICY_CHUNK_GONE) | (lanes)(pinned == TICK_NONE), never = (lanes)(pinned == 0);
+    lanes unseen = missed(common, common->near, flags), far, seen, zeros;
+
+    far = back & ~lanes_has(flags, POLICY_CHUNK_NEAR);
+    far = lanes_pick(far, missed(common, common->far, flags), unseen);
+    seen = lanes_pick(empty, lanes_max(pinned, common->use), pinned);
+    zeros = back & ~empty & (lanes)(seen < common->use);
+    seen = missed(common, lanes_add(seen, common->seen), flags) & ~zeros;
+    *coldest = lanes_min(lanes_pick(never, far, seen) | out, *coldest);
+    *used = back & ~never & ~out & ~zeros;
+    return lanes_pick(never, common->within ? far : unseen, seen) | out;
+}
+
+static inline lanes plain_ages(const struct common *common, lanes pinned) {
+    lanes ticks = lanes_pick((lanes)(pinned == 0), common->near, lanes_add(pinned, common->seen));
+
+    return ticks | (lanes)(pinned == TICK_NONE);
+}
+
+/* A whole block that one mapping pins and of which no chunk has a flag, as nearly all are. */
+static inline lanes plain_block(struct span_view *restrict view, const struct common *restrict common,
+                                const struct drp_pin_cell *cells, unsigned first, lanes coldest) {
+    lanes below = {0}, older = {0}, bits = {1, 2, 4, 8}, same = lanes_all(UINT32_MAX), start;
+
+    start = lanes_all(plain_ages(common, lanes_pins(cells))[0]);
+    for (unsigned i = 0; i < SPAN_BLOCK; i += LANES, bits <<= LANES) {
+        lanes ticks = plain_ages(common, lanes_pins(cells + i));
+
+        memcpy(&view->ticks[first + i], &ticks, sizeof(ticks));
+        same &= (lanes)(ticks == start);
+        coldest = lanes_min(ticks, coldest);
+        below |= (lanes)(ticks < common->limit) & bits;
+        older |= (lanes)(ticks < common->limit_older) & bits;
+    }
+    view->below[first / SPAN_BLOCK] = lanes_or(below);
+    view->older[first / SPAN_BLOCK] = lanes_or(older);
+    view->alike[first / SPAN_BLOCK] = lanes_and(same) != 0;
     return coldest;
 }
 
-/* How many chunks from the first one on have no flag. */
-static unsigned without_flags(const _Atomic uint8_t *flags, unsigned count) {
-    unsigned n = 0;
+/* Any other. cells: of the view's first chunk, by mapping. */
+static inline lanes mixed_block(struct span_view *restrict view, const struct common *restrict common,
+                                const struct drp_pin_cell *const *cells, unsigned first, lanes coldest) {
+    unsigned count = view->count - first < SPAN_BLOCK ? view->count - first : SPAN_BLOCK, n_pins = view->n_pins;
+    lanes below = {0}, older = {0}, used = {0}, bits = {1, 2, 4, 8}, same = lanes_all(UINT32_MAX), start = {0};
+    _Atomic uint8_t *flags = view->flags + first;
 
-    while (n < count)
-        if ((uintptr_t)(flags + n) % 8 == 0 && n + 8 <= count && span_eight(flags + n) == 0)
-            n += 8;
-        else if (atomic_load_explicit(flags + n, memory_order_relaxed) == 0)
-            n++;
-        else
-            break;
-    return n;
+    for (unsigned i = 0; i < count; i += LANES, bits <<= LANES) {
+        lanes ticks = read_cells(cells[0] + first + i, count - i), here;
+
+        for (unsigned k = 1; k < n_pins; k++)
+            ticks = lanes_max(ticks, read_cells(cells[k] + first + i, count - i));
+        ticks = flagged_ages(common, ticks, read_flags(flags + i, count - i), &coldest, &here);
+        memcpy(&view->ticks[first + i], &ticks, sizeof(ticks));
+        start = i == 0 ? lanes_all(ticks[0]) : start;
+        same &= (lanes)(ticks == start);
+        used |= here & bits;
+        below |= (lanes)(ticks < common->limit) & bits;
+        older |= (lanes)(ticks < common->limit_older) & bits;
+    }
+    forget_back(flags, lanes_or(used), count);
+    view->below[first / SPAN_BLOCK] = lanes_or(below);
+    view->older[first / SPAN_BLOCK] = lanes_or(older);
+    view->alike[first / SPAN_BLOCK] = count == SPAN_BLOCK && lanes_and(same) != 0;
+    return coldest;
 }
 
-static void pins_to_ages(struct span_view *view, const struct drp_pin_cell *cells) {
-    for (unsigned i = 0, n; i < view->count; i += n) {
-        uint32_t coldest;
+/* Flags that any of a block has. */
+static uint8_t block_flags(const _Atomic uint8_t *flags, unsigned count) {
+    uint64_t any = 0;
+    unsigned n = 0;
 
-        n = without_flags(view->flags + i, view->count - i);
-        if (n > 0) {
-            coldest = plain_ages(view, cells, view->ticks, i, i + n);
-        } else {
-            n = 1;
-            coldest = view->ticks[i] = flagged(view, i, last_pin(cells + i, view->n_pins > 1 ? view->ticks[i] : 0));
-        }
-        view->coldest = coldest < view->coldest ? coldest : view->coldest;
+    if ((uintptr_t)flags % 8 == 0)
+        for (; n + 8 <= count && n < SPAN_BLOCK; n += 8)
+            any |= span_eight(flags + n);
+    for (; n < count && n < SPAN_BLOCK; n++)
+        any |= atomic_load_explicit(flags + n, memory_order_relaxed);
+    any |= any >> 32;
+    any |= any >> 16;
+    return (uint8_t)(any | any >> 8);
+}
+
+static void pins_to_ages(struct span_view *view, const struct drp_pin_cell *const *cells) {
+    struct common common = {
+        .near = lanes_all(view->near),
+        .far = lanes_all(view->far),
+        .use = lanes_all(view->use),
+        .limit = lanes_all(view->limit),
+        .limit_older = lanes_all(view->limit_older),
+        .now = view->now,
+        .seen = view->seen,
+        .within = view->within,
+    };
+    lanes coldest = lanes_all(view->coldest);
+
+    for (unsigned i = 0; i < view->count; i += SPAN_BLOCK) {
+        uint8_t flags = block_flags(view->flags + i, view->count - i);
+
+        common.missed = flags & POLICY_CHUNK_MISSED;
+        if (view->n_pins == 1 && view->count - i >= SPAN_BLOCK && flags == 0)
+            coldest = plain_block(view, &common, cells[0] + i, i, coldest);
+        else
+            coldest = mixed_block(view, &common, cells, i, coldest);
     }
+    view->coldest = lanes_least(coldest);
 }
 
 void span_open(struct span_view *view, const struct policy_region *region, uint64_t *cells) {
-    const struct drp_pin_cell *last = NULL;
+    const struct drp_pin_cell *pins[4];
 
     view->n_pins = 0;
     view->read = true;
@@ -132,11 +237,8 @@ void span_open(struct span_view *view, const struct policy_region *region, uint6
             continue;
         }
         *cells -= view->count;
-        for (unsigned k = 0; last && k < view->count; k++)
-            view->ticks[k] = last_pin(last + k, view->n_pins > 1 ? view->ticks[k] : 0);
-        last = region->pins[i] + region->first_chunk + view->first_chunk;
-        view->n_pins++;
+        pins[view->n_pins++] = region->pins[i] + region->first_chunk + view->first_chunk;
     }
-    if (last)
-        pins_to_ages(view, last);
+    if (view->n_pins > 0)
+        pins_to_ages(view, pins);
 }

@@ -14,6 +14,8 @@
 #define TICK_NONE UINT32_MAX
 /* Chunks of a span at most. */
 #define SPAN_CHUNKS (1u << (POLICY_SPAN_SHIFT - 12))
+/* So many are looked at together. */
+#define SPAN_BLOCK 32
 
 struct span_view {
     struct policy_span *span;
@@ -22,6 +24,7 @@ struct span_view {
     bool read;              /* no cell is left out */
     unsigned base;          /* rank of the region's priority */
     uint32_t limit;         /* before this tick lies all that the walk is about */
+    uint32_t limit_older;   /* the same without the highest rank of these */
     uint32_t now;
     uint32_t use;    /* tick of the last fault */
     uint32_t seen;   /* ticks by which its pinned chunks are protected */
@@ -32,9 +35,15 @@ struct span_view {
     uint64_t bytes;  /* of all that may be droppable */
     uint64_t weight; /* bytes of a chunk */
     uint64_t first_chunk;
-    unsigned count;              /* chunks, 1..SPAN_CHUNKS */
-    uint32_t coldest;            /* what a walk makes of the bound, for every order */
-    uint32_t ticks[SPAN_CHUNKS]; /* by chunk, if pins were read: from when its age counts */
+    unsigned count;   /* chunks, 1..SPAN_CHUNKS */
+    uint32_t coldest; /* what a walk makes of the bound, for every order */
+    /*
+     * If pins were read, by chunk: from when its age counts, and a bit if that is before the limits; and blocks in which all are certainly
+     * the same.
+     */
+    uint32_t ticks[SPAN_CHUNKS];
+    uint32_t below[SPAN_CHUNKS / SPAN_BLOCK], older[SPAN_CHUNKS / SPAN_BLOCK];
+    bool alike[SPAN_CHUNKS / SPAN_BLOCK];
 };
 
 /* What is needed to know of it as a whole; limit, base, now and within are there, and the region has that span. False: nothing is in it. */
@@ -86,14 +95,41 @@ static inline uint32_t span_unseen(struct span_view *view, uint8_t flags) {
     return view->within ? far : near;
 }
 
-/* From which tick the age of a chunk counts, and of how many from it on, which is at least 1. */
-static inline unsigned span_next(struct span_view *view, unsigned chunk, uint32_t *ret_tick) {
-    if (view->n_pins > 0) {
-        *ret_tick = view->ticks[chunk];
-        return 1;
+/* The next chunk from the given one on that is older than the walk's limit; SPAN_CHUNKS or more: none. */
+static inline unsigned span_next_below(const struct span_view *view, unsigned chunk) {
+    for (unsigned word = chunk / SPAN_BLOCK; word * SPAN_BLOCK < view->count; word++) {
+        uint32_t below = view->below[word];
+
+        if (word == chunk / SPAN_BLOCK)
+            below &= UINT32_MAX << chunk % SPAN_BLOCK;
+        if (below != 0)
+            return word * SPAN_BLOCK + (unsigned)__builtin_ctz(below);
     }
-    *ret_tick = span_unseen(view, atomic_load_explicit(view->flags + chunk, memory_order_relaxed));
-    return span_alike(view->flags + chunk, view->count - chunk);
+    return SPAN_CHUNKS;
+}
+
+/*
+ * The next run from *chunk on that is older than the walk's limit: its first chunk, from which tick its age counts, and of how many at
+ * least. False: there is none.
+ */
+static inline bool span_next(struct span_view *view, unsigned *chunk, unsigned *ret_count, uint32_t *ret_tick) {
+    unsigned n;
+
+    if (view->n_pins > 0) {
+        *chunk = span_next_below(view, *chunk);
+        if (*chunk >= view->count)
+            return false;
+        *ret_tick = view->ticks[*chunk];
+        *ret_count = view->alike[*chunk / SPAN_BLOCK] ? SPAN_BLOCK - *chunk % SPAN_BLOCK : 1;
+        return true;
+    }
+    for (; *chunk < view->count; *chunk += n) {
+        *ret_tick = span_unseen(view, atomic_load_explicit(view->flags + *chunk, memory_order_relaxed));
+        *ret_count = n = span_alike(view->flags + *chunk, view->count - *chunk);
+        if (*ret_tick < view->limit)
+            return true;
+    }
+    return false;
 }
 
 #endif

@@ -9,8 +9,8 @@
  * Looking at a million chunks for each slice would cost milliseconds, and under the manager's lock. But use only ever makes a chunk
  * younger, and what is older can come to a span by a fault only, which forgets the bound. So each span has a bound, the tick before which none of its droppable chunks
  * was used last: 1. a survey of the spans adds up bytes by the rank of the bound, which says how far up the demand can reach at
- * best; 2. a census walks the chunks of the spans up to there, counts them by their own ranks, and makes the bounds exact; if that is
- * too little, as younger or pinned ones were among them, it is extended; 3. the harvest takes. A span whose chunks are all pinned often is walked
+ * best; 2. a census (policy-census.c) walks the chunks of the spans up to there, counts them by their own ranks, and makes the bounds exact;
+ * if that is too little, as younger or pinned ones were among them, it is extended; 3. the harvest takes. A span whose chunks are all pinned often is walked
  * once and then has a bound that keeps it out until it is old again.
  *
  * Of several regions the census tells how much each gives; then each gives that in an order of its own, by a census and a harvest of its own.
@@ -32,27 +32,11 @@
 
 #include "policy.h"
 
+#include "policy-plan.h"
 #include "policy-span.h"
 
-#include <string.h>
-
-#define N_PRIORITIES 3
-#define N_BUCKETS 64
-#define N_RANKS (N_PRIORITIES * N_BUCKETS)
-#define RANK_NONE N_RANKS /* pinned or gone: never taken */
-/* Censuses of one plan; the last goes all the way. */
-#define CENSUS_MAX 5
 /* Cells of pin pages that one plan reads, 1 ns each. */
 #define CELLS_MAX (4u << 20)
-
-/* What survey and census count. */
-struct census {
-    uint64_t bounds[N_RANKS];    /* bytes of spans by the rank of their bound */
-    uint64_t bytes[N_RANKS + 1]; /* the last: of nobody's concern */
-    /* The number of runs changes by starts - ends from rank - 1 to rank. Two arrays: one would make each chunk wait for the one before. */
-    uint64_t starts[N_RANKS + 1], ends[N_RANKS + 1];
-    unsigned upto; /* spans whose bound is at most this were walked */
-};
 
 /* What a harvest takes: ranks [from, upto) until below is used up, and rank upto until last is. */
 struct harvest {
@@ -69,245 +53,8 @@ struct harvest {
     bool quotas; /* of rank upto no region gives more than its quota */
 };
 
-/* A plan on its way. */
-struct plan {
-    struct policy_region *regions;
-    size_t n_regions;
-    uint32_t now;
-    uint64_t cells; /* that may still be read */
-    bool within;    /* the order within a region, which is of nobody else's concern */
-};
-
 unsigned policy_age_bucket(uint32_t now, uint32_t last) {
     return age_bucket(now > last ? now - last : 0);
-}
-
-/* The first age of a bucket. */
-static uint32_t bucket_start(unsigned bucket) {
-    return bucket < 2 ? bucket : (2 + (bucket & 1)) << (bucket / 2 - 1);
-}
-
-/* The oldest bucket has the lowest rank. */
-static inline unsigned coldness(uint32_t now, uint32_t last) {
-    return N_BUCKETS - 1 - age_bucket(now > last ? now - last : 0);
-}
-
-static unsigned priority_base(const struct policy_region *region) {
-    uint32_t priority = region->priority;
-
-    if (priority < 1)
-        priority = 1;
-    if (priority > N_PRIORITIES)
-        priority = N_PRIORITIES;
-    return (priority - 1) * N_BUCKETS;
-}
-
-static bool region_usable(const struct policy_region *region) {
-    return region->chunk_shift >= 12 && region->chunk_shift <= POLICY_SPAN_SHIFT && region->chunk_count > 0;
-}
-
-static unsigned opaque_rank(const struct plan *plan, const struct policy_region *region) {
-    return priority_base(region) + coldness(plan->now, region->last_scan);
-}
-
-/* ---- 1. the survey, 2. the census ---- */
-
-typedef void (*visit_fn)(struct plan *plan, struct policy_region *region, struct span_view *view, void *data);
-
-/* The tick before which all lies that has a rank of at most upto. */
-static uint32_t rank_limit(const struct plan *plan, unsigned base, unsigned upto) {
-    uint32_t start;
-
-    if (upto - base >= N_BUCKETS - 1)
-        return TICK_NONE;
-    start = bucket_start(N_BUCKETS - 1 - (upto - base));
-    return plan->now < start ? 0 : plan->now - start + 1;
-}
-
-/* Calls visit for every span with a bound up to rank upto. */
-static void for_each_span(struct plan *plan, unsigned upto, visit_fn visit, void *data) {
-    struct span_view view;
-
-    view.now = plan->now;
-    view.within = plan->within;
-    for (size_t i = 0; i < plan->n_regions; i++) {
-        struct policy_region *region = &plan->regions[i];
-
-        view.base = priority_base(region);
-        if (!region_usable(region) || region->opaque || view.base > upto)
-            continue;
-        view.limit = rank_limit(plan, view.base, upto);
-        for (uint32_t t = 0; t < region->touched_count; t++) {
-            uint32_t index = atomic_load_explicit(&region->touched[t], memory_order_relaxed);
-
-            if ((uint64_t)index << (POLICY_SPAN_SHIFT - region->chunk_shift) < region->chunk_count &&
-                atomic_load_explicit(&region->spans[index].coldest, memory_order_relaxed) < view.limit &&
-                span_look(&view, region, index))
-                visit(plan, region, &view, data);
-        }
-    }
-}
-
-static void survey_span(struct plan *plan, struct policy_region *region, struct span_view *view, void *data) {
-    struct census *census = data;
-
-    (void)region;
-    census->bounds[view->base + coldness(plan->now, view->bound)] += view->bytes;
-}
-
-static void count_bytes(struct census *census, unsigned rank, uint64_t bytes) {
-    if (rank < RANK_NONE)
-        census->bytes[rank] += bytes;
-}
-
-static void count_start(struct census *census, unsigned before, unsigned rank) {
-    if (rank < before) {
-        census->starts[rank]++;
-        census->ends[before]++;
-    }
-}
-
-/* Chunk by chunk, without a branch: ages of pinned chunks may be anything, and a wrong guess takes longer than all the rest. */
-static void census_pinned(const struct plan *plan, const struct span_view *view, struct census *census) {
-    unsigned before = RANK_NONE, base = view->base, count = view->count;
-    uint32_t limit = view->limit, now = plan->now;
-    uint64_t weight = view->weight;
-
-    for (unsigned i = 0; i < count; i++) {
-        uint32_t tick = view->ticks[i];
-        unsigned rank = base + coldness(now, tick);
-        bool start;
-
-        rank = tick < limit ? rank : RANK_NONE;
-        start = rank < before;
-        census->bytes[rank] += weight;
-        census->starts[rank] += start;
-        census->ends[before] += start;
-        before = rank;
-    }
-}
-
-/* Run by run. */
-static void census_unpinned(const struct plan *plan, struct span_view *view, struct census *census) {
-    unsigned before = RANK_NONE;
-    uint32_t tick, last = TICK_NONE;
-    uint64_t chunks = 0;
-
-    for (unsigned i = 0, n; i < view->count; i += n, chunks += n) {
-        unsigned rank;
-
-        n = span_next(view, i, &tick);
-        if (tick == last)
-            continue;
-        last = tick;
-        rank = tick < view->limit ? view->base + coldness(plan->now, tick) : RANK_NONE;
-        if (rank != before) {
-            count_bytes(census, before, chunks * view->weight);
-            count_start(census, before, rank);
-            before = rank;
-            chunks = 0;
-        }
-    }
-    count_bytes(census, before, chunks * view->weight);
-}
-
-static void census_span(struct plan *plan, struct policy_region *region, struct span_view *view, void *data) {
-    struct census *census = data;
-
-    span_open(view, region, &plan->cells);
-    if (view->n_pins > 0)
-        census_pinned(plan, view, census);
-    else
-        census_unpinned(plan, view, census);
-    if (view->read)
-        atomic_store_explicit(&view->span->coldest, view->coldest, memory_order_relaxed);
-}
-
-static void census_opaque(const struct plan *plan, struct census *census) {
-    for (size_t i = 0; i < plan->n_regions; i++) {
-        const struct policy_region *region = &plan->regions[i];
-        unsigned rank = opaque_rank(plan, region);
-
-        if (!region_usable(region) || !region->opaque || region->resident == 0)
-            continue;
-        census->bytes[rank] += region->resident;
-        census->starts[rank]++;
-    }
-}
-
-/*
- * How far up the demand reaches at best: what was walked counts by its own rank, the rest by its bound. At least one rank further than
- * before.
- */
-static unsigned census_reach(const struct census *census, uint64_t demand, bool walked) {
-    unsigned rank = 0;
-
-    for (; rank < N_RANKS - 1; rank++) {
-        uint64_t here = census->bytes[rank] + (walked && rank <= census->upto ? 0 : census->bounds[rank]);
-
-        if (here >= demand && (!walked || rank > census->upto))
-            break;
-        demand -= here < demand ? here : demand;
-    }
-    return rank;
-}
-
-static uint64_t census_below(const struct census *census, unsigned end) {
-    uint64_t sum = 0;
-
-    for (unsigned rank = 0; rank < end; rank++)
-        sum += census->bytes[rank];
-    return sum;
-}
-
-/* Is no span's bound above upto? */
-static bool census_all(const struct census *census) {
-    for (unsigned rank = census->upto + 1; rank < N_RANKS; rank++)
-        if (census->bounds[rank] > 0)
-            return false;
-    return true;
-}
-
-/* Walks spans until the chunks found reach the demand in ranks that are complete, or there are no more. */
-static void census_take(struct plan *plan, struct census *census, uint64_t demand) {
-    memset(census, 0, sizeof(*census));
-    census_opaque(plan, census);
-    for_each_span(plan, N_RANKS - 1, survey_span, census);
-    census->upto = census_reach(census, demand, false);
-    if (census_all(census)) /* who walks all of them counts all that they have */
-        census->upto = N_RANKS - 1;
-    for (unsigned i = 0;; i++) {
-        memset(census->bytes, 0, sizeof(census->bytes));
-        memset(census->starts, 0, sizeof(census->starts));
-        memset(census->ends, 0, sizeof(census->ends));
-        census_opaque(plan, census);
-        for_each_span(plan, census->upto, census_span, census);
-        if (census->upto == N_RANKS - 1 || census_below(census, census->upto + 1) >= demand)
-            return;
-        census->upto = i + 1 < CENSUS_MAX ? census_reach(census, demand, true) : N_RANKS - 1;
-    }
-}
-
-/* The rank in which demand is reached, the last one if there is less. */
-static unsigned census_threshold(const struct census *census, uint64_t demand) {
-    unsigned rank = 0;
-
-    while (rank < N_RANKS - 1 && census->bytes[rank] < demand)
-        demand -= census->bytes[rank++];
-    return rank;
-}
-
-/* The highest end <= limit for which a full harvest of the ranks [0, end) has at most max victims. */
-static unsigned census_fits(const struct census *census, unsigned limit, size_t max) {
-    unsigned fits = 0;
-    int64_t runs = 0;
-
-    for (unsigned rank = 0; rank < limit; rank++) {
-        runs += (int64_t)(census->starts[rank] - census->ends[rank]);
-        if (runs >= 0 && (uint64_t)runs <= max)
-            fits = rank + 1;
-    }
-    return fits;
 }
 
 /* ---- shares of the bucket that is taken in part ---- */
@@ -317,15 +64,11 @@ static void count_part(struct plan *plan, struct policy_region *region, struct s
     uint32_t tick;
 
     span_open(view, region, &plan->cells);
-    for (unsigned i = 0, n; i < view->count; i += n) {
-        n = span_next(view, i, &tick);
-        if (tick >= view->limit)
-            continue;
-        if (view->base + coldness(plan->now, tick) == threshold)
+    for (unsigned i = 0, n; span_next(view, &i, &n, &tick); i += n)
+        if (view->base + plan_coldness(plan, tick) == threshold)
             region->at_threshold += view->weight * n;
         else
             region->below += view->weight * n;
-    }
 }
 
 /* The part of the bytes wanted that a region has to give: what it has there, less if its share is large. */
@@ -396,17 +139,17 @@ static void round_quotas(struct plan *plan) {
 static void divide(struct plan *plan, unsigned threshold, uint64_t wanted) {
     for (size_t i = 0; i < plan->n_regions; i++) {
         struct policy_region *region = &plan->regions[i];
-        unsigned rank = opaque_rank(plan, region);
+        unsigned rank = plan_opaque_rank(plan, region);
 
         region->below = region->at_threshold = region->quota = 0;
-        if (!region_usable(region) || !region->opaque || rank > threshold)
+        if (!plan_region_usable(region) || !region->opaque || rank > threshold)
             continue;
         if (rank == threshold)
             region->at_threshold = region->resident;
         else
             region->below = region->resident;
     }
-    for_each_span(plan, threshold, count_part, &threshold);
+    plan_each_span(plan, threshold, 1, count_part, &threshold);
     fill_quotas(plan, wanted);
     round_quotas(plan);
 }
@@ -464,15 +207,12 @@ static void harvest_span(struct plan *plan, struct policy_region *region, struct
     if (harvest_done(harvest))
         return;
     span_open(view, region, &plan->cells);
-    for (unsigned i = 0, n; i < view->count && !harvest_done(harvest); i += n) {
-        uint64_t wanted = 0, chunks;
-        unsigned rank = RANK_NONE;
+    for (unsigned i = 0, n, end = 0; !harvest_done(harvest) && span_next(view, &i, &n, &tick); i += n, end = i) {
+        unsigned rank = view->base + plan_coldness(plan, tick);
+        uint64_t wanted = harvest_wants(harvest, region, rank), chunks;
 
-        n = span_next(view, i, &tick);
-        if (tick < view->limit) {
-            rank = view->base + coldness(plan->now, tick);
-            wanted = harvest_wants(harvest, region, rank);
-        }
+        if (i != end)
+            run = NULL;
         if (wanted == 0) {
             run = NULL;
             continue;
@@ -495,11 +235,11 @@ static void harvest_span(struct plan *plan, struct policy_region *region, struct
 static void harvest_opaque(struct plan *plan, struct harvest *harvest) {
     for (size_t i = 0; i < plan->n_regions && !harvest_done(harvest); i++) {
         struct policy_region *region = &plan->regions[i];
-        unsigned rank = opaque_rank(plan, region);
+        unsigned rank = plan_opaque_rank(plan, region);
         struct policy_victim *victim;
         uint64_t wanted;
 
-        if (!region_usable(region) || !region->opaque || region->resident == 0)
+        if (!plan_region_usable(region) || !region->opaque || region->resident == 0)
             continue;
         wanted = harvest_wants(harvest, region, rank);
         victim = wanted > 0 ? harvest_add(harvest, (uint32_t)(region - harvest->regions)) : NULL;
@@ -512,10 +252,14 @@ static void harvest_opaque(struct plan *plan, struct harvest *harvest) {
 }
 
 static void harvest_walk(struct plan *plan, struct harvest *harvest) {
+    unsigned upto = harvest->upto;
+
+    if (harvest->last == 0 && upto > 0) /* nothing of the last one */
+        upto--;
     for (size_t i = 0; i < plan->n_regions; i++)
         plan->regions[i].given = 0;
     harvest_opaque(plan, harvest);
-    for_each_span(plan, harvest->upto, harvest_span, harvest);
+    plan_each_span(plan, upto, 1, harvest_span, harvest);
 }
 
 /* Takes the demand in the order of ranks. If the array is too small: the oldest, until it is full. */
@@ -525,6 +269,7 @@ static void harvest_ranks(struct plan *plan, struct harvest *harvest, const stru
     uint64_t last = demand - census_below(census, threshold);
     struct harvest before = *harvest;
 
+    last = last < census->bytes[threshold] ? last : census->bytes[threshold];
     if (fits == threshold) {
         harvest->upto = threshold;
         harvest->below = census_below(census, threshold);
@@ -572,20 +317,22 @@ size_t policy_plan(struct policy_region *regions, size_t n_regions, uint64_t dem
     struct harvest none = harvest;
     struct census census;
     unsigned threshold;
+    bool divided;
 
     *ret_bytes = 0;
     if (demand == 0 || max == 0 || n_regions == 0)
         return 0;
     plan.within = n_regions == 1;
     census_take(&plan, &census, demand);
-    if (!plan.within) {
-        threshold = census_threshold(&census, demand);
+    threshold = census_threshold(&census, demand);
+    divided = !plan.within && census_fits(&census, threshold, max) == threshold; /* else none gives all of its part */
+    if (divided) {
         divide(&plan, threshold, demand - census_below(&census, threshold));
         harvest_parts(&plan, &harvest);
     }
-    if (plan.within || harvest.full) {
+    if (!divided || harvest.full) {
         harvest = none;
-        harvest.quotas = !plan.within;
+        harvest.quotas = divided;
         harvest_ranks(&plan, &harvest, &census, demand);
     }
     *ret_bytes = harvest.bytes;

@@ -132,8 +132,8 @@ check_layers() {
     done
 
     # policy knows no system call.
-    for file in $(c_files daemon | grep -E '/(policy|policy-age|policy-span|protection)\.[ch]$' || true); do
-        check_quoted "$file" policy.h pages.h policy-age.h policy-span.h
+    for file in $(c_files daemon | grep -E '/(policy|policy-[a-z]+|protection)\.[ch]$' || true); do
+        check_quoted "$file" policy.h pages.h policy-age.h policy-lanes.h policy-plan.h policy-span.h
         while read -r line style name; do
             if [[ $style == angle && ! $name =~ ^(std[a-z]+|string|limits|assert)\.h$ ]]; then
                 violation "$file:$line" "includes <$name>: policy is pure, it takes structs and returns a plan"

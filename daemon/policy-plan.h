@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_DAEMON_POLICY_PLAN_H
+#define DROPPABLE_DAEMON_POLICY_PLAN_H
+
+/* A plan on its way, between its parts: policy's alone. */
+
+#include "policy-age.h"
+#include "policy-span.h"
+#include "policy.h"
+
+#define N_PRIORITIES 3
+#define N_BUCKETS 64
+#define N_RANKS (N_PRIORITIES * N_BUCKETS)
+#define RANK_NONE N_RANKS /* pinned or gone: never taken */
+
+struct plan {
+    struct policy_region *regions;
+    size_t n_regions;
+    uint32_t now;
+    uint64_t cells; /* that may still be read */
+    bool within;    /* the order within a region, which is of nobody else's concern */
+};
+
+/* What survey, sample and census count. */
+struct census {
+    uint64_t bounds[N_RANKS];    /* bytes of spans by the rank of their bound */
+    uint64_t guess[N_RANKS];     /* bytes of chunks by rank, as a sample has it; all 0: there was none */
+    uint64_t bytes[N_RANKS + 1]; /* the last: of nobody's concern */
+    /* The number of runs changes by starts - ends from rank - 1 to rank. Two arrays: one would make each chunk wait for the one before. */
+    uint64_t starts[N_RANKS + 1], ends[N_RANKS + 1];
+    unsigned upto; /* spans whose bound is at most this were walked, and chunks counted */
+};
+
+/* The oldest bucket has the lowest rank. */
+static inline unsigned plan_coldness(const struct plan *plan, uint32_t last) {
+    return N_BUCKETS - 1 - age_bucket(plan->now > last ? plan->now - last : 0);
+}
+
+static inline bool plan_region_usable(const struct policy_region *region) {
+    return region->chunk_shift >= 12 && region->chunk_shift <= POLICY_SPAN_SHIFT && region->chunk_count > 0;
+}
+
+unsigned plan_opaque_rank(const struct plan *plan, const struct policy_region *region);
+
+typedef void (*plan_visit_fn)(struct plan *plan, struct policy_region *region, struct span_view *view, void *data);
+
+/* Calls visit for spans with a bound up to rank upto: for one of so many, or, 1, for each. */
+void plan_each_span(struct plan *plan, unsigned upto, uint32_t one_of, plan_visit_fn visit, void *data);
+
+/* Walks spans until the chunks found reach the demand in ranks that are complete, or there are no more. */
+void census_take(struct plan *plan, struct census *census, uint64_t demand);
+uint64_t census_below(const struct census *census, unsigned end);
+/* The rank in which demand is reached; if there is less, the one behind all that have any. */
+unsigned census_threshold(const struct census *census, uint64_t demand);
+/* The highest end <= limit for which a full harvest of the ranks [0, end) has at most max victims. */
+unsigned census_fits(const struct census *census, unsigned limit, size_t max);
+
+#endif
