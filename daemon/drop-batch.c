@@ -64,7 +64,8 @@ static void op_claim(struct home *home, struct drop_op *op) {
         uint64_t i = chunk - op_first_of_span(op);
         unsigned resident = page_set_count_range(&op->resident, (unsigned)i * pages, pages);
 
-        if (resident == 0)
+        /* Odd: of another job in this slice. Were it claimed twice, it would be even while it is punched. */
+        if (resident == 0 || atomic_load_explicit(&region->generations[chunk], memory_order_relaxed) & 1)
             continue;
         /* Not mapped: a region that is being handed over, its pins are not known yet. */
         if (region->n_mappings == 0 || !generation_claim(&region->generations[chunk], cells, region->n_mappings, chunk)) {
