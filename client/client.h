@@ -77,6 +77,7 @@ struct drp_region {
     int data_fd;
     int state_fd;
     int pin_fd;
+    int ticket_fd; /* of a shared region: given to nobody, kept as long as it is mapped */
     int signal_fd; /* its context's, on which it is registered; -1: an ordinary region */
     uint64_t object_offset;
     uint64_t chunk_base;
@@ -190,6 +191,11 @@ int limits_explain(struct drp *d, int error, size_t size);
  */
 int region_new_unmapped(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options,
                         region_next_piece *next_piece);
+/* A region as ask() has it from the service; it is called under request_lock, and ends with region_take(). */
+int region_make(struct drp_region **ret, struct drp *d, region_next_piece *next_piece,
+                int (*ask)(struct drp_region *r, const void *data), const void *data);
+/* After a reply of CREATE's kind: maps the region. request_lock held. */
+int region_take(struct drp_region *r, uint64_t required, uint64_t preferred);
 /* The next mapped piece, see region_next_piece. */
 bool region_piece(const struct drp_region *r, uintptr_t from, struct region_piece *ret);
 
@@ -210,6 +216,13 @@ int region_adopt(struct drp_region *r, struct link *link);
 int hold_take(struct drp_region *r, uint32_t ipc_namespace, uint64_t required);
 /* At the region's end. */
 void hold_free(struct drp_region *r);
+
+/* ---- shared.c ---- */
+
+/* -EINVAL: name and mode are none. */
+int shared_check(const struct drp_region_options *options);
+/* Makes a CREATE the request for a shared region if that is asked for. Returns its size. */
+size_t shared_ask(struct drp_wire_create_shared *request, const struct drp_region_options *options);
 
 /* ---- volatile.c ---- */
 

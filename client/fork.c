@@ -128,6 +128,7 @@ static void child_region(struct drp_region *r) {
     close_fd(&r->data_fd);
     close_fd(&r->state_fd);
     close_fd(&r->pin_fd);
+    close_fd(&r->ticket_fd);
     r->signal_fd = -1;
     if (r->phase != REGION_INHERITED) {
         complete &= map_data(r);

@@ -22,6 +22,7 @@ static const struct option {
     const char *fixed;   /* why it cannot be changed; NULL: it can be */
 } options[] = {
     {DRP_REGION_HUGE, "DRP_REGION_HUGE", "huge", NULL, NULL},
+    {DRP_REGION_SHARED, "DRP_REGION_SHARED", "shared", NULL, "it is decided when the region is made"},
     {DRP_REGION_SIGNAL, "DRP_REGION_SIGNAL", "signal", NULL, "it is decided when the region is made"},
     {DRP_REGION_FORK_SHARED, "DRP_REGION_FORK_SHARED", "fork-shared", NULL, NULL},
     {DRP_REGION_FORK_ABSENT, "DRP_REGION_FORK_ABSENT", "fork-absent", NULL, NULL},

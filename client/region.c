@@ -71,7 +71,7 @@ static int read_options(struct drp_region_options *to, const struct drp_region_o
         return error_detail(-EINVAL, "drp_region_options.share is %u: 1 to 10000, or 0", to->share);
     if ((unsigned)to->priority > DRP_PRIORITY_HIGH)
         return error_detail(-EINVAL, "drp_region_options.priority is %d: 1 (low) to 3 (high), or 0", (int)to->priority);
-    return 0;
+    return shared_check(to);
 }
 
 /* ---- mapping ---- */
@@ -181,13 +181,15 @@ static int announce(struct drp_region *r, struct link *link) {
         .address = (uintptr_t)r->address,
         .length = r->next_piece ? 0 : r->size,
     };
-    bool has_pins = r->pin_fd >= 0;
+    bool has_pins = r->pin_fd >= 0, shared = r->granted & DRP_REGION_SHARED;
+    int fds[2] = {r->pin_fd, r->ticket_fd};
+    size_t n = shared ? 2 : 1;
     int error;
 
-    error = link_call(link, &request, sizeof(request), &r->pin_fd, has_pins, REQUEST_TIMEOUT_MS);
+    error = link_call(link, &request, sizeof(request), fds, has_pins ? n : 0, REQUEST_TIMEOUT_MS);
     if (error < 0)
         return error;
-    if (link->packet.n_fds != (has_pins ? 0u : 1u))
+    if (link->packet.n_fds != (has_pins ? 0 : n))
         return error_detail(-EPROTO, "the service's reply to 'map' has %s pin page", has_pins ? "an unwanted" : "no");
     r->mapping = link->packet.message.map_reply.mapping;
     atomic_store(&r->interception, link->packet.message.map_reply.interception);
@@ -195,6 +197,8 @@ static int announce(struct drp_region *r, struct link *link) {
         return 0;
     fork_lock();
     r->pin_fd = channel_packet_take(&link->packet, 0);
+    if (shared)
+        r->ticket_fd = channel_packet_take(&link->packet, 1);
     error = map_page(r->pin_fd, drp_pin_bytes(r->chunk_total), PROT_READ | PROT_WRITE, "pin page", &r->pin);
     fork_unlock();
     if (error < 0)
@@ -217,6 +221,7 @@ static struct drp_region *region_alloc(struct drp *d, region_next_piece *next_pi
     r->lost_fd = -1;
     r->state_fd = -1;
     r->pin_fd = -1;
+    r->ticket_fd = -1;
     r->signal_fd = -1;
     pthread_mutex_lock(&d->regions_lock);
     fork_lock();
@@ -242,59 +247,84 @@ static int create_error(struct drp *d, int error, size_t size, uint64_t required
         return error_detail(error, "the service has no memory or descriptors left for a region of %zu bytes", size);
     case -EINVAL:
         return error_detail(error, "the service does not take a region of %zu bytes with these options", size);
+    case -EEXIST:
+        return error_detail(
+            error, "drp_region_options.name: this user has a shared region of that name: drp_region_open() it");
     default:
         return error;
     }
 }
 
-static int create(struct drp_region *r, size_t size, const struct drp_region_options *options) {
+/* What drp_region_new() asks for. */
+struct region_wish {
+    size_t size;
+    const struct drp_region_options *options;
+};
+
+/* The region as the reply tells; its options are what the service granted and, of what was asked, the library's. */
+int region_take(struct drp_region *r, uint64_t required, uint64_t preferred) {
     struct drp *d = r->context;
-    uint64_t told = d->link.hello.region_options; /* what the service knows nothing of is not asked of it */
-    int error = signal_ask(r, options, &told);
-    struct drp_wire_create request = {
-        .header.type = DRP_WIRE_CREATE,
-        .size = size,
-        .required = options->required & told,
-        .preferred = options->preferred & told,
-        .budget = options->budget,
-        .share = options->share,
-        .chunk_shift = options->chunk_size ? (uint8_t)__builtin_ctzll(options->chunk_size) : 0,
-        .priority = (uint8_t)options->priority,
-    };
     const struct drp_wire_create_reply *reply = &d->link.packet.message.create_reply;
     uint32_t ipc_namespace;
+    int error;
 
-    if (r->next_piece && !(d->link.hello.features & DRP_FEATURE_PIECES))
-        return error_detail(-EOPNOTSUPP, "the service is older than this library: it knows of no regions in pieces");
-    if (error == 0)
-        error = options_check_given(options->required, told | OPTIONS_LOCAL);
-    if (error == 0)
-        error = create_error(d, link_call(&d->link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_MS), size,
-                             request.required);
-    if (error < 0)
-        return error;
-    r->known = true;
-    r->budget = request.budget;
-    r->share = request.share;
-    r->priority = request.priority;
-    atomic_store(&r->id, reply->region);
-    if (reply->size < size || reply->size - size >= UINT64_C(1) << reply->chunk_shift ||
-        (request.chunk_shift && reply->chunk_shift != request.chunk_shift) || (request.required & ~reply->granted))
-        return error_detail(-EPROTO, "the service made a region that is not as asked for");
     r->size = reply->size;
     r->object_offset = reply->object_offset;
     r->chunk_base = reply->chunk_base;
     r->chunk_total = reply->chunk_total;
     r->granted = reply->granted;
-    atomic_store(&r->options, r->granted | ((options->required | options->preferred) & OPTIONS_LOCAL));
+    atomic_store(&r->options, r->granted | ((required | preferred) & OPTIONS_LOCAL));
     r->pins.size = reply->size;
     r->pins.chunk_shift = reply->chunk_shift;
     r->pins.clock = d->clock;
     ipc_namespace = reply->ipc_namespace;
     error = map_objects(r, &d->link);
     if (error == 0)
-        error = hold_take(r, ipc_namespace, options->required);
+        error = hold_take(r, ipc_namespace, required);
     return error < 0 ? error : announce(r, &d->link);
+}
+
+static int create(struct drp_region *r, const void *data) {
+    struct drp *d = r->context;
+    const struct region_wish *wish = data;
+    const struct drp_region_options *options = wish->options;
+    uint64_t told = d->link.hello.region_options; /* what the service knows nothing of is not asked of it */
+    int error = signal_ask(r, options, &told);
+    struct drp_wire_create_shared request = {
+        .create =
+            {
+                .header.type = DRP_WIRE_CREATE,
+                .size = wish->size,
+                .required = options->required & told,
+                .preferred = options->preferred & told,
+                .budget = options->budget,
+                .share = options->share,
+                .chunk_shift = options->chunk_size ? (uint8_t)__builtin_ctzll(options->chunk_size) : 0,
+                .priority = (uint8_t)options->priority,
+            },
+    };
+    const struct drp_wire_create_reply *reply = &d->link.packet.message.create_reply;
+    size_t size = shared_ask(&request, options);
+
+    if (r->next_piece && !(d->link.hello.features & DRP_FEATURE_PIECES))
+        return error_detail(-EOPNOTSUPP, "the service is older than this library: it knows of no regions in pieces");
+    if (error == 0)
+        error = options_check_given(options->required, told | OPTIONS_LOCAL);
+    if (error == 0)
+        error = create_error(d, link_call(&d->link, &request, size, NULL, 0, REQUEST_TIMEOUT_MS), wish->size,
+                             request.create.required);
+    if (error < 0)
+        return error;
+    r->known = true;
+    r->budget = request.create.budget;
+    r->share = request.create.share;
+    r->priority = request.create.priority;
+    atomic_store(&r->id, reply->region);
+    if (reply->size < wish->size || reply->size - wish->size >= UINT64_C(1) << reply->chunk_shift ||
+        (request.create.chunk_shift && reply->chunk_shift != request.create.chunk_shift) ||
+        (request.create.required & ~reply->granted))
+        return error_detail(-EPROTO, "the service made a region that is not as asked for");
+    return region_take(r, options->required, options->preferred);
 }
 
 /* From here on the watcher sees to the region; unless the daemon was lost meanwhile, which nobody told the region. */
@@ -322,25 +352,18 @@ static int make_live(struct drp_region *r, uint64_t epoch) {
     return same ? 0 : error_detail(-ENOTCONN, "the service went away while it made the region");
 }
 
-int region_new_unmapped(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options,
-                        region_next_piece *next_piece) {
-    struct drp_region_options o;
-    struct drp_region *r;
-    uint64_t epoch;
+int region_make(struct drp_region **ret, struct drp *d, region_next_piece *next_piece,
+                int (*ask)(struct drp_region *r, const void *data), const void *data) {
+    struct drp_region *r = region_alloc(d, next_piece);
+    uint64_t epoch = 0;
     int error;
 
-    error = read_options(&o, options);
-    if (error < 0)
-        return error;
-    if (size == 0 || size > SIZE_MAX / 2)
-        return error_detail(-EINVAL, "a region of %zu bytes cannot be made", size);
-    r = region_alloc(d, next_piece);
     if (!r)
         return error_detail(-ENOMEM, "no memory for a region");
     error = context_lock(d);
     if (error == 0) {
         epoch = d->epoch;
-        error = create(r, size, &o);
+        error = ask(r, data);
         context_unlock(d);
     }
     if (error == 0)
@@ -351,6 +374,19 @@ int region_new_unmapped(struct drp_region **ret, struct drp *d, size_t size, con
     }
     *ret = r;
     return 0;
+}
+
+int region_new_unmapped(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options,
+                        region_next_piece *next_piece) {
+    struct drp_region_options o;
+    int error;
+
+    error = read_options(&o, options);
+    if (error < 0)
+        return error;
+    if (size == 0 || size > SIZE_MAX / 2)
+        return error_detail(-EINVAL, "a region of %zu bytes cannot be made", size);
+    return region_make(ret, d, next_piece, create, &(struct region_wish){.size = size, .options = &o});
 }
 
 int drp_region_new(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options) {
@@ -376,6 +412,11 @@ static int destroy(struct drp_region *r) {
 
     pthread_mutex_lock(&d->request_lock);
     if (r->known && atomic_load(&d->connected)) {
+        if (r->granted & DRP_REGION_SHARED) { /* this mapping: others of this process may have the same region */
+            request = (struct drp_wire_id){.header.type = DRP_WIRE_UNMAP, .id = r->mapping};
+            link_call(&d->link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_MS);
+            request = (struct drp_wire_id){.header.type = DRP_WIRE_DESTROY};
+        }
         request.id = atomic_load(&r->id);
         error = link_call(&d->link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_MS);
         r->known = false;
@@ -405,6 +446,7 @@ int region_end(struct drp_region *r, bool tell) {
     close_fd(&r->data_fd);
     close_fd(&r->state_fd);
     close_fd(&r->pin_fd);
+    close_fd(&r->ticket_fd);
     locate_remove(r);
     fork_unlock();
     pthread_mutex_unlock(&d->regions_lock);

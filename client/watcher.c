@@ -105,10 +105,17 @@ static bool wait_gone(struct drp *d) {
     return d->link.pidfd < 0 || sleep_on(d, d->link.pidfd, POLLIN, GONE_WAIT_MS);
 }
 
+/*
+ * Others still have drops of a shared region made: of a daemon whose process has not ended certainly, an odd generation is waited for, until it
+ * has, or another daemon has the region.
+ */
 static void set_gone(struct drp *d) {
+    struct pollfd process = {.fd = d->link.pidfd, .events = POLLIN};
+    bool ended = d->link.pidfd < 0 || poll(&process, 1, 0) > 0;
+
     pthread_mutex_lock(&d->regions_lock);
     for (struct drp_region *r = d->regions; r; r = r->next)
-        if (r->phase == REGION_LIVE)
+        if (r->phase == REGION_LIVE && (ended || !(r->granted & DRP_REGION_SHARED)))
             atomic_store(&r->pins.gone, true);
     pthread_mutex_unlock(&d->regions_lock);
     lost_close(d);

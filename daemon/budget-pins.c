@@ -112,7 +112,8 @@ static bool is_closed(bool closed, uint64_t pinned, uint64_t quota) {
 void budget_mark_pins(struct region *region) {
     struct drp_state_header *header = region->state;
     const struct session *session = region->home->session;
-    bool closed = atomic_load(&session->pins_closed) || atomic_load(&session->user->pins_closed);
+    const struct budget_user *user = session ? session->user : shared_of(region->home)->user;
+    bool closed = (session && atomic_load(&session->pins_closed)) || atomic_load(&user->pins_closed);
 
     if (closed == ((atomic_load(&header->flags) & DRP_STATE_PINS_CLOSED) != 0))
         return;
@@ -136,6 +137,7 @@ static void judge(struct manager *manager) {
     struct budget_user *user;
     struct session *session;
     struct region *region;
+    struct home *home;
     bool changed = false;
 
     LIST_FOREACH (user, &manager->budgets.users, link) {
@@ -149,10 +151,13 @@ static void judge(struct manager *manager) {
         session->user->pinned += session->pinned;
         changed |= close_pins(&session->pins_closed, session->pinned, config->max_pinned_per_client);
     }
+    LIST_FOREACH (home, &manager->homes, link)
+        if (!home->session)
+            shared_of(home)->user->pinned += shared_of(home)->region->pinned;
     LIST_FOREACH (user, &manager->budgets.users, link)
         changed |= close_pins(&user->pins_closed, user->pinned, config->max_pinned_per_uid);
-    LIST_FOREACH (session, &manager->sessions, link) {
-        LIST_FOREACH (region, &session->home.regions, link) {
+    LIST_FOREACH (home, &manager->homes, link) {
+        LIST_FOREACH (region, &home->regions, link) {
             budget_mark_pins(region);
         }
     }

@@ -105,23 +105,31 @@ static struct budget_cgroup *find_cgroup(struct budgets *budgets, const char *pa
     return NULL;
 }
 
-int budget_join(struct manager *manager, struct session *session) {
-    struct budget_user *user = make_user(&manager->budgets, session->uid);
+int budget_hold_user(struct manager *manager, uid_t uid, struct budget_user **ret) {
+    struct budget_user *user = make_user(&manager->budgets, uid);
 
     if (!user)
         return -ENOMEM;
     user->sessions++;
-    session->user = user;
-    manager->budgets.active = true;
+    *ret = user;
     return 0;
+}
+
+void budget_release_user(struct budget_user *user) {
+    user->sessions--;
+    free_unused_user(user);
+}
+
+int budget_join(struct manager *manager, struct session *session) {
+    manager->budgets.active = true;
+    return budget_hold_user(manager, session->uid, &session->user);
 }
 
 void budget_leave(struct session *session) {
     struct budget_user *user = session->user;
 
     session->user = NULL;
-    user->sessions--;
-    free_unused_user(user);
+    budget_release_user(user);
 }
 
 /* A domain with what was set for its path. */
@@ -197,22 +205,29 @@ static int set_one(struct setting *setting, struct limits *limits, uid_t owner) 
     return 0;
 }
 
+static int set_in_region(struct manager *manager, struct setting *setting, uint64_t id) {
+    struct home *home;
+    struct region *region;
+    int r = -ENOENT;
+
+    setting->found = 0;
+    LIST_FOREACH (home, &manager->homes, link)
+        LIST_FOREACH (region, &home->regions, link)
+            if (region->id == id) {
+                r = set_one(setting, &region->budget, home_uid(home));
+                setting->effective.of[LIMIT_PRIORITY] = budget_priority(region);
+            }
+    return r;
+}
+
 static int set_in_sessions(struct manager *manager, struct setting *setting, uint64_t id) {
     struct session *session;
-    struct region *region;
     int r = 0;
 
     setting->found = 0;
-    LIST_FOREACH (session, &manager->sessions, link) {
-        if (setting->scope == BUDGET_REGION) {
-            LIST_FOREACH (region, &session->home.regions, link)
-                if (r >= 0 && region->id == id) {
-                    r = set_one(setting, &region->budget, session->uid);
-                    setting->effective.of[LIMIT_PRIORITY] = budget_priority(region);
-                }
-        } else if (r >= 0 && (setting->scope == BUDGET_SESSION ? session->id : (uint64_t)session->pid) == id)
+    LIST_FOREACH (session, &manager->sessions, link)
+        if (r >= 0 && (setting->scope == BUDGET_SESSION ? session->id : (uint64_t)session->pid) == id)
             r = set_one(setting, &session->budget, session->uid);
-    }
     return r < 0 ? r : setting->found > 0 ? 0 : -ENOENT;
 }
 
@@ -293,6 +308,8 @@ static int set_all(struct manager *manager, struct setting *setting, uint64_t id
         return set_user(manager, setting, id);
     if (setting->scope == BUDGET_CGROUP)
         return set_cgroup(manager, setting, path);
+    if (setting->scope == BUDGET_REGION)
+        return set_in_region(manager, setting, id);
     return set_in_sessions(manager, setting, id);
 }
 
@@ -419,6 +436,7 @@ static void add(struct limits *limits, const struct limit_standing *part) {
 static void look_at_session(struct look *look, struct session *session) {
     const struct config *config = look->manager->config;
     struct region *region;
+    struct share *share;
 
     stand(&session->budget, 0, 0);
     LIST_FOREACH (region, &session->home.regions, link) {
@@ -426,11 +444,26 @@ static void look_at_session(struct look *look, struct session *session) {
         add(&session->budget, &region->budget.standing);
         consider(look, &region->budget, config->region_budget, BUDGET_REGION, region->id, NULL);
     }
-    consider(look, &session->budget, config->client_budget, BUDGET_SESSION, session->id, NULL);
     add(&session->user->limits, &session->budget.standing);
     for (struct domain *domain = session->domain; domain; domain = domain->parent)
         add(&domain->budget, &session->budget.standing);
     session->domain->holds_clients = true;
+    LIST_FOREACH (share, &session->shares, of_session)
+        add(&session->budget, &share->shared->region->budget.standing);
+    consider(look, &session->budget, config->client_budget, BUDGET_SESSION, session->id, NULL);
+}
+
+/* It counts whole for each client that has it, once for the user whose it is, and once for every cgroup in which somebody has it. */
+static void look_at_shared(struct look *look, struct shared *shared) {
+    struct region *region = shared->region;
+    struct domain *domain;
+
+    stand(&region->budget, region_resident_bytes(region), atomic_load(&region->dropped_bytes));
+    consider(look, &region->budget, look->manager->config->region_budget, BUDGET_REGION, region->id, NULL);
+    add(&shared->user->limits, &region->budget.standing);
+    LIST_FOREACH (domain, &look->manager->domains.list, link)
+        if (home_is_in(&shared->home, domain))
+            add(&domain->budget, &region->budget.standing);
 }
 
 static void look_at_groups(struct look *look) {
@@ -459,6 +492,7 @@ static void look_at_all(struct look *look) {
     struct budget_user *user;
     struct session *session;
     struct domain *domain;
+    struct home *home;
 
     LIST_FOREACH (user, &budgets->users, link) {
         stand(&user->limits, 0, 0);
@@ -467,6 +501,9 @@ static void look_at_all(struct look *look) {
         stand(&domain->budget, 0, 0);
         domain->holds_clients = false;
     }
+    LIST_FOREACH (home, &look->manager->homes, link)
+        if (!home->session)
+            look_at_shared(look, shared_of(home));
     LIST_FOREACH (session, &look->manager->sessions, link) {
         look_at_session(look, session);
     }
@@ -501,35 +538,52 @@ uint64_t budget_look(struct manager *manager, uint64_t now, struct budget_excess
     return look.next;
 }
 
+/* Is it the session's, or does that have a share of it? */
+static bool is_of_session(const struct home *home, uint64_t id) {
+    const struct share *share;
+
+    if (home->session)
+        return home->session->id == id;
+    LIST_FOREACH (share, &shared_of(home)->shares, of_shared)
+        if (share->session->id == id)
+            return true;
+    return false;
+}
+
 bool budget_covers(const struct budget_excess *excess, const struct region *region) {
+    const struct home *home = region->home;
+
     switch (excess->scope) {
     case BUDGET_REGION:
         return region->id == excess->id;
     case BUDGET_USER:
-        return region->home->session->uid == excess->id;
+        return home_uid(home) == excess->id;
     case BUDGET_CGROUP:
-        return domain_is_within(region->home->session->domain, excess->domain);
+        return home->session ? domain_is_within(home->session->domain, excess->domain)
+                             : home_is_in(home, excess->domain);
     default:
-        return region->home->session->id == excess->id;
+        return is_of_session(home, excess->id);
     }
 }
 
 /* ---- for the policy ---- */
 
+/* Of a shared one what its owner said of it alone: it is nobody's whole memory. */
 uint32_t budget_share(const struct region *region) {
+    const struct session *session = region->home->session;
     uint64_t own = limit_value(&region->budget.of[LIMIT_SHARE], LIMIT_SHARE_DEFAULT);
-    uint64_t client = limit_value(&region->home->session->budget.of[LIMIT_SHARE], LIMIT_SHARE_DEFAULT);
+    uint64_t client = session ? limit_value(&session->budget.of[LIMIT_SHARE], LIMIT_SHARE_DEFAULT) : LIMIT_SHARE_DEFAULT;
     uint64_t share = own * client / LIMIT_SHARE_DEFAULT;
 
     return share < 1 ? 1 : share > 10000 ? 10000 : (uint32_t)share;
 }
 
 uint32_t budget_priority(const struct region *region) {
+    const struct session *session = region->home->session;
     const struct limit *of_region = &region->budget.of[LIMIT_PRIORITY];
-    const struct limit *of_client = &region->home->session->budget.of[LIMIT_PRIORITY];
     uint64_t priority = of_region->own ? of_region->own : of_region->given ? of_region->given : region->priority;
 
-    if (limit_is_set(of_client))
-        priority = limit_value(of_client, 3);
+    if (session && limit_is_set(&session->budget.of[LIMIT_PRIORITY]))
+        priority = limit_value(&session->budget.of[LIMIT_PRIORITY], 3);
     return (uint32_t)limit_value(&(struct limit){.given = of_region->given, .own = priority}, 3);
 }

@@ -31,8 +31,8 @@ enum budget_scope {
 struct budget_user {
     LIST_ENTRY(budget_user) link;
     uid_t uid;
-    unsigned sessions;
-    bool kept; /* something was set */
+    unsigned sessions; /* and shared regions */
+    bool kept;         /* something was set */
     struct limits limits;
     uint64_t pinned; /* bytes */
     _Atomic bool pins_closed;
@@ -78,6 +78,9 @@ void budgets_reload(struct manager *manager);
 /* A session comes (-ENOMEM) and goes. Under the manager's lock. */
 int budget_join(struct manager *manager, struct session *session);
 void budget_leave(struct session *session);
+/* The user, for somebody whose regions have no session. -ENOMEM. Under the manager's lock, both. */
+int budget_hold_user(struct manager *manager, uid_t uid, struct budget_user **ret);
+void budget_release_user(struct budget_user *user);
 
 /*
  * Sets what values' mask names, or nothing; with an empty mask it only answers. by: the uid that asks. ret_effective: what then holds (mask: the kinds that the

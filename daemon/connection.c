@@ -205,7 +205,7 @@ static int connection_take(struct connection *connection, struct channel_packet 
     if (r == CHANNEL_OK && !has_fds)
         r = channel_receive(connection->socket, packet, MSG_DONTWAIT);
     else if (r == CHANNEL_OK && header.type != DRP_WIRE_UFFD && header.type != DRP_WIRE_MAP &&
-             header.type != DRP_WIRE_ADOPT) {
+             header.type != DRP_WIRE_ADOPT && header.type != DRP_WIRE_OPEN) {
         /* Ending the connection discards what waits in it, descriptors unseen. */
         snprintf(reason, sizeof(reason), "malformed: %s: wrong number of descriptors", codec_type_name(header.type));
         connection_end(connection, reason);

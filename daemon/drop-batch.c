@@ -54,12 +54,10 @@ static void wake_waiters(const struct drop_op *op, uint64_t chunk) {
 /* Under the home's lock: turns the generations of what is resident and unpinned odd. */
 static void op_claim(struct home *home, struct drop_op *op) {
     struct region *region = op->region;
-    struct drp_pin_cell *cells[REGION_MAPPINGS_MAX];
+    bool unknown = region->n_mappings == 0 || region->held;
     unsigned pages = chunk_pages(region);
     uint64_t pinned = 0;
 
-    for (unsigned i = 0; i < region->n_mappings; i++)
-        cells[i] = region->mappings[i]->cells;
     for (uint64_t chunk = op->first_chunk; chunk < op->end_chunk; chunk++) {
         uint64_t i = chunk - op_first_of_span(op);
         unsigned resident = page_set_count_range(&op->resident, (unsigned)i * pages, pages);
@@ -67,9 +65,9 @@ static void op_claim(struct home *home, struct drop_op *op) {
         /* Odd: of another job in this slice. Were it claimed twice, it would be even while it is punched. */
         if (resident == 0 || atomic_load_explicit(&region->generations[chunk], memory_order_relaxed) & 1)
             continue;
-        /* Not mapped: a region that is being handed over, its pins are not known yet. */
-        if (region->n_mappings == 0 || !generation_claim(&region->generations[chunk], cells, region->n_mappings, chunk)) {
-            if (region->n_mappings > 0)
+        /* A region that is being handed over, not all of its pins are known yet. */
+        if (unknown || !generation_claim(&region->generations[chunk], region->cells, region->n_mappings, chunk)) {
+            if (!unknown)
                 wake_waiters(op, chunk);
             pinned += (uint64_t)resident << PAGE_SHIFT;
             counter_add(&home->counters.pinned_skips, 1);

@@ -130,7 +130,7 @@ int dropper_submit(struct home *home, struct region *region, uint64_t first, uin
     return dropper_enqueue(home, job);
 }
 
-int dropper_submit_destroy(struct home *home, struct region *region, void (*destroyed)(struct region *region)) {
+int dropper_submit_destroy(struct home *home, struct region *region, void (*destroyed)(void *data), void *data) {
     struct drop_job *job = calloc(1, sizeof(*job));
 
     if (!job)
@@ -138,24 +138,29 @@ int dropper_submit_destroy(struct home *home, struct region *region, void (*dest
     job->region = region;
     job->destroy = true;
     job->done = destroyed;
+    job->data = data;
     return dropper_enqueue(home, job);
 }
 
-int dropper_submit_adopt(struct home *home, struct region *region, int old_state_fd,
-                         void (*adopted)(struct region *region)) {
+int dropper_submit_adopt(struct home *home, struct region *region, int old_state_fd, void (*adopted)(void *data),
+                         void *data) {
     struct drop_job *job = calloc(1, sizeof(*job));
     int r;
 
     if (!job)
         return -ENOMEM;
-    r = worker_send_fd(&home->dropper.worker, old_state_fd, (void *)((uintptr_t)region | DROPPER_OLD_STATE));
+    r = old_state_fd < 0
+            ? 0
+            : worker_send_fd(&home->dropper.worker, old_state_fd, (void *)((uintptr_t)region | DROPPER_OLD_STATE));
     if (r < 0) {
         free(job);
         return r;
     }
     job->region = region;
     job->adopt = true;
+    job->old_state = old_state_fd >= 0;
     job->done = adopted;
+    job->data = data;
     return dropper_enqueue(home, job);
 }
 
@@ -253,6 +258,10 @@ static bool job_take_span(struct drop_job *job, struct drop_op *op) {
 static void job_adopt(struct home *home, struct drop_job *job) {
     struct region *region = job->region;
 
+    if (!job->old_state) {
+        job->done(job->data);
+        return;
+    }
     if (region->old_state_fd < 0)
         dropper_receive(home);
     worker_call_begin(&home->dropper.worker);
@@ -261,7 +270,7 @@ static void job_adopt(struct home *home, struct drop_job *job) {
         close(region->old_state_fd);
     region->old_state_fd = -1;
     worker_call_end(&home->dropper.worker);
-    job->done(region);
+    job->done(job->data);
 }
 
 static void job_finish(struct home *home, struct drop_job *job) {
@@ -282,7 +291,7 @@ static void job_finish(struct home *home, struct drop_job *job) {
             close(region->dropper_fd);
         region->dropper_fd = -1;
         worker_call_end(&home->dropper.worker);
-        job->done(region);
+        job->done(job->data);
     }
     if (job->adopt)
         job_adopt(home, job);

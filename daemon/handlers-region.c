@@ -4,8 +4,9 @@
  * letting go of an object are the pager's and the dropper's.
  */
 
-#include "handlers.h"
+#include "handlers-region.h"
 
+#include "handlers.h"
 #include "locked.h"
 #include "log.h"
 #include "means.h"
@@ -48,7 +49,7 @@ static const char *limit_in_the_way(const struct connection *connection, uint64_
     return budget_check_bytes(manager, own, size);
 }
 
-static uint32_t check_limits(const struct connection *connection, uint64_t size) {
+uint32_t region_check_limits(const struct connection *connection, uint64_t size) {
     struct session *session = connection->session;
     const char *limit;
 
@@ -94,7 +95,7 @@ static uint32_t link_region(struct connection *connection, struct region *region
     return DRP_WIRE_ERROR_MEMORY;
 }
 
-static void fill_create_reply(struct drp_wire_create_reply *reply, const struct region *region) {
+void region_fill_reply(struct drp_wire_create_reply *reply, const struct region *region) {
     *reply = (struct drp_wire_create_reply){
         .region = region->id,
         .size = region->size,
@@ -114,8 +115,7 @@ static uint32_t lend_lock(const struct connection *connection, const struct regi
     return connection->server->manager->kernel.ipc_namespace;
 }
 
-/* What the region's maker says of it, before it is linked. More than the config allows counts as what it allows (limit_value()). */
-static void set_worth(const struct connection *connection, struct region *region, uint64_t budget, uint32_t share) {
+void region_set_worth(const struct connection *connection, struct region *region, uint64_t budget, uint32_t share) {
     struct limit_values values = {.mask = (budget ? LIMIT_BIT(LIMIT_BUDGET) : 0) | (share ? LIMIT_BIT(LIMIT_SHARE) : 0)};
 
     values.of[LIMIT_BUDGET] = budget;
@@ -130,7 +130,7 @@ static uint32_t shape_region(const struct connection *connection, const struct d
     uint32_t shift = create->chunk_shift;
     uint64_t size, options;
 
-    if ((create->required | create->preferred) & ~HANDLERS_KNOWN_OPTIONS)
+    if ((create->required | create->preferred) & ~(HANDLERS_KNOWN_OPTIONS & ~DRP_REGION_SHARED))
         return DRP_WIRE_ERROR_UNSUPPORTED;
     if ((create->required & DRP_REGION_HUGE) && (create->required & DRP_REGION_SIGNAL))
         return DRP_WIRE_ERROR_UNSUPPORTED;
@@ -149,7 +149,7 @@ static uint32_t shape_region(const struct connection *connection, const struct d
         .priority = create->priority ? create->priority : DRP_PRIORITY_NORMAL,
         .chunk_total = size >> shift,
     };
-    return check_limits(connection, size);
+    return region_check_limits(connection, size);
 }
 
 void handle_create(struct connection *connection, struct channel_packet *packet) {
@@ -174,7 +174,7 @@ void handle_create(struct connection *connection, struct channel_packet *packet)
         return;
     }
     connection->server->manager->next_id++;
-    set_worth(connection, region, create->budget, create->share);
+    region_set_worth(connection, region, create->budget, create->share);
     fds[0] = fcntl(region->data_fd, F_DUPFD_CLOEXEC, 0);
     error = fds[0] < 0 ? DRP_WIRE_ERROR_MEMORY : link_region(connection, region);
     if (error != DRP_WIRE_OK) {
@@ -188,16 +188,15 @@ void handle_create(struct connection *connection, struct channel_packet *packet)
         reply_error(connection, packet, error);
         return;
     }
-    fill_create_reply(&reply, region);
+    region_fill_reply(&reply, region);
     reply.ipc_namespace = lend_lock(connection, region);
     if (region->locked && reply.ipc_namespace == 0)
         reply.granted &= ~DRP_REGION_NO_SWAP; /* not beyond our end */
     connection_reply(connection, create->header.type, create->header.serial, &reply, sizeof(reply), fds, 2);
 }
 
-/* In the dropper's thread. */
-static void region_finished(struct region *region) {
-    struct operation *operation = region->waiting;
+void region_finished(void *data) {
+    struct operation *operation = data;
 
     manager_complete(operation->manager, &operation->completion);
 }
@@ -206,7 +205,7 @@ static void adopt_done(struct completion *completion) {
     struct operation *operation = operation_of(completion);
     struct drp_wire_create_reply reply;
 
-    fill_create_reply(&reply, operation->region);
+    region_fill_reply(&reply, operation->region);
     operation_finish(operation,
                      operation->region->adopt_error < 0 ? operation_error(operation->region->adopt_error) : DRP_WIRE_OK,
                      &reply, sizeof(reply));
@@ -225,15 +224,21 @@ void handle_adopt(struct connection *connection, struct channel_packet *packet) 
         .chunk_base = adopt->chunk_base,
         .chunk_total = adopt->chunk_total,
     };
+    struct passport passport;
     struct region *region;
-    uint32_t error = check_limits(connection, adopt->size);
+    uint32_t error = region_check_limits(connection, adopt->size);
     struct operation *operation;
     int state_fd = -1, data_fd, r;
 
+    if (adopt->granted & DRP_REGION_SHARED) {
+        shared_adopt(connection, packet);
+        return;
+    }
     if (error == DRP_WIRE_OK && ((adopt->granted & ~HANDLERS_KNOWN_OPTIONS) ||
                                  ((adopt->granted & DRP_REGION_HUGE) && adopt->chunk_shift != SPAN_SHIFT)))
         error = DRP_WIRE_ERROR_INVALID;
-    if (error == DRP_WIRE_OK && (kernel_check_data_object(packet->fds[0], adopt->object_offset + adopt->size) < 0 ||
+    if (error == DRP_WIRE_OK && (shared_read_passport(packet->fds[0], &passport) >= 0 || /* not one's own */
+                                 kernel_check_data_object(packet->fds[0], adopt->object_offset + adopt->size) < 0 ||
                                  kernel_check_page_object(packet->fds[1], drp_state_bytes(adopt->chunk_total)) < 0))
         error = DRP_WIRE_ERROR_DESCRIPTOR;
     if (error != DRP_WIRE_OK) {
@@ -247,7 +252,7 @@ void handle_adopt(struct connection *connection, struct channel_packet *packet) 
         return;
     }
     manager->next_id++;
-    set_worth(connection, region, adopt->budget, adopt->share);
+    region_set_worth(connection, region, adopt->budget, adopt->share);
     error = link_region(connection, region);
     if (error != DRP_WIRE_OK) {
         close(state_fd);
@@ -261,9 +266,8 @@ void handle_adopt(struct connection *connection, struct channel_packet *packet) 
         return;
     }
     operation->region = region;
-    operation->fd = state_fd;
-    region->waiting = operation;
-    r = dropper_submit_adopt(region->home, region, packet->fds[1], region_finished);
+    operation_add_fd(operation, state_fd);
+    r = dropper_submit_adopt(region->home, region, packet->fds[1], region_finished, operation);
     if (r < 0)
         operation_finish(operation, operation_error(r), NULL, 0);
 }
@@ -274,16 +278,6 @@ static bool lies_inside(const struct region *region, uint64_t offset, uint64_t l
     return offset < region->size && length <= region->size - offset;
 }
 
-/* Drops that the old daemon did not finish are begun anew, now that the pins are known. */
-static void finish_old_drops(struct operation *operation) {
-    struct region *region = operation->region;
-
-    for (unsigned i = 0; i < region->n_unfinished; i++)
-        dropper_submit(region->home, region, region->unfinished[i].first,
-                       region->unfinished[i].first + region->unfinished[i].count, UINT64_MAX, URGENCY_NONE, NULL, false);
-    region->n_unfinished = 0;
-}
-
 static void map_done(struct completion *completion) {
     struct operation *operation = operation_of(completion);
     struct drp_wire_map_reply reply = {.mapping = operation->mapping->id};
@@ -292,31 +286,57 @@ static void map_done(struct completion *completion) {
         log_info("client %s (pid %d): a mapping is not intercepted: %s", operation->session->name,
                  (int)operation->session->pid, strerror(-operation->command.result));
     reply.interception = operation->mapping->intercepted ? DRP_WIRE_INTERCEPTION_FULL : DRP_WIRE_INTERCEPTION_NONE;
-    if (operation->connection)
-        finish_old_drops(operation);
+    if (operation->connection && !operation->region->held)
+        home_finish_drops(operation->region);
     operation_finish(operation, DRP_WIRE_OK, &reply, sizeof(reply));
+}
+
+static bool is_shared(const struct region *region) {
+    return shared_of(region->home) != NULL;
+}
+
+/* Does the pager see to it? The mappings of shared regions are not intercepted. */
+static bool is_for_pager(const struct operation *operation, const struct region *region) {
+    return operation->session->intercepted && !is_shared(region);
+}
+
+static uint32_t prepare_map(struct region *region, const struct channel_packet *packet) {
+    if (region->n_mappings >= REGION_MAPPINGS_OWN)
+        return DRP_WIRE_ERROR_QUOTA;
+    if (packet->n_fds > 1)
+        return DRP_WIRE_ERROR_DESCRIPTOR;
+    return region_reserve_mapping(region, &region->home->lock) < 0 ? DRP_WIRE_ERROR_MEMORY : DRP_WIRE_OK;
 }
 
 static uint32_t make_mapping(struct operation *operation, struct channel_packet *packet) {
     const struct drp_wire_map *map = &packet->message.map;
     struct region *region = operation->region;
-    int pin_fd = -1, r;
+    int pin_fd = -1, fd = -1, r;
+    uint32_t error;
 
     if (map->length > 0 && !lies_inside(region, map->offset, map->length))
         return DRP_WIRE_ERROR_INVALID;
-    if (region->n_mappings >= REGION_MAPPINGS_MAX)
-        return DRP_WIRE_ERROR_QUOTA;
-    if (packet->n_fds == 1) {
+    error = is_shared(region) ? shared_prepare_map(operation, packet) : prepare_map(region, packet);
+    if (error != DRP_WIRE_OK)
+        return error;
+    if (packet->n_fds > 0) {
         pin_fd = packet->fds[0];
         if (kernel_check_page_object(pin_fd, drp_pin_bytes(region->chunk_total)) < 0)
             return DRP_WIRE_ERROR_DESCRIPTOR;
     }
     if (map->length > 0 && !operation_make_pieces(operation, 1))
         return DRP_WIRE_ERROR_MEMORY;
-    r = mapping_new(&operation->mapping, region, operation->session, pin_fd, &operation->fd);
+    r = mapping_new(&operation->mapping, region, operation->session, pin_fd, &fd);
     if (r < 0)
         return DRP_WIRE_ERROR_MEMORY;
+    if (fd >= 0)
+        operation_add_fd(operation, fd);
     operation->mapping->id = operation->manager->next_id++;
+    error = is_shared(region) ? shared_take_ticket(operation, packet) : DRP_WIRE_OK;
+    if (error != DRP_WIRE_OK) {
+        operation->mapping = mapping_free(operation->mapping);
+        return error;
+    }
     if (operation->command.pieces)
         *operation->command.pieces = (struct extent){
             .address = map->address, .length = map->length, .mapping = operation->mapping, .offset = map->offset};
@@ -337,13 +357,15 @@ void handle_map(struct connection *connection, struct channel_packet *packet) {
         operation_finish(operation, error, NULL, 0);
         return;
     }
-    if (connection->session->intercepted) {
+    if (is_for_pager(operation, operation->region)) {
         operation_submit(operation, PAGER_MAP);
         return;
     }
     home_lock(operation->region->home);
     region_add_mapping(operation->region, operation->mapping);
     home_unlock(operation->region->home);
+    if (operation->region->held)
+        server_tidy_shared(connection->server);
     map_done(&operation->completion);
 }
 
@@ -363,7 +385,7 @@ static void unmap_done(struct completion *completion) {
 }
 
 static void begin_unmap(struct operation *operation) {
-    if (operation->session->intercepted) {
+    if (is_for_pager(operation, operation->mapping->region)) {
         operation_submit(operation, PAGER_UNMAP);
         return;
     }
@@ -374,12 +396,19 @@ static void begin_unmap(struct operation *operation) {
 }
 
 static struct mapping *find_mapping(struct session *session, uint64_t id) {
+    struct share *share;
     struct region *region;
 
     LIST_FOREACH (region, &session->home.regions, link)
         for (unsigned i = 0; !region->dead && i < region->n_mappings; i++)
             if (region->mappings[i]->id == id)
                 return region->mappings[i];
+    LIST_FOREACH (share, &session->shares, of_session) {
+        region = share->shared->region;
+        for (unsigned i = 0; i < region->n_mappings; i++)
+            if (region->mappings[i]->session == session && region->mappings[i]->id == id)
+                return region->mappings[i];
+    }
     return NULL;
 }
 
@@ -454,7 +483,7 @@ static void change_pieces(struct connection *connection, const struct drp_wire_p
     error = take_pieces(operation, message);
     if (error != DRP_WIRE_OK)
         operation_finish(operation, error, NULL, 0);
-    else if (connection->session->intercepted)
+    else if (is_for_pager(operation, operation->mapping->region))
         operation_submit(operation, type);
     else {
         operation->command.n_blind = operation->command.n_pieces;
@@ -520,11 +549,14 @@ void handle_destroy(struct connection *connection, struct channel_packet *packet
         return;
     }
     operation->region = region;
+    if (is_shared(region)) {
+        shared_destroy(operation);
+        return;
+    }
     pthread_mutex_lock(&operation->manager->lock);
-    region->waiting = operation;
     r = home_need_dropper(region->home);
     if (r >= 0)
-        r = dropper_submit_destroy(region->home, region, region_finished);
+        r = dropper_submit_destroy(region->home, region, region_finished, operation);
     if (r >= 0) {
         region->dead = true;
         close(region->data_fd);

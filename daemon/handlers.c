@@ -196,8 +196,8 @@ static void handle_control_drop(struct connection *connection, struct channel_pa
     const struct drp_wire_control_drop *drop = &packet->message.control_drop;
     struct operation *operation = operation_new(connection, &drop->header, drop_done);
     uint32_t error = drop->scope == DRP_SCOPE_ALL ? DRP_WIRE_OK : DRP_WIRE_ERROR_NOT_FOUND;
-    struct session *session;
     struct region *region;
+    struct home *home;
 
     if (!operation)
         return;
@@ -207,13 +207,13 @@ static void handle_control_drop(struct connection *connection, struct channel_pa
     }
     drop_request_init(&operation->request, request_done, NULL);
     pthread_mutex_lock(&operation->manager->lock);
-    LIST_FOREACH (session, &operation->manager->sessions, link) {
-        if (drop->scope == DRP_SCOPE_PID && (uint64_t)session->pid != drop->id)
+    LIST_FOREACH (home, &operation->manager->homes, link) {
+        if (drop->scope == DRP_SCOPE_PID && (!home->session || (uint64_t)home->session->pid != drop->id))
             continue;
-        LIST_FOREACH (region, &session->home.regions, link) {
+        LIST_FOREACH (region, &home->regions, link) {
             if (drop->scope == DRP_SCOPE_REGION && region->id != drop->id)
                 continue;
-            if (!may_control(connection, session->uid)) {
+            if (!may_control(connection, home_uid(home))) {
                 error = DRP_WIRE_ERROR_PERMISSION;
                 continue;
             }
@@ -323,6 +323,8 @@ void handlers_dispatch(struct connection *connection, struct channel_packet *pac
         [DRP_WIRE_MAP_PIECES] = handle_map_pieces,
         [DRP_WIRE_UNMAP_PIECES] = handle_unmap_pieces,
         [DRP_WIRE_WATCH] = handle_watch,
+        [DRP_WIRE_CREATE_SHARED] = handle_create_shared,
+        [DRP_WIRE_OPEN] = handle_open,
     };
     uint16_t type = packet->message.header.type;
 

@@ -9,8 +9,9 @@
 struct channel_packet;
 struct connection;
 
-#define HANDLERS_KNOWN_OPTIONS \
-    (DRP_REGION_HUGE | DRP_REGION_SIGNAL | DRP_REGION_NO_SWAP) /* DRP_REGION_* that this daemon knows */
+#define HANDLERS_KNOWN_OPTIONS                                 \
+    (DRP_REGION_HUGE | DRP_REGION_SIGNAL | DRP_REGION_SHARED | \
+     DRP_REGION_NO_SWAP) /* DRP_REGION_* that this daemon knows */
 
 /* Handles a request that codec_check_request() found well-formed. Replies at once, or leaves connection->operation set and replies later. */
 void handlers_dispatch(struct connection *connection, struct channel_packet *packet);
@@ -32,6 +33,10 @@ void handle_unmap(struct connection *connection, struct channel_packet *packet);
 void handle_map_pieces(struct connection *connection, struct channel_packet *packet);
 void handle_unmap_pieces(struct connection *connection, struct channel_packet *packet);
 void handle_destroy(struct connection *connection, struct channel_packet *packet);
+
+/* In handlers-shared.c, likewise. */
+void handle_create_shared(struct connection *connection, struct channel_packet *packet);
+void handle_open(struct connection *connection, struct channel_packet *packet);
 
 /* In handlers-pressure.c, likewise. */
 void handle_limit(struct connection *connection, struct channel_packet *packet);

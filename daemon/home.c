@@ -2,7 +2,7 @@
 /*
  * A home: the lock that protects regions, and the dropper that punches them, with its own table of descriptors.
  *
- * The regions of one client have the home of its session. The lock inherits priority, since the real-time pressure thread takes it.
+ * The regions of one client have the home of its session; a region that several share has one of its own. The lock inherits priority, since the real-time pressure thread takes it.
  *
  * The end has two steps: home_stop() tells the dropper, which takes down what can wait for a client; when it has ended, home_deinit() frees
  * the rest. A thread that is stuck keeps its home, and only it, from being freed.
@@ -15,6 +15,7 @@
 #include "record-sample.h"
 #include "record.h"
 #include "session.h"
+#include "shared.h"
 
 #include <unistd.h>
 
@@ -74,7 +75,26 @@ uint64_t home_resident_bytes(const struct home *home) {
 }
 
 bool home_is_in(const struct home *home, const struct domain *domain) {
-    return session_is_in(home->session, domain);
+    const struct share *share;
+
+    if (home->session)
+        return session_is_in(home->session, domain);
+    /* Whoever touched a page first is charged: that can be any of them. */
+    LIST_FOREACH (share, &shared_of(home)->shares, of_shared)
+        if (session_is_in(share->session, domain))
+            return true;
+    return false;
+}
+
+uid_t home_uid(const struct home *home) {
+    return home->session ? home->session->uid : shared_of(home)->uid;
+}
+
+void home_finish_drops(struct region *region) {
+    for (unsigned i = 0; i < region->n_unfinished; i++)
+        dropper_submit(region->home, region, region->unfinished[i].first,
+                       region->unfinished[i].first + region->unfinished[i].count, UINT64_MAX, URGENCY_NONE, NULL, false);
+    region->n_unfinished = 0;
 }
 
 /* Hands every object to the dropper and lets go of ours, so that its close is the last. false: it does not keep up, try again. */

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/queue.h>
+#include <sys/types.h>
 
 struct domain;
 struct manager;
@@ -32,8 +33,8 @@ struct home_counters {
 struct home {
     LIST_ENTRY(home) link; /* manager.homes, under its lock */
     struct manager *manager;
-    uint64_t id;                /* the session's */
-    struct session *session;    /* whose regions these are */
+    uint64_t id;                /* the session's, if it is one's */
+    struct session *session;    /* whose regions these are; NULL: a region that several share (shared.h) */
     pthread_mutex_t lock;       /* spans, mappings, queues. Never held across a call that can wait for a client */
     struct region_list regions; /* changed by the loop, under the manager's lock and this one */
     struct dropper dropper;
@@ -57,6 +58,11 @@ void home_remove_region(struct home *home, struct region *region);
 uint64_t home_resident_bytes(const struct home *home);
 /* Under the manager's lock: may memory of it be charged to the domain, or below it? */
 bool home_is_in(const struct home *home, const struct domain *domain);
+
+/* Drops that the daemon before did not finish are begun anew, now that the pins are known. */
+void home_finish_drops(struct region *region);
+/* Whose regions these are. */
+uid_t home_uid(const struct home *home);
 
 /* Begins the end: the dropper, started if need be, takes the memory down. May be repeated. */
 void home_stop(struct home *home, bool client_dead);

@@ -65,6 +65,7 @@ int manager_init(struct manager *manager, struct config *config) {
     *manager = (struct manager){.config = config, .started = kernel_now(), .next_id = 1, .wake_fd = -1, .clock_fd = -1};
     LIST_INIT(&manager->sessions);
     LIST_INIT(&manager->homes);
+    LIST_INIT(&manager->ending_homes);
     budgets_init(manager);
     TAILQ_INIT(&manager->completions);
     manager_init_lock(&manager->lock);

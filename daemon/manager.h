@@ -26,7 +26,8 @@ struct manager {
 
     pthread_mutex_t lock; /* order: this, then a home's */
     struct session_list sessions;
-    struct home_list homes; /* theirs, the newest first */
+    struct home_list homes;        /* theirs and those of shared regions, the newest first */
+    struct home_list ending_homes; /* of shared regions that nobody has any more. Of the loop */
     struct domains domains;
     unsigned n_sessions;
     unsigned n_homes;

@@ -11,7 +11,7 @@
 uint64_t means_options(const struct kernel *kernel) {
     bool no_swap = kernel_keeps_from_swap(kernel, false) || kernel_keeps_from_swap(kernel, true);
 
-    return DRP_REGION_HUGE | DRP_REGION_SIGNAL | (no_swap ? DRP_REGION_NO_SWAP : 0);
+    return DRP_REGION_HUGE | DRP_REGION_SIGNAL | DRP_REGION_SHARED | (no_swap ? DRP_REGION_NO_SWAP : 0);
 }
 
 static bool is_locked_left(const struct manager *manager, const struct session *own) {

@@ -9,6 +9,7 @@
 #include "log.h"
 #include "manager.h"
 
+#include <inttypes.h>
 #include <signal.h>
 #include <sys/pidfd.h>
 
@@ -34,6 +35,19 @@ static void tell_quarantine(const struct config *config, struct session *session
     }
 }
 
+/* Any of those who have it can be the cause: nobody is ended for it. */
+static void tell_shared_quarantine(struct shared *shared) {
+    bool quarantined = atomic_load(&shared->home.quarantined);
+
+    if (quarantined == shared->home.quarantine_logged)
+        return;
+    shared->home.quarantine_logged = quarantined;
+    log_warning("shared region %" PRIu64 " '%s' of uid %u: %s", shared->region->id, shared->name, shared->uid,
+                quarantined ? "its object's lock holds up a call for over 1 s: quarantined" : "quarantine lifted");
+    if (quarantined)
+        dropper_give_up(&shared->home);
+}
+
 /* Once for each client: one that stays near its quota would fill the log. */
 static void tell_pins(struct session *session) {
     bool own = atomic_load(&session->pins_closed);
@@ -49,9 +63,13 @@ void notices_tell(struct manager *manager) {
     bool quarantines = atomic_exchange(&manager->pressure.quarantines, false);
     bool pins = atomic_exchange(&manager->budgets.pins_changed, false);
     struct session *session;
+    struct home *home;
 
     if (!quarantines && !pins)
         return;
+    LIST_FOREACH (home, &manager->homes, link)
+        if (!home->session)
+            tell_shared_quarantine(shared_of(home));
     LIST_FOREACH (session, &manager->sessions, link) {
         tell_quarantine(manager->config, session);
         tell_pins(session);

@@ -31,7 +31,6 @@ struct operation *operation_new(struct connection *connection, const struct drp_
     operation->manager = connection->server->manager;
     operation->type = header->type;
     operation->serial = header->serial;
-    operation->fd = -1;
     connection->operation = operation;
     return operation;
 }
@@ -40,16 +39,21 @@ struct operation *operation_of(struct completion *completion) {
     return container_of(completion, struct operation, completion);
 }
 
+void operation_add_fd(struct operation *operation, int fd) {
+    operation->fds[operation->n_fds++] = fd;
+}
+
 void operation_finish(struct operation *operation, uint32_t error, void *message, size_t size) {
     struct connection *connection = operation->connection;
-    size_t n_fds = operation->fd >= 0 && error == DRP_WIRE_OK ? 1 : 0;
+    bool sent = connection && error == DRP_WIRE_OK;
 
-    if (operation->fd >= 0 && (n_fds == 0 || !connection))
-        close(operation->fd);
+    for (size_t i = 0; i < operation->n_fds && !sent; i++)
+        close(operation->fds[i]);
     if (connection) {
         connection->operation = NULL;
         if (error == DRP_WIRE_OK)
-            connection_reply(connection, operation->type, operation->serial, message, size, &operation->fd, n_fds);
+            connection_reply(connection, operation->type, operation->serial, message, size, operation->fds,
+                             operation->n_fds);
         else
             connection_reply_error(connection, operation->type, operation->serial, error);
         connection_finish_operation(connection);

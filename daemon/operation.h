@@ -24,8 +24,9 @@ struct operation {
     struct pressure_hand hand;
     struct region *region;
     struct mapping *mapping;
-    bool last; /* destroy: the last step in the pager */
-    int fd;    /* to send with the reply, or -1 */
+    bool last;  /* destroy: the last step in the pager */
+    int fds[2]; /* to send with the reply */
+    size_t n_fds;
 };
 
 /*
@@ -35,7 +36,9 @@ struct operation {
 struct operation *operation_new(struct connection *connection, const struct drp_wire_header *header,
                                 void (*run)(struct completion *completion));
 struct operation *operation_of(struct completion *completion);
-/* Replies with message and fd, or with an error; frees the operation and lets the connection go on. */
+/* A descriptor to send with the reply; closed if there is none. */
+void operation_add_fd(struct operation *operation, int fd);
+/* Replies with message and descriptors, or with an error; frees the operation and lets the connection go on. */
 void operation_finish(struct operation *operation, uint32_t error, void *message, size_t size);
 /* Room for so many pieces of the command, until the end of the operation. NULL: no memory. */
 struct extent *operation_make_pieces(struct operation *operation, size_t n);

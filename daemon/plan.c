@@ -73,7 +73,7 @@ int plans_reserve(struct plans *plans, size_t regions) {
     struct policy_region *described;
     struct region **of;
 
-    if (reserve_slices(plans, plans->manager->n_homes + PLAN_SLICES_AT_ONCE) < 0)
+    if (reserve_slices(plans, plans->manager->n_homes + 1 + PLAN_SLICES_AT_ONCE) < 0)
         return -ENOMEM;
     if (regions <= plans->regions_max)
         return 0;
@@ -105,9 +105,10 @@ static void describe_region(struct region *region, struct policy_region *ret, un
         .chunk_flags = region->chunk_flags,
         .opaque = region_is_opaque(region),
         .last_scan = atomic_load(&region->last_scan),
-        .n_pins = region->n_mappings,
     };
-    for (unsigned i = 0; i < region->n_mappings; i++) {
+    /* Of an opaque one the policy does not look at any. */
+    ret->n_pins = ret->opaque ? 0 : region->n_mappings;
+    for (unsigned i = 0; i < ret->n_pins; i++) {
         struct mapping *mapping = region->mappings[i];
 
         mapping_look_at_pins(mapping, pin_looks);
@@ -138,7 +139,7 @@ static void describe_home(struct plans *plans, struct home *home, const struct b
         plans->busy = true;
     else
         LIST_FOREACH (region, &home->regions, link) {
-            if (region->dead || region->n_mappings == 0 || *n == plans->regions_max ||
+            if (region->dead || region->held || region->n_mappings == 0 || *n == plans->regions_max ||
                 (excess && !budget_covers(excess, region)))
                 continue;
             plans->region_of[*n] = region;
@@ -247,7 +248,9 @@ static uint64_t note_decision(struct plans *plans, const struct plan_demand *dem
         const struct region *region = plans->region_of[plans->victims[i].region];
         const struct session *session = region->home->session;
 
-        decision_add_victim(decision, session->id, session->pid, session->name, region->id, plans->victims[i].bytes);
+        decision_add_victim(decision, region->home->id, session ? session->pid : 0,
+                            session ? session->name : shared_of(region->home)->name, region->id,
+                            plans->victims[i].bytes);
     }
     return decision->number;
 }

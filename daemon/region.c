@@ -193,6 +193,7 @@ struct region *region_free(struct region *region) {
     if (region->state)
         munmap(region->state, drp_state_bytes(region->chunk_total));
     sparse_table_free(region->tables, region->tables_size);
+    free(region->mappings);
     if (region->data_fd >= 0)
         close(region->data_fd);
     free(region);
@@ -295,13 +296,43 @@ uint64_t region_resident_bytes(const struct region *region) {
 }
 
 void region_add_mapping(struct region *region, struct mapping *mapping) {
-    region->mappings[region->n_mappings++] = mapping; /* the handler keeps it below REGION_MAPPINGS_MAX */
+    region->cells[region->n_mappings] = mapping->cells;
+    region->mappings[region->n_mappings++] = mapping; /* the handler sees to it that there is room */
 }
 
 void region_remove_mapping(struct region *region, const struct mapping *mapping) {
     for (unsigned i = 0; i < region->n_mappings; i++)
-        if (region->mappings[i] == mapping)
-            region->mappings[i--] = region->mappings[--region->n_mappings];
+        if (region->mappings[i] == mapping) {
+            region->cells[i] = region->cells[--region->n_mappings];
+            region->mappings[i--] = region->mappings[region->n_mappings];
+        }
+}
+
+int region_reserve_mapping(struct region *region, pthread_mutex_t *lock) {
+    unsigned max = region->mappings_max > 0 ? region->mappings_max * 2 : REGION_MAPPINGS_OWN;
+    struct mapping **mappings, **before;
+    struct drp_pin_cell **cells;
+
+    if (region->n_mappings < region->mappings_max)
+        return 0;
+    if (max > REGION_MAPPINGS_MAX)
+        return -EDQUOT;
+    mappings = calloc(max, sizeof(*mappings) + sizeof(*cells));
+    if (!mappings)
+        return -ENOMEM;
+    cells = (struct drp_pin_cell **)(mappings + max);
+    pthread_mutex_lock(lock);
+    for (unsigned i = 0; i < region->n_mappings; i++) {
+        mappings[i] = region->mappings[i];
+        cells[i] = region->cells[i];
+    }
+    before = region->mappings;
+    region->mappings = mappings;
+    region->cells = cells;
+    region->mappings_max = max;
+    pthread_mutex_unlock(lock);
+    free(before);
+    return 0;
 }
 
 bool region_is_opaque(const struct region *region) {

@@ -6,6 +6,7 @@
 #include "page-set.h"
 #include "policy.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -14,12 +15,14 @@
 struct home;
 struct kernel;
 struct mapping;
+struct drp_pin_cell;
 
 #define SPAN_SHIFT POLICY_SPAN_SHIFT
 #define SPAN_SIZE (UINT64_C(1) << SPAN_SHIFT)
 #define PAGE_SHIFT 12
 #define SPAN_PAGES (SPAN_SIZE >> PAGE_SHIFT)
-#define REGION_MAPPINGS_MAX 4
+#define REGION_MAPPINGS_OWN 4   /* of a session's own region */
+#define REGION_MAPPINGS_MAX 128 /* of a shared one */
 #define REGION_UNFINISHED_MAX 64
 
 /* What is known of a span of a region, under the home's lock. */
@@ -69,8 +72,13 @@ struct region {
     _Atomic uint32_t touched_count;
     _Atomic uint8_t *chunk_flags;
 
-    struct mapping *mappings[REGION_MAPPINGS_MAX]; /* under the home's lock */
+    struct mapping **mappings;   /* under the home's lock, as all of these */
+    struct drp_pin_cell **cells; /* theirs, in the same order */
     unsigned n_mappings;
+    unsigned mappings_max; /* for which there is room */
+    bool held;     /* shared: somebody has it mapped who has not said so yet: nothing is dropped. Changed by the loop */
+    bool holding;  /* for good */
+    bool adopting; /* of the loop: the generations are not there yet */
 
     _Atomic bool sweep; /* the tables missed something: sweep over the object in the next plan. Written by the pressure thread */
     _Atomic uint64_t cursor; /* chunk at which an opaque region's next drop begins */
@@ -81,8 +89,7 @@ struct region {
     unsigned n_unfinished;
     int old_state_fd; /* of the dropper's table, while it adopts */
     int adopt_error;
-    bool dead;     /* being destroyed: no new drops */
-    void *waiting; /* of the loop: what waits for its end */
+    bool dead; /* being destroyed: no new drops */
 
     struct limits budget; /* under the manager's lock, as all of these */
     uint64_t pinned;      /* bytes, of the last count */
@@ -145,6 +152,8 @@ uint64_t region_resident_bytes(const struct region *region);
  * Links a mapping in / out, under the home's lock. With a pager only the pager's thread does this.
  */
 void region_add_mapping(struct region *region, struct mapping *mapping);
+/* In the loop: room for one more, where others may be reading under the lock. -ENOMEM; -EDQUOT */
+int region_reserve_mapping(struct region *region, pthread_mutex_t *lock);
 void region_remove_mapping(struct region *region, const struct mapping *mapping);
 /* Does somebody bring pages back unseen? Then only a sweep over the object finds what is resident. */
 bool region_is_opaque(const struct region *region);

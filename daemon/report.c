@@ -54,10 +54,22 @@ static bool is_meant(const struct session *session, enum budget_scope scope, uin
     }
 }
 
+static bool shared_is_meant(const struct shared *shared, enum budget_scope scope, uint64_t id,
+                            const struct domain *domain) {
+    const struct share *share;
+
+    if (scope == BUDGET_USER)
+        return shared->uid == id;
+    LIST_FOREACH (share, &shared->shares, of_shared)
+        if (share->session->domain && is_meant(share->session, scope, id, domain))
+            return true;
+    return false;
+}
+
 uint64_t report_resident(struct manager *manager, enum budget_scope scope, uint64_t id, const char *path) {
-    struct session *session;
     struct domain *domain;
     struct region *region;
+    struct home *home;
     uint64_t bytes = 0;
 
     pthread_mutex_lock(&manager->lock);
@@ -66,12 +78,14 @@ uint64_t report_resident(struct manager *manager, enum budget_scope scope, uint6
         domain->refs++;
     pthread_mutex_unlock(&manager->lock);
     /* Without the lock: thousands of objects take milliseconds. */
-    LIST_FOREACH (session, &manager->sessions, link)
+    LIST_FOREACH (home, &manager->homes, link)
         if (scope == BUDGET_REGION) {
-            region = session_find_region(session, id);
-            bytes += region ? region_resident_bytes(region) : 0;
-        } else if (is_meant(session, scope, id, domain))
-            bytes += session_resident_bytes(session);
+            LIST_FOREACH (region, &home->regions, link)
+                if (region->id == id)
+                    bytes += region_resident_bytes(region);
+        } else if (home->session ? is_meant(home->session, scope, id, domain)
+                                 : shared_is_meant(shared_of(home), scope, id, domain))
+            bytes += home_resident_bytes(home);
     pthread_mutex_lock(&manager->lock);
     domain_unref(domain);
     pthread_mutex_unlock(&manager->lock);
@@ -215,11 +229,12 @@ static void list_session(const struct config *config, struct session *session, s
     memcpy(ret->name, session->name, sizeof(session->name));
 }
 
-static void list_region(const struct config *config, struct region *region, struct drp_wire_entry *ret) {
+static void list_region(const struct config *config, uint64_t session, struct region *region,
+                        struct drp_wire_entry *ret) {
     *ret = (struct drp_wire_entry){
         .kind = DRP_ENTRY_REGION,
         .id = region->id,
-        .parent = region->home->session->id,
+        .parent = session,
         .size = region->size,
         .resident = region_resident_bytes(region),
         .dropped = atomic_load(&region->dropped_bytes),
@@ -232,6 +247,17 @@ static void list_region(const struct config *config, struct region *region, stru
         .pinned = region->pinned,
         .share = budget_share(region),
     };
+}
+
+static void list_shared(const struct config *config, uint64_t session, struct shared *shared,
+                        struct drp_wire_entry *ret) {
+    const struct share *share;
+
+    list_region(config, session, shared->region, ret);
+    ret->uid = shared->uid;
+    LIST_FOREACH (share, &shared->shares, of_shared)
+        ret->pid++;
+    strcpy(ret->name, shared->name);
 }
 
 static void list_domain(const struct manager *manager, struct domain *domain, struct drp_wire_entry *ret) {
@@ -275,6 +301,7 @@ void report_list(struct manager *manager, uint64_t cursor, struct drp_wire_list_
     struct session *session;
     struct region *region;
     struct domain *domain;
+    struct share *share;
     uint64_t index = 0;
 
     pthread_mutex_lock(&manager->lock);
@@ -286,7 +313,10 @@ void report_list(struct manager *manager, uint64_t cursor, struct drp_wire_list_
             list_session(manager->config, session, entry);
         LIST_FOREACH (region, &session->home.regions, link)
             if ((entry = on_page(ret, cursor, &index)))
-                list_region(manager->config, region, entry);
+                list_region(manager->config, session->id, region, entry);
+        LIST_FOREACH (share, &session->shares, of_session)
+            if ((entry = on_page(ret, cursor, &index)))
+                list_shared(manager->config, session->id, share->shared, entry);
     }
     pthread_mutex_unlock(&manager->lock);
 }

@@ -27,6 +27,8 @@
 #define SERVER_TIDY_MS 50
 /* An exiting process closes its socket a moment before its pidfd says so. */
 #define SERVER_DEATH_WAIT_NS UINT64_C(100000000)
+/* Whose connection has ended and who lives is about to come back, and pins meanwhile; or runs another program. */
+#define SERVER_SHARES_WAIT_NS UINT64_C(10000000000)
 #define SERVER_VETS_WAIT_NS UINT64_C(100000000)
 #define SERVER_END_WAIT_NS UINT64_C(3000000000)
 
@@ -134,6 +136,20 @@ static void ending_stop(struct ending *ending, bool dead) {
     pthread_mutex_lock(&ending->server->manager->lock);
     session_stop(ending->session, dead);
     pthread_mutex_unlock(&ending->server->manager->lock);
+    if (dead)
+        shared_close_all(ending->session, true);
+}
+
+/* Its pins in shared regions vanish with the process. */
+static bool ending_has_shares(struct ending *ending, uint64_t now) {
+    bool dead;
+
+    if (LIST_EMPTY(&ending->session->shares))
+        return false;
+    dead = kernel_pidfd_dead(ending->session->pidfd);
+    if (dead || ending->server->ended || now - ending->since > SERVER_SHARES_WAIT_NS)
+        shared_close_all(ending->session, dead);
+    return !LIST_EMPTY(&ending->session->shares);
 }
 
 static void ending_dead(uv_poll_t *poll, int status, int events) {
@@ -154,7 +170,7 @@ static void server_tidy_endings(struct server *server) {
         next = LIST_NEXT(ending, link);
         if (ending->stopping || now - ending->since > SERVER_DEATH_WAIT_NS)
             ending_stop(ending, false); /* repeated: a signal may come too early for a call that is about to begin */
-        if (!ending->stopping || !session_stopped(ending->session)) {
+        if (!ending->stopping || !session_stopped(ending->session) || ending_has_shares(ending, now)) {
             dropper_give_up(&ending->session->home); /* nobody waits for one who is stuck and gone */
             continue;
         }
@@ -181,7 +197,7 @@ static void ending_begin(struct server *server, struct session *session) {
     LIST_INSERT_HEAD(&server->endings, ending, link);
     if (kernel_pidfd_dead(session->pidfd))
         ending_stop(ending, true);
-    else if (server->ended || LIST_EMPTY(&session->home.regions))
+    else if (server->ended || (LIST_EMPTY(&session->home.regions) && LIST_EMPTY(&session->shares)))
         ending_stop(ending, false);
     else
         ending->polling = uv_poll_start(&ending->poll, UV_READABLE, ending_dead) == 0;
@@ -199,6 +215,13 @@ void server_connection_ended(struct server *server, struct session *session) {
 
 /* ---- the loop's other events ---- */
 
+/* What has to be looked at again is, by the timer. */
+void server_tidy_shared(struct server *server) {
+    server->shared_pending = shared_tidy(server->manager);
+    if (server->shared_pending && !server->ended && !uv_is_active((uv_handle_t *)&server->tidy))
+        uv_timer_start(&server->tidy, server_tidy, SERVER_TIDY_MS, SERVER_TIDY_MS);
+}
+
 static void server_woken(uv_poll_t *poll, int status, int events) {
     struct server *server = poll->data;
     uint64_t count;
@@ -211,6 +234,7 @@ static void server_woken(uv_poll_t *poll, int status, int events) {
     sources_tidy(&server->sources);
     notices_tell(server->manager);
     server_tidy_endings(server);
+    server_tidy_shared(server);
 }
 
 static void server_unlink(const struct server *server) {
@@ -222,6 +246,7 @@ static void server_tidy(uv_timer_t *timer) {
     struct server *server = timer->data;
 
     server_tidy_endings(server);
+    server->shared_pending = shared_tidy(server->manager);
     if (!server->accepting && !server->ended) {
         server->accepting = true;
         uv_poll_start(&server->listener, UV_READABLE, server_accept);
@@ -240,6 +265,15 @@ static void server_tidy(uv_timer_t *timer) {
         server_unlink(server);
         _exit(0);
     }
+    if (!LIST_EMPTY(&server->manager->ending_homes) && kernel_now() - server->ended < SERVER_END_WAIT_NS)
+        return;
+    if (server->ended && !LIST_EMPTY(&server->manager->ending_homes)) {
+        log_warning("a shared region still holds up a call at the end, leaving it");
+        unlink(server->config->socket_path);
+        _exit(0);
+    }
+    if (server->shared_pending && !server->ended)
+        return;
     vet_tidy(&server->vets);
     if (server->ended && !LIST_EMPTY(&server->vets) && kernel_now() - server->ended < SERVER_VETS_WAIT_NS)
         return; /* who hangs in a client's close for longer ends with the process */
@@ -371,6 +405,7 @@ void server_end(struct server *server) {
     uv_close((uv_handle_t *)&server->round, NULL);
     uv_close((uv_handle_t *)&server->rest, NULL);
     sources_end(&server->sources);
+    shared_hold_all(server->manager);
     while ((connection = LIST_FIRST(&server->connections)))
         connection_end(connection, NULL);
     uv_timer_start(&server->tidy, server_tidy, 0, SERVER_TIDY_MS);

@@ -69,7 +69,8 @@ struct server {
     uv_timer_t tidy;    /* runs while there are endings, or sockets could not be accepted */
     uv_signal_t terminate, interrupt;
     bool accepting;
-    uint64_t ended; /* ns; 0: not yet */
+    bool shared_pending; /* a shared region waits for the timer */
+    uint64_t ended;      /* ns; 0: not yet */
     struct connection_list connections;
     unsigned n_connections;
     unsigned n_refused;                /* of them */
@@ -97,6 +98,8 @@ void server_deinit(struct server *server);
 /* What to wait for follows from what is under way. */
 void connection_update(struct connection *connection);
 /* A connection is gone, and its session (NULL: it had none) ends. */
+/* Something of a shared region may have to be waited for. */
+void server_tidy_shared(struct server *server);
 void server_connection_ended(struct server *server, struct session *session);
 
 /* ---- for handlers ---- */

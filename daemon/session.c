@@ -47,6 +47,7 @@ int session_new(struct session **ret, struct manager *manager, uint64_t id, pid_
     move_init(&session->move);
     loss_init(&session->loss, session);
     TAILQ_INIT(&session->pager.commands);
+    LIST_INIT(&session->shares);
     home_init(&session->home, manager, id, session);
     *ret = session;
     return 0;
@@ -165,11 +166,15 @@ uint64_t session_resident_bytes(const struct session *session) {
 }
 
 struct region *session_find_region(struct session *session, uint64_t id) {
+    struct share *share;
     struct region *region;
 
     LIST_FOREACH (region, &session->home.regions, link)
         if (region->id == id && !region->dead)
             return region;
+    LIST_FOREACH (share, &session->shares, of_session)
+        if (share->shared->region->id == id)
+            return share->shared->region;
     return NULL;
 }
 

@@ -8,6 +8,7 @@
 #include "mapping.h"
 #include "move.h"
 #include "pager.h"
+#include "shared.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -29,6 +30,7 @@ struct session {
     int pidfd;
     char name[33];
 
+    struct share_list shares; /* of regions that are not its own alone */
     struct home home; /* of its own regions; its lock is the session's, for extents and the pager's queue, too */
     unsigned n_regions;
     unsigned n_locked;     /* of these, in locked segments */
@@ -75,6 +77,7 @@ void session_review_former(struct session *session);
 void session_leave_domains(struct session *session);
 uint64_t session_resident_bytes(const struct session *session);
 
+/* Its own, or one that it shares. */
 struct region *session_find_region(struct session *session, uint64_t id);
 /* Links a region in / out, under both locks. */
 void session_add_region(struct session *session, struct region *region);

@@ -127,6 +127,39 @@ static enum codec_verdict check_create(const union drp_wire_message *message, si
                    (m->chunk_shift == 0 || (m->chunk_shift >= CHUNK_SHIFT_MIN && m->chunk_shift <= CHUNK_SHIFT_MAX)));
 }
 
+/* At the end of a message. Empty, or without what is odd in a name, and nothing behind its end. */
+static bool shared_name_ok(const char *name) {
+    size_t length = strnlen(name, DRP_WIRE_SHARED_NAME);
+
+    for (size_t i = 0; i < DRP_WIRE_SHARED_NAME; i++)
+        if (i < length ? name[i] <= ' ' || name[i] > '~' || name[i] == '/' : name[i] != '\0')
+            return false;
+    return length < DRP_WIRE_SHARED_NAME;
+}
+
+static bool shared_mode_ok(uint32_t mode) {
+    return (mode & ~UINT32_C(0666)) == 0 && (mode & 0222) == (mode & 0444) >> 1;
+}
+
+static enum codec_verdict check_create_shared(const union drp_wire_message *message, size_t size, size_t n_fds) {
+    const struct drp_wire_create_shared *m = &message->create_shared;
+
+    if (m->create.reserved[0] != 0 || m->create.reserved[1] != 0)
+        return CODEC_RESERVED;
+    if (!shared_name_ok(m->name) || !shared_mode_ok(m->mode) || (m->name[0] == '\0' && m->mode != 0))
+        return CODEC_VALUE;
+    return check_create(message, size, n_fds);
+}
+
+static enum codec_verdict check_open(const union drp_wire_message *message, size_t size, size_t n_fds) {
+    const struct drp_wire_open *m = &message->open;
+
+    (void)size;
+    if (n_fds != (m->name[0] == '\0' ? 1u : 0u))
+        return CODEC_DESCRIPTORS;
+    return verdict(shared_name_ok(m->name) && m->uid <= (n_fds == 1 ? 0 : UID_MAX));
+}
+
 /* Where a region lies in its data object and in its chunk table. */
 static bool layout_ok(uint64_t size, uint64_t object_offset, uint64_t chunk_base, uint64_t chunk_total, uint8_t shift) {
     uint64_t mask;
@@ -357,8 +390,8 @@ static const struct rule rules[DRP_WIRE_TYPE_MAX + 1] = {
                         {SIZE(drp_wire_create_reply), FDS(1, 1), .gap = GAP(drp_wire_create_reply, reserved),
                          .check = check_adopt_reply}},
     [DRP_WIRE_MAP] = {"map",
-                      {SIZE(drp_wire_map), FDS(0, 1), .check = check_map},
-                      {SIZE(drp_wire_map_reply), FDS(0, 1), .gap = GAP(drp_wire_map_reply, reserved),
+                      {SIZE(drp_wire_map), FDS(0, 2), .check = check_map},
+                      {SIZE(drp_wire_map_reply), FDS(0, 2), .gap = GAP(drp_wire_map_reply, reserved),
                        .check = check_map_reply}},
     [DRP_WIRE_UNMAP] = {"unmap", {SIZE(drp_wire_id)}, {SIZE(drp_wire_header)}},
     [DRP_WIRE_DESTROY] = {"destroy", {SIZE(drp_wire_id)}, {SIZE(drp_wire_header)}},
@@ -394,6 +427,15 @@ static const struct rule rules[DRP_WIRE_TYPE_MAX + 1] = {
     [DRP_WIRE_UNMAP_PIECES] = {"unmap-pieces",
                                {PIECES, .gap = GAP(drp_wire_pieces, reserved), .check = check_pieces},
                                {SIZE(drp_wire_header)}},
+    [DRP_WIRE_CREATE_SHARED] = {"create-shared",
+                                {SIZE(drp_wire_create_shared), .gap = GAP(drp_wire_create_shared, reserved),
+                                 .check = check_create_shared},
+                                {SIZE(drp_wire_create_reply), FDS(2, 2), .gap = GAP(drp_wire_create_reply, reserved),
+                                 .check = check_create_reply}},
+    [DRP_WIRE_OPEN] = {"open",
+                       {SIZE(drp_wire_open), FDS(0, 1), .gap = GAP(drp_wire_open, reserved), .check = check_open},
+                       {SIZE(drp_wire_create_reply), FDS(2, 2), .gap = GAP(drp_wire_create_reply, reserved),
+                        .check = check_create_reply}},
     [DRP_WIRE_WATCH] = {"watch", {SIZE(drp_wire_header)}, {SIZE(drp_wire_header), FDS(1, 1)}},
 };
 /* clang-format on */
@@ -500,6 +542,7 @@ static const struct {
     [DRP_WIRE_ERROR_QUARANTINED] = {"quarantined", -ETIMEDOUT},
     [DRP_WIRE_ERROR_NOT_INTERCEPTED] = {"not-intercepted", -EOPNOTSUPP},
     [DRP_WIRE_ERROR_INTERNAL] = {"internal", -EIO},
+    [DRP_WIRE_ERROR_EXISTS] = {"exists", -EEXIST},
 };
 
 const char *codec_error_name(uint32_t error) {

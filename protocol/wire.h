@@ -19,8 +19,10 @@
 #define DRP_FEATURE_ADOPT (UINT64_C(1) << 0)  /* regions can be handed over after a restart of the daemon */
 #define DRP_FEATURE_PIECES (UINT64_C(1) << 1) /* MAP of nothing yet, MAP_PIECES, UNMAP_PIECES */
 #define DRP_FEATURE_WATCH (UINT64_C(1) << 2)  /* WATCH; drops are counted in state pages */
+#define DRP_FEATURE_SHARED (UINT64_C(1) << 4) /* CREATE_SHARED, OPEN; tickets with MAP */
 #define DRP_FEATURE_LOCKED (UINT64_C(1) << 6) /* the client attaches locked segments */
-#define DRP_FEATURES_KNOWN (DRP_FEATURE_ADOPT | DRP_FEATURE_PIECES | DRP_FEATURE_WATCH | DRP_FEATURE_LOCKED)
+#define DRP_FEATURES_KNOWN \
+    (DRP_FEATURE_ADOPT | DRP_FEATURE_PIECES | DRP_FEATURE_WATCH | DRP_FEATURE_SHARED | DRP_FEATURE_LOCKED)
 
 enum drp_wire_type {
     DRP_WIRE_HELLO = 1,
@@ -43,7 +45,9 @@ enum drp_wire_type {
     DRP_WIRE_MAP_PIECES = 18,
     DRP_WIRE_UNMAP_PIECES = 19,
     DRP_WIRE_WATCH = 20,
-    DRP_WIRE_TYPE_MAX = 20,
+    DRP_WIRE_CREATE_SHARED = 21,
+    DRP_WIRE_OPEN = 22,
+    DRP_WIRE_TYPE_MAX = 22,
     /* 0x4000 and up: events from the daemon, none in version 1 */
     DRP_WIRE_REPLY = 0x8000, /* added to the request's type */
 };
@@ -64,7 +68,8 @@ enum drp_wire_error {
     DRP_WIRE_ERROR_QUARANTINED = 11,     /* the session holds up the daemon's calls */
     DRP_WIRE_ERROR_NOT_INTERCEPTED = 12, /* needs interception, which this session does not have */
     DRP_WIRE_ERROR_INTERNAL = 13,
-    DRP_WIRE_ERROR_MAX = 13,
+    DRP_WIRE_ERROR_EXISTS = 14, /* the name is taken */
+    DRP_WIRE_ERROR_MAX = 14,
 };
 
 struct drp_wire_header {
@@ -151,6 +156,31 @@ struct drp_wire_create_reply {
 static_assert(sizeof(struct drp_wire_create_reply) == 72, "create reply");
 
 /*
+ * CREATE_SHARED: as CREATE, a region that other processes can open: whoever has its data object, and by name. Reply: as for CREATE. EXISTS: the name is
+ * taken.
+ */
+#define DRP_WIRE_SHARED_NAME 64
+struct drp_wire_create_shared {
+    struct drp_wire_create create;
+    uint32_t mode; /* who may open it by name: 0600, 0060 and 0006, whole; 0 without a name */
+    uint32_t reserved;
+    char name[DRP_WIRE_SHARED_NAME]; /* one of the user's names, 1 to 63 of 0x21..0x7e without '/', NUL-padded; empty: none */
+};
+static_assert(sizeof(struct drp_wire_create_shared) == 128, "create shared");
+
+/*
+ * OPEN: another's shared region, or an own one again, by its data object, which is the descriptor, or by name. Reply: as for CREATE; the
+ * region's id is the same for everybody. Each may be mapped once, and is given up by UNMAP and DESTROY.
+ */
+struct drp_wire_open {
+    struct drp_wire_header header;
+    uint32_t uid; /* whose name it is; with a descriptor 0 */
+    uint32_t reserved;
+    char name[DRP_WIRE_SHARED_NAME]; /* with a descriptor empty */
+};
+static_assert(sizeof(struct drp_wire_open) == 88, "open");
+
+/*
  * ADOPT: hands over a region that another daemon made. Descriptors: its data object, its state page. The new daemon makes a new state page,
  * takes the generations over (odd ones become the next even: lost) and punches the chunks that were odd. Reply: as for CREATE, with
  * one descriptor, the new state page.
@@ -173,7 +203,8 @@ static_assert(sizeof(struct drp_wire_adopt) == 72, "adopt");
 /*
  * MAP: the client mapped [offset, offset + length) of the region at address; all three 0: nothing yet, MAP_PIECES will tell. With a
  * descriptor: the pin page of an adopted mapping
- * (a memfd of this daemon's predecessor, sealed SHRINK|GROW|SEAL). Reply's descriptor: the pin page to map; none if one was handed over.
+ * (a memfd of this daemon's predecessor, sealed SHRINK|GROW|SEAL); of a shared region also its ticket. Reply's descriptor: the pin page to map;
+ * none if one was handed over. Of a shared region also a ticket: to keep as long as the region is mapped, and to give to nobody.
  */
 struct drp_wire_map {
     struct drp_wire_header header;
@@ -327,7 +358,7 @@ struct drp_wire_entry {
     uint64_t dropped;      /* region, session: bytes; domain: reserve */
     uint64_t refaults;     /* region, session; domain: headroom */
     uint64_t faults;       /* region, session: intercepted; domain: commitment */
-    uint32_t pid;          /* session */
+    uint32_t pid;          /* session; shared region, which is told of everybody who has it: how many these are */
     uint32_t uid;          /* session */
     uint32_t interception; /* session: enum drp_wire_interception */
     uint32_t reason;       /* session: errno why not intercepted */
@@ -339,7 +370,7 @@ struct drp_wire_entry {
     uint64_t high;         /* domain: headroom until memory.high; UINT64_MAX: none */
     uint32_t share;        /* region, session */
     uint32_t sources;      /* domain: bits 1 << enum drp_wire_source: what watches it beside the sampler */
-    char name[144];        /* session: program; domain: path of the cgroup, its end if it is longer */
+    char name[144]; /* session: program; region: its name if it is shared; domain: path of the cgroup, its end if it is longer */
 };
 static_assert(sizeof(struct drp_wire_entry) == 272, "entry");
 
@@ -503,6 +534,8 @@ union drp_wire_message {
     struct drp_wire_uffd_reply uffd_reply;
     struct drp_wire_create create;
     struct drp_wire_create_reply create_reply;
+    struct drp_wire_create_shared create_shared;
+    struct drp_wire_open open;
     struct drp_wire_adopt adopt;
     struct drp_wire_map map;
     struct drp_wire_map_reply map_reply;

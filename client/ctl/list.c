@@ -60,6 +60,8 @@ static void print_regions(const struct drp_wire_entry *entries, size_t n) {
                e->parent, ctl_mib(e->size), ctl_mib(e->resident), ctl_mib(e->budget), ctl_mib(e->dropped), e->refaults,
                e->faults, 1u << ((e->chunk_shift - 10) & 31), e->share, ctl_priority_name(e->priority),
                option_names(e->options, text));
+        if (e->options & DRP_REGION_SHARED)
+            printf("         shared by %u, of uid %u%s%s\n", e->pid, e->uid, e->name[0] ? ": " : "", ctl_clean(e->name));
     }
 }
 
@@ -143,6 +145,11 @@ static struct json_object *json_region(const struct drp_wire_entry *e) {
     ctl_add_limit(object, "budget", e->budget);
     ctl_add(object, "share", e->share);
     ctl_add(object, "pinned_bytes", e->pinned);
+    if (e->options & DRP_REGION_SHARED) {
+        ctl_add_text(object, "name", e->name);
+        ctl_add(object, "uid", e->uid);
+        ctl_add(object, "shared_by", e->pid);
+    }
     return object;
 }
 

@@ -42,6 +42,8 @@ struct drp_region;
 
 /** Options of a region, for drp_region_options.required and .preferred. Unknown bits are an error (EOPNOTSUPP). */
 #define DRP_REGION_HUGE (UINT64_C(1) << 0) /**< 2 MiB pages and 2 MiB chunks */
+#define DRP_REGION_SHARED \
+    (UINT64_C(1) << 2) /**< other processes may open it, see drp_region_open(). Without DRP_REGION_HUGE */
 /**
  * An access to memory that was dropped, or was never populated, raises SIGBUS, and a system call that is given such memory fails with EFAULT. It
  * never reads zeros, also while the service is away. drp_populate() makes a range accessible; drp_locate() tells a signal handler what
@@ -103,6 +105,9 @@ struct drp_region_options {
     enum drp_priority priority; /**< 0: normal */
     uint64_t budget; /**< bytes that may be resident, see drp_region_set_budget(); at least 4096. 0: as configured */
     uint32_t share; /**< 1 to 10000, see drp_region_set_share(). 0: 100. More of either than the service allows counts as what it allows */
+    mode_t mode; /**< of a shared region with a name, who may open it by that: 0600 for this user, 0060 for this process's group, 0006 for all, in
+                         any sum; 0: 0600. Whoever opens it may read and write */
+    const char *name; /**< of a shared region: 1 to 63 printable ASCII characters, neither space nor '/'. NULL: it can be opened by its handle alone */
 };
 
 /** What a region is. */
@@ -179,7 +184,31 @@ int drp_get_probe(const struct drp_config *config, struct drp_probe *ret);
  */
 int drp_region_new(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options);
 
-/** Frees a region with all its memory and unmaps it. NULL is fine. @return NULL */
+/**
+ * Opens a shared region (DRP_REGION_SHARED) that another process made, by its name. All who have it see the same memory, the same drops and
+ * the same generations. What one has pinned stays for all; its pins end with its process. It lives as long as somebody has it. In a child
+ * after fork(2) it is as any region. Its budget, share and priority are its maker's; it counts to the user who made it, and to every cgroup
+ * in which somebody has it. The accesses are not intercepted. Whoever has it could drop it by hand, or write over it: share it with
+ * programs that are trusted with its contents.
+ * @param uid whose region it is; names of different users are different
+ * @return 0; -ENOENT: no region of that name now; -EACCES: its mode does not allow it; -EINVAL: no name; -EDQUOT: over a quota; -EOPNOTSUPP: the
+ *         service is too old; -ENOTCONN, -ENOMEM, -ETIMEDOUT
+ */
+int drp_region_open(struct drp_region **ret, struct drp *d, const char *name, uid_t uid);
+
+/**
+ * The same by a handle, which stays the caller's: who holds it may have the region, whatever its mode.
+ * @return also -EBADF: no handle of a region of this service
+ */
+int drp_region_open_handle(struct drp_region **ret, struct drp *d, int handle);
+
+/**
+ * A handle of a shared region, to be passed to another process (SCM_RIGHTS). It does not keep the region.
+ * @return a descriptor of the caller's, close-on-exec; -EINVAL: the region is not shared; -ENOTCONN: a region from before fork(2); -EMFILE
+ */
+int drp_region_get_handle(const struct drp_region *r);
+
+/** Frees a region with all its memory and unmaps it; of a shared one, only the last who has it frees the memory. NULL is fine. @return NULL */
 struct drp_region *drp_region_free(struct drp_region *r);
 
 /** Start address of the region; it never changes. */

@@ -27,6 +27,24 @@ static void sample_pieces(struct sample *sample) {
     sample->size += 2 * sizeof(m->pieces[0]);
 }
 
+static void sample_hello(struct drp_wire_hello *m) {
+    m->magic = DRP_WIRE_MAGIC;
+    m->version_min = m->version_max = DRP_WIRE_VERSION;
+    m->features = UINT64_MAX;
+    strcpy(m->name, "test");
+}
+
+static void sample_shared(union drp_wire_message *m, uint16_t type) {
+    if (type == DRP_WIRE_OPEN) {
+        m->open.uid = 1000;
+        strcpy(m->open.name, "cache");
+        return;
+    }
+    m->create_shared.create.size = 1;
+    m->create_shared.mode = 0660;
+    strcpy(m->create_shared.name, "cache");
+}
+
 static void sample_request(struct sample *sample, uint16_t type) {
     union drp_wire_message *m = &sample->message;
 
@@ -36,10 +54,7 @@ static void sample_request(struct sample *sample, uint16_t type) {
     sample->size = codec_request_size(type);
     switch (type) {
     case DRP_WIRE_HELLO:
-        m->hello.magic = DRP_WIRE_MAGIC;
-        m->hello.version_min = m->hello.version_max = DRP_WIRE_VERSION;
-        m->hello.features = UINT64_MAX;
-        strcpy(m->hello.name, "test");
+        sample_hello(&m->hello);
         break;
     case DRP_WIRE_UFFD:
         sample->n_fds = 1;
@@ -47,6 +62,10 @@ static void sample_request(struct sample *sample, uint16_t type) {
     case DRP_WIRE_CREATE:
         m->create.size = 1;
         m->create.required = m->create.preferred = UINT64_MAX;
+        break;
+    case DRP_WIRE_CREATE_SHARED:
+    case DRP_WIRE_OPEN:
+        sample_shared(m, type);
         break;
     case DRP_WIRE_ADOPT:
         m->adopt.size = 4 << 16;
@@ -92,6 +111,8 @@ static const size_t reply_sizes[DRP_WIRE_TYPE_MAX + 1] = {
     [DRP_WIRE_UFFD] = sizeof(struct drp_wire_uffd_reply),
     [DRP_WIRE_CREATE] = sizeof(struct drp_wire_create_reply),
     [DRP_WIRE_ADOPT] = sizeof(struct drp_wire_create_reply),
+    [DRP_WIRE_CREATE_SHARED] = sizeof(struct drp_wire_create_reply),
+    [DRP_WIRE_OPEN] = sizeof(struct drp_wire_create_reply),
     [DRP_WIRE_MAP] = sizeof(struct drp_wire_map_reply),
     [DRP_WIRE_DROP] = sizeof(struct drp_wire_drop_reply),
     [DRP_WIRE_POPULATE] = sizeof(struct drp_wire_populate_reply),
@@ -126,8 +147,10 @@ static void sample_reply(struct sample *sample, uint16_t request_type) {
         m->uffd_reply.interception = DRP_WIRE_INTERCEPTION_FULL;
         break;
     case DRP_WIRE_CREATE:
+    case DRP_WIRE_CREATE_SHARED:
+    case DRP_WIRE_OPEN:
     case DRP_WIRE_ADOPT:
-        sample->n_fds = request_type == DRP_WIRE_CREATE ? 2 : 1;
+        sample->n_fds = request_type == DRP_WIRE_ADOPT ? 1 : 2;
         m->create_reply.size = 1 << 21;
         m->create_reply.chunk_base = 31;
         m->create_reply.chunk_total = 32;

@@ -31,8 +31,8 @@ static const struct {
 } descriptors[DRP_WIRE_TYPE_MAX + 1] = {
     [DRP_WIRE_HELLO] = {0, 0, 1, 1}, /* with the flag as in the sample */
     [DRP_WIRE_UFFD] = {1, 1, 0, 0},  /* with reason 0 */
-    [DRP_WIRE_CREATE] = {0, 0, 2, 2}, [DRP_WIRE_ADOPT] = {2, 2, 1, 1},
-    [DRP_WIRE_MAP] = {0, 1, 0, 1},    [DRP_WIRE_WATCH] = {0, 0, 1, 1},
+    [DRP_WIRE_CREATE] = {0, 0, 2, 2},        [DRP_WIRE_ADOPT] = {2, 2, 1, 1}, [DRP_WIRE_MAP] = {0, 2, 0, 2},
+    [DRP_WIRE_CREATE_SHARED] = {0, 0, 2, 2}, [DRP_WIRE_OPEN] = {0, 0, 2, 2},  [DRP_WIRE_WATCH] = {0, 0, 1, 1},
 };
 
 START_TEST(frame) {
@@ -349,6 +349,7 @@ START_TEST(error_names) {
         {DRP_WIRE_ERROR_QUARANTINED, "quarantined", -ETIMEDOUT},
         {DRP_WIRE_ERROR_NOT_INTERCEPTED, "not-intercepted", -EOPNOTSUPP},
         {DRP_WIRE_ERROR_INTERNAL, "internal", -EIO},
+        {DRP_WIRE_ERROR_EXISTS, "exists", -EEXIST},
     };
 
     ck_assert_uint_eq(ARRAY_SIZE(expected), DRP_WIRE_ERROR_MAX + 1);

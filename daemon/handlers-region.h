@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_DAEMON_HANDLERS_REGION_H
+#define DROPPABLE_DAEMON_HANDLERS_REGION_H
+
+/* What requests about own and about shared regions have in common. */
+
+#include "operation.h"
+#include "wire.h"
+
+#include <stdint.h>
+
+struct channel_packet;
+struct connection;
+struct region;
+
+/* May the client have one more region of that size? DRP_WIRE_OK, or why not. */
+uint32_t region_check_limits(const struct connection *connection, uint64_t size);
+/* What the region's maker says of it, before it is linked. More than the config allows counts as what it allows (limit_value()). */
+void region_set_worth(const struct connection *connection, struct region *region, uint64_t budget, uint32_t share);
+void region_fill_reply(struct drp_wire_create_reply *reply, const struct region *region);
+/* In another thread: the operation goes on in the loop. */
+void region_finished(void *operation);
+
+/* In handlers-shared.c: an ADOPT of a shared region; what a MAP needs of one, once there is a mapping; and its DESTROY. */
+void shared_adopt(struct connection *connection, struct channel_packet *packet);
+uint32_t shared_prepare_map(struct operation *operation, const struct channel_packet *packet);
+uint32_t shared_take_ticket(struct operation *operation, const struct channel_packet *packet);
+void shared_destroy(struct operation *operation);
+
+#endif
