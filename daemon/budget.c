@@ -211,12 +211,13 @@ static int set_in_region(struct manager *manager, struct setting *setting, uint6
     int r = -ENOENT;
 
     setting->found = 0;
-    LIST_FOREACH (home, &manager->homes, link)
+    LIST_FOREACH (home, &manager->homes, link) {
         LIST_FOREACH (region, &home->regions, link)
             if (region->id == id) {
                 r = set_one(setting, &region->budget, home_uid(home));
                 setting->effective.of[LIMIT_PRIORITY] = budget_priority(region);
             }
+    }
     return r;
 }
 

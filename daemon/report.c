@@ -255,8 +255,9 @@ static void list_shared(const struct config *config, uint64_t session, struct sh
 
     list_region(config, session, shared->region, ret);
     ret->uid = shared->uid;
-    LIST_FOREACH (share, &shared->shares, of_shared)
+    LIST_FOREACH (share, &shared->shares, of_shared) {
         ret->pid++;
+    }
     strcpy(ret->name, shared->name);
 }
 
