@@ -449,8 +449,9 @@ static void look_at_session(struct look *look, struct session *session) {
     for (struct domain *domain = session->domain; domain; domain = domain->parent)
         add(&domain->budget, &session->budget.standing);
     session->domain->holds_clients = true;
-    LIST_FOREACH (share, &session->shares, of_session)
+    LIST_FOREACH (share, &session->shares, of_session) {
         add(&session->budget, &share->shared->region->budget.standing);
+    }
     consider(look, &session->budget, config->client_budget, BUDGET_SESSION, session->id, NULL);
 }
 
