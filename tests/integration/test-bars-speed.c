@@ -42,7 +42,12 @@
 #define RATIO_MAX 2.0
 #define PINS 10000000
 #define PIN_ROUNDS 5
+/* The library as it is shipped takes 8 to 13 ns; one that is not optimized took 30 to 60, as others use the machine. */
+#ifdef __OPTIMIZE__
 #define PIN_NS_MAX 40.0
+#else
+#define PIN_NS_MAX 120.0
+#endif
 #define TRACED_PINS 1000000
 #define MARK 0x64726f70
 #define IDLE_MS 10000
