@@ -246,7 +246,7 @@ static void server_tidy(uv_timer_t *timer) {
     struct server *server = timer->data;
 
     server_tidy_endings(server);
-    server->shared_pending = shared_tidy(server->manager);
+    server_tidy_shared(server);
     if (!server->accepting && !server->ended) {
         server->accepting = true;
         uv_poll_start(&server->listener, UV_READABLE, server_accept);
@@ -269,7 +269,7 @@ static void server_tidy(uv_timer_t *timer) {
         return;
     if (server->ended && !LIST_EMPTY(&server->manager->ending_homes)) {
         log_warning("a shared region still holds up a call at the end, leaving it");
-        unlink(server->config->socket_path);
+        server_unlink(server);
         _exit(0);
     }
     if (server->shared_pending && !server->ended)
