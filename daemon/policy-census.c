@@ -203,20 +203,16 @@ static unsigned census_reach(const struct census *census, uint64_t demand, bool 
     return rank;
 }
 
-uint64_t census_below(const struct census *census, unsigned end) {
+static uint64_t sum_below(const uint64_t *bytes, unsigned end) {
     uint64_t sum = 0;
 
     for (unsigned rank = 0; rank < end; rank++)
-        sum += census->bytes[rank];
+        sum += bytes[rank];
     return sum;
 }
 
-static uint64_t bounds_below(const struct census *census, unsigned end) {
-    uint64_t sum = 0;
-
-    for (unsigned rank = 0; rank < end; rank++)
-        sum += census->bounds[rank];
-    return sum;
+uint64_t census_below(const struct census *census, unsigned end) {
+    return sum_below(census->bytes, end);
 }
 
 /* Would the census look at much more than is wanted? Then a sample is worth its while. */
@@ -225,7 +221,7 @@ static bool sample_is_worth_it(const struct plan *plan, const struct census *cen
 
     for (size_t i = 0; i < plan->n_regions; i++)
         spans += plan->regions[i].touched_count;
-    return spans >= SAMPLE_SPANS && bounds_below(census, census->upto + 1) / SAMPLE_WORTH > demand;
+    return spans >= SAMPLE_SPANS && sum_below(census->bounds, census->upto + 1) / SAMPLE_WORTH > demand;
 }
 
 static void sample_take(struct plan *plan, struct census *census) {
@@ -259,7 +255,7 @@ void census_take(struct plan *plan, struct census *census, uint64_t demand) {
     sampled = sample_is_worth_it(plan, census, demand);
     if (sampled)
         sample_take(plan, census);
-    else if (bounds_below(census, census->upto + 1) == bounds_below(census, N_RANKS))
+    else if (sum_below(census->bounds, census->upto + 1) == sum_below(census->bounds, N_RANKS))
         census->upto = N_RANKS - 1; /* who walks all of them counts all that they have */
     for (unsigned i = 0;; i++) {
         unsigned guess = sampled ? guess_reach(census, demand << i) : 0;
