@@ -91,6 +91,28 @@ static void reply_opened(struct connection *connection, const struct drp_wire_he
         operation_finish(operation, operation_error(r), NULL, 0);
 }
 
+/* A region of this object, which is consumed, in a home of its own; the caller has the first share of it. */
+static uint32_t found(struct connection *connection, const struct passport *passport, const struct region_shape *shape,
+                      int data_fd, uint64_t budget, uint32_t share, struct shared **ret) {
+    struct manager *manager = connection->server->manager;
+    struct region *region;
+    int state_fd;
+
+    if (region_new(&region, &manager->kernel, shape, data_fd, &state_fd) < 0) {
+        close(data_fd);
+        return DRP_WIRE_ERROR_MEMORY;
+    }
+    manager->next_id++;
+    region_set_worth(connection, region, budget, share);
+    if (link_shared(connection, passport, region, state_fd, ret) < 0) {
+        close(state_fd);
+        region_release_object(region);
+        region_free(region);
+        return DRP_WIRE_ERROR_MEMORY;
+    }
+    return *ret ? DRP_WIRE_OK : DRP_WIRE_ERROR_MEMORY;
+}
+
 /* 0: *ret is made, and the caller has a share of it. Else an error. */
 static uint32_t make_shared(struct connection *connection, const struct drp_wire_create_shared *message,
                             struct shared **ret) {
@@ -104,9 +126,8 @@ static uint32_t make_shared(struct connection *connection, const struct drp_wire
                                  .chunk_shift = shift,
                                  .priority = create->priority ? create->priority : DRP_PRIORITY_NORMAL};
     struct passport passport = {.uid = connection->uid, .gid = connection->gid, .mode = message->mode};
-    struct region *region;
-    int data_fd, state_fd;
     uint32_t error;
+    int data_fd;
 
     shape.chunk_total = shape.size >> shift;
     strcpy(passport.name, message->name);
@@ -119,19 +140,7 @@ static uint32_t make_shared(struct connection *connection, const struct drp_wire
         return DRP_WIRE_ERROR_EXISTS;
     if (shared_make_object(&passport, shape.size, &data_fd) < 0)
         return DRP_WIRE_ERROR_MEMORY;
-    if (region_new(&region, &manager->kernel, &shape, data_fd, &state_fd) < 0) {
-        close(data_fd);
-        return DRP_WIRE_ERROR_MEMORY;
-    }
-    manager->next_id++;
-    region_set_worth(connection, region, create->budget, create->share);
-    if (link_shared(connection, &passport, region, state_fd, ret) < 0) {
-        close(state_fd);
-        region_release_object(region);
-        region_free(region);
-        return DRP_WIRE_ERROR_MEMORY;
-    }
-    return *ret ? DRP_WIRE_OK : DRP_WIRE_ERROR_MEMORY;
+    return found(connection, &passport, &shape, data_fd, create->budget, create->share, ret);
 }
 
 void handle_create_shared(struct connection *connection, struct channel_packet *packet) {
@@ -213,36 +222,19 @@ static uint32_t check_adopt(const struct drp_wire_adopt *adopt, const struct cha
 static uint32_t remake(struct connection *connection, struct channel_packet *packet, const struct passport *passport,
                        struct shared **ret) {
     const struct drp_wire_adopt *adopt = &packet->message.adopt;
-    struct manager *manager = connection->server->manager;
-    struct region_shape shape = {.id = manager->next_id,
+    struct region_shape shape = {.id = connection->server->manager->next_id,
                                  .size = adopt->size,
                                  .options = adopt->granted,
                                  .chunk_shift = adopt->chunk_shift,
                                  .priority = adopt->priority ? adopt->priority : DRP_PRIORITY_NORMAL,
                                  .chunk_total = adopt->chunk_total};
     uint32_t error = region_check_limits(connection, adopt->size);
-    int data_fd, state_fd;
-    struct region *region;
 
-    if (error != DRP_WIRE_OK)
-        return error;
-    data_fd = channel_packet_take(packet, 0);
-    if (region_new(&region, &manager->kernel, &shape, data_fd, &state_fd) < 0) {
-        close(data_fd);
-        return DRP_WIRE_ERROR_MEMORY;
-    }
-    manager->next_id++;
-    region_set_worth(connection, region, adopt->budget, adopt->share);
-    if (link_shared(connection, passport, region, state_fd, ret) < 0) {
-        close(state_fd);
-        region_release_object(region);
-        region_free(region);
-        return DRP_WIRE_ERROR_MEMORY;
-    }
-    if (!*ret)
-        return DRP_WIRE_ERROR_MEMORY;
-    region->adopting = true;
-    return DRP_WIRE_OK;
+    if (error == DRP_WIRE_OK)
+        error = found(connection, passport, &shape, channel_packet_take(packet, 0), adopt->budget, adopt->share, ret);
+    if (error == DRP_WIRE_OK)
+        (*ret)->region->adopting = true;
+    return error;
 }
 
 void shared_adopt(struct connection *connection, struct channel_packet *packet) {
