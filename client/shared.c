@@ -8,6 +8,7 @@
  */
 
 #include "client.h"
+#include "codec.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,12 +18,7 @@
 #define MODE_DEFAULT 0600
 
 static bool name_ok(const char *name) {
-    size_t length = strnlen(name, DRP_WIRE_SHARED_NAME);
-
-    for (size_t i = 0; i < length; i++)
-        if (name[i] <= ' ' || name[i] > '~' || name[i] == '/')
-            return false;
-    return length > 0 && length < DRP_WIRE_SHARED_NAME;
+    return name[0] != '\0' && codec_is_shared_name(name);
 }
 
 static int refuse_name(const char *what) {
@@ -39,7 +35,7 @@ int shared_check(const struct drp_region_options *options) {
         return error_detail(-EINVAL, "drp_region_options.mode is for regions that have a name");
     if (options->name && !name_ok(options->name))
         return refuse_name("drp_region_options.name");
-    if ((options->mode & ~(mode_t)0666) || (options->mode & 0222) != (options->mode & 0444) >> 1)
+    if (!codec_is_shared_mode(options->mode))
         return error_detail(-EINVAL, "drp_region_options.mode is %o: a sum of 0600, 0060 and 0006", options->mode);
     return 0;
 }

@@ -17,6 +17,7 @@
 #include "shared.h"
 
 #include "budget.h"
+#include "codec.h"
 #include "manager.h"
 #include "mapping.h"
 #include "session.h"
@@ -42,13 +43,6 @@ int shared_make_object(const struct passport *passport, uint64_t size, int *ret_
     return kernel_page_object(text, size, 0600, ret_fd);
 }
 
-static bool name_ok(const char *name) {
-    for (; *name; name++)
-        if (*name <= ' ' || *name > '~' || *name == '/')
-            return false;
-    return true;
-}
-
 int shared_read_passport(int fd, struct passport *ret) {
     static const char deleted[] = " (deleted)";
     char path[64], text[160];
@@ -65,7 +59,7 @@ int shared_read_passport(int fd, struct passport *ret) {
         return -EBADF;
     text[n] = '\0';
     if (sscanf(text, "/memfd:droppable:%u:%u:%o:%n", &ret->uid, &ret->gid, &ret->mode, &name) != 3 || name == 0 ||
-        strlen(text + name) >= sizeof(ret->name) || !name_ok(text + name))
+        !codec_is_shared_name(text + name))
         return -EBADF;
     strcpy(ret->name, text + name);
     return 0;

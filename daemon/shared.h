@@ -3,13 +3,12 @@
 #define DROPPABLE_DAEMON_SHARED_H
 
 #include "home.h"
+#include "wire.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/queue.h>
 #include <sys/types.h>
-
-#define SHARED_NAME 64 /* with its NUL */
 
 struct budget_user;
 struct session;
@@ -32,7 +31,7 @@ struct shared {
     uid_t uid;             /* whoever made it, and the names of whom its name is one of */
     gid_t gid;
     mode_t mode; /* who may open it by name */
-    char name[SHARED_NAME];
+    char name[DRP_WIRE_SHARED_NAME];
     struct budget_user *user;
     struct share_list shares;
     int state_fd; /* read-only */
@@ -44,7 +43,7 @@ struct passport {
     uid_t uid;
     gid_t gid;
     mode_t mode;
-    char name[SHARED_NAME];
+    char name[DRP_WIRE_SHARED_NAME];
 };
 
 /* Makes a data object with a passport that nobody can forge. -errno */

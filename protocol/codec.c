@@ -127,18 +127,25 @@ static enum codec_verdict check_create(const union drp_wire_message *message, si
                    (m->chunk_shift == 0 || (m->chunk_shift >= CHUNK_SHIFT_MIN && m->chunk_shift <= CHUNK_SHIFT_MAX)));
 }
 
-/* At the end of a message. Empty, or without what is odd in a name, and nothing behind its end. */
-static bool shared_name_ok(const char *name) {
+bool codec_is_shared_name(const char *name) {
     size_t length = strnlen(name, DRP_WIRE_SHARED_NAME);
 
-    for (size_t i = 0; i < DRP_WIRE_SHARED_NAME; i++)
-        if (i < length ? name[i] <= ' ' || name[i] > '~' || name[i] == '/' : name[i] != '\0')
+    for (size_t i = 0; i < length; i++)
+        if (name[i] <= ' ' || name[i] > '~' || name[i] == '/')
             return false;
     return length < DRP_WIRE_SHARED_NAME;
 }
 
-static bool shared_mode_ok(uint32_t mode) {
+bool codec_is_shared_mode(uint32_t mode) {
     return (mode & ~UINT32_C(0666)) == 0 && (mode & 0222) == (mode & 0444) >> 1;
+}
+
+/* In a message: nothing behind its end. */
+static bool shared_name_ok(const char *name) {
+    for (size_t i = strnlen(name, DRP_WIRE_SHARED_NAME); i < DRP_WIRE_SHARED_NAME; i++)
+        if (name[i] != '\0')
+            return false;
+    return codec_is_shared_name(name);
 }
 
 static enum codec_verdict check_create_shared(const union drp_wire_message *message, size_t size, size_t n_fds) {
@@ -146,7 +153,7 @@ static enum codec_verdict check_create_shared(const union drp_wire_message *mess
 
     if (m->create.reserved[0] != 0 || m->create.reserved[1] != 0)
         return CODEC_RESERVED;
-    if (!shared_name_ok(m->name) || !shared_mode_ok(m->mode) || (m->name[0] == '\0' && m->mode != 0))
+    if (!shared_name_ok(m->name) || !codec_is_shared_mode(m->mode) || (m->name[0] == '\0' && m->mode != 0))
         return CODEC_VALUE;
     return check_create(message, size, n_fds);
 }

@@ -44,6 +44,11 @@ enum codec_verdict codec_check_reply(const union drp_wire_message *message, size
 /* Is it a path of a cgroup as the kernel writes it? "/", or "/a/b": no empty name, no "." and no "..". */
 bool codec_is_cgroup_path(const char *path);
 
+/* May a shared region be called so? Short enough, of 0x21..0x7e without '/'; empty: it has no name. */
+bool codec_is_shared_name(const char *name);
+/* Who may open it by name: reading and writing go together. */
+bool codec_is_shared_mode(uint32_t mode);
+
 /* Bytes of a request type, the least for lists; 0 for an unknown type. */
 size_t codec_request_size(uint16_t type);
 
