@@ -23,6 +23,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <unistd.h>
 
 #define DRP_CLOCK_BYTES 4096 /* of the clock page's mapping */
 
@@ -126,6 +127,12 @@ struct drp {
     _Atomic uint32_t interception; /* enum drp_interception of the session */
     _Atomic int interception_error;
 };
+
+static inline void close_fd(int *fd) {
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
 
 /* ---- error.c ---- */
 

@@ -81,8 +81,7 @@ void context_free(struct drp *d) {
     lost_close(d);
     if (d->lost_fd >= 0)
         close(d->lost_fd);
-    if (d->signal_fd >= 0)
-        close(d->signal_fd);
+    close_fd(&d->signal_fd);
     fork_remove(d);
     if (d->clock)
         munmap(d->clock, DRP_CLOCK_BYTES);

@@ -82,12 +82,6 @@ static bool map_zeros(void *address, size_t size, int protection) {
     return false;
 }
 
-static void close_fd(int *fd) {
-    if (*fd >= 0)
-        close(*fd);
-    *fd = -1;
-}
-
 /* Neighbours at once: a program can have thousands of them. */
 static bool map_zero_pieces(const struct drp_region *r) {
     struct region_piece piece, next;

@@ -37,12 +37,6 @@
 
 #define OPTIONS_SIZE_MIN offsetof(struct drp_region_options, budget)
 
-static void close_fd(int *fd) {
-    if (*fd >= 0)
-        close(*fd);
-    *fd = -1;
-}
-
 /* ---- options ---- */
 
 static int read_options(struct drp_region_options *to, const struct drp_region_options *from) {

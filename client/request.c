@@ -39,12 +39,6 @@ static int64_t now_ms(void) {
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-static void close_fd(int *fd) {
-    if (*fd >= 0)
-        close(*fd);
-    *fd = -1;
-}
-
 void link_init(struct link *link) {
     memset(link, 0, sizeof(*link));
     link->socket = -1;

@@ -14,14 +14,10 @@
 
 #if defined(__x86_64__) && !defined(__ILP32__)
 
+#include "raw.h"
+
 #include <assert.h>
 #include <errno.h>
-#include <sys/syscall.h>
-
-/* Linux 6.10. */
-#ifndef SYS_mseal
-#define SYS_mseal 462
-#endif
 
 #define NUMBERS 512
 

@@ -23,7 +23,6 @@
 #include <stdarg.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 /* Linux 6.11. */
@@ -38,11 +37,6 @@
 /* Linux 5.7. */
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4
-#endif
-
-/* Linux 6.10. */
-#ifndef SYS_mseal
-#define SYS_mseal 462
 #endif
 
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)

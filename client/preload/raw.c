@@ -14,13 +14,7 @@
 
 #include <assert.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
-
-/* Linux 6.10. */
-#ifndef SYS_mseal
-#define SYS_mseal 462
-#endif
 
 static_assert(sizeof(long) == 8, "where an address is shorter than an offset, the call is mmap2");
 

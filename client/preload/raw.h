@@ -5,8 +5,14 @@
 /* The kernel's calls, past every library: MAP_FAILED or -1 with errno, as the functions of the same names. */
 
 #include <stddef.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+
+/* Linux 6.10. */
+#ifndef SYS_mseal
+#define SYS_mseal 462
+#endif
 
 void *raw_mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset);
 int raw_munmap(void *address, size_t length);
