@@ -9,27 +9,18 @@
 #   DROPPABLE_VM_KERNELS   "6.1 6.12"
 set -euo pipefail
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=tests/vm/guests.sh
+source "$(dirname "${BASH_SOURCE[0]}")/guests.sh"
 build=${1:?usage: conformance.sh BUILD-FOLDER OUT [ARGUMENT...]}
 out=${2:?usage: conformance.sh BUILD-FOLDER OUT [ARGUMENT...]}
 shift 2
 
-read -ra KERNELS <<<"${DROPPABLE_VM_KERNELS:-6.1 6.12}"
 GUEST_TIMEOUT=3600
-export VMRUN_PACKAGES="libuv1 liburing2 libcap2 libinih1 libjson-c5 check"
 
 mkdir -p "$out"
-share=$(mktemp -d)
-trap 'rm -rf "$share"' EXIT
 
-for name in droppabled droppablectl libdroppable-preload.so conformance conformance-compare native-6.18.txt expected-differences; do
-    found=$(find "$build" -name "$name" ! -type d -print -quit)
-    if [[ -z $found ]]; then
-        echo "conformance.sh: there is no $name in $build" >&2
-        exit 1
-    fi
-    cp -L "$found" "$share/"
-done
+share_files "$build" droppabled droppablectl libdroppable-preload.so conformance conformance-compare native-6.18.txt \
+    expected-differences
 
 # The disk that is shared has no room for a check's files.
 cat >"$share/compare.sh" <<'GUEST'
@@ -54,9 +45,7 @@ failures=0
 for kernel in "${KERNELS[@]}"; do
     log=$out/$kernel-conformance.log
     echo "==> vm: Linux $kernel, conformance"
-    "$here/vmrun.sh" --kernel "$kernel" --mem 2048M --cpus 2 --timeout "$GUEST_TIMEOUT" --share "$share" \
-        --accel "${DROPPABLE_VM_ACCEL:-tcg}" --console "$out/$kernel-conformance.console" \
-        -- sh compare.sh "$@" >"$log" 2>&1 || failures=$((failures + 1))
+    guest "$kernel" conformance "$out" --mem 2048M -- sh compare.sh "$@" >"$log" 2>&1 || failures=$((failures + 1))
     cat "$log"
 done
 if ((failures > 0)); then

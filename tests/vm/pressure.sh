@@ -13,12 +13,12 @@
 #   DROPPABLE_VM_KERNELS   "6.1 6.12"
 set -euo pipefail
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=tests/vm/guests.sh
+source "$(dirname "${BASH_SOURCE[0]}")/guests.sh"
 build=${1:?usage: pressure.sh BUILD-FOLDER OUT [CHECK...]}
 out=${2:?usage: pressure.sh BUILD-FOLDER OUT [CHECK...]}
 shift 2
 
-read -ra KERNELS <<<"${DROPPABLE_VM_KERNELS:-6.1 6.12}"
 # name  guest's memory  program  its case (CK_RUN_CASE)  the disks' requests a second: those of a hard disk, without them nobody stalls
 CHECKS=(
     "machine 512M test-machine machine"
@@ -40,11 +40,8 @@ CHECKS=(
 # Their figures are for a real machine: printed, not judged.
 LOOSE=(hard memory sampler)
 GUEST_TIMEOUT=580
-export VMRUN_PACKAGES="libuv1 liburing2 libcap2 libinih1 libjson-c5 check"
 
 mkdir -p "$out"
-share=$(mktemp -d)
-trap 'rm -rf "$share"' EXIT
 
 # The guest's times are an emulated machine's. The disk that is shared has no room for a test's files.
 cat >"$share/check.sh" <<'GUEST'
@@ -54,18 +51,6 @@ export LD_LIBRARY_PATH=$PWD DROPPABLE_TEST_BINDIR=$PWD DROPPABLE_TEST_OWN_MACHIN
 export CK_TIMEOUT_MULTIPLIER=10 CK_RUN_CASE=$2 DROPPABLE_BAR_RUNS=$3
 exec "./$1"
 GUEST
-
-copy_programs() {
-    local name found
-    for name in droppabled droppablectl libdroppable.so.0 $(printf '%s\n' "${CHECKS[@]}" | awk '{ print $3 }' | sort -u); do
-        found=$(find "$build" -name "$name" ! -type d -print -quit)
-        if [[ -z $found ]]; then
-            echo "pressure.sh: there is no $name in $build" >&2
-            return 1
-        fi
-        cp -L "$found" "$share/"
-    done
-}
 
 # Is it among the names that were asked for, if there were any?
 wanted() { # NAME NAMES...
@@ -85,7 +70,8 @@ summary_of() { # LOG
     grep -E ': skipped: |^SKIP: |: [0-9]+ of [0-9]+ ' "$1" | grep -v ', run [0-9]' || grep -E '^[0-9]+%: Checks: ' "$1" || echo "see $1"
 }
 
-copy_programs
+mapfile -t programs < <(printf '%s\n' "${CHECKS[@]}" | awk '{ print $3 }' | sort -u)
+share_files "$build" droppabled droppablectl libdroppable.so.0 "${programs[@]}"
 "$here/vmrun.sh" --prepare
 
 failures=0
@@ -97,9 +83,7 @@ for kernel in "${KERNELS[@]}"; do
         wanted "$name" "$@" || continue
         log=$out/$kernel-$name.log word=ok
         echo "==> vm: Linux $kernel, $name"
-        "$here/vmrun.sh" --kernel "$kernel" --mem "$memory" --cpus 2 --timeout "$GUEST_TIMEOUT" --share "$share" \
-            ${iops:+--iops "$iops"} --accel "${DROPPABLE_VM_ACCEL:-tcg}" --console "$out/$kernel-$name.console" \
-            -- sh check.sh "$program" "$case" "${DROPPABLE_BAR_RUNS:-}" >"$log" 2>&1 || word=FAILED
+        guest "$kernel" "$name" "$out" --mem "$memory" ${iops:+--iops "$iops"} -- sh check.sh "$program" "$case" "${DROPPABLE_BAR_RUNS:-}" >"$log" 2>&1 || word=FAILED
         if grep -q '^SKIP: ' "$log" || { [[ $word == ok ]] && grep -q ': skipped: ' "$log"; }; then
             word=skipped
         fi

@@ -9,17 +9,14 @@
 #   DROPPABLE_VM_KERNELS   "6.1 6.12"
 set -euo pipefail
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=tests/vm/guests.sh
+source "$(dirname "${BASH_SOURCE[0]}")/guests.sh"
 build=${1:?usage: swap.sh BUILD-FOLDER OUT}
 out=${2:?usage: swap.sh BUILD-FOLDER OUT}
 
-read -ra KERNELS <<<"${DROPPABLE_VM_KERNELS:-6.1 6.12}"
 GUEST_TIMEOUT=580
-export VMRUN_PACKAGES="libuv1 liburing2 libcap2 libinih1 libjson-c5 check"
 
 mkdir -p "$out"
-share=$(mktemp -d)
-trap 'rm -rf "$share"' EXIT
 
 cat >"$share/check.sh" <<'GUEST'
 set -e
@@ -34,22 +31,14 @@ export LD_LIBRARY_PATH=$PWD DROPPABLE_TEST_BINDIR=$PWD DROPPABLE_SWAP_FILE=/var/
 exec ./test-swap
 GUEST
 
-for name in droppabled droppablectl libdroppable.so.0 libdroppable-preload.so test-swap; do
-    found=$(find "$build" -name "$name" ! -type d -print -quit)
-    if [[ -z $found ]]; then
-        echo "swap.sh: there is no $name in $build" >&2
-        exit 1
-    fi
-    cp -L "$found" "$share/"
-done
+share_files "$build" droppabled droppablectl libdroppable.so.0 libdroppable-preload.so test-swap
 "$here/vmrun.sh" --prepare
 
 failed=()
 for kernel in "${KERNELS[@]}"; do
     log=$out/$kernel-swap.log
     echo "==> vm: Linux $kernel, swap"
-    "$here/vmrun.sh" --kernel "$kernel" --mem 512M --cpus 2 --timeout "$GUEST_TIMEOUT" --share "$share" \
-        --accel "${DROPPABLE_VM_ACCEL:-tcg}" --console "$out/$kernel-swap.console" -- sh check.sh >"$log" 2>&1 || failed+=("$kernel")
+    guest "$kernel" swap "$out" --mem 512M -- sh check.sh >"$log" 2>&1 || failed+=("$kernel")
     cat "$log"
 done
 if ((${#failed[@]} > 0)); then

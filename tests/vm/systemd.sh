@@ -8,18 +8,16 @@
 #   DROPPABLE_VM_KERNELS   "6.1 6.12"
 set -euo pipefail
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=tests/vm/guests.sh
+source "$(dirname "${BASH_SOURCE[0]}")/guests.sh"
 build=${1:?usage: systemd.sh BUILD-FOLDER OUT}
 out=${2:?usage: systemd.sh BUILD-FOLDER OUT}
 
-read -ra KERNELS <<<"${DROPPABLE_VM_KERNELS:-6.1 6.12}"
 GUEST_TIMEOUT=580
 EXPOSURE=2.5
 # Not those of pressure.sh: udev and what comes with it would change its memory.
-export VMRUN_PACKAGES="libuv1 liburing2 libcap2 libinih1 libjson-c5 check udev"
+VMRUN_PACKAGES+=" udev"
 
-share=$(mktemp -d)
-trap 'rm -rf "$share"' EXIT
 mkdir -p "$out"
 
 DESTDIR=$share/install cmake --install "$build" >"$out/install.log"
@@ -47,8 +45,7 @@ failures=0
 "$here/vmrun.sh" --prepare
 for kernel in "${KERNELS[@]}"; do
     echo "==> vm: Linux $kernel, systemd"
-    "$here/vmrun.sh" --kernel "$kernel" --init systemd --mem 768M --cpus 2 --timeout "$GUEST_TIMEOUT" --share "$share" \
-        --accel "${DROPPABLE_VM_ACCEL:-tcg}" --console "$out/$kernel-systemd.console" -- sh check.sh "${EXPOSURE/./}" ||
+    guest "$kernel" systemd "$out" --init systemd --mem 768M -- sh check.sh "${EXPOSURE/./}" ||
         failures=$((failures + 1))
 done
 if ((failures > 0)); then

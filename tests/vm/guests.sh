@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT
+#
+# What checks in guests have in common, for scripts of this folder to source: $here, $KERNELS ($DROPPABLE_VM_KERNELS), and $share, the
+# folder that a guest sees as /mnt, which goes when the script ends.
+# shellcheck shell=bash disable=SC2034 # of who sources it
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+read -ra KERNELS <<<"${DROPPABLE_VM_KERNELS:-6.1 6.12}"
+export VMRUN_PACKAGES="libuv1 liburing2 libcap2 libinih1 libjson-c5 check"
+
+share=$(mktemp -d)
+trap 'rm -rf "$share"' EXIT
+
+# Copies what has these names: programs, else what lies anywhere in the folder. (Tests have a stand-in for the service.)
+share_files() { # BUILD-FOLDER NAME...
+    local build=$1 name found
+    shift
+    for name; do
+        found=$build/bin/$name
+        if [[ ! -e $found ]]; then
+            found=$(find "$build" -name "$name" ! -type d -print -quit)
+        fi
+        if [[ -z $found ]]; then
+            echo "${0##*/}: there is no $name in $build" >&2
+            return 1
+        fi
+        cp -L "$found" "$share/"
+    done
+}
+
+# Runs a command in a guest. The console is OUT/KERNEL-NAME.console.
+guest() { # KERNEL NAME OUT VMRUN-ARGUMENT... -- COMMAND...
+    local kernel=$1 name=$2 out=$3
+    shift 3
+    "$here/vmrun.sh" --kernel "$kernel" --cpus 2 --timeout "$GUEST_TIMEOUT" --share "$share" \
+        --accel "${DROPPABLE_VM_ACCEL:-tcg}" --console "$out/$kernel-$name.console" "$@"
+}
