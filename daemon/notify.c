@@ -79,7 +79,7 @@ static void send_text(const char *text, bool wait) {
     close(room.fd);
 }
 
-static void send_format(const char *format, va_list args, bool wait) {
+__attribute__((format(printf, 1, 0))) static void send_format(const char *format, va_list args, bool wait) {
     char text[TEXT_MAX];
 
     vsnprintf(text, sizeof(text), format, args);

@@ -11,17 +11,7 @@
 #include "pages.h"
 
 #include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-
-#define REQUIRE(condition)                                                          \
-    do {                                                                            \
-        if (!(condition)) {                                                         \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
-            abort();                                                                \
-        }                                                                           \
-    } while (0)
 
 static unsigned __int128 sum(uint64_t a, uint64_t b) {
     return (unsigned __int128)a + b;
@@ -83,6 +73,47 @@ static void require_pieces(const struct drp_wire_pieces *m, const char *end) {
     }
 }
 
+static size_t request_descriptors(uint16_t type) {
+    switch (type) {
+    case DRP_WIRE_ADOPT:
+    case DRP_WIRE_MAP:
+        return 2;
+    case DRP_WIRE_UFFD:
+    case DRP_WIRE_OPEN:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+static void require_create(const struct drp_wire_create *m) {
+    REQUIRE(m->size >= 1 && m->size <= UINT64_C(1) << 46 && m->priority <= 3);
+    REQUIRE(m->share <= 10000 && (m->budget == 0 || m->budget >= 4096));
+    REQUIRE(m->chunk_shift == 0 || (m->chunk_shift >= 12 && m->chunk_shift <= 21));
+}
+
+/* A word, ended, and with nothing hidden behind its end. */
+static void require_shared_name(const char *name, size_t size) {
+    size_t length = strnlen(name, size);
+
+    REQUIRE(length < size && !strchr(name, '/'));
+    for (size_t i = 0; i < size; i++)
+        REQUIRE(i < length ? name[i] > 0x20 && name[i] < 0x7f : name[i] == '\0');
+}
+
+static void require_create_shared(const struct drp_wire_create_shared *m) {
+    require_create(&m->create);
+    require_shared_name(m->name, sizeof(m->name));
+    REQUIRE(m->mode <= 0666 && (m->mode & 0111) == 0);
+}
+
+static void require_map(const struct drp_wire_map *m) {
+    REQUIRE(m->address % 4096 == 0 && m->length % 4096 == 0 && m->offset % 4096 == 0);
+    REQUIRE(m->length > 0 || (m->address == 0 && m->offset == 0));
+    REQUIRE(sum(m->address, m->length) < (unsigned __int128)1 << 56);
+    REQUIRE(sum(m->offset, m->length) <= UINT64_MAX);
+}
+
 static void require_request(const union drp_wire_message *m, size_t size, size_t n_fds) {
     uint16_t type = m->header.type;
 
@@ -90,7 +121,7 @@ static void require_request(const union drp_wire_message *m, size_t size, size_t
     REQUIRE(size >= codec_request_size(type) && size >= sizeof(m->header) && size <= DRP_WIRE_MAX_SIZE);
     REQUIRE(size == codec_request_size(type) || type == DRP_WIRE_MAP_PIECES || type == DRP_WIRE_UNMAP_PIECES);
     REQUIRE(m->header.reserved == 0 && m->header.reserved2 == 0 && m->header.error == 0);
-    REQUIRE(n_fds <= (type == DRP_WIRE_ADOPT ? 2u : type == DRP_WIRE_MAP || type == DRP_WIRE_UFFD ? 1u : 0u));
+    REQUIRE(n_fds <= request_descriptors(type));
     switch (type) {
     case DRP_WIRE_HELLO:
         REQUIRE(m->hello.magic == DRP_WIRE_MAGIC && m->hello.version_min <= m->hello.version_max);
@@ -100,9 +131,14 @@ static void require_request(const union drp_wire_message *m, size_t size, size_t
         REQUIRE((n_fds == 1) == (m->uffd.reason == 0) && m->uffd.reason < 4096);
         break;
     case DRP_WIRE_CREATE:
-        REQUIRE(m->create.size >= 1 && m->create.size <= UINT64_C(1) << 46 && m->create.priority <= 3);
-        REQUIRE(m->create.share <= 10000 && (m->create.budget == 0 || m->create.budget >= 4096));
-        REQUIRE(m->create.chunk_shift == 0 || (m->create.chunk_shift >= 12 && m->create.chunk_shift <= 21));
+        require_create(&m->create);
+        break;
+    case DRP_WIRE_CREATE_SHARED:
+        require_create_shared(&m->create_shared);
+        break;
+    case DRP_WIRE_OPEN:
+        require_shared_name(m->open.name, sizeof(m->open.name));
+        REQUIRE((n_fds == 1) == (m->open.name[0] == '\0') && (n_fds == 0 || m->open.uid == 0));
         break;
     case DRP_WIRE_ADOPT:
         REQUIRE(n_fds == 2 && m->adopt.priority <= 3 && m->adopt.share <= 10000);
@@ -111,10 +147,7 @@ static void require_request(const union drp_wire_message *m, size_t size, size_t
                        m->adopt.chunk_shift);
         break;
     case DRP_WIRE_MAP:
-        REQUIRE(m->map.address % 4096 == 0 && m->map.length % 4096 == 0 && m->map.offset % 4096 == 0);
-        REQUIRE(m->map.length > 0 || (m->map.address == 0 && m->map.offset == 0));
-        REQUIRE(sum(m->map.address, m->map.length) < (unsigned __int128)1 << 56);
-        REQUIRE(sum(m->map.offset, m->map.length) <= UINT64_MAX);
+        require_map(&m->map);
         break;
     case DRP_WIRE_MAP_PIECES:
     case DRP_WIRE_UNMAP_PIECES:
@@ -157,7 +190,9 @@ static void require_reply(const union drp_wire_message *m, size_t size, size_t n
         break;
     case DRP_WIRE_CREATE:
     case DRP_WIRE_ADOPT:
-        REQUIRE(n_fds == (type == DRP_WIRE_CREATE ? 2u : 1u));
+    case DRP_WIRE_CREATE_SHARED:
+    case DRP_WIRE_OPEN:
+        REQUIRE(n_fds == (type == DRP_WIRE_ADOPT ? 1u : 2u));
         require_layout(m->create_reply.size, m->create_reply.object_offset, m->create_reply.chunk_base,
                        m->create_reply.chunk_total, m->create_reply.chunk_shift);
         break;
@@ -178,7 +213,7 @@ static void require_reply(const union drp_wire_message *m, size_t size, size_t n
         require_limits(&m->limit_reply.effective, m->limit_reply.mask);
         break;
     default:
-        REQUIRE(n_fds <= (type == DRP_WIRE_MAP ? 1u : 0u));
+        REQUIRE(n_fds <= (type == DRP_WIRE_MAP ? 2u : type == DRP_WIRE_WATCH ? 1u : 0u));
         break;
     }
 }
