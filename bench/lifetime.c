@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #define CREATES 100
-#define FORKS 7
+#define FORKS 15
 
 static uint64_t size_of(const struct task *task) {
     uint64_t largest = task_scaled(task, GIB, 256 * MIB, 16 * MIB);

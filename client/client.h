@@ -106,8 +106,6 @@ struct drp {
     char name[sizeof(((struct drp_wire_hello *)0)->name)];
     pthread_mutex_t regions_lock;
     pthread_mutex_t request_lock;
-    struct link link;       /* request_lock */
-    struct link fresh;      /* the watcher's, until it is published as link */
     _Atomic bool connected; /* link is up; written under request_lock */
     bool inherited;         /* a forked child that has not connected yet; request_lock */
     uint64_t epoch;         /* counts connections; written under both locks */
@@ -126,6 +124,9 @@ struct drp {
     _Atomic uint64_t budget;       /* of this process, as asked for; 0: as configured. request_lock to write */
     _Atomic uint32_t interception; /* enum drp_interception of the session */
     _Atomic int interception_error;
+    /* Last, and large: what a child writes to shall be on few pages. */
+    struct link link;  /* request_lock */
+    struct link fresh; /* the watcher's, until it is published as link */
 };
 
 static inline void close_fd(int *fd) {

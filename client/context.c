@@ -145,8 +145,6 @@ static int map_clock(struct drp *d, int fd) {
     if (p == MAP_FAILED)
         return error_detail(-errno, "cannot map the service's clock page: %s", strerror(errno));
     d->clock = p;
-    if (madvise(p, DRP_CLOCK_BYTES, MADV_DONTFORK) < 0)
-        return error_detail(-errno, "cannot keep the clock page out of child processes: %s", strerror(errno));
     madvise(p, DRP_CLOCK_BYTES, MADV_DONTDUMP);
     return 0;
 }

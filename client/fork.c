@@ -10,6 +10,8 @@
  * takes it, so that a child never inherits a shared mapping, and the child handler finds every descriptor. A copy of a
  * userfaultfd that stayed open in a child would keep the parent's faults waiting for a dead daemon.
  *
+ * The clock page is inherited: it says nothing of anybody, and can only be read.
+ *
  * In the child a context has no connection and no thread; its first request makes new ones. Regions of the parent
  * stay plain zeroed memory, on which all of pin.c works. Pins that the parent held are not the child's: taking one of
  * them back is -EINVAL there.
@@ -69,23 +71,31 @@ bool fork_try_lock(void) {
     return pthread_mutex_clocklock(&lock, CLOCK_MONOTONIC, &until) == 0;
 }
 
+/* No call more than is needed: a child that only executes something pays for all of them. */
 static bool map_zeros(void *address, size_t size, int protection) {
     void *p = mmap(address, size, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
 
-    if (p == address) {
-        madvise(p, size, MADV_WIPEONFORK);
-        madvise(p, size, MADV_DONTDUMP);
+    if (p == address)
         return true;
-    }
     if (p != MAP_FAILED)
         munmap(p, size);
     return false;
 }
 
+/* What the child writes there is its own: its children find zeros again, and core dumps nothing, unless they shall. */
+static bool map_own(void *address, size_t size, int protection, bool dump) {
+    if (!map_zeros(address, size, protection))
+        return false;
+    madvise(address, size, MADV_WIPEONFORK);
+    if (!dump)
+        madvise(address, size, MADV_DONTDUMP);
+    return true;
+}
+
 /* Neighbours at once: a program can have thousands of them. */
 static bool map_zero_pieces(const struct drp_region *r) {
     struct region_piece piece, next;
-    bool more = region_piece(r, 0, &piece), complete = true;
+    bool more = region_piece(r, 0, &piece), complete = true, dump = atomic_load(&r->options) & DRP_REGION_DUMP;
 
     while (more) {
         uintptr_t end = (uintptr_t)piece.address + piece.length;
@@ -96,7 +106,7 @@ static bool map_zero_pieces(const struct drp_region *r) {
             piece.length += next.length;
             continue;
         }
-        complete &= map_zeros(piece.address, piece.length, piece.protection);
+        complete &= map_own(piece.address, piece.length, piece.protection, dump);
         if (piece.sealed)
             syscall(SYS_mseal, piece.address, piece.length, 0UL);
         piece = next;
@@ -115,6 +125,18 @@ static bool map_data(const struct drp_region *r) {
     return map_zero_pieces(r);
 }
 
+/* They are neighbours where the kernel gives addresses downwards, and one mapping then. */
+static bool map_pages(const struct drp_region *r) {
+    size_t pin_bytes = drp_pin_bytes(r->chunk_total), state_bytes = drp_state_bytes(r->chunk_total);
+    bool neighbours = r->pin && (char *)r->pin + pin_bytes == r->state, complete = true;
+
+    if (r->state && !neighbours)
+        complete = map_zeros(r->state, state_bytes, PROT_READ);
+    if (r->pin)
+        complete &= map_own(r->pin, pin_bytes + (neighbours ? state_bytes : 0), PROT_READ | PROT_WRITE, true);
+    return complete;
+}
+
 /* A region that another thread was making or ending in the parent is completed as far as it had come; nobody has it. */
 static void child_region(struct drp_region *r) {
     bool complete = true;
@@ -126,10 +148,7 @@ static void child_region(struct drp_region *r) {
     r->signal_fd = -1;
     if (r->phase != REGION_INHERITED) {
         complete &= map_data(r);
-        if (r->state)
-            complete &= map_zeros(r->state, drp_state_bytes(r->chunk_total), PROT_READ);
-        if (r->pin)
-            complete &= map_zeros(r->pin, drp_pin_bytes(r->chunk_total), PROT_READ | PROT_WRITE);
+        complete &= map_pages(r);
     }
     r->pins.bias = r->pins.bias ? r->pins.bias + 2 : FORK_BIAS;
     if (!complete || atomic_load(&r->options) & (DRP_REGION_FORK_SHARED | DRP_REGION_FORK_ABSENT)) {
@@ -153,7 +172,8 @@ static void child_context(struct drp *d) {
     close_fd(&d->signal_fd);
     lost_fork_child(d);
     d->link.stop = -1;
-    d->fresh.stop = -1;
+    if (d->fresh.stop >= 0)
+        d->fresh.stop = -1;
     d->regions_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     d->request_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     d->watching = false;
@@ -161,8 +181,6 @@ static void child_context(struct drp *d) {
     atomic_store(&d->connected, false);
     atomic_store(&d->interception, DRP_INTERCEPTION_NONE);
     atomic_store(&d->reconnects, 0);
-    if (d->clock && !d->inherited)
-        map_zeros(d->clock, DRP_CLOCK_BYTES, PROT_READ);
     d->inherited = true;
     for (struct drp_region *r = d->regions; r; r = r->next)
         child_region(r);

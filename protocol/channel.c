@@ -166,6 +166,8 @@ int channel_send(int socket, const void *message, size_t size, const int *fds, s
 }
 
 void channel_packet_close(struct channel_packet *packet) {
+    if (packet->n_fds == 0)
+        return; /* nothing is written: a forked child would get a page of its own for that */
     close_all(packet->fds, packet->n_fds);
     packet->n_fds = 0;
 }
