@@ -125,12 +125,20 @@ int link_send(struct link *link, void *request, size_t size, const int *fds, siz
     }
 }
 
+static bool tells_of_region(const struct channel_packet *packet) {
+    static const uint16_t types[] = {DRP_WIRE_CREATE, DRP_WIRE_CREATE_SHARED, DRP_WIRE_OPEN};
+
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
+        if (codec_check_reply(&packet->message, packet->size, packet->n_fds, types[i]) == CODEC_OK)
+            return packet->message.header.error == DRP_WIRE_OK;
+    return false;
+}
+
 /* A reply that nobody waits for any more. Its descriptors go with the packet. */
 static void pass_over(struct link *link) {
     const struct channel_packet *packet = &link->packet;
 
-    if (codec_check_reply(&packet->message, packet->size, packet->n_fds, DRP_WIRE_CREATE) == CODEC_OK &&
-        packet->message.header.error == DRP_WIRE_OK) {
+    if (tells_of_region(packet)) {
         /* Its own reply has serial 0, which no request has. Best effort: the daemon's limits hold in any case. */
         struct drp_wire_id destroy = {
             .header.type = DRP_WIRE_DESTROY,

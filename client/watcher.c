@@ -163,7 +163,12 @@ static bool notify_drain(struct drp *d) {
 }
 
 /* A refusal concerns one region; other errors concern the connection. */
-static bool is_refusal(int error) {
+static bool is_refusal(const struct link *link, int error) {
+    const struct drp_wire_header *reply = &link->packet.message.header;
+
+    /* Somebody else who has a shared region may hold it up: that is an answer, and no reason to leave the others behind. */
+    if (error == -ETIMEDOUT && reply->serial == link->serial && reply->error == DRP_WIRE_ERROR_QUARANTINED)
+        return true;
     return error != -ENOTCONN && error != -ETIMEDOUT && error != -ECANCELED && error != -EPROTO;
 }
 
@@ -186,7 +191,7 @@ static void adopt_all(struct drp *d) {
 
     pthread_mutex_lock(&d->regions_lock);
     for (r = d->regions; r; r = r->next)
-        if (r->phase == REGION_LIVE && !is_refusal(region_adopt(r, &d->fresh)))
+        if (r->phase == REGION_LIVE && !is_refusal(&d->fresh, region_adopt(r, &d->fresh)))
             break;
     publish(d);
     lost_again(d);

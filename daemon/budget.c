@@ -13,6 +13,7 @@
 #include "budget.h"
 
 #include "manager.h"
+#include "tally.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -341,33 +342,13 @@ int budget_set(struct manager *manager, uid_t by, enum budget_scope scope, uint6
 
 /* ---- quotas ---- */
 
-static uint64_t bytes_within(const struct manager *manager, const struct domain *domain) {
-    const struct session *session;
-    uint64_t bytes = 0;
-
-    LIST_FOREACH (session, &manager->sessions, link)
-        if (domain_is_within(session->domain, domain))
-            bytes += session->region_bytes;
-    return bytes;
-}
-
-static uint64_t bytes_of_user(const struct manager *manager, const struct budget_user *user) {
-    const struct session *session;
-    uint64_t bytes = 0;
-
-    LIST_FOREACH (session, &manager->sessions, link)
-        if (session->user == user)
-            bytes += session->region_bytes;
-    return bytes;
-}
-
 static bool exceeds(const struct limits *limits, uint64_t configured_quota, uint64_t bytes) {
     uint64_t quota = limit_value(&limits->of[LIMIT_QUOTA], configured_quota);
 
     return quota != LIMIT_INFINITE && bytes > quota;
 }
 
-const char *budget_check_bytes(struct manager *manager, const struct session *session, uint64_t size) {
+const char *budget_check_bytes(struct manager *manager, const struct session *session, uint64_t of_user, uint64_t size) {
     const struct config *config = manager->config;
     const struct budget_user *user = session->user;
     const char *key = NULL;
@@ -375,13 +356,13 @@ const char *budget_check_bytes(struct manager *manager, const struct session *se
     pthread_mutex_lock(&manager->lock);
     if (exceeds(&session->budget, config->max_bytes_per_client, session->region_bytes + size))
         key = "BytesPerClient";
-    else if (exceeds(&user->limits, config->max_bytes_per_uid, bytes_of_user(manager, user) + size))
+    else if (exceeds(&user->limits, config->max_bytes_per_uid, of_user + size))
         key = "BytesPerUser";
     for (struct domain *domain = session->domain; domain && !key; domain = domain->parent) {
         bool holds_it = domain == session->domain && domain->parent;
 
         if (exceeds(limits_of_domain(&manager->budgets, domain),
-                    holds_it ? config->max_bytes_per_cgroup : LIMIT_INFINITE, bytes_within(manager, domain) + size))
+                    holds_it ? config->max_bytes_per_cgroup : LIMIT_INFINITE, tally_bytes_within(manager, domain) + size))
             key = "BytesPerCgroup";
     }
     pthread_mutex_unlock(&manager->lock);

@@ -116,10 +116,10 @@ uint32_t budget_priority(const struct region *region);
 /* ---- quotas ---- */
 
 /*
- * May the session have a region of so many bytes? NULL: yes; else the config's name of the quota that is in the way. From the loop; takes the
+ * May the session, whose user has so many, have a region of so many bytes? NULL: yes; else the config's name of the quota that is in the way. From the loop; takes the
  * manager's lock.
  */
-const char *budget_check_bytes(struct manager *manager, const struct session *session, uint64_t size);
+const char *budget_check_bytes(struct manager *manager, const struct session *session, uint64_t of_user, uint64_t size);
 
 /* In budget-pins.c. */
 

@@ -168,11 +168,25 @@ static uint64_t job_left(const struct drop_job *job) {
     return job->next < job->end ? (job->end - job->next) << job->region->chunk_shift : 0;
 }
 
+/* Who waits for an adoption, and has nothing of his own to hand over, waits no longer. */
+static void give_up_joiners(struct home *home) {
+    struct drop_job *job;
+
+    home_lock(home);
+    TAILQ_FOREACH (job, &home->dropper.jobs, link)
+        if (job->adopt && !job->old_state && job->done) {
+            job->done(job->data);
+            job->done = NULL;
+        }
+    home_unlock(home);
+}
+
 void dropper_give_up(struct home *home) {
     struct drop_request *given_up[64];
     struct drop_job *job;
     size_t n;
 
+    give_up_joiners(home);
     do {
         n = 0;
         home_lock(home);
@@ -259,7 +273,8 @@ static void job_adopt(struct home *home, struct drop_job *job) {
     struct region *region = job->region;
 
     if (!job->old_state) {
-        job->done(job->data);
+        if (job->done) /* not given up; it is no longer queued, so it will not be */
+            job->done(job->data);
         return;
     }
     if (region->old_state_fd < 0)

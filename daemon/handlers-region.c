@@ -12,6 +12,7 @@
 #include "means.h"
 #include "operation.h"
 #include "server.h"
+#include "tally.h"
 
 #include <droppable/droppable.h>
 #include <errno.h>
@@ -29,24 +30,19 @@
 static const char *limit_in_the_way(const struct connection *connection, uint64_t size) {
     struct manager *manager = connection->server->manager;
     const struct config *config = connection->server->config;
-    const struct session *own = connection->session, *session;
-    unsigned regions_of_uid = 0;
-    uint64_t bytes = 0;
+    const struct session *own = connection->session;
+    struct tally all, of_uid;
 
-    LIST_FOREACH (session, &manager->sessions, link) {
-        bytes += session->region_bytes;
-        if (session->uid == own->uid)
-            regions_of_uid += session->n_regions;
-    }
+    tally_take(manager, own->uid, &all, &of_uid);
     if (size > config->max_region_bytes)
         return "RegionBytes";
     if (own->n_regions >= config->max_regions)
         return "RegionsPerClient";
-    if (regions_of_uid >= manager->max_regions / 2 || manager->n_regions >= manager->max_regions)
+    if (of_uid.regions >= manager->max_regions / 2 || all.regions >= manager->max_regions)
         return "regions that LimitNOFILE= and vm.max_map_count leave room for";
-    if (bytes + size > BYTES_MAX)
+    if (all.bytes + size > BYTES_MAX)
         return "address space";
-    return budget_check_bytes(manager, own, size);
+    return budget_check_bytes(manager, own, of_uid.bytes, size);
 }
 
 uint32_t region_check_limits(const struct connection *connection, uint64_t size) {

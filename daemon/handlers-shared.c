@@ -18,6 +18,15 @@
 
 /* ---- CREATE_SHARED, OPEN ---- */
 
+/*
+ * After a daemon's death a name comes back with a process of its user's, and with no other: whoever once had a region could hand it over, as long
+ * as he kept the object, in the place of one that the user has made since.
+ */
+static void take_name(const struct connection *connection, struct shared *shared, const struct passport *passport) {
+    if (!shared->name[0] && may_control(connection, shared->uid))
+        shared_take_name(connection->server->manager, shared, passport);
+}
+
 /* The region's home, and the maker's share of it. On failure the region is still the caller's. */
 static int link_shared(struct connection *connection, const struct passport *passport, struct region *region,
                        int state_fd, struct shared **ret) {
@@ -31,6 +40,7 @@ static int link_shared(struct connection *connection, const struct passport *pas
     if (r >= 0)
         r = shared_new(ret, manager, passport, region, state_fd, session->domain);
     if (r >= 0) {
+        take_name(connection, *ret, passport);
         r = shared_open(*ret, session);
         budget_mark_pins(region);
         if (limit_is_set(&region->budget.of[LIMIT_BUDGET]))
@@ -47,16 +57,46 @@ static int link_shared(struct connection *connection, const struct passport *pas
     return r;
 }
 
+/* The reply is an error, so the caller has no share. */
+static void refuse_opened(struct operation *operation, uint32_t error) {
+    struct shared *shared = shared_of(operation->region->home);
+
+    if (operation->connection) { /* else all its shares go, or have gone */
+        pthread_mutex_lock(&operation->manager->lock);
+        shared_close(shared_share_of(shared, operation->session), false);
+        pthread_mutex_unlock(&operation->manager->lock);
+    }
+    operation_finish(operation, error, NULL, 0);
+}
+
 /* Replies with the region and its descriptors: the state page and, with OPEN, the object. */
-static void opened(struct completion *completion) {
-    struct operation *operation = operation_of(completion);
+static void reply_region(struct operation *operation) {
     struct region *region = operation->region;
     struct drp_wire_create_reply reply;
 
-    region->adopting = false;
     region_fill_reply(&reply, region);
-    operation_finish(operation, region->adopt_error < 0 ? operation_error(region->adopt_error) : DRP_WIRE_OK, &reply,
-                     sizeof(reply));
+    if (region->adopt_error < 0)
+        refuse_opened(operation, operation_error(region->adopt_error));
+    else
+        operation_finish(operation, DRP_WIRE_OK, &reply, sizeof(reply));
+}
+
+/* Of whoever came back first. */
+static void adopted(struct completion *completion) {
+    struct operation *operation = operation_of(completion);
+
+    operation->region->adopting = false;
+    reply_region(operation);
+}
+
+/* Of the others, behind that. It did not come to its end: somebody holds it up, who need not be this one. */
+static void joined(struct completion *completion) {
+    struct operation *operation = operation_of(completion);
+
+    if (operation->region->adopting)
+        refuse_opened(operation, DRP_WIRE_ERROR_QUARANTINED);
+    else
+        reply_region(operation);
 }
 
 static bool add_copy(struct operation *operation, int fd) {
@@ -71,7 +111,7 @@ static bool add_copy(struct operation *operation, int fd) {
 /* Old state: of whoever hands the region over first; -1: behind that, if it is not finished. */
 static void reply_opened(struct connection *connection, const struct drp_wire_header *header, struct shared *shared,
                          int old_state_fd) {
-    struct operation *operation = operation_new(connection, header, opened);
+    struct operation *operation = operation_new(connection, header, old_state_fd < 0 ? joined : adopted);
     int r;
 
     if (!operation)
@@ -79,16 +119,16 @@ static void reply_opened(struct connection *connection, const struct drp_wire_he
     operation->region = shared->region;
     if ((header->type != DRP_WIRE_ADOPT && !add_copy(operation, shared->region->data_fd)) ||
         !add_copy(operation, shared->state_fd)) {
-        operation_finish(operation, DRP_WIRE_ERROR_MEMORY, NULL, 0);
+        refuse_opened(operation, DRP_WIRE_ERROR_MEMORY);
         return;
     }
     if (old_state_fd < 0 && !shared->region->adopting) {
-        opened(&operation->completion);
+        reply_region(operation);
         return;
     }
     r = dropper_submit_adopt(&shared->home, shared->region, old_state_fd, region_finished, operation);
     if (r < 0)
-        operation_finish(operation, operation_error(r), NULL, 0);
+        refuse_opened(operation, operation_error(r));
 }
 
 /* A region of this object, which is consumed, in a home of its own; the caller has the first share of it. */
@@ -168,6 +208,8 @@ static uint32_t join(struct connection *connection, struct shared *shared) {
     uint32_t error = region_check_limits(connection, shared->region->size);
     int r;
 
+    if (error == DRP_WIRE_OK && shared->region->adopting && atomic_load(&shared->home.quarantined))
+        error = DRP_WIRE_ERROR_QUARANTINED;
     if (error != DRP_WIRE_OK)
         return error;
     move_check_now(connection->session);
@@ -247,9 +289,11 @@ void shared_adopt(struct connection *connection, struct channel_packet *packet) 
     if (error == DRP_WIRE_OK) {
         shared = shared_find_object(connection->server->manager, packet->fds[0]);
         again = shared != NULL;
-        if (again)
+        if (again) {
             error = has_shape(shared->region, adopt) ? join(connection, shared) : DRP_WIRE_ERROR_INVALID;
-        else
+            if (error == DRP_WIRE_OK)
+                take_name(connection, shared, &passport);
+        } else
             error = remake(connection, packet, &passport, &shared);
     }
     if (error != DRP_WIRE_OK)

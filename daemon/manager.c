@@ -48,7 +48,7 @@ static int manager_make_clock(struct manager *manager) {
     return 0;
 }
 
-/* A region costs a descriptor here and five VMAs. A quarter of both is kept for connections and threads. */
+/* A region costs a descriptor here and five VMAs; a shared one three times as much (tally.h). A quarter of both is kept for connections and threads. */
 static unsigned regions_that_fit(void) {
     struct rlimit files = {.rlim_cur = 1024};
     unsigned long maps = kernel_max_map_count();
@@ -64,6 +64,7 @@ int manager_init(struct manager *manager, struct config *config) {
 
     *manager = (struct manager){.config = config, .started = kernel_now(), .next_id = 1, .wake_fd = -1, .clock_fd = -1};
     LIST_INIT(&manager->sessions);
+    LIST_INIT(&manager->leaving);
     LIST_INIT(&manager->homes);
     LIST_INIT(&manager->ending_homes);
     budgets_init(manager);
@@ -160,10 +161,18 @@ int manager_add_session(struct manager *manager, struct session *session) {
 void manager_remove_session(struct manager *manager, struct session *session) {
     pthread_mutex_lock(&manager->lock);
     LIST_REMOVE(session, link);
+    LIST_INSERT_HEAD(&manager->leaving, session, link);
+    session->left = kernel_now();
     manager_remove_home(manager, &session->home);
     budget_leave(session);
     manager->n_sessions--;
-    manager->n_regions -= session->n_regions;
+    manager->n_regions -= session->n_regions - shared_count(session); /* whose homes stay */
+    pthread_mutex_unlock(&manager->lock);
+}
+
+void manager_forget_session(struct manager *manager, struct session *session) {
+    pthread_mutex_lock(&manager->lock);
+    LIST_REMOVE(session, link);
     pthread_mutex_unlock(&manager->lock);
 }
 

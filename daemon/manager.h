@@ -26,6 +26,7 @@ struct manager {
 
     pthread_mutex_t lock; /* order: this, then a home's */
     struct session_list sessions;
+    struct session_list leaving;   /* whose connections have ended, and who have not. Of the loop */
     struct home_list homes;        /* theirs and those of shared regions, the newest first */
     struct home_list ending_homes; /* of shared regions that nobody has any more. Of the loop */
     struct domains domains;
@@ -68,8 +69,9 @@ void manager_add_home(struct manager *manager, struct home *home);
 void manager_remove_home(struct manager *manager, struct home *home);
 /* Links it and its home. -ENOMEM: not linked. */
 int manager_add_session(struct manager *manager, struct session *session);
-/* Unlinks both. Frees nothing. */
+/* Unlinks its home. It is leaving until it is forgotten. Frees nothing. */
 void manager_remove_session(struct manager *manager, struct session *session);
+void manager_forget_session(struct manager *manager, struct session *session);
 
 /* Brings the clock page up to date. Returns the tick. */
 uint32_t manager_advance_clock(struct manager *manager);

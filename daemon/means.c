@@ -5,6 +5,7 @@
 
 #include "config.h"
 #include "manager.h"
+#include "tally.h"
 
 #include <droppable/droppable.h>
 
@@ -15,15 +16,10 @@ uint64_t means_options(const struct kernel *kernel) {
 }
 
 static bool is_locked_left(const struct manager *manager, const struct session *own) {
-    const struct session *session;
-    unsigned n = 0, of_uid = 0;
+    struct tally all, of_uid;
 
-    LIST_FOREACH (session, &manager->sessions, link) {
-        n += session->n_locked;
-        if (session->uid == own->uid)
-            of_uid += session->n_locked;
-    }
-    return n < manager->kernel.locked_max && of_uid < manager->kernel.locked_max / 2;
+    tally_take(manager, own->uid, &all, &of_uid);
+    return all.locked < manager->kernel.locked_max && of_uid.locked < manager->kernel.locked_max / 2;
 }
 
 struct region_means means_for(const struct manager *manager, const struct session *session) {

@@ -29,6 +29,8 @@
 #define SERVER_DEATH_WAIT_NS UINT64_C(100000000)
 /* Whose connection has ended and who lives is about to come back, and pins meanwhile; or runs another program. */
 #define SERVER_SHARES_WAIT_NS UINT64_C(10000000000)
+/* An ordinary end takes less. */
+#define SERVER_LINGER_NS UINT64_C(1000000000)
 #define SERVER_VETS_WAIT_NS UINT64_C(100000000)
 #define SERVER_END_WAIT_NS UINT64_C(3000000000)
 
@@ -36,18 +38,29 @@ static void server_tidy(uv_timer_t *timer);
 
 /* ---- accepting ---- */
 
-static unsigned connections_of(const struct server *server, uid_t uid) {
-    struct connection *connection;
+/* Sessions that outlive their connections: with a thread that is held up, or waiting for who may come back. */
+static unsigned count_lingering(const struct server *server, uid_t uid, unsigned *ret_all) {
+    uint64_t now = kernel_now();
+    struct ending *ending;
     unsigned n = 0;
 
-    LIST_FOREACH (connection, &server->connections, link)
-        n += connection->uid == uid;
+    *ret_all = 0;
+    LIST_FOREACH (ending, &server->endings, link)
+        if (!LIST_EMPTY(&ending->session->shares) || now - ending->since > SERVER_LINGER_NS) {
+            (*ret_all)++;
+            n += ending->session->uid == uid;
+        }
     return n;
 }
 
 static bool is_over_limit(const struct server *server, uid_t uid) {
-    return server->n_connections - server->n_refused >= server->config->max_connections ||
-           connections_of(server, uid) >= server->config->max_connections_per_uid;
+    struct connection *connection;
+    unsigned all, n = count_lingering(server, uid, &all);
+
+    LIST_FOREACH (connection, &server->connections, link)
+        n += connection->uid == uid;
+    return server->n_connections - server->n_refused + all >= server->config->max_connections ||
+           n >= server->config->max_connections_per_uid;
 }
 
 static int connection_new(struct server *server, int socket) {
@@ -176,6 +189,7 @@ static void server_tidy_endings(struct server *server) {
         }
         manager_dispatch(server->manager); /* what its threads left for the loop before they ended */
         LIST_REMOVE(ending, link);
+        manager_forget_session(server->manager, ending->session);
         session_leave_domains(ending->session);
         uv_close((uv_handle_t *)&ending->poll, ending_closed);
     }

@@ -21,7 +21,8 @@ struct domain;
 struct manager;
 
 struct session {
-    LIST_ENTRY(session) link; /* manager.sessions, under its lock */
+    LIST_ENTRY(session) link; /* manager.sessions, then manager.leaving; under its lock */
+    uint64_t left;            /* ns: when its connection ended; 0: not yet */
     struct manager *manager;
     uint64_t id;
     pid_t pid;

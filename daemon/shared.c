@@ -150,8 +150,6 @@ int shared_new(struct shared **ret, struct manager *manager, const struct passpo
     shared->uid = passport->uid;
     shared->gid = passport->gid;
     shared->mode = passport->mode;
-    if (!shared_find(manager, passport->uid, passport->name)) /* who was there first has the name */
-        strcpy(shared->name, passport->name);
     r = next_era(region->data_fd, &shared->era);
     if (r >= 0)
         r = home_need_dropper(&shared->home);
@@ -208,6 +206,11 @@ struct shared *shared_find(struct manager *manager, uid_t uid, const char *name)
     return NULL;
 }
 
+void shared_take_name(struct manager *manager, struct shared *shared, const struct passport *passport) {
+    if (!shared_find(manager, shared->uid, passport->name)) /* who was there first has the name */
+        strcpy(shared->name, passport->name);
+}
+
 struct shared *shared_find_object(struct manager *manager, int fd) {
     struct home *home;
     struct stat st;
@@ -232,6 +235,15 @@ struct share *shared_share_of(const struct shared *shared, const struct session 
     return NULL;
 }
 
+unsigned shared_count(const struct session *session) {
+    const struct share *share;
+    unsigned n = 0;
+
+    LIST_FOREACH (share, &session->shares, of_session)
+        n += share->opened;
+    return n;
+}
+
 /* As often as it is opened it may be mapped, and counts as a region of the session's. */
 int shared_open(struct shared *shared, struct session *session) {
     struct share *share = shared_share_of(shared, session);
@@ -252,14 +264,15 @@ int shared_open(struct shared *shared, struct session *session) {
     return 0;
 }
 
-/* Every mapping of the session goes, its pins with it. */
-static void remove_mappings(struct share *share) {
+/* Of the mappings that the session has so many stay. The pins of the others go with them. */
+static void remove_mappings(struct share *share, unsigned stay) {
     struct region *region = share->shared->region;
 
     for (unsigned i = 0; i < region->n_mappings;) {
         struct mapping *mapping = region->mappings[i];
 
-        if (mapping->session != share->session) {
+        if (mapping->session != share->session || stay > 0) {
+            stay -= mapping->session == share->session;
             i++;
             continue;
         }
@@ -276,11 +289,10 @@ void shared_close(struct share *share, bool dead) {
 
     session->n_regions--;
     session->region_bytes -= shared->region->size;
-    if (session->user) /* else all of it was taken off */
-        shared->home.manager->n_regions--;
-    if (--share->opened > 0)
+    shared->home.manager->n_regions--;
+    remove_mappings(share, --share->opened);
+    if (share->opened > 0)
         return;
-    remove_mappings(share);
     LIST_REMOVE(share, of_session);
     LIST_REMOVE(share, of_shared);
     free(share);
@@ -332,7 +344,8 @@ bool shared_tidy(struct manager *manager) {
 
         if (!shared || !shared->region->held || shared->region->holding)
             continue;
-        if (!tickets_are_missing(shared))
+        /* What the daemon before had begun has to be known before it can be begun anew. */
+        if (!shared->region->adopting && !tickets_are_missing(shared))
             let_go(shared);
         again |= shared->region->held;
     }

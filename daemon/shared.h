@@ -52,8 +52,8 @@ int shared_make_object(const struct passport *passport, uint64_t size, int *ret_
 int shared_read_passport(int fd, struct passport *ret);
 
 /*
- * A home for the region, which it takes, with its state page's descriptor, if it succeeds. Its tickets are of a new era. In the loop, under the
- * manager's lock. -errno
+ * A home for the region, which it takes, with its state page's descriptor, if it succeeds. It has no name yet. Its tickets are of a new era. In the loop,
+ * under the manager's lock. -errno
  */
 int shared_new(struct shared **ret, struct manager *manager, const struct passport *passport, struct region *region,
                int state_fd, const struct domain *domain);
@@ -62,9 +62,13 @@ static inline struct shared *shared_of(const struct home *home) {
 }
 /* All in the loop, under the manager's lock or with nobody but the loop changing what they read. NULL: none. */
 struct shared *shared_find(struct manager *manager, uid_t uid, const char *name);
+/* Gives it its name, unless another has that. */
+void shared_take_name(struct manager *manager, struct shared *shared, const struct passport *passport);
 struct shared *shared_find_object(struct manager *manager, int fd);
 struct share *shared_share_of(const struct shared *shared, const struct session *session);
 
+/* How many regions of the session's are shared ones. */
+unsigned shared_count(const struct session *session);
 /* The session may map it once more. Under the manager's lock. -ENOMEM; -EDQUOT: too many. */
 int shared_open(struct shared *shared, struct session *session);
 /* The session gives one up; with the last one its mappings go. dead: what nobody has any more is freed whoever else may hold it. */

@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Clients that have a share in a region and mean harm: what they can cost the service, its other clients, and whoever shares with them.
+ */
+
+#include "child.h"
+#include "fixture.h"
+#include "raw.h"
+#include "service.h"
+#include "suite.h"
+
+#include <check.h>
+#include <droppable/droppable.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#define CHUNK ((size_t)65536)
+#define CHUNKS ((size_t)32)
+#define SIZE (CHUNKS * CHUNK)
+#define WAIT_MS 10000
+#define LIMIT_FILES 512 /* of the service, in one test */
+
+/* ---- a client by hand ---- */
+
+struct raw_shared {
+    uint64_t id;
+    int data_fd, state_fd;
+};
+
+static void take_reply(struct channel_packet *packet, struct raw_shared *ret) {
+    ret->id = packet->message.create_reply.region;
+    ret->data_fd = packet->fds[0];
+    ret->state_fd = packet->fds[1];
+}
+
+static int raw_create_shared(int socket, const char *name, uint32_t mode, struct raw_shared *ret) {
+    struct drp_wire_create_shared request = {
+        .create = {.header.type = DRP_WIRE_CREATE_SHARED, .size = SIZE, .required = DRP_REGION_SHARED}, .mode = mode};
+    struct channel_packet packet;
+    int r;
+
+    strcpy(request.name, name);
+    r = raw_call(socket, &request, sizeof(request), NULL, 0, &packet);
+    if (r == DRP_WIRE_OK)
+        take_reply(&packet, ret);
+    return r;
+}
+
+static int raw_open(int socket, const char *name, uint32_t uid, struct raw_shared *ret) {
+    struct drp_wire_open request = {.header.type = DRP_WIRE_OPEN, .uid = uid};
+    struct channel_packet packet;
+    int r;
+
+    strcpy(request.name, name);
+    r = raw_call(socket, &request, sizeof(request), NULL, 0, &packet);
+    if (r == DRP_WIRE_OK)
+        take_reply(&packet, ret);
+    return r;
+}
+
+static int raw_adopt(int socket, int data_fd, int state_fd, uint64_t *ret_id) {
+    struct drp_wire_adopt request = {.header.type = DRP_WIRE_ADOPT,
+                                     .size = SIZE,
+                                     .chunk_total = CHUNKS,
+                                     .granted = DRP_REGION_SHARED,
+                                     .chunk_shift = 16};
+    struct channel_packet packet;
+    int r = raw_call(socket, &request, sizeof(request), (const int[]){data_fd, state_fd}, 2, &packet);
+
+    if (r == DRP_WIRE_OK) {
+        *ret_id = packet.message.create_reply.region;
+        channel_packet_close(&packet);
+    }
+    return r;
+}
+
+/* Without keeping pin page and ticket. */
+static int raw_map_shared(int socket, uint64_t id, uint64_t *ret_mapping) {
+    struct drp_wire_map request = {.header.type = DRP_WIRE_MAP, .region = id};
+    struct channel_packet packet;
+    int r = raw_call(socket, &request, sizeof(request), NULL, 0, &packet);
+
+    if (r == DRP_WIRE_OK) {
+        *ret_mapping = packet.message.map_reply.mapping;
+        channel_packet_close(&packet);
+    }
+    return r;
+}
+
+static void close_shared(const struct raw_shared *shared) {
+    close(shared->data_fd);
+    close(shared->state_fd);
+}
+
+static int make(struct drp *d, const char *name, struct drp_region **ret) {
+    const struct drp_region_options options = {
+        .struct_size = sizeof(options), .required = DRP_REGION_SHARED, .name = name, .mode = name ? 0666 : 0};
+
+    return drp_region_new(ret, d, SIZE, &options);
+}
+
+/* ---- quotas ---- */
+
+/* Who comes, makes a shared region and hangs up has it for 10 s more: no longer counted, he could have any number. */
+START_TEST(test_hang_up) {
+    size_t before = service_threads(&service);
+    struct raw_shared shared;
+    bool refused = false;
+
+    for (int i = 0; i < 200; i++) {
+        struct drp_wire_hello hello = {.header.type = DRP_WIRE_HELLO,
+                                       .magic = DRP_WIRE_MAGIC,
+                                       .version_min = DRP_WIRE_VERSION,
+                                       .version_max = DRP_WIRE_VERSION};
+        int socket = raw_connect();
+
+        if (raw_call(socket, &hello, sizeof(hello), NULL, 0, NULL) != DRP_WIRE_OK)
+            refused = true;
+        else if (raw_create_shared(socket, "", 0, &shared) == DRP_WIRE_OK)
+            close_shared(&shared);
+        close(socket);
+        ck_assert_uint_lt(service_threads(&service), before + 64);
+    }
+    ck_assert(refused);
+}
+END_TEST
+
+/* The connection goes on, and the regions: each costs the service a thread and descriptors. */
+START_TEST(test_many_regions) {
+    int socket = raw_hello("greedy"), r = DRP_WIRE_OK;
+    struct raw_shared shared;
+    unsigned n = 0;
+
+    for (; r == DRP_WIRE_OK && n < 2000; n++) {
+        r = raw_create_shared(socket, "", 0, &shared);
+        if (r == DRP_WIRE_OK)
+            close_shared(&shared);
+    }
+    ck_assert_int_eq(r, DRP_WIRE_ERROR_QUOTA);
+    ck_assert_uint_le(n, LIMIT_FILES / 4 * 3 / 2 / 3 + 1); /* half of what there is for regions, three for each */
+    close(socket);
+}
+END_TEST
+
+/* A share that is given up takes its mapping along: else each mapping but the first is free. */
+START_TEST(test_destroy_before_unmap) {
+    int socket = raw_hello("greedy");
+    struct raw_shared shared, again;
+    uint64_t first, second;
+
+    ck_assert_int_eq(raw_create_shared(socket, "greedy", 0600, &shared), DRP_WIRE_OK);
+    ck_assert_int_eq(raw_map_shared(socket, shared.id, &first), DRP_WIRE_OK);
+    ck_assert_int_eq(raw_map_shared(socket, shared.id, &second), DRP_WIRE_ERROR_QUOTA);
+    ck_assert_int_eq(raw_open(socket, "greedy", geteuid(), &again), DRP_WIRE_OK);
+    ck_assert_int_eq(raw_map_shared(socket, shared.id, &second), DRP_WIRE_OK);
+    ck_assert_int_eq(raw_id(socket, DRP_WIRE_DESTROY, shared.id), DRP_WIRE_OK);
+    ck_assert_int_eq((raw_id(socket, DRP_WIRE_UNMAP, first) == DRP_WIRE_OK) +
+                         (raw_id(socket, DRP_WIRE_UNMAP, second) == DRP_WIRE_OK),
+                     1);
+    close_shared(&shared);
+    close_shared(&again);
+    close(socket);
+}
+END_TEST
+
+/* ---- names ---- */
+
+/* Has the region by its name, keeps what it gets, and hands it over when it is nobody's any more. */
+static void run_replay(int socket, void *data) {
+    uid_t uid = geteuid();
+    struct raw_shared shared;
+    uint64_t id;
+    int connection;
+    char word;
+
+    (void)data;
+    child_become_nobody();
+    connection = raw_hello("replay");
+    child_check(raw_open(connection, "cache", uid, &shared) == DRP_WIRE_OK);
+    child_check(child_say(socket, 'o') && child_hear(socket, &word));
+    child_check(raw_id(connection, DRP_WIRE_DESTROY, shared.id) == DRP_WIRE_OK);
+    child_check(raw_adopt(connection, shared.data_fd, shared.state_fd, &id) == DRP_WIRE_OK);
+    child_check(child_say(socket, 'a') && child_hear(socket, &word));
+}
+
+START_TEST(test_replayed_name) {
+    struct drp_region *region, *other;
+    struct child child;
+    struct drp *d;
+
+    if (geteuid() != 0)
+        return;
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(make(d, "cache", &region), 0);
+    child_start(&child, run_replay, NULL);
+    child_expect(&child, 'o');
+    region = drp_region_free(region);
+    ck_assert(child_say(child.socket, 'a'));
+    child_expect(&child, 'a');
+    /* The name is the user's, and free: what opens it finds this user's region. */
+    ck_assert_int_eq(drp_region_open(&other, d, "cache", geteuid()), -ENOENT);
+    ck_assert_int_eq(make(d, "cache", &region), 0);
+    ck_assert(child_say(child.socket, 'e'));
+    child_end(&child);
+    drp_region_free(region);
+    drp_free(d);
+}
+END_TEST
+
+/* ---- who holds it up ---- */
+
+struct holder {
+    int uffd, fd;
+    char *source; /* armed */
+};
+
+static void *write_from_armed(void *data) {
+    struct holder *holder = data;
+
+    (void)!pwrite(holder->fd, holder->source, 4096, 0);
+    return NULL;
+}
+
+/* Holds the lock of a file's inode: a write waits for its source. */
+static pthread_t hold_lock(struct holder *holder) {
+    struct uffdio_api api = {.api = UFFD_API};
+    struct uffdio_register range = {.mode = UFFDIO_REGISTER_MODE_MISSING};
+    struct pollfd event = {.events = POLLIN};
+    pthread_t thread;
+
+    event.fd = holder->uffd = raw_userfaultfd();
+    holder->source = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    child_check(holder->uffd >= 0 && holder->source != MAP_FAILED);
+    child_check(ioctl(holder->uffd, UFFDIO_API, &api) == 0);
+    range.range.start = (uintptr_t)holder->source;
+    range.range.len = 4096;
+    child_check(ioctl(holder->uffd, UFFDIO_REGISTER, &range) == 0);
+    child_check(pthread_create(&thread, NULL, write_from_armed, holder) == 0);
+    child_check(poll(&event, 1, CHILD_WAIT_MS) == 1);
+    return thread;
+}
+
+static int make_state(void) {
+    int fd = memfd_create("state", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    child_check(ftruncate(fd, (off_t)drp_state_bytes(CHUNKS)) == 0);
+    child_check(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0);
+    return fd;
+}
+
+/* Hands a region over with an old state page that it does not let anybody read; and its handle to its parent, before. */
+static void run_holder(int socket, void *data) {
+    struct drp_wire_adopt adopt = {.header = {.type = DRP_WIRE_ADOPT, .serial = 1},
+                                   .size = SIZE,
+                                   .chunk_total = CHUNKS,
+                                   .granted = DRP_REGION_SHARED,
+                                   .chunk_shift = 16};
+    struct holder holder = {.fd = make_state()};
+    struct raw_shared shared;
+    int connection = raw_hello("holder");
+    char word;
+
+    (void)data;
+    child_check(raw_create_shared(connection, "", 0, &shared) == DRP_WIRE_OK);
+    child_check(raw_id(connection, DRP_WIRE_DESTROY, shared.id) == DRP_WIRE_OK);
+    child_check(channel_send(socket, "h", 1, &shared.data_fd, 1, 0) == CHANNEL_OK);
+    hold_lock(&holder);
+    child_check(channel_send(connection, &adopt, sizeof(adopt), (const int[]){shared.data_fd, holder.fd}, 2, 0) ==
+                CHANNEL_OK);
+    child_check(child_say(socket, 'a'));
+    child_hear(socket, &word);
+}
+
+/* Whoever opens it is told so, also who was waiting; and his other regions have nothing to do with it. */
+START_TEST(test_held_up_adoption) {
+    struct channel_packet packet;
+    struct drp_region *region;
+    struct child child;
+    struct drp *d;
+    int r;
+
+    if (!may_intercept()) /* needs a userfaultfd */
+        return;
+    child_start(&child, run_holder, NULL);
+    ck_assert_int_eq(channel_receive(child.socket, &packet, 0), CHANNEL_OK);
+    ck_assert_uint_eq(packet.n_fds, 1);
+    child_expect(&child, 'a');
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    for (uint64_t deadline = now_ms() + WAIT_MS;; nap_ms(5)) {
+        r = drp_region_open_handle(&region, d, packet.fds[0]);
+        ck_assert_uint_lt(now_ms(), deadline);
+        if (r != -EBADF) /* it is not handed over yet */
+            break;
+    }
+    ck_assert_int_eq(r, -ETIMEDOUT);
+    ck_assert(service_log_has(&service, "its object's lock holds up a call for over 1 s: quarantined", WAIT_MS));
+    ck_assert_int_eq(drp_region_open_handle(&region, d, packet.fds[0]), -ETIMEDOUT);
+    ck_assert_int_eq(make(d, NULL, &region), 0);
+    drp_region_free(region);
+    drp_free(d);
+    channel_packet_close(&packet);
+    child_kill(&child);
+}
+END_TEST
+
+static void setup_few(void) {
+    fixture_start("[Limits]\nConnectionsPerUser=16\n");
+}
+
+/* The service has few descriptors. */
+static void setup_small(void) {
+    struct rlimit few = {LIMIT_FILES, LIMIT_FILES};
+
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+    fixture_setup();
+}
+
+int main(void) {
+    Suite *suite = suite_create("shared-hostile");
+    TCase *few = tcase_create("few connections"), *small = tcase_create("few descriptors"),
+          *tcase = tcase_create("shared-hostile");
+
+    tcase_add_checked_fixture(few, setup_few, fixture_teardown);
+    tcase_set_timeout(few, 120);
+    tcase_add_test(few, test_hang_up);
+    suite_add_tcase(suite, few);
+    tcase_add_checked_fixture(small, setup_small, fixture_teardown);
+    tcase_set_timeout(small, 120);
+    tcase_add_test(small, test_many_regions);
+    suite_add_tcase(suite, small);
+    tcase_add_checked_fixture(tcase, fixture_setup, fixture_teardown);
+    tcase_set_timeout(tcase, 120);
+    tcase_add_test(tcase, test_destroy_before_unmap);
+    tcase_add_test(tcase, test_replayed_name);
+    tcase_add_test(tcase, test_held_up_adoption);
+    suite_add_tcase(suite, tcase);
+    return suite_run(suite);
+}
