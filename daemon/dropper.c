@@ -301,6 +301,7 @@ static void job_finish(struct home *home, struct drop_job *job) {
         if (region->dropper_fd < 0)
             dropper_receive(home);
         worker_call_begin(&home->dropper.worker);
+        region_unlock(region);
         region_release_object(region);
         if (region->dropper_fd >= 0)
             close(region->dropper_fd);
@@ -383,10 +384,13 @@ static void dropper_take_down(struct home *home) {
         job_finish(home, job);
     LIST_FOREACH (region, &home->regions, link) {
         worker_call_begin(worker);
-        /* Another process may hold the object: its pages go all the same. */
-        if (atomic_load(&home->client_dead) && region->dropper_fd >= 0)
-            (void)!fallocate(region->dropper_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                             (off_t)region->object_offset, (off_t)region->size);
+        /* Another process may hold the object: its pages go all the same. A client who lives takes it to the next service, as it is. */
+        if (atomic_load(&home->client_dead)) {
+            if (region->dropper_fd >= 0)
+                (void)!fallocate(region->dropper_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                 (off_t)region->object_offset, (off_t)region->size);
+            region_unlock(region);
+        }
         region_release_object(region);
         if (region->dropper_fd >= 0)
             close(region->dropper_fd);

@@ -179,9 +179,12 @@ uint64_t region_choose_options(const struct region_means *means, uint64_t requir
     return options;
 }
 
-void region_release_object(struct region *region) {
+void region_unlock(struct region *region) {
     if (region->object_map && region->locked)
         locked_end(region->inode);
+}
+
+void region_release_object(struct region *region) {
     if (region->object_map)
         munmap(region->object_map, region->size);
     region->object_map = NULL;

@@ -129,6 +129,8 @@ uint64_t region_choose_options(const struct region_means *means, uint64_t requir
                                uint32_t *chunk_shift);
 /* Frees tables, state page and our descriptor. The PROT_NONE mapping must be gone (region_release_object()). NULL is fine. */
 struct region *region_free(struct region *region);
+/* The region is at its end, or its client is: who still holds the object has ordinary memory. Before region_release_object(), not in the loop. */
+void region_unlock(struct region *region);
 /* Unmaps the object: may free its pages, so not in the loop. */
 void region_release_object(struct region *region);
 /*

@@ -17,6 +17,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
+#include <signal.h>
 #include <stddef.h>
 #include <sys/ipc.h>
 #include <sys/prctl.h>
@@ -204,8 +205,20 @@ START_TEST(test_fork) {
 }
 END_TEST
 
-/* The lock holds while there is no service, and with the next one, and ends with the region. */
-START_TEST(test_killed_service) {
+static void end_service(bool killed) {
+    int status;
+
+    if (killed) {
+        ck_assert(service_kill(&service, WAIT_MS));
+        return;
+    }
+    ck_assert_int_eq(kill(service.pid, SIGTERM), 0);
+    ck_assert(service_wait(&service, WAIT_MS, &status));
+    ck_assert_int_eq(status, 0);
+}
+
+/* The lock holds while there is no service, killed or ended, and with the next one, and ends with the region. */
+START_TEST(test_next_service) {
     struct drp_region *region;
     struct drp *d;
     int segment;
@@ -217,7 +230,7 @@ START_TEST(test_killed_service) {
     ck_assert_int_eq(drp_region_new(&region, d, SIZE, &needed), 0);
     segment = segment_of(region);
     memset(drp_region_address(region), 3, SIZE);
-    ck_assert(service_kill(&service, WAIT_MS));
+    end_service(_i == 0);
     ck_assert(becomes(segment, 1));
     ck_assert(is_filled(drp_region_address(region), 3, SIZE));
     service_restart(&service);
@@ -342,7 +355,7 @@ static bool can_lock(void) {
 int main(void) {
     Suite *suite = suite_create("noswap");
     TCase *given = tcase_create("given"), *hidden = tcase_create("without tmpfs"), *segments = tcase_create("locked"),
-          *killed = tcase_create("killed"), *few = tcase_create("few");
+          *next = tcase_create("next"), *few = tcase_create("few");
 
     tcase_add_checked_fixture(given, fixture_setup, fixture_teardown);
     tcase_add_test(given, test_given_or_refused);
@@ -357,8 +370,8 @@ int main(void) {
         tcase_add_test(segments, test_lock_ends_with_region);
         tcase_add_loop_test(segments, test_others, 0, 2);
         suite_add_tcase(suite, segments);
-        tcase_add_test(killed, test_killed_service);
-        suite_add_tcase(suite, killed);
+        tcase_add_loop_test(next, test_next_service, 0, 2);
+        suite_add_tcase(suite, next);
         tcase_add_checked_fixture(few, setup_few, fixture_teardown);
         tcase_add_test(few, test_few_segments);
         suite_add_tcase(suite, few);
