@@ -101,14 +101,15 @@ static int region_make_object(struct region *region, const struct kernel *kernel
     region->inode = st.st_ino;
     region->device = st.st_dev;
     region->locked = region->object_map != NULL;
-    if (region->locked)
-        return 0;
-    region->object_map = mmap(NULL, region->size, PROT_NONE, MAP_SHARED, region->data_fd, (off_t)region->object_offset);
+    if (!region->locked)
+        region->object_map =
+            mmap(NULL, region->size, PROT_NONE, MAP_SHARED, region->data_fd, (off_t)region->object_offset);
     if (region->object_map == MAP_FAILED) {
         region->object_map = NULL;
         return -errno;
     }
-    return 0;
+    /* A core has what is mapped, accessible or not: a daemon of an ordinary user is dumpable. */
+    return madvise(region->object_map, region->size, MADV_DONTDUMP) < 0 ? -errno : 0;
 }
 
 int region_new(struct region **ret, const struct kernel *kernel, const struct region_shape *shape, int data_fd,

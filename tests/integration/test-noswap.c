@@ -94,6 +94,25 @@ static bool becomes(int segment, long wanted) {
     return attachments(segment) == wanted;
 }
 
+/* Does the service leave its mapping of the object out of its own cores? */
+static bool is_kept_from_cores(const struct drp_region *region) {
+    uint64_t inode, wanted = (uint64_t)segment_of(region);
+    char path[64], line[512];
+    bool ours = false, kept = false;
+    FILE *file;
+
+    snprintf(path, sizeof(path), "/proc/%d/smaps", (int)service.pid);
+    file = fopen(path, "re");
+    ck_assert_ptr_nonnull(file);
+    while (!kept && fgets(line, sizeof(line), file)) {
+        if (sscanf(line, "%*x-%*x %*s %*x %*s %" SCNu64, &inode) == 1)
+            ours = inode == wanted;
+        kept = ours && strncmp(line, "VmFlags:", 8) == 0 && strstr(line, " dd ");
+    }
+    fclose(file);
+    return kept;
+}
+
 /* ---- what is given ---- */
 
 static void check_refusal(struct drp *d) {
@@ -115,6 +134,7 @@ START_TEST(test_given_or_refused) {
     if (status_feature("noswap")) {
         ck_assert_int_eq(drp_region_new(&region, d, SIZE, &needed), 0);
         ck_assert_uint_eq(granted(region), DRP_REGION_NO_SWAP);
+        ck_assert(is_kept_from_cores(region));
         drp_region_free(region);
         ck_assert_int_eq(drp_region_new(&region, d, SIZE, NULL), 0);
         ck_assert_uint_eq(granted(region), DRP_REGION_NO_SWAP); /* as good as it can be had */
