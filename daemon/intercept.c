@@ -135,6 +135,10 @@ void intercept_distrust(struct session *session, struct mapping *mapping, uint32
     note_disarmed(session, mapping, span, wp, false);
 }
 
+void intercept_bear_disarmed(struct session *session, struct mapping *mapping, uint32_t span) {
+    note_disarmed(session, mapping, span, true, true);
+}
+
 bool intercept_disarm(struct session *session, struct mapping *mapping, uint32_t first, uint32_t count) {
     bool wp = session->pager.use_wp && !(mapping->region->options & DRP_REGION_HUGE), all = true;
     bool at_once = disarm_run(session, mapping, first, count, wp) == UFFD_OK;

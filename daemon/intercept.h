@@ -46,6 +46,8 @@ bool intercept_commit(struct session *session, struct mapping *mapping, uint32_t
  * still, though they count as disarmed.
  */
 bool intercept_disarm(struct session *session, struct mapping *mapping, uint32_t first, uint32_t count);
+/* Under the lock: of an armed span nothing is registered yet. What will be is to be registered as disarmed, and to be committed. */
+void intercept_bear_disarmed(struct session *session, struct mapping *mapping, uint32_t span);
 /* Under the lock: a span may have come to another state by something the pager was told of too late. It counts as disarmed, wholly committed. */
 void intercept_distrust(struct session *session, struct mapping *mapping, uint32_t span);
 /* Arms count spans of a region in all its mappings, by one call for each run. Returns the bytes of commitments that this gave back. */

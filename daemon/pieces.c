@@ -6,6 +6,10 @@
  * the span is armed, the kernel's where it is not, if the gate lets its pages be promised; else the span is armed for it. Its offsets may have had
  * another owner: what was known of their pages is forgotten when they go, and what was noted as gone when they come.
  *
+ * A small piece that has a span for itself is born disarmed while there is plenty: who maps little is about to use it, which so costs no round trip,
+ * and accesses that may not wait for anybody (/proc/PID/mem, ptrace(2)) find zeros. A large one may be for a few pages of it: its touches shall
+ * be seen.
+ *
  * Extents are changed by this thread only, which therefore reads them without the lock. An event that was read is noted before the next
  * command, so a piece never loses to the end of what was at its address before; but an unmapping that the client did not announce, beside a
  * mapping by another of its threads, may still be on its way: that costs the interception of that piece.
@@ -24,6 +28,9 @@
 
 /* Spans in one hold of the lock. */
 #define STEPS 1024
+/* Born disarmed: pieces up to this size, while no more than this part of the headroom is committed. */
+#define BORN_SIZE SPAN_SIZE
+#define BORN_SHARE 8
 
 static uint64_t least(uint64_t a, uint64_t b) {
     return a < b ? a : b;
@@ -61,8 +68,23 @@ enum uffd_outcome pieces_register(struct session *session, const struct extent *
     return first;
 }
 
+/* Under the lock: disarms an armed span of which this part of a new piece is all that is mapped, if that is right. */
+static void bear_disarmed(struct session *session, struct mapping *mapping, uint32_t span, uint64_t bytes) {
+    struct region *region = mapping->region;
+
+    if (!session->pager.use_wp || region->options & DRP_REGION_HUGE || region->adopted ||
+        region->spans[span].in_flight > 0 || mapping->disarmed_runs >= session->pager.runs_max ||
+        atomic_load(&session->home.quarantined) || !gate_allows(session->domain, bytes) ||
+        !gate_is_ample(session->domain, BORN_SHARE) ||
+        extents_bytes(&session->extents, mapping, span_offset(span), span_offset(span + 1)) != bytes)
+        return;
+    intercept_bear_disarmed(session, mapping, span);
+    region_touch(region, span, home_tick(&session->home));
+}
+
 /* Under the lock: nothing that was noted of this part of a span is true of its new owner. false: it has to be armed for him. */
-static bool join_span(struct session *session, struct mapping *mapping, uint32_t span, uint64_t start, uint64_t end) {
+static bool join_span(struct session *session, struct mapping *mapping, uint32_t span, uint64_t start, uint64_t end,
+                      bool small) {
     struct region *region = mapping->region;
     unsigned pages = (unsigned)((end - start) >> PAGE_SHIFT), most;
 
@@ -73,6 +95,8 @@ static bool join_span(struct session *session, struct mapping *mapping, uint32_t
         region_set_known(region, span, 0);
         region->spans[span].fills++;
     }
+    if (mapping->span_state[span] == MAPPING_ARMED && small)
+        bear_disarmed(session, mapping, span, end - start);
     if (mapping->span_state[span] == MAPPING_ARMED)
         return true;
     if (!gate_allows(session->domain, (uint64_t)pages << PAGE_SHIFT))
@@ -95,7 +119,7 @@ static void join_spans(struct session *session, const struct extent *piece) {
         bool joined;
 
         next = least(span_offset(span + 1), end);
-        joined = join_span(session, mapping, span, at, next);
+        joined = join_span(session, mapping, span, at, next, piece->length <= BORN_SIZE);
         if (joined && ++steps % STEPS != 0)
             continue;
         session_unlock(session);

@@ -146,6 +146,40 @@ START_TEST(test_promises) {
 }
 END_TEST
 
+/* A small piece is the kernel's to fill from the start, as long as there is plenty; a large one's first touch is seen. */
+START_TEST(test_born_disarmed) {
+    char *base = free_place(SIZE), *small = map_piece(base, 2 * CHUNK, CHUNK), *large;
+    uint64_t before = faults();
+
+    ck_assert(is_zero(small, CHUNK));
+    memset(small, 1, CHUNK);
+    ck_assert_uint_eq(faults(), before);
+    ck_assert_uint_eq(service_status(&service, "commitment"), 2 * CHUNK);
+    ck_assert_uint_eq(drop(), CHUNK); /* it is known, though nobody saw it */
+    ck_assert_uint_eq(service_status(&service, "commitment"), 0);
+    ck_assert(is_zero(small, CHUNK));
+    ck_assert_uint_eq(faults(), before + 1);
+    large = map_piece(base + 2 * SPAN, 2 * SPAN, 2 * SPAN);
+    ck_assert_uint_le(service_status(&service, "commitment"), 2 * CHUNK);
+    large[0] = 1;
+    ck_assert_uint_eq(faults(), before + 2);
+}
+END_TEST
+
+/* Another piece of the span waits for the service: the new one is as that. */
+START_TEST(test_born_into_an_armed_span) {
+    char *base = free_place(SPAN), *a = map_piece(base, CHUNK, 0), *b;
+    uint64_t before;
+
+    memset(a, 1, CHUNK);
+    ck_assert_uint_eq(drop(), CHUNK); /* arms */
+    before = faults();
+    b = map_piece(base + 4 * CHUNK, CHUNK, 4 * CHUNK);
+    b[0] = 1;
+    ck_assert_uint_eq(faults(), before + 1);
+}
+END_TEST
+
 /* ---- who comes after ---- */
 
 START_TEST(test_offsets_are_handed_on) {
@@ -307,6 +341,8 @@ int main(void) {
     tcase_add_test(tcase, test_one_span);
     tcase_add_test(tcase, test_joins_a_disarmed_span);
     tcase_add_test(tcase, test_promises);
+    tcase_add_test(tcase, test_born_disarmed);
+    tcase_add_test(tcase, test_born_into_an_armed_span);
     tcase_add_test(tcase, test_offsets_are_handed_on);
     tcase_add_test(tcase, test_unmapped_without_a_word);
     tcase_add_test(tcase, test_refused);
