@@ -68,6 +68,7 @@ struct drp_region {
     struct pins pins; /* first: drp_pin() reads nothing else */
     struct drp *context;
     struct drp_region *next;
+    enum drp_backend backend; /* others than the daemon: local.c */
     enum region_phase phase;
     region_next_piece *next_piece; /* who keeps the account of what is mapped; NULL: all of it is, at address */
     void *address;                 /* NULL: not mapped; so the others */
@@ -102,6 +103,7 @@ struct drp_region {
 
 struct drp {
     struct drp *next; /* fork lock */
+    enum drp_backend backend; /* of its regions; only DRP_BACKEND_AUTO and _DAEMON have a connection */
     char *socket_path;
     char name[sizeof(((struct drp_wire_hello *)0)->name)];
     pthread_mutex_t regions_lock;
@@ -193,6 +195,11 @@ int limits_explain(struct drp *d, int error, size_t size);
 
 /* ---- region.c ---- */
 
+/* An empty one of the service, in its context's list. */
+struct drp_region *region_alloc(struct drp *d, region_next_piece *next_piece);
+/* Finds room for size bytes at an address congruent with skew modulo 2 MiB. Fork lock held until it is filled. */
+int region_reserve(size_t size, size_t skew, void **ret);
+
 /*
  * drp_region_new() for who maps the region himself, piece by piece, and keeps the account of that: what next_piece does not name, nobody here
  * touches.
@@ -241,6 +248,8 @@ void volatile_free(struct drp_region *r);
 
 /* At the region's end. */
 void lost_free(struct drp_region *r);
+/* Something of a region was dropped by this process itself. */
+void lost_tell(struct drp *d);
 /* For the watcher: has the daemon at d->fresh tell of drops, if that is wanted. */
 int lost_watch_again(struct drp *d);
 /* A new daemon has the regions: all is looked at again. regions_lock held. */
@@ -267,6 +276,8 @@ int piece_announce_all(struct drp_region *r, struct link *link);
 
 /* ---- range.c ---- */
 
+/* Is the range in the region, and the region ours? -ERANGE, -ENOTCONN */
+int range_check(const struct drp_region *r, size_t offset, size_t length);
 /* drp_populate() of a range that is mapped at an address. */
 int range_populate(struct drp_region *r, void *address, uint64_t offset, uint64_t length);
 

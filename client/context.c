@@ -9,6 +9,7 @@
  * faults of this process would wait for a daemon that died.
  */
 
+#include "choice.h"
 #include "client.h"
 
 #include <errno.h>
@@ -24,7 +25,7 @@
 #include <unistd.h>
 
 /* The public structs as they were in the first release: the least that a caller can have. */
-#define CONFIG_SIZE_MIN sizeof(struct drp_config)
+#define CONFIG_SIZE_MIN offsetof(struct drp_config, backend)
 
 int context_copy_struct(void *to, size_t known, size_t minimum, const void *from, const char *name) {
     size_t size = *(const size_t *)from;
@@ -240,9 +241,16 @@ static int connect_again(struct drp *d) {
     return r == -ENOENT || r == -ECONNREFUSED ? -ENOTCONN : r;
 }
 
+static bool context_has_service(const struct drp *d) {
+    return d->backend == DRP_BACKEND_AUTO || d->backend == DRP_BACKEND_DAEMON;
+}
+
 int context_lock(struct drp *d) {
     int r = 0;
 
+    if (!context_has_service(d))
+        return error_detail(-ENOTCONN, "the backend is '%s': no service has this process's regions",
+                            choice_name(d->backend));
     /* The watcher takes its time while the daemon is away, without the lock. */
     pthread_mutex_lock(&d->request_lock);
     if (d->inherited)
@@ -259,28 +267,24 @@ void context_unlock(struct drp *d) {
     pthread_mutex_unlock(&d->request_lock);
 }
 
-/* $DROPPABLE_BACKEND is the user's word: another backend than he names is an error, never a silent choice. */
-static int check_backend(void) {
-    const char *backend = getenv("DROPPABLE_BACKEND");
-
-    if (!backend || !*backend || strcmp(backend, "daemon") == 0)
-        return 0;
-    if (strcmp(backend, "native") == 0)
-        return error_detail(-EOPNOTSUPP, "DROPPABLE_BACKEND=native: MAP_DROPPABLE has no pins and no generations, which "
-                                         "this library promises; use 'daemon', or mmap(2) itself");
-    return error_detail(-EINVAL, "DROPPABLE_BACKEND=%s: not one of native, daemon", backend);
-}
-
 int drp_new(struct drp **ret, const struct drp_config *config) {
+    enum drp_backend backend;
+    struct drp_config c;
     struct drp *d;
     int r;
 
-    r = check_backend();
+    r = read_config(&c, config);
+    if (r == 0)
+        r = choice_of_context(c.backend, &backend);
+    if (r == 0)
+        r = context_new(&d, config);
     if (r < 0)
         return r;
-    r = context_new(&d, config);
-    if (r < 0)
-        return r;
+    d->backend = backend;
+    if (!context_has_service(d)) {
+        *ret = d;
+        return 0;
+    }
     r = context_connect(d, config);
     if (r == 0)
         r = begin(d);

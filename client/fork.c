@@ -31,6 +31,7 @@
  */
 
 #include "client.h"
+#include "local.h"
 
 #include <errno.h>
 #include <sys/mman.h>
@@ -146,7 +147,9 @@ static void child_region(struct drp_region *r) {
     close_fd(&r->pin_fd);
     close_fd(&r->ticket_fd);
     r->signal_fd = -1;
-    if (r->phase != REGION_INHERITED) {
+    if (r->backend != DRP_BACKEND_DAEMON) {
+        complete = local_fork_child(r);
+    } else if (r->phase != REGION_INHERITED) {
         complete &= map_data(r);
         complete &= map_pages(r);
     }
@@ -161,7 +164,7 @@ static void child_region(struct drp_region *r) {
     r->known = false;
     atomic_store(&r->connected, false);
     atomic_store(&r->interception, DRP_INTERCEPTION_NONE);
-    atomic_store(&r->pins.gone, true);
+    atomic_store(&r->pins.gone, r->backend == DRP_BACKEND_DAEMON);
 }
 
 static void child_context(struct drp *d) {

@@ -6,6 +6,7 @@
  */
 
 #include "client.h"
+#include "local.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -60,6 +61,8 @@ static int set_in_region(struct drp_region *r, uint32_t mask, const struct drp_w
     struct drp *d = r->context;
     int error;
 
+    if (r->backend != DRP_BACKEND_DAEMON)
+        return local_set_limit(r, mask);
     error = context_lock(d);
     if (error < 0)
         return error;

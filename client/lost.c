@@ -12,6 +12,7 @@
  */
 
 #include "client.h"
+#include "local.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -63,7 +64,7 @@ static struct lost *get_table(struct drp_region *r) {
 }
 
 static uint64_t count_drops(const struct drp_region *r) {
-    return atomic_load(&r->pins.state->drops);
+    return r->pins.native ? 0 : atomic_load(&r->pins.state->drops);
 }
 
 /* From the cursor on: the next run of chunks whose generations were not told yet; 0: there is none. */
@@ -102,6 +103,8 @@ int drp_region_take_lost(struct drp_region *r, size_t *ret_offset, size_t *ret_l
 
     if (r->pins.foreign)
         return fork_foreign();
+    if (r->pins.native)
+        return local_refuse();
     lost = get_table(r);
     if (!lost)
         return error_detail(-ENOMEM, "no memory to remember what of %zu bytes was lost", r->size);
@@ -197,6 +200,8 @@ static int ensure_watched(struct drp *d) {
 int drp_get_lost_fd(struct drp *d) {
     int error;
 
+    if (d->backend == DRP_BACKEND_NATIVE)
+        return local_refuse();
     error = make_eventfd(&d->lost_fd);
     if (error == 0)
         error = ensure_watched(d);
@@ -206,6 +211,8 @@ int drp_get_lost_fd(struct drp *d) {
 int drp_region_get_lost_fd(struct drp_region *r) {
     int error;
 
+    if (r->pins.native)
+        return local_refuse();
     error = make_eventfd(&r->lost_fd);
     if (error == 0)
         error = ensure_watched(r->context);
@@ -214,7 +221,7 @@ int drp_region_get_lost_fd(struct drp_region *r) {
     return error < 0 ? error : r->lost_fd;
 }
 
-/* ---- for the watcher ---- */
+/* ---- for the watcher, and who drops himself ---- */
 
 int lost_watch_again(struct drp *d) {
     return atomic_load(&d->lost_wanted) ? watch(d, &d->fresh) : 0;
@@ -238,6 +245,12 @@ static void tell(struct drp *d, bool all) {
         eventfd_write(d->lost_fd, 1);
 }
 
+void lost_tell(struct drp *d) {
+    pthread_mutex_lock(&d->regions_lock);
+    tell(d, false);
+    pthread_mutex_unlock(&d->regions_lock);
+}
+
 void lost_again(struct drp *d) {
     for (struct drp_region *r = d->regions; r; r = r->next) {
         struct lost *lost = atomic_load(&r->lost);
@@ -255,9 +268,7 @@ bool lost_pass_on(struct drp *d) {
     do
         n = recv(d->lost_socket, words, sizeof(words), MSG_DONTWAIT);
     while (n > 0 || (n < 0 && errno == EINTR));
-    pthread_mutex_lock(&d->regions_lock);
-    tell(d, false);
-    pthread_mutex_unlock(&d->regions_lock);
+    lost_tell(d);
     return n < 0 && errno == EAGAIN;
 }
 

@@ -7,6 +7,7 @@
 
 #include "options.h"
 
+#include "choice.h"
 #include "client.h"
 
 #include <errno.h>
@@ -14,22 +15,49 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#define PRIVATE "it is private memory of one process"
+
 static const struct option {
     uint64_t bit;
     const char *constant;
     const char *name;
-    const char *why_not; /* it is never given; NULL: it may be */
-    const char *fixed;   /* why it cannot be changed; NULL: it can be */
+    const char *why_not[DRP_BACKEND_NONE + 1]; /* a backend never gives it; NULL: it may */
+    const char *fixed;                         /* why it cannot be changed; NULL: it can be */
 } options[] = {
-    {DRP_REGION_HUGE, "DRP_REGION_HUGE", "huge", NULL, NULL},
-    {DRP_REGION_SHARED, "DRP_REGION_SHARED", "shared", NULL, "it is decided when the region is made"},
-    {DRP_REGION_SIGNAL, "DRP_REGION_SIGNAL", "signal", NULL, "it is decided when the region is made"},
-    {DRP_REGION_FORK_SHARED, "DRP_REGION_FORK_SHARED", "fork-shared", NULL, NULL},
-    {DRP_REGION_FORK_ABSENT, "DRP_REGION_FORK_ABSENT", "fork-absent", NULL, NULL},
-    {DRP_REGION_DUMP, "DRP_REGION_DUMP", "dump", NULL, NULL},
-    {DRP_REGION_MERGEABLE, "DRP_REGION_MERGEABLE", "mergeable",
-     "the kernel merges private pages only, and the service's memory is shared", "it is never given"},
-    {DRP_REGION_NO_SWAP, "DRP_REGION_NO_SWAP", "no-swap", NULL, "the region's object was made with or without"},
+    {DRP_REGION_HUGE, "DRP_REGION_HUGE", "huge", {NULL}, NULL},
+    {DRP_REGION_SHARED,
+     "DRP_REGION_SHARED",
+     "shared",
+     {[DRP_BACKEND_NATIVE] = PRIVATE, [DRP_BACKEND_NONE] = PRIVATE},
+     "it is decided when the region is made"},
+    {DRP_REGION_SIGNAL,
+     "DRP_REGION_SIGNAL",
+     "signal",
+     {[DRP_BACKEND_NATIVE] = "the kernel registers no MAP_DROPPABLE memory with userfaultfd"},
+     "it is decided when the region is made"},
+    {DRP_REGION_FORK_SHARED,
+     "DRP_REGION_FORK_SHARED",
+     "fork-shared",
+     {[DRP_BACKEND_NATIVE] = PRIVATE, [DRP_BACKEND_NONE] = PRIVATE},
+     NULL},
+    {DRP_REGION_FORK_ABSENT, "DRP_REGION_FORK_ABSENT", "fork-absent", {NULL}, NULL},
+    {DRP_REGION_DUMP,
+     "DRP_REGION_DUMP",
+     "dump",
+     {[DRP_BACKEND_NATIVE] = "the kernel puts no MAP_DROPPABLE memory into core dumps"},
+     NULL},
+    {DRP_REGION_MERGEABLE,
+     "DRP_REGION_MERGEABLE",
+     "mergeable",
+     {[DRP_BACKEND_DAEMON] = "the kernel merges private pages only, and the service's memory is shared",
+      [DRP_BACKEND_NATIVE] = "the kernel takes the advice for MAP_DROPPABLE memory, and merges none of it"},
+     NULL},
+    {DRP_REGION_NO_SWAP,
+     "DRP_REGION_NO_SWAP",
+     "no-swap",
+     {[DRP_BACKEND_NONE] = "plain memory is swapped like any other"},
+     "the region's memory was made with or without"},
+    {DRP_REGION_NO_PINS, "DRP_REGION_NO_PINS", "no-pins", {NULL}, "it is decided when the region is made"},
 };
 
 #define N_OPTIONS (sizeof(options) / sizeof(options[0]))
@@ -83,20 +111,33 @@ static int check_forks(uint64_t bits) {
                : 0;
 }
 
-int options_check(uint64_t required, uint64_t *preferred) {
-    int error = check_known(required | *preferred);
+int options_check(uint64_t required, uint64_t preferred) {
+    int error = check_known(required | preferred);
 
-    if (error == 0)
-        error = check_forks(required | *preferred);
-    for (size_t i = 0; i < N_OPTIONS && error == 0; i++) {
-        if (!options[i].why_not)
-            continue;
-        *preferred &= ~options[i].bit;
-        if (required & options[i].bit)
-            error = error_detail(-EOPNOTSUPP, "%s cannot be given: %s. Make it preferred to go without",
-                                 options[i].constant, options[i].why_not);
-    }
-    return error;
+    return error < 0 ? error : check_forks(required | preferred);
+}
+
+uint64_t options_can(enum drp_backend backend, uint64_t bits) {
+    for (size_t i = 0; i < N_OPTIONS; i++)
+        if (options[i].why_not[backend])
+            bits &= ~options[i].bit;
+    return bits;
+}
+
+const char *options_why_not(enum drp_backend backend, uint64_t bit) {
+    for (size_t i = 0; i < N_OPTIONS; i++)
+        if (options[i].bit == bit)
+            return options[i].why_not[backend];
+    return NULL;
+}
+
+int options_check_backend(enum drp_backend backend, uint64_t required) {
+    for (size_t i = 0; i < N_OPTIONS; i++)
+        if ((required & options[i].bit) && options[i].why_not[backend])
+            return error_detail(-EOPNOTSUPP,
+                                "%s cannot be given by the backend '%s': %s. Make it preferred to go without",
+                                options[i].constant, choice_name(backend), options[i].why_not[backend]);
+    return 0;
 }
 
 int options_check_given(uint64_t required, uint64_t given) {
@@ -112,13 +153,35 @@ int options_check_given(uint64_t required, uint64_t given) {
 
 /* ---- doing ---- */
 
+static int apply_fork(const struct drp_region *r, uint64_t bits) {
+    bool inherited = bits & DRP_REGION_FORK_SHARED;
+    int error = 0;
+
+    if (r->backend != DRP_BACKEND_DAEMON) /* the kernel wipes what children get */
+        inherited = !(bits & DRP_REGION_FORK_ABSENT);
+    if (r->backend == DRP_BACKEND_NONE)
+        error = madvise(r->address, r->size, MADV_WIPEONFORK);
+    if (error == 0)
+        error = madvise(r->address, r->size, inherited ? MADV_DOFORK : MADV_DONTFORK);
+    return error < 0 ? error_detail(-errno, "cannot decide what child processes have of the region: %s", strerror(errno))
+                     : 0;
+}
+
 int options_apply(const struct drp_region *r, uint64_t bits) {
-    if (madvise(r->address, r->size, bits & DRP_REGION_FORK_SHARED ? MADV_DOFORK : MADV_DONTFORK) < 0)
-        return error_detail(-errno, "cannot decide what child processes have of the region: %s", strerror(errno));
+    int error = apply_fork(r, bits);
+
+    if (error < 0)
+        return error;
     if (madvise(r->address, r->size, bits & DRP_REGION_DUMP ? MADV_DODUMP : MADV_DONTDUMP) < 0)
         return error_detail(-errno, "cannot decide whether the region is in core dumps: %s", strerror(errno));
     /* EINVAL: a kernel without transparent huge pages, which gives what is asked for anyway, or nothing. */
     madvise(r->address, r->size, bits & DRP_REGION_HUGE ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    /* A kernel that does not merge takes neither advice. */
+    if (madvise(r->address, r->size, bits & DRP_REGION_MERGEABLE ? MADV_MERGEABLE : MADV_UNMERGEABLE) < 0 &&
+        (bits & DRP_REGION_MERGEABLE))
+        return error_detail(-EOPNOTSUPP,
+                            "DRP_REGION_MERGEABLE cannot be given here: the kernel does not merge pages: %s",
+                            strerror(errno));
     return 0;
 }
 
@@ -132,7 +195,10 @@ static int check_change(const struct drp_region *r, uint64_t mask, uint64_t valu
     for (size_t i = 0; i < N_OPTIONS; i++)
         if ((mask & options[i].bit) && options[i].fixed)
             return error_detail(-EOPNOTSUPP, "%s cannot be changed: %s", options[i].constant, options[i].fixed);
-    if (values & DRP_REGION_HUGE & ~r->granted)
+    error = options_check_backend(r->backend, values);
+    if (error < 0)
+        return error;
+    if (r->backend == DRP_BACKEND_DAEMON && (values & DRP_REGION_HUGE & ~r->granted))
         return error_detail(
             -EOPNOTSUPP, "DRP_REGION_HUGE: the region was made without, its object and its chunks are for small pages");
     return 0;

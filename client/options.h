@@ -18,8 +18,14 @@ const char *options_next_name(uint64_t *bits);
 /* The constants' names, "DRP_REGION_HUGE, DRP_REGION_DUMP". Returns text, of OPTIONS_TEXT_SIZE. */
 char *options_text(uint64_t bits, char *text);
 
-/* What a program asks for when it makes a region; takes out of *preferred what nobody can give. -EOPNOTSUPP, -EINVAL. */
-int options_check(uint64_t required, uint64_t *preferred);
+/* What a program asks for when it makes a region: do these bits make sense? -EOPNOTSUPP, -EINVAL. */
+int options_check(uint64_t required, uint64_t preferred);
+/* Without those that a backend never gives, anywhere. */
+uint64_t options_can(enum drp_backend backend, uint64_t bits);
+/* Why not; NULL: it may. */
+const char *options_why_not(enum drp_backend backend, uint64_t bit);
+/* -EOPNOTSUPP: the backend never gives one of them. */
+int options_check_backend(enum drp_backend backend, uint64_t required);
 /* The service gives only some of them. */
 int options_check_given(uint64_t required, uint64_t given);
 

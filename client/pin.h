@@ -31,6 +31,7 @@ struct pins {
      */
     _Atomic bool gone;
     bool foreign; /* of another process: size is 0, and every call fails */
+    bool native;  /* the kernel's own memory, likewise */
 };
 
 /* Waits until no chunk that the range touches is being dropped. For signal handlers, too. */

@@ -8,6 +8,7 @@
  */
 
 #include "client.h"
+#include "local.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +25,7 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-static int check_range(const struct drp_region *r, size_t offset, size_t length) {
+int range_check(const struct drp_region *r, size_t offset, size_t length) {
     if (r->pins.foreign)
         return fork_foreign();
     if (length == 0 || offset >= r->size || length > r->size - offset)
@@ -66,10 +67,12 @@ int drp_drop(struct drp_region *r, size_t offset, size_t length, uint64_t *ret_f
     uint64_t end;
     int error;
 
-    error = check_range(r, offset, length);
+    error = range_check(r, offset, length);
     if (error < 0)
         return error;
     end = (offset + length) & ~mask;
+    if (r->backend != DRP_BACKEND_DAEMON)
+        return local_drop(r, (offset + mask) & ~mask, end, ret_freed, ret_pinned);
     for (start = (offset + mask) & ~mask; start < end; start += DROP_PIECE) {
         error = range_call(r, DRP_WIRE_DROP, start, end - start < DROP_PIECE ? end - start : DROP_PIECE, &reply);
         if (error < 0)
@@ -126,8 +129,10 @@ int drp_populate(struct drp_region *r, size_t offset, size_t length) {
 
     if (r->signal_fd >= 0)
         return signal_populate(r, offset, length);
-    error = check_range(r, offset, length);
+    error = range_check(r, offset, length);
     if (error < 0)
         return error;
-    return range_populate(r, (char *)r->address + start, start, ((offset + length + PAGE - 1) & ~(PAGE - 1)) - start);
+    length = ((offset + length + PAGE - 1) & ~(PAGE - 1)) - start;
+    return r->backend == DRP_BACKEND_DAEMON ? range_populate(r, (char *)r->address + start, start, length)
+                                            : populate_here((char *)r->address + start, length);
 }

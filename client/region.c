@@ -17,7 +17,9 @@
  * (piece.c) and keeps their account.
  */
 
+#include "choice.h"
 #include "client.h"
+#include "local.h"
 #include "options.h"
 
 #include <errno.h>
@@ -48,7 +50,7 @@ static int read_options(struct drp_region_options *to, const struct drp_region_o
     r = context_copy_struct(to, sizeof(*to), OPTIONS_SIZE_MIN, from, "drp_region_options");
     if (r < 0)
         return r;
-    r = options_check(to->required, &to->preferred);
+    r = options_check(to->required, to->preferred);
     if (r < 0)
         return r;
     if (to->chunk_size &&
@@ -70,8 +72,7 @@ static int read_options(struct drp_region_options *to, const struct drp_region_o
 
 /* ---- mapping ---- */
 
-/* Finds room for size bytes at an address congruent with skew modulo a span. Fork lock held until it is filled. */
-static int reserve(size_t size, size_t skew, void **ret) {
+int region_reserve(size_t size, size_t skew, void **ret) {
     size_t total = size + SPAN;
     uintptr_t start, address;
     void *p;
@@ -109,7 +110,7 @@ static int map_anywhere(struct drp_region *r) {
     void *p = NULL;
     int error;
 
-    error = reserve(r->size, r->object_offset & (SPAN - 1), &p);
+    error = region_reserve(r->size, r->object_offset & (SPAN - 1), &p);
     if (error < 0)
         return error;
     r->address = p;
@@ -204,12 +205,13 @@ static int announce(struct drp_region *r, struct link *link) {
 
 /* ---- making ---- */
 
-static struct drp_region *region_alloc(struct drp *d, region_next_piece *next_piece) {
+struct drp_region *region_alloc(struct drp *d, region_next_piece *next_piece) {
     struct drp_region *r = calloc(1, sizeof(*r));
 
     if (!r)
         return NULL;
     r->context = d;
+    r->backend = DRP_BACKEND_DAEMON;
     r->next_piece = next_piece;
     r->data_fd = -1;
     r->lost_fd = -1;
@@ -370,17 +372,33 @@ int region_make(struct drp_region **ret, struct drp *d, region_next_piece *next_
     return 0;
 }
 
-int region_new_unmapped(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options,
-                        region_next_piece *next_piece) {
-    struct drp_region_options o;
-    int error;
+/* Checks what is asked for, and leaves of it what the backend can give. */
+static int read_wish(struct region_wish *wish, struct drp_region_options *o, const struct drp *d, enum drp_backend *ret) {
+    int error = read_options(o, wish->options);
 
-    error = read_options(&o, options);
     if (error < 0)
         return error;
-    if (size == 0 || size > SIZE_MAX / 2)
-        return error_detail(-EINVAL, "a region of %zu bytes cannot be made", size);
-    return region_make(ret, d, next_piece, create, &(struct region_wish){.size = size, .options = &o});
+    if (wish->size == 0 || wish->size > SIZE_MAX / 2)
+        return error_detail(-EINVAL, "a region of %zu bytes cannot be made", wish->size);
+    wish->options = o;
+    *ret = choice_of_region(d->backend, o);
+    error = options_check_backend(*ret, o->required);
+    o->required &= ~DRP_REGION_NO_PINS; /* a permission */
+    o->preferred = options_can(*ret, o->preferred) & ~DRP_REGION_NO_PINS;
+    return error;
+}
+
+int region_new_unmapped(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options,
+                        region_next_piece *next_piece) {
+    struct region_wish wish = {.size = size, .options = options};
+    struct drp_region_options o;
+    enum drp_backend backend;
+    int error = read_wish(&wish, &o, d, &backend);
+
+    if (error < 0)
+        return error;
+    return backend == DRP_BACKEND_DAEMON ? region_make(ret, d, next_piece, create, &wish)
+                                         : local_new(ret, d, size, &o, backend);
 }
 
 int drp_region_new(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options) {
@@ -536,9 +554,16 @@ size_t drp_region_size(const struct drp_region *r) {
     return r->size;
 }
 
+enum drp_backend drp_region_get_backend(const struct drp_region *r) {
+    return r->backend;
+}
+
 int drp_region_get_object(const struct drp_region *r, uint64_t *ret_offset) {
     int fd;
 
+    if (r->backend != DRP_BACKEND_DAEMON)
+        return error_detail(-EOPNOTSUPP, "the region has no object: its backend is '%s', private memory of this process",
+                            choice_name(r->backend));
     if (r->data_fd < 0)
         return error_detail(-ENOTCONN, "the region has no object: it was made before fork(), and is plain memory");
     fd = fcntl(r->data_fd, F_DUPFD_CLOEXEC, 0);

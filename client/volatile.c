@@ -11,6 +11,7 @@
  */
 
 #include "client.h"
+#include "local.h"
 
 #include <errno.h>
 #include <string.h>
@@ -77,6 +78,8 @@ static void release_chunk(struct drp_region *r, _Atomic uint32_t *word, size_t o
 static int prepare(struct drp_region *r, size_t offset, size_t length, _Atomic uint32_t **ret) {
     if (r->pins.foreign)
         return fork_foreign();
+    if (r->pins.native)
+        return local_refuse();
     if (length == 0 || offset >= r->size || length > r->size - offset)
         return error_detail(-ERANGE, "offset %zu, length %zu: not inside the region, which has %zu bytes, or empty",
                             offset, length, r->size);

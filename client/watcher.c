@@ -85,6 +85,11 @@ static bool wait_lost(struct drp *d) {
     }
 }
 
+/* One that the service has, or shall have. */
+static bool region_is_live(const struct drp_region *r) {
+    return r->phase == REGION_LIVE && r->backend == DRP_BACKEND_DAEMON;
+}
+
 static void set_lost(struct drp *d) {
     pthread_mutex_lock(&d->regions_lock);
     pthread_mutex_lock(&d->request_lock);
@@ -115,7 +120,7 @@ static void set_gone(struct drp *d) {
 
     pthread_mutex_lock(&d->regions_lock);
     for (struct drp_region *r = d->regions; r; r = r->next)
-        if (r->phase == REGION_LIVE && (ended || !(r->granted & DRP_REGION_SHARED)))
+        if (region_is_live(r) && (ended || !(r->granted & DRP_REGION_SHARED)))
             atomic_store(&r->pins.gone, true);
     pthread_mutex_unlock(&d->regions_lock);
     lost_close(d);
@@ -191,7 +196,7 @@ static void adopt_all(struct drp *d) {
 
     pthread_mutex_lock(&d->regions_lock);
     for (r = d->regions; r; r = r->next)
-        if (r->phase == REGION_LIVE && !is_refusal(&d->fresh, region_adopt(r, &d->fresh)))
+        if (region_is_live(r) && !is_refusal(&d->fresh, region_adopt(r, &d->fresh)))
             break;
     publish(d);
     lost_again(d);

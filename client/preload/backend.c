@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * Who serves: the kernel or the service.
+ * Who serves: the kernel, the service, or nobody, with plain memory.
  *
- * $DROPPABLE_BACKEND (native, daemon) is the user's word. Without it the kernel's own MAP_DROPPABLE is taken where there is
- * one, since it costs a program the least. The answer never changes: a program must not see two kinds of memory.
+ * $DROPPABLE_BACKEND is the user's word. Where it leaves that open (auto), the kernel's own MAP_DROPPABLE is taken if there is one, since it costs a
+ * program the least and is what it asked for, else the service; plain memory only where it was named. The answer never changes: a program must not see
+ * two kinds of memory.
  *
  * The context is never freed: it goes with the process. A forked child keeps the parent's, which connects again by itself.
  */
 
 #include "backend.h"
 
+#include "choice.h"
 #include "raw.h"
 
 #include <droppable/droppable.h>
@@ -23,54 +25,57 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Linux 6.11. */
-#ifndef MAP_DROPPABLE
-#define MAP_DROPPABLE 0x08
-#endif
+#define UNDECIDED (-1)
 
-#define ENOTSUPP_KERNEL 524 /* the kernel's own, which must not reach programs and does */
-#define TRY_BYTES 4096
-
-enum backend { BACKEND_UNDECIDED, BACKEND_NATIVE, BACKEND_SERVICE };
-
-static _Atomic int decided;
+static _Atomic int decided = UNDECIDED; /* enum drp_backend */
 static _Atomic bool complained;
 static struct drp *_Atomic context;
 static pthread_mutex_t context_lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* Memory that is short at this moment says nothing about the kernel. */
-static bool kernel_has_it(void) {
-    int saved = errno;
-    bool has = true;
-    void *p;
+static enum drp_backend decide(void) {
+    enum drp_backend backend;
 
-    p = raw_mmap(NULL, TRY_BYTES, PROT_READ | PROT_WRITE, MAP_DROPPABLE | MAP_ANONYMOUS, -1, 0);
-    if (p != MAP_FAILED)
-        raw_munmap(p, TRY_BYTES);
-    else
-        has = errno != EINVAL && errno != EOPNOTSUPP && errno != ENOTSUPP_KERNEL;
-    errno = saved;
-    return has;
+    if (choice_of_user(&backend) < 0)
+        return DRP_BACKEND_DAEMON; /* drp_new() refuses the word */
+    if (backend != DRP_BACKEND_AUTO)
+        return backend;
+    /* Memory that is short at this moment says nothing about the kernel. */
+    return choice_native_error() == -EOPNOTSUPP ? DRP_BACKEND_DAEMON : DRP_BACKEND_NATIVE;
 }
 
-static enum backend decide(void) {
-    const char *word = getenv("DROPPABLE_BACKEND");
-
-    if (word && *word)
-        return strcmp(word, "native") == 0 ? BACKEND_NATIVE : BACKEND_SERVICE; /* drp_new() refuses other words */
-    return kernel_has_it() ? BACKEND_NATIVE : BACKEND_SERVICE;
-}
-
-bool backend_is_native(void) {
+enum drp_backend backend_get(void) {
     int backend = atomic_load_explicit(&decided, memory_order_relaxed);
-    int undecided = BACKEND_UNDECIDED;
+    int undecided = UNDECIDED;
 
-    if (backend == BACKEND_UNDECIDED) {
+    if (backend == UNDECIDED) {
         backend = (int)decide();
         if (!atomic_compare_exchange_strong(&decided, &undecided, backend))
             backend = undecided; /* another thread was first */
     }
-    return backend == BACKEND_NATIVE;
+    return (enum drp_backend)backend;
+}
+
+void *backend_map_plain(void *address, size_t length, int protection, int flags, long offset) {
+    int saved = errno, type = (flags & ~MAP_TYPE) | MAP_PRIVATE | MAP_NORESERVE;
+    void *p;
+
+    /* As the kernel answers to MAP_DROPPABLE. */
+    if (flags & (MAP_LOCKED | MAP_HUGETLB | MAP_GROWSDOWN)) {
+        errno = EINVAL;
+        return MAP_FAILED;
+    }
+    /* Filled after the advice, which is for what is there by then, too. */
+    p = raw_mmap(address, length, protection, type, -1, offset);
+    if (p == MAP_FAILED)
+        return p;
+    if (raw_madvise(p, length, MADV_WIPEONFORK) < 0) {
+        raw_munmap(p, length);
+        errno = ENOMEM;
+        return MAP_FAILED;
+    }
+    raw_madvise(p, length, MADV_DONTDUMP);
+    errno = saved;
+    return p;
 }
 
 int backend_context(struct drp **ret) {

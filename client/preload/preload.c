@@ -54,8 +54,15 @@ static inline int replaces(int flags) {
 static void *map(void *address, size_t length, int protection, int flags, int fd, off_t offset) {
     void *p;
 
-    if (UNLIKELY(is_droppable(flags)) && !backend_is_native())
-        return serve_mmap(address, length, protection, flags, offset);
+    if (UNLIKELY(is_droppable(flags)))
+        switch (backend_get()) {
+        case DRP_BACKEND_DAEMON:
+            return serve_mmap(address, length, protection, flags, offset);
+        case DRP_BACKEND_NONE:
+            return backend_map_plain(address, length, protection, flags, offset);
+        default:
+            break;
+        }
     if (UNLIKELY(replaces(flags)) && table_any())
         return serve_replace(address, length, protection, flags, fd, offset);
     p = raw_mmap(address, length, protection, flags, fd, offset);

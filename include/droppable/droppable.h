@@ -73,6 +73,34 @@ struct drp_region;
  * hibernates writes all of its memory to disk all the same.
  */
 #define DRP_REGION_NO_SWAP (UINT64_C(1) << 7)
+/**
+ * The program neither pins anything of the region nor asks what was lost, so that the kernel's own memory is good enough: with
+ * DRP_BACKEND_AUTO it is taken then, where there is any and where it gives all else that is asked for. Reported for regions that have neither pins
+ * nor generations; it is never an error to ask for it.
+ */
+#define DRP_REGION_NO_PINS (UINT64_C(1) << 8)
+
+/**
+ * Who has the memory. It is decided when a region is made, and never changes: drp_region_get_backend() tells. $DROPPABLE_BACKEND (`auto`,
+ * `daemon`, `native`, `none`) decides where the program leaves it open. `droppablectl probe` tells what each of them gives here, and why not.
+ */
+enum drp_backend {
+    /** The service; for a region with DRP_REGION_NO_PINS the kernel, where it can. Never DRP_BACKEND_NONE. */
+    DRP_BACKEND_AUTO = 0,
+    /** The service's memory: all of this page. */
+    DRP_BACKEND_DAEMON = 1,
+    /**
+     * The kernel's own (MAP_DROPPABLE, Linux 6.11), which it drops page by page whenever it likes. It keeps nothing for a pin and tells nothing
+     * of what it drops, so drp_pin(), drp_lost() and their kin fail with -EOPNOTSUPP, and drp_generation() never says the same twice. The
+     * least unit is a page. Nothing of it is ever in swap or in a core dump.
+     */
+    DRP_BACKEND_NATIVE = 2,
+    /**
+     * Plain memory of this process, which nobody ever drops but drp_drop(): for programs that want one code path where nothing is available.
+     * All calls work, pins succeed, nothing is lost. A budget is refused, priority and share mean nothing.
+     */
+    DRP_BACKEND_NONE = 3,
+};
 
 /** How much a region's contents are worth, beside others. */
 enum drp_priority {
@@ -92,6 +120,7 @@ struct drp_config {
     size_t struct_size; /**< sizeof(struct drp_config) */
     const char *socket_path; /**< NULL: $DROPPABLE_SOCKET, then $XDG_RUNTIME_DIR/droppabled.sock, then /run/droppabled.sock */
     const char *name;        /**< name shown in `droppablectl list`; NULL: the program's */
+    enum drp_backend backend; /**< DRP_BACKEND_AUTO: $DROPPABLE_BACKEND's */
 };
 
 /** What a region shall be; pass NULL to drp_region_new() for the defaults. */
@@ -118,7 +147,7 @@ struct drp_region_info {
     size_t chunk_size; /**< bytes */
     uint64_t granted;  /**< DRP_REGION_* that hold, see drp_region_set_options() */
     enum drp_interception interception;
-    bool connected; /**< the service holds it now; otherwise it is plain memory until the service is back */
+    bool connected; /**< the service holds it now; otherwise it is plain memory until the service is back. Of other backends never */
 };
 
 /** Figures of this process, counted by the service since the connection was made. */
@@ -146,10 +175,11 @@ struct drp_probe {
 /* ---- connection ---- */
 
 /**
- * Connects to the service. $DROPPABLE_BACKEND may name the backend: `daemon` (the default), or `native`, which this version
- * refuses with -EOPNOTSUPP, since MAP_DROPPABLE gives neither pins nor generations.
+ * Connects to the service, which DRP_BACKEND_NATIVE and DRP_BACKEND_NONE do without. What was named and cannot be had is an error, and nothing
+ * else is taken instead.
  * @return 0; -ENOENT or -ECONNREFUSED: no service there; -EPROTO: not this service, or of another version; -EDQUOT: too many
- *         connections of this user; -EINVAL: @config malformed; -ENOMEM, -EMFILE.
+ *         connections of this user; -EINVAL: @config or $DROPPABLE_BACKEND malformed; -EOPNOTSUPP: DRP_BACKEND_NATIVE, and the kernel has no
+ *         MAP_DROPPABLE; -ENOMEM, -EMFILE.
  */
 int drp_new(struct drp **ret, const struct drp_config *config);
 
@@ -215,6 +245,8 @@ struct drp_region *drp_region_free(struct drp_region *r);
 void *drp_region_address(const struct drp_region *r);
 /** Size in bytes. */
 size_t drp_region_size(const struct drp_region *r);
+/** Who has its memory; never DRP_BACKEND_AUTO. */
+enum drp_backend drp_region_get_backend(const struct drp_region *r);
 /** Everything about a region. */
 void drp_region_get_info(const struct drp_region *r, struct drp_region_info *ret);
 
@@ -223,11 +255,14 @@ void drp_region_get_info(const struct drp_region *r, struct drp_region_info *ret
  * files, as QEMU does for a guest's memory. Such a process reads and writes the region's memory, sees drops as zeros, and is not
  * seen by the service: its accesses are not intercepted, and keep nothing. Pins are this process's.
  * @param ret_offset the region's first byte in the object
- * @return a descriptor of the caller's, close-on-exec; -ENOTCONN: a region from before fork(2); -EMFILE
+ * @return a descriptor of the caller's, close-on-exec; -ENOTCONN: a region from before fork(2); -EOPNOTSUPP: not the service's memory; -EMFILE
  */
 int drp_region_get_object(const struct drp_region *r, uint64_t *ret_offset);
 
-/** The same as drp_set_budget() for one region. @return also -ENOTCONN: the service does not hold this region. */
+/**
+ * The same as drp_set_budget() for one region.
+ * @return also -ENOTCONN: the service does not hold this region; -EOPNOTSUPP: its backend keeps no budgets
+ */
 int drp_region_set_budget(struct drp_region *r, uint64_t bytes);
 
 /**
@@ -263,7 +298,7 @@ int drp_region_set_options(struct drp_region *r, uint64_t mask, uint64_t values)
  * @param ret_generation the range's generation (see drp_generation()), which does not change while the range is pinned;
  *        NULL if not wanted
  * @return 0; -ERANGE: not inside the region, or empty; -EDQUOT: the quota of pinned memory is used up; -EOVERFLOW: a chunk is pinned
- *         65,536 times already
+ *         65,536 times already; -EOPNOTSUPP: the region is native (DRP_BACKEND_NATIVE), as from all calls that are about pins or losses
  */
 int drp_pin(struct drp_region *r, size_t offset, size_t length, uint64_t *ret_generation);
 
@@ -284,7 +319,7 @@ int drp_touch(struct drp_region *r, size_t offset, size_t length);
 /**
  * The generation of a range: the sum of its chunks' generations. Of one range, two equal generations mean that nothing of
  * it was dropped in between; unequal ones that something was. A range that is being dropped right now has an odd chunk.
- * @return the generation; 0 for a range outside the region
+ * @return the generation; 0 for a range outside the region. Of a native region never the same twice: whether something was dropped is not known
  */
 uint64_t drp_generation(const struct drp_region *r, size_t offset, size_t length);
 

@@ -16,20 +16,17 @@
 
 #include "backend.h"
 
+#include "hide.h"
+
 #include <errno.h>
 #include <grp.h>
 #include <limits.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -152,25 +149,6 @@ char *backend_run(const char *name, const char *const *arguments) {
 }
 
 /* ---- behind the service ---- */
-
-static int hide_native(void) {
-    struct sock_filter program[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 0, 3),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[3])), /* its lower half */
-        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, MAP_TYPE | MAP_ANONYMOUS),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, MAP_DROPPABLE | MAP_ANONYMOUS, 1, 0),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL), /* as kernels before it */
-    };
-    struct sock_fprog filter = {sizeof(program) / sizeof(program[0]), program};
-
-    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0)
-        return 0;
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0)
-        return 0;
-    return -errno;
-}
 
 static int limit(void) {
     struct rlimit files, core = {0, RLIM_INFINITY};

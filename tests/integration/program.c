@@ -481,6 +481,29 @@ static void run_try(int socket) {
     program_show(socket, 'y');
 }
 
+/* With $DROPPABLE_BACKEND=none. */
+static void run_plain(int socket) {
+    char *p = program_map(MIB), *fixed = program_map(MIB);
+    int status;
+    pid_t pid;
+
+    (void)socket;
+    memset(p, 1, MIB);
+    child_check(madvise(p, MIB, MADV_DODUMP) == 0); /* the kernel's own refuses it */
+    child_check(mmap(fixed, MIB, READ_WRITE, FLAGS | MAP_FIXED, -1, 0) == fixed);
+    child_check(mmap(NULL, MIB, READ_WRITE, FLAGS | MAP_LOCKED, -1, 0) == MAP_FAILED && errno == EINVAL);
+    pid = fork();
+    if (pid == 0) {
+        child_check(is_zero(p, MIB));
+        memset(p, 2, MIB);
+        _exit(0);
+    }
+    child_check(waitpid(pid, &status, 0) == pid && status == 0);
+    child_check(is_filled(p, 1, MIB));
+    child_check(madvise(p, MIB, MADV_DONTNEED) == 0 && is_zero(p, MIB));
+    child_check(munmap(p, MIB) == 0 && munmap(fixed, MIB) == 0);
+}
+
 static const struct {
     const char *name;
     void (*run)(int socket);
@@ -497,6 +520,7 @@ static const struct {
     {"limit", run_limit},
     {"storm", program_run_storm},
     {"remap", run_remap},
+    {"plain", run_plain},
     {"checked", program_run_checked},
     {"checked-pins", program_run_checked_pins},
 };

@@ -457,12 +457,28 @@ START_TEST(test_backends) {
     served = false;
     ck_assert_int_eq(try_backend("native", &served) == 0, has);
     ck_assert(!served);
+    ck_assert_int_eq(try_backend("auto", &served), 0);
+    ck_assert(served == !has);
+    served = false;
+    ck_assert_int_eq(try_backend("none", &served), 0);
+    ck_assert(!served);
     ck_assert_int_eq(try_backend("nonsense", &served), EOPNOTSUPP);
 
     ck_assert_int_eq(setenv("DROPPABLE_SOCKET", "/nowhere/socket", 1), 0);
     ck_assert_int_eq(try_backend("daemon", &served), EOPNOTSUPP);
     ck_assert_int_eq(try_backend("", &served), has ? 0 : EOPNOTSUPP);
     ck_assert_int_eq(setenv("DROPPABLE_SOCKET", service.socket, 1), 0);
+}
+END_TEST
+
+/* Plain memory, without any service: children find zeros, core dumps nothing. */
+START_TEST(test_plain) {
+    static char text[TEXT_SIZE];
+
+    ck_assert_int_eq(setenv("DROPPABLE_SOCKET", "/nowhere/socket", 1), 0);
+    ck_assert_int_eq(output_of("plain", "none", text), 0);
+    ck_assert_int_eq(setenv("DROPPABLE_SOCKET", service.socket, 1), 0);
+    ck_assert_str_eq(text, "");
 }
 END_TEST
 
@@ -475,7 +491,7 @@ START_TEST(test_debug) {
     ck_assert_int_eq(setenv("DROPPABLE_DEBUG", "1", 1), 0);
     ck_assert_int_eq(output_of("try", "nonsense", text), EOPNOTSUPP);
     unsetenv("DROPPABLE_DEBUG");
-    ck_assert_ptr_nonnull(strstr(text, "DROPPABLE_BACKEND=nonsense: not one of native, daemon"));
+    ck_assert_ptr_nonnull(strstr(text, "DROPPABLE_BACKEND=nonsense: not one of auto, daemon, native, none"));
     ck_assert_ptr_eq(strchr(text, '\n'), text + strlen(text) - 1); /* one line */
 }
 END_TEST
@@ -497,6 +513,7 @@ static Suite *preload_suite(void) {
     tcase_add_test(tcase, test_storm);
     tcase_add_test(tcase, test_same_words);
     tcase_add_test(tcase, test_backends);
+    tcase_add_test(tcase, test_plain);
     tcase_add_test(tcase, test_debug);
     suite_add_tcase(suite, tcase);
 

@@ -191,23 +191,6 @@ static void setup_limits(void) {
     ck_assert_int_eq(drp_new(&connection, NULL), 0);
 }
 
-/* The user's word about the backend is never silently changed. */
-START_TEST(test_backend) {
-    struct drp *d = NULL;
-
-    setenv("DROPPABLE_BACKEND", "native", 1);
-    ck_assert_int_eq(drp_new(&d, NULL), -EOPNOTSUPP);
-    ck_assert_ptr_nonnull(strstr(drp_detail(), "DROPPABLE_BACKEND=native"));
-    setenv("DROPPABLE_BACKEND", "nothing", 1);
-    ck_assert_int_eq(drp_new(&d, NULL), -EINVAL);
-    ck_assert_ptr_null(d);
-    setenv("DROPPABLE_BACKEND", "daemon", 1);
-    ck_assert_int_eq(drp_new(&d, NULL), 0);
-    drp_free(d);
-    unsetenv("DROPPABLE_BACKEND");
-}
-END_TEST
-
 START_TEST(test_limits) {
     struct drp_region *regions[3], *more = NULL;
     struct drp *second = NULL, *third = NULL, *fourth = NULL;
@@ -470,7 +453,6 @@ int main(void) {
     tcase_add_test(basic, test_sizes);
     tcase_add_test(basic, test_chunk_sizes);
     tcase_add_test(basic, test_huge);
-    tcase_add_test(basic, test_backend);
     tcase_add_test(basic, test_wrong_options);
     tcase_add_test(basic, test_exactly_touched);
     tcase_add_test(basic, test_drop);

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_CLIENT_LOCAL_H
+#define DROPPABLE_CLIENT_LOCAL_H
+
+/* Regions whose memory is this process's own: the backends native and none. */
+
+#include <droppable/droppable.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* drp_region_new(); the options are checked, and none is among them that the backend never gives. */
+int local_new(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options,
+              enum drp_backend backend);
+/* drp_drop() of whole chunks; an empty range is nothing. */
+int local_drop(struct drp_region *r, size_t start, size_t end, uint64_t *ret_freed, uint64_t *ret_pinned);
+/* A budget, share or priority (DRP_LIMIT_*) is set. 0: it means nothing here. */
+int local_set_limit(const struct drp_region *r, uint32_t mask);
+/* The error of what is asked of a native region about pins and losses. */
+int local_refuse(void);
+/* In the fork handler. false: the addresses could not be made what the options say. */
+bool local_fork_child(const struct drp_region *r);
+
+#endif
