@@ -102,7 +102,7 @@ struct drp_region {
 };
 
 struct drp {
-    struct drp *next; /* fork lock */
+    struct drp *next;         /* fork lock */
     enum drp_backend backend; /* of its regions; only DRP_BACKEND_AUTO and _DAEMON have a connection */
     char *socket_path;
     char name[sizeof(((struct drp_wire_hello *)0)->name)];
