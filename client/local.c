@@ -66,7 +66,7 @@ int local_set_limit(const struct drp_region *r, uint32_t mask) {
 
 /* ---- making ---- */
 
-static bool kernel_gives_huge(void) {
+bool local_has_huge(void) {
     char text[64] = "";
     int fd = open("/sys/kernel/mm/transparent_hugepage/enabled", O_RDONLY | O_CLOEXEC);
 
@@ -78,15 +78,19 @@ static bool kernel_gives_huge(void) {
     return text[0] != '\0' && !strstr(text, "[never]");
 }
 
+bool local_has_merging(void) {
+    return access("/sys/kernel/mm/ksm/run", F_OK) == 0;
+}
+
 /* What of the wishes can be had on this system. */
 static int find_given(struct drp_region *r, const struct drp_region_options *o, uint64_t *ret) {
     uint64_t given = o->required | o->preferred;
     char text[OPTIONS_TEXT_SIZE];
     int error;
 
-    if ((given & DRP_REGION_HUGE) && !kernel_gives_huge())
+    if ((given & DRP_REGION_HUGE) && !local_has_huge())
         given &= ~DRP_REGION_HUGE;
-    if ((given & DRP_REGION_MERGEABLE) && access("/sys/kernel/mm/ksm/run", F_OK) < 0)
+    if ((given & DRP_REGION_MERGEABLE) && !local_has_merging())
         given &= ~DRP_REGION_MERGEABLE;
     error = signal_ask(r, o, &given);
     if (error < 0)

@@ -16,6 +16,9 @@ int local_new(struct drp_region **ret, struct drp *d, size_t size, const struct 
 int local_drop(struct drp_region *r, size_t start, size_t end, uint64_t *ret_freed, uint64_t *ret_pinned);
 /* A budget, share or priority (DRP_LIMIT_*) is set. 0: it means nothing here. */
 int local_set_limit(const struct drp_region *r, uint32_t mask);
+/* Does this system give huge pages, and merge equal ones, of private memory? */
+bool local_has_huge(void);
+bool local_has_merging(void);
 /* The error of what is asked of a native region about pins and losses. */
 int local_refuse(void);
 /* In the fork handler. false: the addresses could not be made what the options say. */

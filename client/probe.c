@@ -5,29 +5,11 @@
  * service. Keeps nothing: the connection, its userfaultfd included, is closed before the call returns.
  */
 
+#include "choice.h"
 #include "client.h"
 
 #include <errno.h>
 #include <stdio.h>
-#include <string.h>
-#include <sys/mman.h>
-
-/* Linux 6.11. */
-#ifndef MAP_DROPPABLE
-#define MAP_DROPPABLE 0x08
-#endif
-
-#define ENOTSUPP_KERNEL 524 /* the kernel's own, which must not reach programs and does */
-
-static int probe_native(void) {
-    void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_DROPPABLE | MAP_ANONYMOUS, -1, 0);
-
-    if (p != MAP_FAILED) {
-        munmap(p, 4096);
-        return 0;
-    }
-    return errno == EINVAL || errno == ENOTSUPP_KERNEL ? -EOPNOTSUPP : -errno;
-}
 
 static void probe_daemon(struct drp *d, const struct drp_config *config, struct drp_probe *probe) {
     int r = context_connect(d, config);
@@ -56,7 +38,7 @@ int drp_get_probe(const struct drp_config *config, struct drp_probe *ret) {
     r = context_new(&d, config);
     if (r == -EINVAL)
         return r;
-    probe.native_error = probe_native();
+    probe.native_error = choice_native_error();
     probe.native = probe.native_error == 0;
     if (r == 0) {
         probe_daemon(d, config, &probe);

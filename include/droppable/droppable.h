@@ -39,6 +39,8 @@ extern "C" {
 struct drp;
 /** A region of droppable memory. */
 struct drp_region;
+/** What this system can do, see drp_features_new(). */
+struct drp_features;
 
 /** Options of a region, for drp_region_options.required and .preferred. Unknown bits are an error (EOPNOTSUPP). */
 #define DRP_REGION_HUGE (UINT64_C(1) << 0) /**< 2 MiB pages and 2 MiB chunks */
@@ -203,6 +205,27 @@ int drp_set_budget(struct drp *d, uint64_t bytes);
 
 /** Finds out what this system can do. Makes a connection of its own for it. @return 0, or -EINVAL: @config malformed. */
 int drp_get_probe(const struct drp_config *config, struct drp_probe *ret);
+
+/**
+ * Finds out what each backend gives on this system, as `droppablectl probe` shows it: for drp_features_get(). Makes a connection of its own, for as long
+ * as it takes.
+ * @return 0; -EINVAL: @config malformed; -ENOMEM
+ */
+int drp_features_new(struct drp_features **ret, const struct drp_config *config);
+
+/** NULL is fine. @return NULL */
+struct drp_features *drp_features_free(struct drp_features *f);
+
+/**
+ * Does a backend give a feature?
+ * @param i number of the feature, from 0 on; a later version may have more, and another order
+ * @param backend DRP_BACKEND_DAEMON, DRP_BACKEND_NATIVE or DRP_BACKEND_NONE
+ * @param ret_name of the feature, as `droppablectl probe` has it
+ * @param ret_reason why not; empty if it is given. Valid until drp_features_free()
+ * @return 1: given; 0: not; -ERANGE: there are no more; -EINVAL: no such backend
+ */
+int drp_features_get(const struct drp_features *f, unsigned i, enum drp_backend backend, const char **ret_name,
+                     const char **ret_reason);
 
 /* ---- regions ---- */
 
