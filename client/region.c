@@ -392,7 +392,7 @@ int region_new_unmapped(struct drp_region **ret, struct drp *d, size_t size, con
                         region_next_piece *next_piece) {
     struct region_wish wish = {.size = size, .options = options};
     struct drp_region_options o;
-    enum drp_backend backend;
+    enum drp_backend backend = DRP_BACKEND_DAEMON; /* for compilers who cannot see that errors are negative */
     int error = read_wish(&wish, &o, d, &backend);
 
     if (error < 0)
