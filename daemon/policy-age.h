@@ -42,6 +42,27 @@ static inline uint32_t age_unseen(uint32_t fault, bool far, uint32_t protection)
     return age_add(fault, protection);
 }
 
+/*
+ * A tick as how old it is, the larger the older, so that a signed comparison tells: processors have no other for vectors. OLD_NONE is tick 0,
+ * which is none, and would be the youngest: callers care for it.
+ */
+#define OLD_NONE INT32_MIN
+
+static inline int32_t old_of(uint32_t tick) {
+    return (int32_t)(UINT32_C(0x80000000) - tick);
+}
+
+static inline uint32_t old_tick(int32_t old) {
+    return UINT32_C(0x80000000) - (uint32_t)old;
+}
+
+/* What all that is older, and not none, lies before a limit, if a use counts as so much later (age_add()). */
+static inline int32_t old_limit(uint32_t limit, uint32_t extra) {
+    if (limit <= extra)
+        return INT32_MAX;
+    return limit > AGE_TICK_MAX ? OLD_NONE : old_of(limit - extra);
+}
+
 /* Two per power of two: a double's exponent and the first bit behind it. */
 static inline unsigned age_bucket(uint32_t age) {
     double number = age;

@@ -18,7 +18,7 @@
 #define SAMPLE_ONE_OF 16
 #define SAMPLE_SPANS 256
 #define SAMPLE_BYTES (UINT64_C(4) * SAMPLE_ONE_OF << POLICY_SPAN_SHIFT)
-#define SAMPLE_WORTH 4
+#define SAMPLE_WORTH 2
 
 static unsigned priority_base(const struct policy_region *region) {
     uint32_t priority = region->priority;
@@ -54,6 +54,7 @@ static uint32_t rank_limit(const struct plan *plan, unsigned base, unsigned upto
 void plan_each_span(struct plan *plan, unsigned upto, uint32_t one_of, plan_visit_fn visit, void *data) {
     struct span_view view;
     uint64_t t = 0;
+    uint32_t skip; /* spans with a bound from here on */
 
     view.now = plan->now;
     view.within = plan->within;
@@ -65,11 +66,12 @@ void plan_each_span(struct plan *plan, unsigned upto, uint32_t one_of, plan_visi
             continue;
         view.limit = rank_limit(plan, view.base, upto);
         view.limit_older = upto > view.base ? rank_limit(plan, view.base, upto - 1) : 0;
+        skip = plan->counted && view.limit > plan->now ? plan->now + 1 : view.limit;
         for (; t < region->touched_count; t += one_of) {
             uint32_t index = atomic_load_explicit(&region->touched[t], memory_order_relaxed);
 
             if ((uint64_t)index << (POLICY_SPAN_SHIFT - region->chunk_shift) < region->chunk_count &&
-                atomic_load_explicit(&region->spans[index].coldest, memory_order_relaxed) < view.limit &&
+                atomic_load_explicit(&region->spans[index].coldest, memory_order_relaxed) < skip &&
                 span_look(&view, region, index))
                 visit(plan, region, &view, data);
         }
@@ -118,8 +120,8 @@ static void census_pinned(const struct plan *plan, const struct span_view *view,
         if (last != 0)
             census->bytes[census->upto] += (unsigned)__builtin_popcount(last) * view->weight;
         if (older != 0 && view->alike[i / SPAN_BLOCK]) {
-            before = count_run(census, i == end ? before : RANK_NONE, view->base + plan_coldness(plan, view->ticks[i]),
-                               SPAN_BLOCK * view->weight);
+            before = count_run(census, i == end ? before : RANK_NONE,
+                               view->base + plan_coldness(plan, span_tick(view, i)), SPAN_BLOCK * view->weight);
             end = i + SPAN_BLOCK;
             continue;
         }
@@ -127,7 +129,7 @@ static void census_pinned(const struct plan *plan, const struct span_view *view,
             unsigned chunk = i + (unsigned)__builtin_ctz(older);
 
             before = count_run(census, chunk == end ? before : RANK_NONE,
-                               view->base + plan_coldness(plan, view->ticks[chunk]), view->weight);
+                               view->base + plan_coldness(plan, span_tick(view, chunk)), view->weight);
             end = chunk + 1;
         }
     }
@@ -264,9 +266,10 @@ void census_take(struct plan *plan, struct census *census, uint64_t demand) {
         census_clear(plan, census);
         plan_each_span(plan, census->upto, 1, census_span, census);
         if (census->upto == N_RANKS - 1 || census_below(census, census->upto + 1) >= demand)
-            return;
+            break;
         census->upto = i + 1 < CENSUS_MAX ? census_reach(census, demand, true) : N_RANKS - 1;
     }
+    plan->counted = true;
 }
 
 unsigned census_threshold(const struct census *census, uint64_t demand) {

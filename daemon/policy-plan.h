@@ -19,6 +19,7 @@ struct plan {
     uint32_t now;
     uint64_t cells; /* that may still be read */
     bool within;    /* the order within a region, which is of nobody else's concern */
+    bool counted;   /* by a census, so that of a span with a later bound than now nothing can be had */
 };
 
 /* What survey, sample and census count. */

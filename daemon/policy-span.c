@@ -21,7 +21,7 @@ static bool pins_written(const struct policy_region *region, unsigned i, uint64_
 }
 
 bool span_look(struct span_view *view, const struct policy_region *region, uint32_t index) {
-    unsigned shift = POLICY_SPAN_SHIFT - region->chunk_shift, gone, left, level;
+    unsigned shift = POLICY_SPAN_SHIFT - region->chunk_shift, gone, left;
     uint64_t first = (uint64_t)index << shift, rest, known;
     uint16_t resident;
 
@@ -44,38 +44,160 @@ bool span_look(struct span_view *view, const struct policy_region *region, uint3
         view->weight = (known + left - 1) / left;
         view->bytes = known;
     }
-    view->use = atomic_load_explicit(&view->span->last_fault, memory_order_relaxed);
-    level = policy_span_level(view->span);
-    view->seen = policy_protection_seen(level);
-    view->near = age_unseen(view->use, false, policy_protection_unseen(level));
-    view->far = age_unseen(view->use, true, 0);
     view->bound = atomic_load_explicit(&view->span->coldest, memory_order_relaxed);
     return true;
 }
 
-/* Ticks of four chunks' last pins; TICK_NONE: it is pinned now, or lies behind the span's last one. */
-static inline lanes read_cells(const struct drp_pin_cell *cells, unsigned left) {
-    lanes ticks = lanes_all(TICK_NONE);
+/* ---- chunks that were pinned, a block at a time ---- */
 
-    if (left >= LANES)
-        return lanes_pins(cells);
-    for (unsigned i = 0; i < left; i++) {
-        uint32_t tick = atomic_load_explicit(&cells[i].tick, memory_order_relaxed);
+/* What reading a block's cells comes to. A bit for each of its chunks. */
+struct block {
+    unsigned first, count; /* chunks of the span */
+    int32_t *old;          /* when each was last pinned */
+    uint32_t free;         /* those that can be dropped: not pinned now, not gone */
+    uint32_t never;        /* of these, which were never pinned */
+    uint32_t zero;         /* of these, which are the coldest, at tick 0 */
+    uint32_t extra;        /* what is still to be added to the tick of each */
+    uint32_t below, older; /* the walk's limits */
+};
 
-        if (atomic_load_explicit(&cells[i].count, memory_order_relaxed) == 0)
-            ticks[i] = tick < AGE_TICK_MAX ? tick : AGE_TICK_MAX;
-    }
-    return ticks;
+static void note_coldest(struct span_view *view, uint32_t tick) {
+    view->coldest = tick < view->coldest ? tick : view->coldest;
 }
 
-static inline lanes read_flags(const _Atomic uint8_t *flags, unsigned left) {
-    uint32_t four = 0;
+static void note_oldest(struct span_view *view, int32_t oldest, uint32_t extra) {
+    if (oldest != OLD_NONE)
+        note_coldest(view, age_add(old_tick(oldest), extra));
+}
 
-    if (left >= LANES && (uintptr_t)flags % LANES == 0)
-        return lanes_all(__atomic_load_n((const uint32_t *)(const void *)flags, __ATOMIC_RELAXED));
-    for (unsigned i = 0; i < left && i < LANES; i++)
-        four |= (uint32_t)atomic_load_explicit(flags + i, memory_order_relaxed) << 8 * i;
-    return lanes_all(four);
+/* Chunks that all have this tick. */
+static void add_alike(const struct span_view *view, struct block *block, uint32_t chunks, uint32_t tick) {
+    block->below |= tick < view->limit ? chunks : 0;
+    block->older |= tick < view->limit_older ? chunks : 0;
+}
+
+/* One mapping, a whole block, no flags, as nearly all are: all at once. */
+static void read_plain(struct span_view *view, const struct drp_pin_cell *cells, struct block *block) {
+    lanes_signed limit = lanes_all_signed(old_limit(view->limit, view->seen)), oldest = lanes_all_signed(OLD_NONE);
+    lanes_signed limit_older = lanes_all_signed(old_limit(view->limit_older, view->seen));
+    struct lanes_masks free, never, below, older;
+    int32_t *olds = block->old;
+
+    LANES_EACH {
+        lanes ticks, is_free = lanes_pins(cells + i, &ticks);
+        lanes_signed old = lanes_old(ticks, is_free);
+
+        lanes_store(olds + i, old);
+        oldest = lanes_max(old, oldest);
+        free.of[i / LANES] = (lanes_signed)is_free;
+        never.of[i / LANES] = ticks == 0;
+        below.of[i / LANES] = old > limit;
+        older.of[i / LANES] = old > limit_older;
+    }
+    block->free = lanes_bits(&free);
+    block->never = lanes_bits(&never) & block->free;
+    block->below = lanes_bits(&below);
+    block->older = lanes_bits(&older);
+    block->extra = view->seen;
+    note_oldest(view, lanes_most(oldest), view->seen);
+}
+
+static void plain_block(struct span_view *view, const struct drp_pin_cell *cells, struct block *block) {
+    read_plain(view, cells, block);
+    if (block->never == 0)
+        return;
+    note_coldest(view, view->near);
+    add_alike(view, block, block->never, view->near);
+    if ((block->below & block->never) == 0)
+        return;
+    if (block->extra > 0)
+        lanes_add(block->old, block->extra);
+    block->extra = 0;
+    lanes_put(block->old, block->never, old_of(view->near));
+}
+
+/* Of four chunks or less; those behind the span's last one are not free. */
+static inline lanes read_cells(const struct drp_pin_cell *cells, unsigned left, lanes *ret_ticks) {
+    lanes free = {0};
+
+    if (left >= LANES)
+        return lanes_pins(cells, ret_ticks);
+    *ret_ticks = free;
+    for (unsigned i = 0; i < left; i++) {
+        (*ret_ticks)[i] = atomic_load_explicit(&cells[i].tick, memory_order_relaxed);
+        free[i] = atomic_load_explicit(&cells[i].count, memory_order_relaxed) == 0 ? UINT32_MAX : 0;
+    }
+    return free;
+}
+
+/* Who pins last counts. cells: of the span's first chunk, by mapping. */
+static void read_mappings(const struct drp_pin_cell *const *cells, unsigned n_pins, struct block *block) {
+    struct lanes_masks all_free, never;
+
+    for (unsigned i = 0; i < LANES_BLOCK; i += LANES) {
+        unsigned left = i < block->count ? block->count - i : 0;
+        lanes ticks, free = read_cells(cells[0] + block->first + i, left, &ticks);
+
+        for (unsigned k = 1; k < n_pins; k++) {
+            lanes others, later;
+
+            free &= read_cells(cells[k] + block->first + i, left, &others);
+            later = (lanes)(others > ticks);
+            ticks = (later & others) | (~later & ticks);
+        }
+        lanes_store(block->old + i, lanes_old(ticks, free));
+        all_free.of[i / LANES] = (lanes_signed)free;
+        never.of[i / LANES] = ticks == 0;
+    }
+    block->free = lanes_bits(&all_free);
+    block->never = lanes_bits(&never) & block->free;
+}
+
+/* The same of a whole block and one mapping. */
+static void read_mapping(const struct drp_pin_cell *cells, struct block *block) {
+    struct lanes_masks all_free, never;
+
+    LANES_EACH {
+        lanes ticks, free = lanes_pins(cells + i, &ticks);
+
+        lanes_store(block->old + i, lanes_old(ticks, free));
+        all_free.of[i / LANES] = (lanes_signed)free;
+        never.of[i / LANES] = ticks == 0;
+    }
+    block->free = lanes_bits(&all_free);
+    block->never = lanes_bits(&never) & block->free;
+}
+
+/* Flags of a block's chunks, and any that one has. */
+struct flags {
+    struct lanes_flags each; /* 0 behind the last one */
+    uint8_t any;
+};
+
+/* Returns whether any has one. */
+static inline uint8_t read_flags(struct flags *flags, const _Atomic uint8_t *from, unsigned count) {
+    lanes_bytes any = {0};
+
+    if (count == SPAN_BLOCK && (uintptr_t)from % 8 == 0) {
+        for (unsigned i = 0; i < SPAN_BLOCK / 16; i++)
+            flags->each.of[i] = (lanes_bytes){span_eight(from + 16 * i), span_eight(from + 16 * i + 8)};
+    } else {
+        memset(&flags->each, 0, sizeof(flags->each));
+        for (unsigned i = 0; i < count; i++)
+            flags->each.of[i / 16][i / 8 % 2] |= (uint64_t)atomic_load_explicit(from + i, memory_order_relaxed)
+                                                 << i % 8 * 8;
+    }
+    for (unsigned i = 0; i < SPAN_BLOCK / 16; i++)
+        any |= flags->each.of[i];
+    any[0] |= any[1];
+    any[0] |= any[0] >> 32;
+    any[0] |= any[0] >> 16;
+    flags->any = (uint8_t)(any[0] | any[0] >> 8);
+    return flags->any;
+}
+
+static inline uint32_t with_flag(const struct flags *flags, uint8_t flag) {
+    return flags->any & flag ? lanes_flagged(&flags->each, (unsigned)__builtin_ctz(flag)) : 0;
 }
 
 /* These chunks of a block were pinned since they came back: they are not zeros any more. */
@@ -98,137 +220,137 @@ static void forget_back(_Atomic uint8_t *flags, uint32_t chunks, unsigned count)
     }
 }
 
-/* What all chunks of a span have in common. */
-struct common {
-    lanes near, far, use, limit, limit_older;
-    uint32_t now, seen;
-    bool within;
-    bool missed; /* some chunks of the block were */
-};
+/* A drop found nothing in it, and nobody told when there was: as if it was used with its span, if it ever was. */
+static void use_empty(const struct span_view *view, struct block *block, uint32_t empty) {
+    for (; empty != 0 && view->use != 0; empty &= empty - 1) {
+        int32_t *old = &block->old[__builtin_ctz(empty)];
 
-static inline lanes missed(const struct common *common, lanes ticks, lanes flags) {
-    return common->missed ? lanes_missed(ticks, common->now, flags) : ticks;
+        *old = *old > old_of(view->use) ? old_of(view->use) : *old;
+    }
 }
 
 /*
- * Of four chunks of which some have a flag. A pin tells of the chunk itself, so who pins at all is judged by his pins; what came back and was
- * not pinned since is zeros. Chunks that were never pinned as in span_unseen(). used: those that were pinned since they came back.
+ * A pin tells of the chunk itself, so who pins at all is judged by his pins; what came back and was not pinned since is zeros. Chunks that
+ * were never pinned as in span_unseen().
  */
-static inline lanes flagged_ages(const struct common *common, lanes pinned, lanes flags, lanes *coldest, lanes *used) {
-    lanes back = lanes_has(flags, POLICY_CHUNK_BACK), empty = lanes_has(flags, POLICY_CHUNK_EMPTY);
-    lanes out = lanes_has(flags, POLICY_CHUNK_GONE) | (lanes)(pinned == TICK_NONE), never = (lanes)(pinned == 0);
-    lanes unseen = missed(common, common->near, flags), far, seen, zeros;
+static void judge_pinned(struct span_view *view, struct block *block, const struct flags *flags) {
+    uint32_t pinned = block->free & ~block->never, empty = with_flag(flags, POLICY_CHUNK_EMPTY);
+    uint32_t back = with_flag(flags, POLICY_CHUNK_BACK);
 
-    far = back & ~lanes_has(flags, POLICY_CHUNK_NEAR);
-    far = lanes_pick(far, missed(common, common->far, flags), unseen);
-    seen = lanes_pick(empty, lanes_max(pinned, common->use), pinned);
-    zeros = back & ~empty & (lanes)(seen < common->use);
-    seen = missed(common, lanes_add(seen, common->seen), flags) & ~zeros;
-    *coldest = lanes_min(lanes_pick(never, far, seen) | out, *coldest);
-    *used = back & ~never & ~out & ~zeros;
-    return lanes_pick(never, common->within ? far : unseen, seen) | out;
+    use_empty(view, block, empty & pinned);
+    block->zero = back & pinned & ~empty;
+    if (block->zero != 0)
+        block->zero &= lanes_older(block->old, old_limit(view->use, 0));
+    forget_back(view->flags + block->first, back & pinned & ~block->zero, block->count);
+    if (view->seen > 0)
+        lanes_add(block->old, view->seen);
 }
 
-static inline lanes plain_ages(const struct common *common, lanes pinned) {
-    lanes ticks = lanes_pick((lanes)(pinned == 0), common->near, lanes_add(pinned, common->seen));
+static void judge_never(struct span_view *view, struct block *block, const struct flags *flags) {
+    uint32_t far = with_flag(flags, POLICY_CHUNK_BACK) & ~with_flag(flags, POLICY_CHUNK_NEAR) & block->never;
+    uint32_t near = block->never & ~far;
 
-    return ticks | (lanes)(pinned == TICK_NONE);
-}
-
-/* A whole block that one mapping pins and of which no chunk has a flag, as nearly all are. */
-static inline lanes plain_block(struct span_view *restrict view, const struct common *restrict common,
-                                const struct drp_pin_cell *cells, unsigned first, lanes coldest) {
-    lanes below = {0}, older = {0}, bits = {1, 2, 4, 8}, same = lanes_all(UINT32_MAX), start;
-
-    start = lanes_all(plain_ages(common, lanes_pins(cells))[0]);
-    for (unsigned i = 0; i < SPAN_BLOCK; i += LANES, bits <<= LANES) {
-        lanes ticks = plain_ages(common, lanes_pins(cells + i));
-
-        memcpy(&view->ticks[first + i], &ticks, sizeof(ticks));
-        same &= (lanes)(ticks == start);
-        coldest = lanes_min(ticks, coldest);
-        below |= (lanes)(ticks < common->limit) & bits;
-        older |= (lanes)(ticks < common->limit_older) & bits;
+    if (!view->within && far != 0) {
+        note_coldest(view, view->far); /* for every order */
+        near |= far;
+        far = 0;
     }
-    view->below[first / SPAN_BLOCK] = lanes_or(below);
-    view->older[first / SPAN_BLOCK] = lanes_or(older);
-    view->alike[first / SPAN_BLOCK] = lanes_and(same) != 0;
-    return coldest;
+    block->zero |= view->near == 0 ? near : 0;
+    block->zero |= view->far == 0 ? far : 0;
+    lanes_put(block->old, near, old_of(view->near));
+    lanes_put(block->old, far, old_of(view->far));
 }
 
-/* Any other. cells: of the view's first chunk, by mapping. */
-static inline lanes mixed_block(struct span_view *restrict view, const struct common *restrict common,
-                                const struct drp_pin_cell *const *cells, unsigned first, lanes coldest) {
-    unsigned count = view->count - first < SPAN_BLOCK ? view->count - first : SPAN_BLOCK, n_pins = view->n_pins;
-    lanes below = {0}, older = {0}, used = {0}, bits = {1, 2, 4, 8}, same = lanes_all(UINT32_MAX), start = {0};
-    _Atomic uint8_t *flags = view->flags + first;
+/* What is final is compared with the limits. */
+static void judge_limits(struct span_view *view, struct block *block) {
+    lanes_signed limit = lanes_all_signed(old_limit(view->limit, 0)), oldest = lanes_all_signed(OLD_NONE);
+    lanes_signed limit_older = lanes_all_signed(old_limit(view->limit_older, 0));
+    uint32_t others = block->free & ~block->zero;
+    struct lanes_masks below, older;
+    int32_t *olds = block->old;
 
-    for (unsigned i = 0; i < count; i += LANES, bits <<= LANES) {
-        lanes ticks = read_cells(cells[0] + first + i, count - i), here;
+    LANES_EACH {
+        lanes_signed mask = (lanes_signed)lanes_mask(others, i), old = lanes_load(olds + i);
 
-        for (unsigned k = 1; k < n_pins; k++)
-            ticks = lanes_max(ticks, read_cells(cells[k] + first + i, count - i));
-        ticks = flagged_ages(common, ticks, read_flags(flags + i, count - i), &coldest, &here);
-        memcpy(&view->ticks[first + i], &ticks, sizeof(ticks));
-        start = i == 0 ? lanes_all(ticks[0]) : start;
-        same &= (lanes)(ticks == start);
-        used |= here & bits;
-        below |= (lanes)(ticks < common->limit) & bits;
-        older |= (lanes)(ticks < common->limit_older) & bits;
+        old = (old & mask) | (~mask & OLD_NONE);
+        lanes_store(olds + i, old);
+        oldest = lanes_max(old, oldest);
+        below.of[i / LANES] = old > limit;
+        older.of[i / LANES] = old > limit_older;
     }
-    forget_back(flags, lanes_or(used), count);
-    view->below[first / SPAN_BLOCK] = lanes_or(below);
-    view->older[first / SPAN_BLOCK] = lanes_or(older);
-    view->alike[first / SPAN_BLOCK] = count == SPAN_BLOCK && lanes_and(same) != 0;
-    return coldest;
+    block->below = lanes_bits(&below);
+    block->older = lanes_bits(&older);
+    note_oldest(view, lanes_most(oldest), 0);
 }
 
-/* Flags that any of a block has. */
-static uint8_t block_flags(const _Atomic uint8_t *flags, unsigned count) {
-    uint64_t any = 0;
-    unsigned n = 0;
+static void mixed_block(struct span_view *view, const struct drp_pin_cell *const *cells, const struct flags *flags,
+                        struct block *block) {
+    uint32_t once = with_flag(flags, 1 << POLICY_MISSED_SHIFT), twice = with_flag(flags, 2 << POLICY_MISSED_SHIFT);
 
-    if ((uintptr_t)flags % 8 == 0)
-        for (; n + 8 <= count && n < SPAN_BLOCK; n += 8)
-            any |= span_eight(flags + n);
-    for (; n < count && n < SPAN_BLOCK; n++)
-        any |= atomic_load_explicit(flags + n, memory_order_relaxed);
-    any |= any >> 32;
-    any |= any >> 16;
-    return (uint8_t)(any | any >> 8);
+    if (view->n_pins == 1 && block->count == SPAN_BLOCK)
+        read_mapping(cells[0] + block->first, block);
+    else
+        read_mappings(cells, view->n_pins, block);
+    block->free &= ~with_flag(flags, POLICY_CHUNK_GONE);
+    block->never &= block->free;
+    judge_pinned(view, block, flags);
+    judge_never(view, block, flags);
+    if (once | twice)
+        lanes_missed(block->old, view->now, once, twice);
+    judge_limits(view, block);
+    if (block->zero != 0)
+        note_coldest(view, 0);
+    add_alike(view, block, block->zero, 0);
+}
+
+/* Are all of a whole block, which lie below the limit, certainly the same? */
+static bool block_alike(const struct block *block) {
+    lanes_signed same = lanes_all_signed(-1);
+
+    if (block->below != UINT32_MAX)
+        return false;
+    LANES_EACH same &= lanes_load(block->old + i) == block->old[0];
+    return (same[0] & same[1] & same[2] & same[3]) != 0;
 }
 
 static void pins_to_ages(struct span_view *view, const struct drp_pin_cell *const *cells) {
-    struct common common = {
-        .near = lanes_all(view->near),
-        .far = lanes_all(view->far),
-        .use = lanes_all(view->use),
-        .limit = lanes_all(view->limit),
-        .limit_older = lanes_all(view->limit_older),
-        .now = view->now,
-        .seen = view->seen,
-        .within = view->within,
-    };
-    lanes coldest = lanes_all(view->coldest);
+    uint32_t any = 0;
 
     for (unsigned i = 0; i < view->count; i += SPAN_BLOCK) {
-        uint8_t flags = block_flags(view->flags + i, view->count - i);
+        unsigned count = view->count - i < SPAN_BLOCK ? view->count - i : SPAN_BLOCK;
+        struct block block;
+        struct flags flags;
 
-        common.missed = flags & POLICY_CHUNK_MISSED;
-        if (view->n_pins == 1 && view->count - i >= SPAN_BLOCK && flags == 0)
-            coldest = plain_block(view, &common, cells[0] + i, i, coldest);
+        block.first = i;
+        block.count = count;
+        block.old = view->old + i;
+        block.extra = 0;
+        block.zero = 0;
+        if (read_flags(&flags, view->flags + i, count) == 0 && view->n_pins == 1 && count == SPAN_BLOCK)
+            plain_block(view, cells[0] + i, &block);
         else
-            coldest = mixed_block(view, &common, cells, i, coldest);
+            mixed_block(view, cells, &flags, &block);
+        any |= block.free;
+        view->below[i / SPAN_BLOCK] = block.below;
+        view->older[i / SPAN_BLOCK] = block.older;
+        view->extra[i / SPAN_BLOCK] = block.extra;
+        view->alike[i / SPAN_BLOCK] = block_alike(&block);
     }
-    view->coldest = lanes_least(coldest);
+    if (any == 0) /* nothing before it is old again */
+        view->coldest = view->now + 1;
 }
 
 void span_open(struct span_view *view, const struct policy_region *region, uint64_t *cells) {
+    unsigned level = policy_span_level(view->span);
     const struct drp_pin_cell *pins[4];
 
+    view->use = atomic_load_explicit(&view->span->last_fault, memory_order_relaxed);
+    view->seen = policy_protection_seen(level);
+    view->near = age_unseen(view->use, false, policy_protection_unseen(level));
+    view->far = age_unseen(view->use, true, 0);
     view->n_pins = 0;
     view->read = true;
-    view->coldest = view->now; /* if all is pinned: not before it is old again */
+    view->coldest = view->now;
     for (unsigned i = 0; i < region->n_pins && i < 4; i++) {
         if (!region->pins[i] || !pins_written(region, i, view->first_chunk, view->count))
             continue;

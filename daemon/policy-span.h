@@ -38,10 +38,11 @@ struct span_view {
     unsigned count;   /* chunks, 1..SPAN_CHUNKS */
     uint32_t coldest; /* what a walk makes of the bound, for every order */
     /*
-     * If pins were read, by chunk: from when its age counts, and a bit if that is before the limits; and blocks in which all are certainly
-     * the same.
+     * If pins were read: by chunk, how old, if the chunk is below the limit; by block what that counts as younger, a bit for each chunk before
+     * the limits, and whether all are certainly the same.
      */
-    uint32_t ticks[SPAN_CHUNKS];
+    int32_t old[SPAN_CHUNKS];
+    uint32_t extra[SPAN_CHUNKS / SPAN_BLOCK];
     uint32_t below[SPAN_CHUNKS / SPAN_BLOCK], older[SPAN_CHUNKS / SPAN_BLOCK];
     bool alike[SPAN_CHUNKS / SPAN_BLOCK];
 };
@@ -95,6 +96,11 @@ static inline uint32_t span_unseen(struct span_view *view, uint8_t flags) {
     return view->within ? far : near;
 }
 
+/* From which tick the age of a chunk counts that is older than the walk's limit, if pins were read. */
+static inline uint32_t span_tick(const struct span_view *view, unsigned chunk) {
+    return age_add(old_tick(view->old[chunk]), view->extra[chunk / SPAN_BLOCK]);
+}
+
 /* The next chunk from the given one on that is older than the walk's limit; SPAN_CHUNKS or more: none. */
 static inline unsigned span_next_below(const struct span_view *view, unsigned chunk) {
     for (unsigned word = chunk / SPAN_BLOCK; word * SPAN_BLOCK < view->count; word++) {
@@ -119,7 +125,7 @@ static inline bool span_next(struct span_view *view, unsigned *chunk, unsigned *
         *chunk = span_next_below(view, *chunk);
         if (*chunk >= view->count)
             return false;
-        *ret_tick = view->ticks[*chunk];
+        *ret_tick = span_tick(view, *chunk);
         *ret_count = view->alike[*chunk / SPAN_BLOCK] ? SPAN_BLOCK - *chunk % SPAN_BLOCK : 1;
         return true;
     }

@@ -69,9 +69,13 @@ static uint32_t unseen_from(const struct policy_span *span, uint8_t flags, bool 
 }
 
 static uint32_t seen_from(const struct policy_span *span, uint8_t flags, uint32_t pinned) {
+    uint32_t protection = policy_protection_seen(policy_span_level(span));
+
+    if (flags & POLICY_CHUNK_EMPTY && pinned < span->last_fault)
+        pinned = span->last_fault;
     if (flags & POLICY_CHUNK_BACK && pinned < span->last_fault)
         return 0;
-    return pinned + policy_protection_seen(policy_span_level(span));
+    return pinned < UINT32_MAX - protection ? pinned + protection : UINT32_MAX;
 }
 
 /* The order that the plan must follow, lowest first: between regions, or within one. */
@@ -361,8 +365,15 @@ static uint32_t random_tick(void) {
     return NOW + 10 - random_below(1u << (1 + random_below(16)));
 }
 
+static uint8_t random_flags(void) {
+    unsigned back = random_below(5) ? 0 : POLICY_CHUNK_BACK | (random_below(2) ? POLICY_CHUNK_NEAR : 0);
+    unsigned missed = random_below(5) ? 0 : 1 + random_below(POLICY_MISSED_MAX);
+
+    return (uint8_t)(back | (random_below(16) ? 0 : POLICY_CHUNK_EMPTY) | missed << POLICY_MISSED_SHIFT);
+}
+
 static void fixture_randomize(struct fixture *f) {
-    unsigned shift = 12 + random_below(10);
+    unsigned shift = 12 + random_below(10), flagged = random_below(3); /* in none; here and there; everywhere */
     uint64_t chunks = 1 + random_below(200);
 
     fixture_init(f, shift, chunks, random_below(3), 1 + random_below(3));
@@ -371,14 +382,13 @@ static void fixture_randomize(struct fixture *f) {
     for (uint32_t i = 0; i < f->n_spans; i++)
         f->spans[i].gone = (uint16_t)((random_below(3) ? 0 : random_below(8)) << 12);
     for (uint64_t c = 0; c < chunks; c++) {
-        if (random_below(5) == 0)
-            set_gone(f, c);
-        else if (random_below(5) == 0)
-            f->flags[c] = (uint8_t)(POLICY_CHUNK_BACK | (random_below(2) ? POLICY_CHUNK_NEAR : 0));
-        if (random_below(5) == 0)
-            f->flags[c] |= (uint8_t)((1 + random_below(POLICY_MISSED_MAX)) << POLICY_MISSED_SHIFT);
+        if (flagged == 2 || (flagged == 1 && c / 32 % 2)) {
+            f->flags[c] = random_flags();
+            if (random_below(5) == 0)
+                set_gone(f, c);
+        }
         for (unsigned i = 0; i < f->region.n_pins; i++) {
-            f->region.pins[i][c].tick = random_below(2) ? random_tick() : 0;
+            f->region.pins[i][c].tick = random_below(2) ? 0 : random_below(16) ? random_tick() : UINT32_MAX - 9;
             f->region.pins[i][c].count = random_below(8) == 0;
         }
     }
