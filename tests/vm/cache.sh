@@ -4,41 +4,36 @@
 # examples/vm-cache: a QEMU guest whose cache its host drops, once for a budget, and once because a memory cgroup runs short (as root;
 # cgroup v1 or v2).
 #
-# usage: cache.sh BUILD-FOLDER
+# usage: cache.sh BUILD-FOLDER OUT
+#
+#   DROPPABLE_VM_KERNELS   "6.1 6.12"
 set -euo pipefail
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-bin=${1:?usage: cache.sh BUILD-FOLDER}/bin
+# shellcheck source=tests/vm/guests.sh
+source "$(dirname "${BASH_SOURCE[0]}")/guests.sh"
+bin=${1:?usage: cache.sh BUILD-FOLDER OUT}/bin
+out=${2:?usage: cache.sh BUILD-FOLDER OUT}
 
 # What QEMU has for itself lies between 120 and 200 MiB; the rest is for the process that takes memory: 30 to 110 of the cache's 128 MiB are to go.
 LIMIT=$((512 << 20))
 HOG_MIB=230
 
-kernel=$("$here/vmrun.sh" --print-kernel)
 scratch=$(mktemp -d)
 group=
 # shellcheck disable=SC2317 # by the trap
 clean_up() {
-    rm -rf "$scratch"
+    rm -rf "$share" "$scratch"
     if [[ -n $group ]]; then
         rmdir "$group"
     fi
 }
 trap clean_up EXIT
 
-mkdir -p "$scratch/initrd"/{proc,sys,dev}
+mkdir -p "$out" "$scratch/initrd"/{proc,sys,dev}
 cp "$bin/vm-cache-guest" "$scratch/initrd/init"
 mknod "$scratch/initrd/dev/console" c 5 1
 (cd "$scratch/initrd" && find . | cpio -o -H newc --quiet | gzip -1) >"$scratch/initramfs"
 
-vm_cache() { # ARGUMENT...
-    "$bin/droppablectl" run -- "$bin/vm-cache" --kernel "$kernel" --initrd "$scratch/initramfs" "$@"
-}
-
-echo "== a budget"
-vm_cache --size 64
-
-echo "== a cgroup that runs short"
 if [[ -d /sys/fs/cgroup/memory ]]; then
     group=/sys/fs/cgroup/memory/droppable-vm-cache-$$ limit=memory.limit_in_bytes
 else
@@ -47,7 +42,24 @@ else
 fi
 mkdir "$group"
 echo "$LIMIT" >"$group/$limit"
-(
-    echo "$BASHPID" >"$group/cgroup.procs"
-    vm_cache --size 128 --hog "$HOG_MIB"
-)
+
+vm_cache() { # KERNEL-IMAGE ARGUMENT...
+    "$bin/droppablectl" run -- "$bin/vm-cache" --kernel "$1" --initrd "$scratch/initramfs" "${@:2}"
+}
+
+in_group() { # COMMAND...
+    (echo "$BASHPID" >"$group/cgroup.procs" && "$@")
+}
+
+failures=0
+for kernel in "${KERNELS[@]}"; do
+    image=$("$here/vmrun.sh" --kernel "$kernel" --print-kernel)
+    word=ok
+    echo "== Linux $kernel: a budget"
+    vm_cache "$image" --size 64 || word=FAILED
+    echo "== Linux $kernel: a cgroup that runs short"
+    in_group vm_cache "$image" --size 128 --hog "$HOG_MIB" || word=FAILED
+    note_result "$out" "$kernel" cache "$word"
+    [[ $word == ok ]] || failures=$((failures + 1))
+done
+exit $((failures > 0))

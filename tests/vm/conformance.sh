@@ -43,10 +43,12 @@ GUEST
 
 failures=0
 for kernel in "${KERNELS[@]}"; do
-    log=$out/$kernel-conformance.log
+    log=$out/$kernel-conformance.log word=ok
     echo "==> vm: Linux $kernel, conformance"
-    guest "$kernel" conformance "$out" --mem 2048M -- sh compare.sh "$@" >"$log" 2>&1 || failures=$((failures + 1))
+    guest "$kernel" conformance "$out" --mem 2048M -- sh compare.sh "$@" >"$log" 2>&1 || word=FAILED
     cat "$log"
+    note_result "$out" "$kernel" conformance "$word"
+    [[ $word == ok ]] || failures=$((failures + 1))
 done
 if ((failures > 0)); then
     echo "==> FAILED: on $failures kernel(s); everything is in $out"

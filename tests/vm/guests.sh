@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: MIT
 #
 # What checks in guests have in common, for scripts of this folder to source: $here, $KERNELS ($DROPPABLE_VM_KERNELS), and $share, the
-# folder that a guest sees as /mnt, which goes when the script ends.
+# folder that a guest sees as /mnt, which goes when the script ends. What a check says of itself is a line of OUT/results, for table.sh.
 # shellcheck shell=bash disable=SC2034 # of who sources it
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 read -ra KERNELS <<<"${DROPPABLE_VM_KERNELS:-6.1 6.12}"
 export VMRUN_PACKAGES="libuv1 liburing2 libcap2 libinih1 libjson-c5 check"
+
+# Of the disk on which the service is installed. The others are without: the memory of what else runs there would be another.
+INSTALLED_PACKAGES="udev libpam-systemd"
 
 share=$(mktemp -d)
 trap 'rm -rf "$share"' EXIT
@@ -28,10 +31,31 @@ share_files() { # BUILD-FOLDER NAME...
     done
 }
 
+# The whole of it, for install.sh to put in its place in the guest, as docs/service.md says.
+share_install() { # BUILD-FOLDER OUT
+    VMRUN_PACKAGES+=" $INSTALLED_PACKAGES"
+    DESTDIR=$share/install cmake --install "$1" >"$2/install.log"
+    cat >"$share/install.sh" <<'GUEST'
+set -e
+cp -a /mnt/install/. /
+ldconfig
+systemd-sysusers
+udevadm control --reload
+udevadm trigger --settle --name-match=userfaultfd
+systemctl daemon-reload
+systemctl enable --now droppabled.socket
+GUEST
+}
+
 # Runs a command in a guest. The console is OUT/KERNEL-NAME.console.
 guest() { # KERNEL NAME OUT VMRUN-ARGUMENT... -- COMMAND...
     local kernel=$1 name=$2 out=$3
     shift 3
     "$here/vmrun.sh" --kernel "$kernel" --cpus 2 --timeout "$GUEST_TIMEOUT" --share "$share" \
         --accel "${DROPPABLE_VM_ACCEL:-tcg}" --console "$out/$kernel-$name.console" "$@"
+}
+
+# ok, FAILED, skipped, or loose: a figure that is not judged here.
+note_result() { # OUT KERNEL CHECK RESULT [TEXT]
+    printf '%s\t%s\t%s\t%s\n' "$2" "$3" "$4" "${5:-}" >>"$1/results"
 }

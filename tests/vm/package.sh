@@ -14,7 +14,7 @@ build=${1:?usage: package.sh BUILD-FOLDER OUT}
 out=${2:?usage: package.sh BUILD-FOLDER OUT}
 
 GUEST_TIMEOUT=400
-VMRUN_PACKAGES+=" udev" # the disk of systemd.sh, which has all that the packages depend on
+VMRUN_PACKAGES+=" $INSTALLED_PACKAGES" # with all that the packages depend on
 
 mkdir -p "$out"
 cp "$build"/*.deb "$share/"
@@ -75,7 +75,10 @@ failures=0
 "$here/vmrun.sh" --prepare
 for kernel in "${KERNELS[@]}"; do
     echo "==> vm: Linux $kernel, packages"
-    guest "$kernel" package "$out" --init systemd --mem 768M -- sh check.sh || failures=$((failures + 1))
+    word=ok
+    guest "$kernel" package "$out" --init systemd --mem 768M -- sh check.sh || word=FAILED
+    note_result "$out" "$kernel" package "$word"
+    [[ $word == ok ]] || failures=$((failures + 1))
 done
 if ((failures > 0)); then
     echo "==> FAILED on $failures kernel(s); their consoles are in $out"

@@ -94,6 +94,7 @@ for kernel in "${KERNELS[@]}"; do
             failures=$((failures + 1))
             tail -n 40 "$log"
         fi
+        note_result "$out" "$kernel" "$name" "$word" "$(summary_of "$log" | sed 's/\t/ /g' | paste -sd';' | sed 's/;/; /g')"
         summary_of "$log" | while read -r line; do
             printf '%-6s %-15s %-8s %s\n' "$kernel" "$name" "$word" "$line"
         done >>"$table"

@@ -1,21 +1,27 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# No swap and no core dump, on Debian's kernels: each in a guest with 512 MiB and a swap file of 1 GiB, which everything is pushed into. What is
-# searched for in its bytes, test-swap.c tells. 0 if nothing of a region was found, and all that should be.
+# No swap and no core dump, on Debian's kernels: each in a guest with 512 MiB and a swap file of 1 GiB, which everything is pushed into; with a
+# service of the test's own, and with the installed one. What is searched for in the swap file's bytes, test-swap.c tells. 0 if nothing of a region
+# was found, and all that should be.
 #
-# usage: swap.sh BUILD-FOLDER OUT
+# usage: swap.sh BUILD-FOLDER OUT [CHECK...]     CHECKs: swap, unit
 #
 #   DROPPABLE_VM_KERNELS   "6.1 6.12"
 set -euo pipefail
 
 # shellcheck source=tests/vm/guests.sh
 source "$(dirname "${BASH_SOURCE[0]}")/guests.sh"
-build=${1:?usage: swap.sh BUILD-FOLDER OUT}
-out=${2:?usage: swap.sh BUILD-FOLDER OUT}
+build=${1:?usage: swap.sh BUILD-FOLDER OUT [CHECK...]}
+out=${2:?usage: swap.sh BUILD-FOLDER OUT [CHECK...]}
+shift 2
 
-GUEST_TIMEOUT=580
+CHECKS=(swap unit)
+GUEST_TIMEOUT=1400
 
+if (($# > 0)); then
+    CHECKS=("$@")
+fi
 mkdir -p "$out"
 
 cat >"$share/check.sh" <<'GUEST'
@@ -28,20 +34,38 @@ mkswap /var/tmp/swap >mkswap.log
 swapon /var/tmp/swap
 echo 100 >/proc/sys/vm/swappiness
 export LD_LIBRARY_PATH=$PWD DROPPABLE_TEST_BINDIR=$PWD DROPPABLE_SWAP_FILE=/var/tmp/swap CK_TIMEOUT_MULTIPLIER=10
-exec ./test-swap
+if [ "$1" = unit ]; then
+    mkdir /etc/droppable
+    printf '[Pressure]\nMachineReserve=4K\n' >/etc/droppable/droppabled.conf
+    sh /mnt/install.sh
+    export DROPPABLE_SWAP_UNIT=yes
+fi
+status=0
+./test-swap || status=$?
+if [ "$1" = unit ]; then
+    droppablectl status
+    journalctl -b --no-pager -u droppabled
+fi
+exit $status
 GUEST
 
 share_files "$build" droppabled droppablectl libdroppable.so.0 libdroppable-preload.so test-swap
+share_install "$build" "$out"
 "$here/vmrun.sh" --prepare
 
 failed=()
 for kernel in "${KERNELS[@]}"; do
-    log=$out/$kernel-swap.log
-    echo "==> vm: Linux $kernel, swap"
-    guest "$kernel" swap "$out" --mem 512M -- sh check.sh >"$log" 2>&1 || failed+=("$kernel")
-    cat "$log"
+    for check in "${CHECKS[@]}"; do
+        log=$out/$kernel-swap-$check.log word=ok
+        echo "==> vm: Linux $kernel, swap, $check"
+        guest "$kernel" "swap-$check" "$out" --init systemd --mem 512M -- sh check.sh "$check" >"$log" 2>&1 || word=FAILED
+        cat "$log"
+        found=$(grep -oE ' (region|huge|preload) [0-9]+' "$log" | awk '{ sum += $2 } END { print sum + 0 }')
+        note_result "$out" "$kernel" "swap, $check" "$word" "$found pages of regions in the swap file"
+        [[ $word == ok ]] || failed+=("$kernel $check")
+    done
 done
 if ((${#failed[@]} > 0)); then
-    echo "==> FAILED on: ${failed[*]}; everything is in $out"
+    echo "==> FAILED: ${failed[*]}; everything is in $out"
     exit 1
 fi

@@ -1,54 +1,145 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# The service under systemd, in guests with Debian's kernels: `cmake --install`, `systemctl enable --now droppabled.socket`, and test-systemd.
+# The service under systemd, in guests with Debian's kernels: `cmake --install`, `systemctl enable --now droppabled.socket`, and then
 #
-# usage: systemd.sh BUILD-FOLDER OUT
+#   security   systemd-analyze: the units are well formed, and the exposure is what docs/service.md says at most
+#   start      test-systemd, shortly: the first client starts it (a part of systemd)
+#   systemd    test-systemd: activation, reload, 20 restarts under load, the watchdog
+#   user       the same with the units of an ordinary user's manager
+#   io_uring, userfaultfd, psi
+#              test-without: where these cannot be had (PSI in a guest of its own)
+#
+# usage: systemd.sh BUILD-FOLDER OUT [CHECK...]
 #
 #   DROPPABLE_VM_KERNELS   "6.1 6.12"
 set -euo pipefail
 
 # shellcheck source=tests/vm/guests.sh
 source "$(dirname "${BASH_SOURCE[0]}")/guests.sh"
-build=${1:?usage: systemd.sh BUILD-FOLDER OUT}
-out=${2:?usage: systemd.sh BUILD-FOLDER OUT}
+build=${1:?usage: systemd.sh BUILD-FOLDER OUT [CHECK...]}
+out=${2:?usage: systemd.sh BUILD-FOLDER OUT [CHECK...]}
+shift 2
 
-GUEST_TIMEOUT=580
-EXPOSURE=2.5
-# Not those of pressure.sh: udev and what comes with it would change its memory.
-VMRUN_PACKAGES+=" udev"
+CHECKS=(security systemd user io_uring userfaultfd psi)
+GUEST_TIMEOUT=1400
+EXPOSURE=25 # tenths
 
+if (($# > 0)); then
+    CHECKS=("$@")
+fi
 mkdir -p "$out"
+share_install "$build" "$out"
+share_files "$build" test-systemd test-without
 
-DESTDIR=$share/install cmake --install "$build" >"$out/install.log"
-cp "$(find "$build" -name test-systemd -type f -print -quit)" "$share/"
+# Every check says how it went by a last line of its own.
 cat >"$share/check.sh" <<'GUEST'
-set -e
-cp -a /mnt/install/. /
-ldconfig
-systemd-sysusers
-udevadm control --reload
-udevadm trigger --settle --name-match=userfaultfd
-systemctl daemon-reload
-systemd-analyze verify droppabled.service droppabled.socket droppable.slice 2>&1 | sed 's/^/verify: /'
-systemctl enable --now droppabled.socket
-systemd-analyze security --no-pager --threshold="$1" droppabled.service >/tmp/security || { cat /tmp/security; exit 1; }
-tail -n 1 /tmp/security
-status=0
-CK_FORK=no ./test-systemd || status=$?
-droppablectl status || true
-if [ $status -ne 0 ]; then journalctl -b --no-pager -u droppabled -u droppabled.socket | tail -n 60; fi
-exit $status
+exposure=$1
+shift
+
+security() {
+    systemd-analyze verify --man=no droppabled.service droppabled.socket droppable.slice &&
+        XDG_RUNTIME_DIR=/run systemd-analyze verify --user --man=no /usr/local/lib/systemd/user/droppabled.service &&
+        systemd-analyze security --no-pager --threshold="$exposure" droppabled.service >/tmp/security
+    status=$?
+    grep -v '^✓' /tmp/security
+    return $status
+}
+
+start() {
+    CK_RUN_CASE=start ./test-systemd
+}
+
+systemd() {
+    ./test-systemd
+}
+
+as_somebody() {
+    runuser -u somebody -- env XDG_RUNTIME_DIR=/run/user/1234 "$@"
+}
+
+user() {
+    systemctl start user@1234.service &&
+        as_somebody systemctl --user enable --now droppabled.socket &&
+        as_somebody ./test-systemd
+    status=$?
+    as_somebody droppablectl status
+    systemctl stop user@1234.service
+    return $status
+}
+
+without() {
+    CK_RUN_CASE=$1 ./test-without
+}
+
+sh ./install.sh || exit 1
+useradd -m -u 1234 -G systemd-journal somebody
+useradd -G droppable member
+export CK_TIMEOUT_MULTIPLIER=10 DROPPABLE_TEST_BINDIR=/usr/local/bin
+failures=0
+for check; do
+    word=ok
+    echo "== $check"
+    case $check in
+    security | start | systemd | user) $check ;;
+    *) without "$check" ;;
+    esac || word=FAILED
+    if [ $word = FAILED ]; then
+        failures=$((failures + 1))
+        journalctl -b --no-pager -n 60 -u droppabled -u droppabled.socket -u systemd-udevd -u user@1234
+    fi
+    echo "result $check $word"
+done
+exit $failures
 GUEST
 
-failures=0
+# The results of checks that it did not get to are failures.
+run_guest() { # KERNEL NAME VMRUN-ARGUMENT... -- CHECK...
+    local kernel=$1 name=$2 log=$out/$1-$2.log options=() check word
+    shift 2
+    while [[ $1 != -- ]]; do
+        options+=("$1")
+        shift
+    done
+    shift
+    if (($# == 0)); then
+        return
+    fi
+    echo "==> vm: Linux $kernel, $*"
+    guest "$kernel" "$name" "$out" --init systemd --mem 768M ${options[@]+"${options[@]}"} -- sh check.sh "$EXPOSURE" "$@" >"$log" 2>&1 || true
+    cat "$log"
+    for check; do
+        word=$(awk -v check="$check" '$1 == "result" && $2 == check { print $3 }' "$log")
+        note_result "$out" "$kernel" "$check" "${word:-FAILED}" "$(summary_of "$check" "$log")"
+        if [[ $word != ok ]]; then
+            failures=$((failures + 1))
+        fi
+    done
+}
+
+# The figures of a check: of its part of the log.
+summary_of() { # CHECK LOG
+    sed -n "/^== $1\$/,/^result $1 /p" "$2" |
+        sed -nE 's/.*Overall exposure level.*: ([0-9.]+) .*/exposure \1/p
+                 s/.*(slowest access took .* ms)$/\1/p
+                 s/^(a .*) that stands still: (a new .* ms).*/\1: \2/p
+                 s/^(dropped for a hog: .*)/\1/p' | paste -sd';' | sed 's/;/; /g'
+}
+
+without_psi=() others=() failures=0
+for check in "${CHECKS[@]}"; do
+    if [[ $check == psi ]]; then
+        without_psi+=("$check")
+    else
+        others+=("$check")
+    fi
+done
 "$here/vmrun.sh" --prepare
 for kernel in "${KERNELS[@]}"; do
-    echo "==> vm: Linux $kernel, systemd"
-    guest "$kernel" systemd "$out" --init systemd --mem 768M -- sh check.sh "${EXPOSURE/./}" ||
-        failures=$((failures + 1))
+    run_guest "$kernel" systemd -- ${others[@]+"${others[@]}"}
+    run_guest "$kernel" psi --append psi=0 -- ${without_psi[@]+"${without_psi[@]}"}
 done
 if ((failures > 0)); then
-    echo "==> FAILED on $failures kernel(s); their consoles are in $out"
+    echo "==> FAILED: $failures check(s); everything is in $out"
     exit 1
 fi

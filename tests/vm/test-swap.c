@@ -6,11 +6,14 @@
  *         with the next one. The service drops next to nothing, as it has a reserve of a page; what is pinned must stay, or nothing was shown.
  *         Plain private and plain shared memory are there beside it, and must be found.
  *   core  the same clients crash: their cores are searched, with all kinds of mappings in them (coredump_filter).
+ *   unit  as swap, with the service that is installed ($DROPPABLE_SWAP_UNIT; its reserve has to be a page, too): it is not root, and has what its
+ *         unit gives it. It is stopped, started, and killed.
  *
  * A page counts as found if an eighth of its words are the pattern: a single one may be the client's own copy of it.
  */
 
 #include "fixture.h"
+#include "installed.h"
 #include "suite.h"
 
 #include <check.h>
@@ -223,31 +226,67 @@ static void check_resident(const char *when, size_t pinned) {
     ck_assert_uint_ge(bytes, pinned);
 }
 
-START_TEST(test_swap) {
-    struct holder holders[KINDS];
-    bool has[KINDS];
-    size_t pinned;
+static struct holder holders[KINDS];
+static bool has[KINDS];
 
-    service_start(&service, "[Pressure]\nMachineReserve=4K\n");
+/* How much of it is pinned. */
+static size_t start_holders(void) {
     ck_assert(status_feature("noswap"));
     for (int kind = 0; kind < KINDS; kind++)
         has[kind] = holder_start(&holders[kind], (enum kind)kind);
     ck_assert(has[PRIVATE] && has[SHARED] && has[REGION] && has[PRELOAD]);
     if (!has[HUGE])
         printf("swap: huge pages cannot be kept out of swap here, and are refused\n");
-    pinned = has[HUGE] ? 2 * SIZE : SIZE;
+    return has[HUGE] ? 2 * SIZE : SIZE;
+}
+
+static void end_holders(void) {
+    for (int kind = 0; kind < KINDS; kind++)
+        if (has[kind])
+            ck_assert_int_eq(holder_end(&holders[kind], 'e'), 0);
+}
+
+static void expect_regions(void) {
+    ck_assert(status_becomes("regions", has[HUGE] ? 3 : 2, 60000));
+}
+
+START_TEST(test_swap) {
+    size_t pinned;
+
+    service_start(&service, "[Pressure]\nMachineReserve=4K\n");
+    pinned = start_holders();
     push_out("with the service", has);
     check_resident("with the service", pinned);
     ck_assert(service_kill(&service, 60000));
     push_out("without a service", has);
     service_restart(&service);
-    ck_assert(status_becomes("regions", has[HUGE] ? 3 : 2, 60000));
+    expect_regions();
     push_out("with the next service", has);
     check_resident("with the next service", pinned);
-    for (int kind = 0; kind < KINDS; kind++)
-        if (has[kind])
-            ck_assert_int_eq(holder_end(&holders[kind], 'e'), 0);
+    end_holders();
     service_stop(&service);
+}
+END_TEST
+
+START_TEST(test_unit) {
+    size_t pinned;
+
+    snprintf(service.socket, sizeof(service.socket), "/run/droppabled.sock");
+    run("systemctl restart droppabled.service");
+    pinned = start_holders();
+    push_out("with the installed service", has);
+    check_resident("with the installed service", pinned);
+    run("systemctl stop droppabled.socket droppabled.service");
+    push_out("while it is stopped", has);
+    run("systemctl start droppabled.socket");
+    expect_regions();
+    push_out("when it is started again", has);
+    check_resident("when it is started again", pinned);
+    run("systemctl kill -s KILL droppabled.service");
+    push_out("after it was killed", has);
+    expect_regions();
+    check_resident("after it was killed", pinned);
+    end_holders();
 }
 END_TEST
 
@@ -290,6 +329,14 @@ int main(int argc, char *argv[]) {
     for (int kind = 0; argc == 3 && kind < KINDS; kind++)
         if (strcmp(argv[2], names[kind]) == 0)
             return hold((enum kind)kind);
+    if (getenv("DROPPABLE_SWAP_UNIT")) {
+        TCase *unit = tcase_create("unit");
+
+        tcase_set_timeout(unit, 80);
+        tcase_add_test(unit, test_unit);
+        suite_add_tcase(suite, unit);
+        return suite_run(suite);
+    }
     if (!getenv("DROPPABLE_SWAP_FILE"))
         skip_all("swap: a virtual machine with a swap file is needed: tests/vm/swap.sh");
     tcase_set_timeout(swap, 60);

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_TESTS_INSTALLED_H
+#define DROPPABLE_TESTS_INSTALLED_H
+
+/*
+ * The service as it is installed, of the system, or, for an ordinary user, of his own manager; and a client under load. For programs in guests.
+ */
+
+#include <droppable/droppable.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define INSTALLED_WAIT_MS 60000
+#define INSTALLED_BUSY ((size_t)32 << 20)
+
+/* "systemctl", or "systemctl --user". */
+const char *systemctl(void);
+/* The first line that a command prints. Its exit status; -1: it was ended by a signal. */
+int shell(char *line, size_t size, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* Fails the test unless the command's status is 0. */
+void run(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* A property of droppabled.service; waiting until it holds a text (says what it is otherwise). */
+void property(const char *name, char *ret, size_t size);
+bool property_becomes(const char *name, const char *wanted);
+/* Lines of the service's journal with a text: a basic regular expression without quotes. */
+unsigned journal_count(const char *text);
+
+/* A client: 4 MiB pinned and filled, and INSTALLED_BUSY in which a thread touches one place after the other. */
+struct load {
+    struct drp *d;
+    struct drp_region *pinned, *busy;
+    uint64_t generation;
+};
+
+void load_begin(struct load *load);
+/* Waits until the library has found the service n times again. */
+void load_await_reconnect(const struct load *load, uint64_t n);
+/* The slowest touch since it was asked last, ns. */
+uint64_t load_slowest(void);
+/* Nothing pinned was lost: fails the test otherwise. */
+void load_end(struct load *load);
+
+#endif
