@@ -142,8 +142,8 @@ int dropper_submit_destroy(struct home *home, struct region *region, void (*dest
     return dropper_enqueue(home, job);
 }
 
-int dropper_submit_adopt(struct home *home, struct region *region, int old_state_fd, void (*adopted)(void *data),
-                         void *data) {
+int dropper_submit_adopt(struct home *home, struct region *region, int old_state_fd,
+                         void (*work)(struct region *region), void (*adopted)(void *data), void *data) {
     struct drop_job *job = calloc(1, sizeof(*job));
     int r;
 
@@ -159,6 +159,7 @@ int dropper_submit_adopt(struct home *home, struct region *region, int old_state
     job->region = region;
     job->adopt = true;
     job->old_state = old_state_fd >= 0;
+    job->work = work;
     job->done = adopted;
     job->data = data;
     return dropper_enqueue(home, job);
@@ -174,7 +175,7 @@ static void give_up_joiners(struct home *home) {
 
     home_lock(home);
     TAILQ_FOREACH (job, &home->dropper.jobs, link)
-        if (job->adopt && !job->old_state && job->done) {
+        if (job->adopt && !job->old_state && !job->work && job->done) {
             job->done(job->data);
             job->done = NULL;
         }
@@ -272,20 +273,20 @@ static bool job_take_span(struct drop_job *job, struct drop_op *op) {
 static void job_adopt(struct home *home, struct drop_job *job) {
     struct region *region = job->region;
 
-    if (!job->old_state) {
-        if (job->done) /* not given up; it is no longer queued, so it will not be */
-            job->done(job->data);
-        return;
-    }
-    if (region->old_state_fd < 0)
+    if ((job->old_state && region->old_state_fd < 0) || region->dropper_fd < 0)
         dropper_receive(home);
     worker_call_begin(&home->dropper.worker);
-    region->adopt_error = region->old_state_fd < 0 ? -EBADF : region_adopt_generations(region, region->old_state_fd);
-    if (region->old_state_fd >= 0)
-        close(region->old_state_fd);
-    region->old_state_fd = -1;
+    if (job->old_state) {
+        region->adopt_error = region->old_state_fd < 0 ? -EBADF : region_adopt_generations(region, region->old_state_fd);
+        if (region->old_state_fd >= 0)
+            close(region->old_state_fd);
+        region->old_state_fd = -1;
+    }
+    if (job->work)
+        job->work(region);
     worker_call_end(&home->dropper.worker);
-    job->done(job->data);
+    if (job->done) /* not given up; it is no longer queued, so it will not be */
+        job->done(job->data);
 }
 
 static void job_finish(struct home *home, struct drop_job *job) {

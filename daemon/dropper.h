@@ -42,12 +42,13 @@ struct drop_job {
     uint64_t end;
     uint64_t limit; /* bytes still wanted; UINT64_MAX: all */
     enum demand_urgency urgency;
-    bool destroy;                 /* unmap the object and let go of its descriptor instead */
-    bool adopt;                   /* take generations over from region->old_state_fd instead, if there is one */
-    bool old_state;               /* there is one */
-    bool pooled;                  /* for pressure: of the pool, not malloc'd */
-    struct drop_request *request; /* NULL once it was given up (quarantine) */
-    void (*done)(void *data);     /* after a destroy or adopt job */
+    bool destroy;                        /* unmap the object and let go of its descriptor instead */
+    bool adopt;                          /* take generations over from region->old_state_fd instead, if there is one */
+    bool old_state;                      /* there is one */
+    void (*work)(struct region *region); /* what an adopt job does besides; NULL: nothing */
+    bool pooled;                         /* for pressure: of the pool, not malloc'd */
+    struct drop_request *request;        /* NULL once it was given up (quarantine) */
+    void (*done)(void *data);            /* after a destroy or adopt job */
     void *data;
 };
 TAILQ_HEAD(drop_jobs, drop_job);
@@ -94,9 +95,12 @@ int dropper_submit(struct home *home, struct region *region, uint64_t first, uin
                    enum demand_urgency urgency, struct drop_request *request, bool pressure);
 /* Lets the dropper take the region's object down; destroyed() is called in its thread. */
 int dropper_submit_destroy(struct home *home, struct region *region, void (*destroyed)(void *data), void *data);
-/* Lets the dropper take the generations of an old state page over (copy of the descriptor; -1: only be through with what was asked before); adopted() is called in its thread, region->adopt_error is set. */
-int dropper_submit_adopt(struct home *home, struct region *region, int old_state_fd, void (*adopted)(void *data),
-                         void *data);
+/*
+ * Lets the dropper take the generations of an old state page over (copy of the descriptor; -1: only be through with what was asked before),
+ * and then do some work with the object (region->dropper_fd), NULL: none; adopted() is called in its thread, region->adopt_error is set.
+ */
+int dropper_submit_adopt(struct home *home, struct region *region, int old_state_fd,
+                         void (*work)(struct region *region), void (*adopted)(void *data), void *data);
 /* Under the home's lock: before all ordinary threads, while somebody's life hangs on what it does; a client cannot ask for that. */
 void dropper_set_realtime(struct home *home, bool realtime);
 /* Gives up every waiting job: their requests see them as failed. What the stuck call still frees is not counted. */

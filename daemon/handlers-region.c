@@ -263,7 +263,7 @@ void handle_adopt(struct connection *connection, struct channel_packet *packet) 
     }
     operation->region = region;
     operation_add_fd(operation, state_fd);
-    r = dropper_submit_adopt(region->home, region, packet->fds[1], region_finished, operation);
+    r = dropper_submit_adopt(region->home, region, packet->fds[1], NULL, region_finished, operation);
     if (r < 0)
         operation_finish(operation, operation_error(r), NULL, 0);
 }

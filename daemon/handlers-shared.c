@@ -126,7 +126,8 @@ static void reply_opened(struct connection *connection, const struct drp_wire_he
         reply_region(operation);
         return;
     }
-    r = dropper_submit_adopt(&shared->home, shared->region, old_state_fd, region_finished, operation);
+    r = dropper_submit_adopt(&shared->home, shared->region, old_state_fd, old_state_fd < 0 ? NULL : shared_find_era,
+                             region_finished, operation);
     if (r < 0)
         refuse_opened(operation, operation_error(r));
 }

@@ -8,19 +8,18 @@
  * The object is a memfd, which its mappers cannot truncate. Its name, which cannot be changed, says whose it is and what it is called, and its
  * owner that a daemon of this user made it: so a new daemon need not believe what a client says.
  *
- * Tickets keep the crash contract. A ticket is an open file description of the object, with a lock on one byte: its offset is the era (one
- * for each daemon that had the region) and the mapping. The daemon keeps no copy, so the lock is there exactly as long as the mapper has
- * the region, whatever becomes of daemons. A new daemon counts the eras on, and drops nothing while there is a lock of an earlier one: a
- * mapper whose pins it does not know. It does not matter how long that takes, nor how many daemons die meanwhile.
+ * Whose pins are still to come the tickets say (ticket.c). Until all have come it is held: nothing of it is dropped.
  */
 
 #include "shared.h"
 
 #include "budget.h"
 #include "codec.h"
+#include "container.h"
 #include "manager.h"
 #include "mapping.h"
 #include "session.h"
+#include "ticket.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -30,9 +29,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define ERA_SHIFT 32
-/* Eras that have locks: more daemons than can have died while somebody was late. */
-#define ERAS_MAX 64
+/* Looks for missing tickets: so far apart at least, and for a hundredth of the thread's time. */
+#define LOOK_LEAST_NS UINT64_C(50000000)
+#define LOOK_COST_FACTOR 100
 
 /* ---- objects ---- */
 
@@ -67,73 +66,69 @@ int shared_read_passport(int fd, struct passport *ret) {
 
 /* ---- tickets ---- */
 
-static int lock_byte(int fd, uint64_t era, uint64_t mapping) {
-    struct flock lock = {.l_type = F_RDLCK,
-                         .l_whence = SEEK_SET,
-                         .l_start = (off_t)(era << ERA_SHIFT | (mapping & UINT32_MAX)),
-                         .l_len = 1};
-
-    return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? -errno : 0;
-}
-
-/* Is there a lock in [start, end), end 0: anywhere behind? *ret_start is where. */
-static bool find_lock(int fd, uint64_t start, uint64_t end, uint64_t *ret_start) {
-    struct flock lock = {
-        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)start, .l_len = end > 0 ? (off_t)(end - start) : 0};
-
-    if (fcntl(fd, F_OFD_GETLK, &lock) < 0 || lock.l_type == F_UNLCK)
-        return false;
-    *ret_start = (uint64_t)lock.l_start;
-    return true;
-}
-
-/* The era after all that have tickets. */
-static int next_era(int fd, uint64_t *ret) {
-    uint64_t era = 1, at;
-
-    for (unsigned i = 0; find_lock(fd, era << ERA_SHIFT, 0, &at); i++) {
-        era = (at >> ERA_SHIFT) > era ? (at >> ERA_SHIFT) + 1 : era + 1;
-        if (i == ERAS_MAX || era > INT32_MAX)
-            return -EDQUOT;
-    }
-    *ret = era;
-    return 0;
-}
-
-static bool tickets_are_missing(const struct shared *shared) {
-    uint64_t at;
-
-    return find_lock(shared->region->data_fd, 0, shared->era << ERA_SHIFT, &at);
-}
-
 int shared_make_ticket(const struct shared *shared, uint64_t mapping, int *ret_fd) {
-    char path[64];
-    int fd, r;
-
-    snprintf(path, sizeof(path), "/proc/thread-self/fd/%d", shared->region->data_fd);
-    fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* nobody's lease holds us up */
-    if (fd < 0)
-        return -errno;
-    r = lock_byte(fd, shared->era, mapping);
-    if (r < 0)
-        close(fd);
-    else
-        *ret_fd = fd;
-    return r;
+    return ticket_make(shared->region->data_fd, shared->era, mapping, ret_fd);
 }
 
 int shared_renew_ticket(const struct shared *shared, uint64_t mapping, int fd) {
-    struct flock before = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_len = (off_t)(shared->era << ERA_SHIFT)};
     const struct region *region = shared->region;
     struct stat st;
-    int r;
 
     if (fstat(fd, &st) < 0 || st.st_ino != region->inode || st.st_dev != region->device)
         return -EBADF;
-    r = lock_byte(fd, shared->era, mapping);
-    if (r >= 0 && fcntl(fd, F_OFD_SETLK, &before) < 0)
-        r = -errno;
-    return r;
+    return ticket_renew(fd, shared->era, mapping);
+}
+
+/* In the region's thread: what is locked there is its mappers' doing. */
+void shared_find_era(struct region *region) {
+    int r = ticket_next_era(region->dropper_fd, &shared_of(region->home)->era);
+
+    if (r < 0 && region->adopt_error >= 0)
+        region->adopt_error = r;
+}
+
+/* The same. */
+static void look_for_tickets(struct region *region) {
+    struct shared *shared = shared_of(region->home);
+    uint64_t began = kernel_now(), spent;
+
+    shared->missing = ticket_is_missing(region->dropper_fd, shared->era);
+    spent = kernel_now() - began;
+    shared->look_at = began + (spent * LOOK_COST_FACTOR > LOOK_LEAST_NS ? spent * LOOK_COST_FACTOR : LOOK_LEAST_NS);
+}
+
+/* All pins are known. Drops that the old daemon did not finish are begun anew. */
+static void let_go(struct shared *shared) {
+    home_lock(&shared->home);
+    shared->region->held = false;
+    home_unlock(&shared->home);
+    home_finish_drops(shared->region);
+}
+
+static void looked(struct completion *completion) {
+    struct shared *shared = container_of(completion, struct shared, looked);
+
+    shared->looking = false;
+    if (!shared->user || shared->region->holding) /* it has ended, or everything has */
+        return;
+    if (!shared->missing && shared->region->n_mappings > 0) /* without one, nothing can be dropped yet */
+        let_go(shared);
+}
+
+/* In the region's thread. */
+static void look_done(void *data) {
+    struct shared *shared = data;
+
+    manager_complete(shared->home.manager, &shared->looked);
+}
+
+/* Of one that is held. Whoever hands it over first is to be through with that: what he says has been begun is begun anew. */
+static void look(struct shared *shared) {
+    if (shared->looking || shared->region->adopting || kernel_now() < shared->look_at)
+        return;
+    shared->looking = true;
+    if (dropper_submit_adopt(&shared->home, shared->region, -1, look_for_tickets, look_done, shared) < 0)
+        shared->looking = false;
 }
 
 /* ---- life ---- */
@@ -150,9 +145,9 @@ int shared_new(struct shared **ret, struct manager *manager, const struct passpo
     shared->uid = passport->uid;
     shared->gid = passport->gid;
     shared->mode = passport->mode;
-    r = next_era(region->data_fd, &shared->era);
-    if (r >= 0)
-        r = home_need_dropper(&shared->home);
+    shared->era = 1;
+    shared->looked.run = looked;
+    r = home_need_dropper(&shared->home);
     if (r >= 0)
         r = budget_hold_user(manager, shared->uid, &shared->user);
     if (r < 0) {
@@ -163,7 +158,7 @@ int shared_new(struct shared **ret, struct manager *manager, const struct passpo
     }
     shared->region = region;
     shared->state_fd = state_fd;
-    region->held = tickets_are_missing(shared);
+    region->held = region->adopted; /* somebody else may have it mapped */
     home_add_region(&shared->home, region, domain);
     manager_add_home(manager, &shared->home);
     *ret = shared;
@@ -315,14 +310,6 @@ int shared_reserve_mapping(struct shared *shared) {
 
 /* ---- now and then ---- */
 
-/* Drops that the old daemon did not finish are begun anew, now that all pins are known. */
-static void let_go(struct shared *shared) {
-    home_lock(&shared->home);
-    shared->region->held = false;
-    home_unlock(&shared->home);
-    home_finish_drops(shared->region);
-}
-
 bool shared_tidy(struct manager *manager) {
     struct home *home, *next;
     bool again = false;
@@ -344,10 +331,8 @@ bool shared_tidy(struct manager *manager) {
 
         if (!shared || !shared->region->held || shared->region->holding)
             continue;
-        /* What the daemon before had begun has to be known before it can be begun anew. */
-        if (!shared->region->adopting && !tickets_are_missing(shared))
-            let_go(shared);
-        again |= shared->region->held;
+        look(shared);
+        again = true;
     }
     return again;
 }

@@ -2,6 +2,7 @@
 #ifndef DROPPABLE_DAEMON_SHARED_H
 #define DROPPABLE_DAEMON_SHARED_H
 
+#include "completion.h"
 #include "home.h"
 #include "wire.h"
 
@@ -35,7 +36,11 @@ struct shared {
     struct budget_user *user;
     struct share_list shares;
     int state_fd; /* read-only */
-    uint64_t era; /* whoever has a ticket of an earlier one is waited for */
+    uint64_t era; /* whoever has a ticket of an earlier one is waited for. Written in the region's thread while it is handed over first */
+    struct completion looked; /* that thread has looked for tickets */
+    bool looking;             /* of the loop: it is about to */
+    bool missing;             /* of the last look, as the next */
+    uint64_t look_at;         /* ns: no look before */
 };
 
 /* What a shared object says of itself. */
@@ -81,6 +86,8 @@ void shared_abandon(struct shared *shared);
 
 /* Room for one more mapping. -ENOMEM; -EDQUOT */
 int shared_reserve_mapping(struct shared *shared);
+/* In the region's thread, with the first to hand it over: a new era. An error is region->adopt_error. */
+void shared_find_era(struct region *region);
 /* A ticket for a new mapping. -errno */
 int shared_make_ticket(const struct shared *shared, uint64_t mapping, int *ret_fd);
 /* A ticket of an earlier era, of a mapping that is handed over, becomes one of this. -EBADF; -errno */

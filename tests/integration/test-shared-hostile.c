@@ -25,6 +25,23 @@
 #define SIZE (CHUNKS * CHUNK)
 #define WAIT_MS 10000
 #define LIMIT_FILES 512 /* of the service, in one test */
+#define LOCKS ((off_t)200000)
+#define LATER_ERAS ((off_t)1 << 62)
+#define LOCKS_WATCH_MS 2000
+
+/* CPU time of the service's main thread. */
+static uint64_t loop_cpu_ms(void) {
+    char path[64];
+    unsigned long long ns = 0;
+    FILE *f;
+
+    snprintf(path, sizeof(path), "/proc/%d/task/%d/schedstat", (int)service.pid, (int)service.pid);
+    f = fopen(path, "re");
+    ck_assert_ptr_nonnull(f);
+    ck_assert_int_eq(fscanf(f, "%llu", &ns), 1);
+    fclose(f);
+    return ns / 1000000;
+}
 
 /* ---- a client by hand ---- */
 
@@ -309,6 +326,56 @@ START_TEST(test_held_up_adoption) {
 }
 END_TEST
 
+/* ---- locks ---- */
+
+static void set_lock(int fd, short type, off_t start, off_t length) {
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = length};
+
+    child_check(fcntl(fd, F_OFD_SETLK, &lock) == 0);
+}
+
+/*
+ * Hands a region over for which somebody is missing for ever: the lock of the first era says so. The kernel comes to it behind those of the other
+ * copy: any number of locks, which say nothing.
+ */
+static void run_locker(int socket, void *data) {
+    int connection = raw_hello("locker"), many, one;
+    struct raw_shared shared;
+    char path[64], word;
+    uint64_t id;
+
+    (void)data;
+    child_check(raw_create_shared(connection, "", 0, &shared) == DRP_WIRE_OK);
+    child_check(raw_id(connection, DRP_WIRE_DESTROY, shared.id) == DRP_WIRE_OK);
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", shared.data_fd); /* the service does not see those of its own */
+    many = open(path, O_RDWR | O_CLOEXEC);
+    one = open(path, O_RDWR | O_CLOEXEC);
+    set_lock(many, F_RDLCK, 8, 1);
+    set_lock(one, F_RDLCK, 7, 1);
+    child_check(raw_adopt(connection, shared.data_fd, shared.state_fd, &id) == DRP_WIRE_OK);
+    set_lock(many, F_RDLCK, LATER_ERAS, LOCKS * 16);
+    for (off_t i = LOCKS - 1; i > 0; i--)
+        set_lock(many, F_UNLCK, LATER_ERAS + i * 16, 1);
+    set_lock(many, F_UNLCK, 8, 1);
+    child_check(child_say(socket, 'a'));
+    child_hear(socket, &word);
+}
+
+/* The loop does not look at them, however long somebody is waited for. */
+START_TEST(test_locks) {
+    struct child child;
+    uint64_t before, spent;
+
+    child_start(&child, run_locker, NULL);
+    child_expect(&child, 'a');
+    before = loop_cpu_ms();
+    nap_ms(LOCKS_WATCH_MS);
+    spent = loop_cpu_ms() - before;
+    ck_assert_uint_lt(spent, LOCKS_WATCH_MS / 20);
+    child_kill(&child);
+}
+END_TEST
+
 static void setup_few(void) {
     fixture_start("[Limits]\nConnectionsPerUser=16\n");
 }
@@ -339,6 +406,7 @@ int main(void) {
     tcase_add_test(tcase, test_destroy_before_unmap);
     tcase_add_test(tcase, test_replayed_name);
     tcase_add_test(tcase, test_held_up_adoption);
+    tcase_add_test(tcase, test_locks);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
 }
