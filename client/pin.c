@@ -34,6 +34,8 @@
 #define SLOW __attribute__((noinline, cold))
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 
+#define ANY_CLOSED (DRP_STATE_PINS_CLOSED | DRP_STATE_SOME_CLOSED)
+
 /* A wake can be missed when the daemon dies or its page is replaced: look again after this time. */
 #define WAIT_NS 50000000
 
@@ -98,6 +100,18 @@ void pins_wait_settled(struct pins *p, size_t offset, size_t length) {
             wait_settled(p, chunk, generation);
 }
 
+/* Is the quota used up: for all who have the region, or for this mapping of it? */
+SLOW static bool is_closed(const struct pins *p) {
+    uint32_t flags = atomic_load_explicit(&p->state->flags, memory_order_relaxed);
+    uint64_t mapping = atomic_load_explicit(&p->mapping, memory_order_relaxed);
+    const _Atomic uint64_t *closed = drp_state_closed(p->state);
+
+    for (size_t i = 0; flags & DRP_STATE_SOME_CLOSED && i < DRP_STATE_CLOSED_MAX; i++)
+        if (atomic_load_explicit(&closed[i], memory_order_relaxed) == mapping)
+            return true;
+    return flags & DRP_STATE_PINS_CLOSED;
+}
+
 /* The count is taken, and something is not as usual: over the limit, pins closed, or being dropped. */
 SLOW static int pin_slow(struct pins *p, size_t chunk, uint32_t count, uint32_t *ret) {
     struct drp_pin_cell *cell = &p->cells[chunk];
@@ -109,7 +123,7 @@ SLOW static int pin_slow(struct pins *p, size_t chunk, uint32_t count, uint32_t 
                             "chunk %zu is pinned %u times already: does every drp_pin() have its drp_unpin()?", chunk,
                             DRP_PIN_MAX);
     }
-    if (atomic_load_explicit(&p->state->flags, memory_order_relaxed) & DRP_STATE_PINS_CLOSED) {
+    if (is_closed(p)) {
         atomic_fetch_sub_explicit(&cell->count, 1, memory_order_release);
         return error_detail(
             -EDQUOT,
@@ -133,7 +147,7 @@ static FAST int pin_chunk(struct pins *p, size_t chunk, uint32_t *ret) {
     uint32_t generation = atomic_load_explicit(&p->generations[chunk], memory_order_seq_cst);
     uint32_t flags = atomic_load_explicit(&p->state->flags, memory_order_relaxed);
 
-    if (UNLIKELY(((generation & 1) | (flags & DRP_STATE_PINS_CLOSED)) != 0 || count >= DRP_PIN_MAX))
+    if (UNLIKELY(((generation & 1) | (flags & ANY_CLOSED)) != 0 || count >= DRP_PIN_MAX))
         return pin_slow(p, chunk, count, ret);
     touch(p, cell);
     *ret = generation + p->bias;

@@ -30,8 +30,9 @@ struct pins {
      * is settled and lost, and reported as the next even one.
      */
     _Atomic bool gone;
-    bool foreign; /* of another process: size is 0, and every call fails */
-    bool native;  /* the kernel's own memory, likewise */
+    _Atomic uint64_t mapping; /* its id, by which the service says that the quota of its process, or user, is used up */
+    bool foreign;             /* of another process: size is 0, and every call fails */
+    bool native;              /* the kernel's own memory, likewise */
 };
 
 /* Waits until no chunk that the range touches is being dropped. For signal handlers, too. */

@@ -187,6 +187,7 @@ static int announce(struct drp_region *r, struct link *link) {
     if (link->packet.n_fds != (has_pins ? 0 : n))
         return error_detail(-EPROTO, "the service's reply to 'map' has %s pin page", has_pins ? "an unwanted" : "no");
     r->mapping = link->packet.message.map_reply.mapping;
+    atomic_store(&r->pins.mapping, r->mapping);
     atomic_store(&r->interception, link->packet.message.map_reply.interception);
     if (has_pins)
         return 0;

@@ -13,6 +13,7 @@
 #include "manager.h"
 #include "mapping.h"
 
+#include <assert.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -24,6 +25,10 @@
 #define PIN_PAGE UINT64_C(4096)
 
 /* ---- counting ---- */
+
+static uint64_t least(uint64_t a, uint64_t b) {
+    return a < b ? a : b;
+}
 
 struct batch {
     unsigned char present[REGION_MAPPINGS_MAX][BATCH_PAGES];
@@ -37,18 +42,22 @@ static void look_at_batch(const struct region *region, struct batch *batch) {
             memset(batch->present[i], 0, batch->pages);
 }
 
-/* Pinned chunks of those whose cells lie in one page; a chunk counts once, whatever the number of mappings and pins. */
+/* Pinned chunks of those whose cells lie in one page, of all mappings and of each; a chunk counts once, whatever the number of pins. */
 static uint64_t count_page(const struct region *region, const struct batch *batch, uint64_t i, uint64_t first,
                            uint64_t end) {
     uint64_t pinned = 0;
 
-    for (uint64_t chunk = first; chunk < end; chunk++)
+    for (uint64_t chunk = first; chunk < end; chunk++) {
+        bool any = false;
+
         for (unsigned m = 0; m < region->n_mappings; m++)
             if ((batch->present[m][i] & 1) &&
                 atomic_load_explicit(&region->mappings[m]->cells[chunk].count, memory_order_relaxed) != 0) {
-                pinned++;
-                break;
+                region->mappings[m]->pinning++;
+                any = true;
             }
+        pinned += any;
+    }
     return pinned;
 }
 
@@ -63,6 +72,8 @@ static bool count_region(struct budget_pins *pins, const struct region *region, 
         pins->region = region->id;
         pins->page = start / PIN_PAGE;
         pins->chunks = 0;
+        for (unsigned i = 0; i < region->n_mappings; i++)
+            region->mappings[i]->pinning = 0;
     }
     for (; pins->page < last && region->n_mappings > 0; pins->page += batch.pages) {
         if (kernel_now() >= deadline)
@@ -79,6 +90,8 @@ static bool count_region(struct budget_pins *pins, const struct region *region, 
                                        (to - start) / sizeof(struct drp_pin_cell));
         }
     }
+    for (unsigned i = 0; i < region->n_mappings; i++)
+        region->mappings[i]->pinned = region->mappings[i]->pinning << region->chunk_shift;
     return true;
 }
 
@@ -109,18 +122,44 @@ static bool is_closed(bool closed, uint64_t pinned, uint64_t quota) {
     return quota != CONFIG_INFINITY && (pinned >= quota || (closed && pinned >= quota - quota / 8));
 }
 
+static bool is_closed_for(const struct session *session) {
+    return atomic_load(&session->pins_closed) || (session->user && atomic_load(&session->user->pins_closed));
+}
+
+static void set_flag(struct drp_state_header *header, uint32_t flag, bool set) {
+    if (set == ((atomic_load(&header->flags) & flag) != 0))
+        return;
+    if (set)
+        atomic_fetch_or(&header->flags, flag);
+    else
+        atomic_fetch_and(&header->flags, ~flag);
+}
+
+static_assert(DRP_STATE_CLOSED_MAX >= REGION_MAPPINGS_MAX, "room for all mappings");
+
+/* One who has a shared region and pins too much is no reason for the others to stop. Returns the number of mappings. */
+static unsigned list_closed(struct region *region) {
+    _Atomic uint64_t *closed = drp_state_closed(region->state);
+    unsigned n = 0;
+
+    home_lock(region->home);
+    for (unsigned i = 0; i < region->n_mappings; i++)
+        if (is_closed_for(region->mappings[i]->session))
+            atomic_store_explicit(&closed[n++], region->mappings[i]->id, memory_order_relaxed);
+    home_unlock(region->home);
+    for (unsigned i = n; i < DRP_STATE_CLOSED_MAX && atomic_load_explicit(&closed[i], memory_order_relaxed) != 0; i++)
+        atomic_store_explicit(&closed[i], 0, memory_order_relaxed);
+    return n;
+}
+
 void budget_mark_pins(struct region *region) {
     struct drp_state_header *header = region->state;
     const struct session *session = region->home->session;
-    const struct budget_user *user = session ? session->user : shared_of(region->home)->user;
-    bool closed = (session && atomic_load(&session->pins_closed)) || atomic_load(&user->pins_closed);
 
-    if (closed == ((atomic_load(&header->flags) & DRP_STATE_PINS_CLOSED) != 0))
-        return;
-    if (closed)
-        atomic_fetch_or(&header->flags, DRP_STATE_PINS_CLOSED);
+    if (session)
+        set_flag(header, DRP_STATE_PINS_CLOSED, is_closed_for(session));
     else
-        atomic_fetch_and(&header->flags, ~DRP_STATE_PINS_CLOSED);
+        set_flag(header, DRP_STATE_SOME_CLOSED, list_closed(region) > 0);
 }
 
 /* Did it change? */
@@ -129,6 +168,56 @@ static bool close_pins(_Atomic bool *closed, uint64_t pinned, uint64_t quota) {
 
     atomic_store(closed, is);
     return was != is;
+}
+
+/*
+ * Of a shared region each who has it pays what he pins himself. A chunk counts once: for a session, for a user, or both, whatever
+ * the number of mappings. Who has hung up does not pay: his pins are about to go.
+ */
+static void add_shared(struct region *region) {
+    unsigned n = region->n_mappings;
+
+    for (unsigned i = 0; i < n; i++) {
+        struct session *session = region->mappings[i]->session;
+
+        session->pinning += region->mappings[i]->pinned;
+        if (session->user)
+            session->user->pinning += region->mappings[i]->pinned;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        struct session *session = region->mappings[i]->session;
+
+        session->pinned += least(session->pinning, region->pinned);
+        session->pinning = 0;
+        if (!session->user)
+            continue;
+        session->user->pinned += least(session->user->pinning, region->pinned);
+        session->user->pinning = 0;
+    }
+}
+
+static void add_all(struct manager *manager) {
+    struct budget_user *user;
+    struct session *session;
+    struct region *region;
+    struct home *home;
+
+    LIST_FOREACH (user, &manager->budgets.users, link) {
+        user->pinned = 0;
+    }
+    LIST_FOREACH (session, &manager->sessions, link) {
+        session->pinned = 0;
+        LIST_FOREACH (region, &session->home.regions, link) {
+            session->pinned += region->pinned;
+        }
+        session->user->pinned += session->pinned;
+    }
+    LIST_FOREACH (home, &manager->homes, link)
+        if (!home->session) {
+            home_lock(home);
+            add_shared(shared_of(home)->region);
+            home_unlock(home);
+        }
 }
 
 /* After a pass, or when the config has changed. */
@@ -140,20 +229,10 @@ static void judge(struct manager *manager) {
     struct home *home;
     bool changed = false;
 
-    LIST_FOREACH (user, &manager->budgets.users, link) {
-        user->pinned = 0;
-    }
+    add_all(manager);
     LIST_FOREACH (session, &manager->sessions, link) {
-        session->pinned = 0;
-        LIST_FOREACH (region, &session->home.regions, link) {
-            session->pinned += region->pinned;
-        }
-        session->user->pinned += session->pinned;
         changed |= close_pins(&session->pins_closed, session->pinned, config->max_pinned_per_client);
     }
-    LIST_FOREACH (home, &manager->homes, link)
-        if (!home->session)
-            shared_of(home)->user->pinned += shared_of(home)->region->pinned;
     LIST_FOREACH (user, &manager->budgets.users, link)
         changed |= close_pins(&user->pins_closed, user->pinned, config->max_pinned_per_uid);
     LIST_FOREACH (home, &manager->homes, link) {

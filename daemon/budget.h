@@ -34,7 +34,8 @@ struct budget_user {
     unsigned sessions; /* and shared regions */
     bool kept;         /* something was set */
     struct limits limits;
-    uint64_t pinned; /* bytes */
+    uint64_t pinned;  /* bytes */
+    uint64_t pinning; /* of that in one shared region, while it is added up */
     _Atomic bool pins_closed;
 };
 

@@ -27,6 +27,8 @@ struct mapping {
     struct drp_pin_cell *cells; /* of the region's first chunk */
     uint8_t *pins_present;      /* by page of it: bit 0 says that it is there. Of who has the session's lock */
     uint32_t pins_looked;       /* the touched span that was looked at last */
+    uint64_t pinning;           /* chunks, of the count that is under way. Under the manager's lock, both */
+    uint64_t pinned;            /* bytes, of the last */
 
     /* By span of the region, one sparse table. */
     void *tables;

@@ -44,6 +44,7 @@ struct session {
     struct budget_user *user; /* of the manager's budgets, while linked */
     struct limits budget;     /* under the manager's lock, as all of these */
     uint64_t pinned;          /* bytes, of the last count */
+    uint64_t pinning;         /* of that in one shared region, while it is added up */
     _Atomic bool pins_closed; /* by its own quota */
     bool pins_logged;         /* of the loop */
     bool quota_logged;        /* of the loop: later refusals are not worth a line */

@@ -36,6 +36,8 @@
 /* drp_state_header.flags */
 #define DRP_STATE_PINS_CLOSED \
     UINT32_C(1) /* the pin quota is used up: drp_pin() answers EDQUOT, standing pins are honoured */
+#define DRP_STATE_SOME_CLOSED UINT32_C(2) /* the same for the mappings that drp_state_closed() lists, 0 being none */
+#define DRP_STATE_CLOSED_MAX 128
 
 struct drp_state_header {
     uint32_t magic;
@@ -81,6 +83,13 @@ static inline size_t drp_pin_bytes(uint64_t chunks) {
 static inline _Atomic uint32_t *drp_state_generations(void *state) {
     return (_Atomic uint32_t *)((char *)state + DRP_PAGES_ARRAY_OFFSET);
 }
+
+/* Behind the header: ids of mappings. */
+static inline _Atomic uint64_t *drp_state_closed(void *state) {
+    return (_Atomic uint64_t *)((char *)state + sizeof(struct drp_state_header));
+}
+static_assert(sizeof(struct drp_state_header) + DRP_STATE_CLOSED_MAX * sizeof(uint64_t) <= DRP_PAGES_ARRAY_OFFSET,
+              "closed mappings");
 
 static inline struct drp_pin_cell *drp_pin_cells(void *pins) {
     return (struct drp_pin_cell *)((char *)pins + DRP_PAGES_ARRAY_OFFSET);

@@ -267,6 +267,62 @@ START_TEST(test_pins_of_user) {
 }
 END_TEST
 
+/* ---- pins in a shared region ---- */
+
+/* Pins up to the quota of what another made, and hears of it there and in what is its own. p: so far; e: unpins, and can pin again. */
+static void pin_shared(int socket, void *data) {
+    struct drp_region *region, *own;
+    uid_t uid = geteuid();
+    struct drp *d;
+    char word;
+
+    (void)data;
+    child_become_nobody();
+    child_check(drp_new(&d, NULL) == 0);
+    child_check(drp_region_open(&region, d, "pinned", uid) == 0);
+    child_check(make_region(d, SIZE, &own) == 0);
+    child_check(drp_pin(region, 0, MIB, NULL) == 0);
+    child_check(pin_becomes(region, 40, -EDQUOT));
+    child_check(pin_becomes(own, 0, -EDQUOT));
+    child_say(socket, 'p');
+    child_check(child_hear(socket, &word));
+    child_check(drp_unpin(region, 0, MIB) == 0);
+    child_check(pin_becomes(region, 40, 0));
+    child_check(pin_becomes(own, 0, 0));
+    drp_free(d);
+}
+
+/* Who pins pays, and not whose region it is. */
+START_TEST(test_pins_of_shared) {
+    const struct drp_region_options options = {
+        .struct_size = sizeof(options), .required = DRP_REGION_SHARED, .name = "pinned", .mode = 0666};
+    struct drp_region *region, *own;
+    struct child child;
+    struct drp *d;
+
+    fixture_start(_i ? "[Limits]\nPinnedPerUser=1M\n" : "[Limits]\nPinnedPerClient=1M\n");
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(drp_region_new(&region, d, SIZE, &options), 0);
+    ck_assert_int_eq(make_region(d, SIZE, &own), 0);
+    child_start(&child, pin_shared, NULL);
+    child_expect(&child, 'p');
+    if (_i == 0 || geteuid() == 0) /* else it is the same user */
+        for (int i = 0; i < 100; i++) {
+            ck_assert_int_eq(drp_pin(region, 0, CHUNK, NULL), 0);
+            ck_assert_int_eq(drp_pin(own, 0, CHUNK, NULL), 0);
+            nap_ms(1);
+            ck_assert_int_eq(drp_unpin(region, 0, CHUNK), 0);
+            ck_assert_int_eq(drp_unpin(own, 0, CHUNK), 0);
+        }
+    child_say(child.socket, 'e');
+    child_end(&child);
+    drp_region_free(own);
+    drp_region_free(region);
+    drp_free(d);
+    fixture_teardown();
+}
+END_TEST
+
 /* Counting fills no page of pins, and finds pins anywhere, once for each chunk. */
 START_TEST(test_pins_are_only_read) {
     struct raw_region region;
@@ -310,6 +366,7 @@ int main(void) {
     tcase_add_test(tcase, test_bytes_per_cgroup);
     tcase_add_test(tcase, test_pins_of_client);
     tcase_add_test(tcase, test_pins_of_user);
+    tcase_add_loop_test(tcase, test_pins_of_shared, 0, 2);
     tcase_add_test(tcase, test_pins_are_only_read);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
