@@ -207,6 +207,11 @@ static void adopt_done(struct completion *completion) {
                      &reply, sizeof(reply));
 }
 
+bool region_is_whole(const struct drp_wire_adopt *adopt) {
+    return adopt->object_offset == 0 && adopt->chunk_base == 0 &&
+           adopt->chunk_total == adopt->size >> adopt->chunk_shift;
+}
+
 void handle_adopt(struct connection *connection, struct channel_packet *packet) {
     const struct drp_wire_adopt *adopt = &packet->message.adopt;
     struct manager *manager = connection->server->manager;
@@ -230,7 +235,7 @@ void handle_adopt(struct connection *connection, struct channel_packet *packet) 
         shared_adopt(connection, packet);
         return;
     }
-    if (error == DRP_WIRE_OK && ((adopt->granted & ~HANDLERS_KNOWN_OPTIONS) ||
+    if (error == DRP_WIRE_OK && (!region_is_whole(adopt) || (adopt->granted & ~HANDLERS_KNOWN_OPTIONS) ||
                                  ((adopt->granted & DRP_REGION_HUGE) && adopt->chunk_shift != SPAN_SHIFT)))
         error = DRP_WIRE_ERROR_INVALID;
     if (error == DRP_WIRE_OK && (shared_read_passport(packet->fds[0], &passport) >= 0 || /* not one's own */

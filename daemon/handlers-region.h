@@ -7,6 +7,7 @@
 #include "operation.h"
 #include "wire.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct channel_packet;
@@ -15,6 +16,8 @@ struct region;
 
 /* May the client have one more region of that size? DRP_WIRE_OK, or why not. */
 uint32_t region_check_limits(const struct connection *connection, uint64_t size);
+/* Does it have its object and its pages alone? No version has made others; tables of another size would cost address space that is not counted. */
+bool region_is_whole(const struct drp_wire_adopt *adopt);
 /* What the region's maker says of it, before it is linked. More than the config allows counts as what it allows (limit_value()). */
 void region_set_worth(const struct connection *connection, struct region *region, uint64_t budget, uint32_t share);
 void region_fill_reply(struct drp_wire_create_reply *reply, const struct region *region);

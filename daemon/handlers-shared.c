@@ -251,8 +251,7 @@ static bool has_shape(const struct region *region, const struct drp_wire_adopt *
 
 static uint32_t check_adopt(const struct drp_wire_adopt *adopt, const struct channel_packet *packet,
                             struct passport *ret) {
-    if (adopt->granted != DRP_REGION_SHARED || adopt->object_offset != 0 || adopt->chunk_base != 0 ||
-        adopt->chunk_total != adopt->size >> adopt->chunk_shift)
+    if (adopt->granted != DRP_REGION_SHARED || !region_is_whole(adopt))
         return DRP_WIRE_ERROR_INVALID;
     if (shared_read_passport(packet->fds[0], ret) < 0 || kernel_check_data_object(packet->fds[0], adopt->size) < 0 ||
         kernel_check_page_object(packet->fds[0], adopt->size) < 0 ||
@@ -275,8 +274,8 @@ static uint32_t remake(struct connection *connection, struct channel_packet *pac
 
     if (error == DRP_WIRE_OK)
         error = found(connection, passport, &shape, channel_packet_take(packet, 0), adopt->budget, adopt->share, ret);
-    if (error == DRP_WIRE_OK)
-        (*ret)->region->adopting = true;
+    if (error == DRP_WIRE_OK) /* without a mapping nothing is dropped yet, and then not before the others are known */
+        (*ret)->region->adopting = (*ret)->region->held = true;
     return error;
 }
 

@@ -442,7 +442,10 @@ int kernel_reopen_readonly(int fd, int *ret_fd) {
     return 0;
 }
 
-/* A regular file on tmpfs; its size and access mode. Devices and pipes of a tmpfs fail too. */
+/*
+ * A regular file of ours on tmpfs; its size and access mode. Devices and pipes of a tmpfs fail too. Of another's file mincore(2) says that all
+ * is there, as soon as its owner takes our right to write it: pages of pins would be filled by reading them, and drops would free what never was.
+ */
 static int check_tmpfs_file(int fd, uint64_t *ret_size, int *ret_access) {
     struct statfs fs;
     struct stat st;
@@ -457,6 +460,8 @@ static int check_tmpfs_file(int fd, uint64_t *ret_size, int *ret_access) {
         return -errno;
     if (!S_ISREG(st.st_mode) || fs.f_type != TMPFS_MAGIC)
         return -EMEDIUMTYPE;
+    if (st.st_uid != geteuid())
+        return -EPERM;
     *ret_size = (uint64_t)st.st_size;
     *ret_access = flags & O_ACCMODE;
     return 0;

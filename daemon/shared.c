@@ -158,7 +158,6 @@ int shared_new(struct shared **ret, struct manager *manager, const struct passpo
     }
     shared->region = region;
     shared->state_fd = state_fd;
-    region->held = region->adopted; /* somebody else may have it mapped */
     home_add_region(&shared->home, region, domain);
     manager_add_home(manager, &shared->home);
     *ret = shared;

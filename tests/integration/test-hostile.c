@@ -5,11 +5,13 @@
  * and an honest client beside it notices nothing.
  */
 
+#include "child.h"
 #include "fixture.h"
 #include "honest.h"
 #include "raw.h"
 
 #include <check.h>
+#include <droppable/droppable.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <stdlib.h>
@@ -96,6 +98,19 @@ static const struct bad_message bad_messages[] = {
     {"adopt with 1 fd", "malformed: adopt: wrong number of descriptors", DRP_WIRE_ADOPT, 0, 1, 0, false},
     {"adopt with none", "malformed: adopt: wrong number of descriptors", DRP_WIRE_ADOPT, 0, 0, 0, false},
     {"map with 3 fds", "malformed: map: wrong number of descriptors", DRP_WIRE_MAP, 0, 3, 0, false},
+    {"shared reserved", "malformed: create-shared: reserved field", DRP_WIRE_CREATE_SHARED, 0, 0,
+     AT(create_shared, reserved), false},
+    {"shared reserved2", "malformed: create-shared: reserved field", DRP_WIRE_CREATE_SHARED, 0, 0,
+     AT(create_shared, create.reserved[1]), false},
+    {"short shared", "malformed: create-shared: message too short", DRP_WIRE_CREATE_SHARED, 127, 0, 0, false},
+    {"shared with fd", "malformed: create-shared: wrong number of descriptors", DRP_WIRE_CREATE_SHARED, 0, 1, 0, false},
+    {"open reserved", "malformed: open: reserved field", DRP_WIRE_OPEN, 0, 1, AT(open, reserved), false},
+    {"long open", "malformed: open: message too long", DRP_WIRE_OPEN, 89, 0, 0, false},
+    {"open with none", "malformed: open: wrong number of descriptors", DRP_WIRE_OPEN, 0, 0, 0, false},
+    {"open with 2 fds", "malformed: open: wrong number of descriptors", DRP_WIRE_OPEN, 0, 2, 0, false},
+    {"open with both", "malformed: open: wrong number of descriptors", DRP_WIRE_OPEN, 0, 1, AT(open, name), false},
+    {"no hello, open", "state: no hello yet", DRP_WIRE_OPEN, 0, 1, 0, true},
+    {"no hello, shared", "state: no hello yet", DRP_WIRE_CREATE_SHARED, 0, 0, 0, true},
     {"second hello", "state: a second hello", DRP_WIRE_HELLO, 0, 0, 0, false},
     {"no hello 1", "state: no hello yet", DRP_WIRE_STATUS, 0, 0, 0, true},
     {"no hello 2", "state: no hello yet", DRP_WIRE_LIST, 0, 0, 0, true},
@@ -118,6 +133,10 @@ static size_t right_size(uint16_t type) {
         return sizeof(struct drp_wire_adopt);
     case DRP_WIRE_MAP:
         return sizeof(struct drp_wire_map);
+    case DRP_WIRE_CREATE_SHARED:
+        return sizeof(struct drp_wire_create_shared);
+    case DRP_WIRE_OPEN:
+        return sizeof(struct drp_wire_open);
     case DRP_WIRE_LIST:
     case DRP_WIRE_WHY:
         return sizeof(struct drp_wire_list);
@@ -139,6 +158,8 @@ static void make_message(const struct bad_message *bad, union drp_wire_message *
     else if (bad->type == DRP_WIRE_ADOPT)
         message->adopt =
             (struct drp_wire_adopt){.header = message->header, .size = MIB, .chunk_total = 16, .chunk_shift = 16};
+    else if (bad->type == DRP_WIRE_CREATE_SHARED)
+        message->create_shared.create.size = MIB;
     else if (bad->type == DRP_WIRE_MAP)
         message->map.length = MIB;
     if (bad->set)
@@ -346,6 +367,110 @@ START_TEST(test_wrong_descriptor) {
 }
 END_TEST
 
+/* What is asked of a value, not of a message: refused by name, and the connection goes on. */
+START_TEST(test_bad_shared) {
+    static const struct {
+        const char *name;
+        uint32_t mode;
+        uint64_t size;
+        int error;
+    } bad[] = {
+        {"a/b", 0600, MIB, DRP_WIRE_ERROR_INVALID},
+        {"a b", 0600, MIB, DRP_WIRE_ERROR_INVALID},
+        {"a\x7f", 0600, MIB, DRP_WIRE_ERROR_INVALID},
+        {"\xc3\xa4", 0600, MIB, DRP_WIRE_ERROR_INVALID},
+        {"mode", 0640, MIB, DRP_WIRE_ERROR_INVALID},
+        {"mode", 01600, MIB, DRP_WIRE_ERROR_INVALID},
+        {"", 0600, MIB, DRP_WIRE_ERROR_INVALID},
+        {"size", 0600, 0, DRP_WIRE_ERROR_INVALID},
+        {"size", 0600, UINT64_MAX, DRP_WIRE_ERROR_INVALID},
+        {"size", 0600, UINT64_C(1) << 63, DRP_WIRE_ERROR_INVALID},
+        {"size", 0600, UINT64_C(1) << 46, DRP_WIRE_ERROR_QUOTA},
+        {"good", 0, 1, DRP_WIRE_OK},
+    };
+    int socket = raw_hello("shared");
+
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct drp_wire_create_shared request = {
+            .create = {.header.type = DRP_WIRE_CREATE_SHARED, .size = bad[i].size, .required = DRP_REGION_SHARED},
+            .mode = bad[i].mode};
+
+        strcpy(request.name, bad[i].name);
+        ck_assert_msg(raw_call(socket, &request, sizeof(request), NULL, 0, NULL) == bad[i].error, "%zu", i);
+        memset(request.name, 'n', sizeof(request.name)); /* no end */
+        ck_assert_int_eq(raw_call(socket, &request, sizeof(request), NULL, 0, NULL), DRP_WIRE_ERROR_INVALID);
+        strcpy(request.name, "a");
+        request.name[DRP_WIRE_SHARED_NAME - 1] = 'b'; /* behind its end */
+        ck_assert_int_eq(raw_call(socket, &request, sizeof(request), NULL, 0, NULL), DRP_WIRE_ERROR_INVALID);
+    }
+    close(socket);
+}
+END_TEST
+
+/* Options that exclude each other, or that only the library gives. */
+START_TEST(test_bad_options) {
+    static const uint64_t bad[] = {DRP_REGION_SHARED, DRP_REGION_SIGNAL | DRP_REGION_HUGE, DRP_REGION_FORK_SHARED,
+                                   DRP_REGION_MERGEABLE, UINT64_C(1) << 63};
+    static const uint64_t bad_shared[] = {DRP_REGION_SIGNAL, DRP_REGION_HUGE, DRP_REGION_NO_SWAP, UINT64_C(1) << 63};
+    struct drp_wire_create_shared request = {.create = {.size = MIB}};
+    int socket = raw_hello("options");
+
+    request.create.header.type = DRP_WIRE_CREATE;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        request.create.required = bad[i];
+        ck_assert_int_eq(raw_call(socket, &request, sizeof(request.create), NULL, 0, NULL), DRP_WIRE_ERROR_UNSUPPORTED);
+    }
+    request.create.header.type = DRP_WIRE_CREATE_SHARED;
+    for (size_t i = 0; i < sizeof(bad_shared) / sizeof(bad_shared[0]); i++) {
+        request.create.required = bad_shared[i];
+        ck_assert_int_eq(raw_call(socket, &request, sizeof(request), NULL, 0, NULL), DRP_WIRE_ERROR_UNSUPPORTED);
+    }
+    close(socket);
+}
+END_TEST
+
+/* Of another owner than the service: he can have mincore(2) tell lies, which fill pages of pins and free what never was. */
+static void run_owner(int socket, void *data) {
+    struct raw_region region;
+    int connection, fds[2];
+
+    (void)socket, (void)data;
+    child_become_nobody();
+    connection = raw_hello("owner");
+    raw_region_new(connection, MIB, &region);
+    fds[0] = make_memfd(drp_pin_bytes(region.chunk_total), SEALS);
+    child_check(send_wrong(connection, &region, AS_PINS, fds[0]) == DRP_WIRE_ERROR_DESCRIPTOR);
+    fds[1] = make_memfd(MIB, SEALS);
+    child_check(send_wrong(connection, &region, AS_DATA, fds[1]) == DRP_WIRE_ERROR_DESCRIPTOR);
+    child_check(send_wrong(connection, &region, AS_PINS, region.pin_fd) == DRP_WIRE_OK);
+}
+
+START_TEST(test_other_owner) {
+    struct child child;
+
+    if (geteuid() != 0)
+        return;
+    child_start(&child, run_owner, NULL);
+    child_end(&child);
+}
+END_TEST
+
+/* Tables of pages that have nothing to do with the size that is counted: 256 GiB of addresses for a region of 64 KiB. */
+START_TEST(test_large_tables) {
+    uint64_t total = UINT64_C(1) << 34;
+    int socket = raw_hello("tables"), fd = make_memfd(drp_state_bytes(total), SEALS);
+    struct raw_region region;
+    struct drp_wire_adopt adopt = {.header.type = DRP_WIRE_ADOPT, .size = 65536, .chunk_total = total, .chunk_shift = 16};
+
+    raw_region_new(socket, 65536, &region);
+    ck_assert_int_eq(raw_call(socket, &adopt, sizeof(adopt), (const int[]){region.data_fd, fd}, 2, NULL),
+                     DRP_WIRE_ERROR_INVALID);
+    raw_region_end(socket, &region);
+    close(fd);
+    close(socket);
+}
+END_TEST
+
 /* ---- hanging up ---- */
 
 /* The last request is on its way, or under way, when the connection ends; the client lives on. */
@@ -399,6 +524,10 @@ int main(void) {
     tcase_add_test(hostile, test_bad_hello);
     tcase_add_test(hostile, test_uffd_twice);
     tcase_add_loop_test(hostile, test_wrong_descriptor, 0, DESCRIPTOR_KINDS);
+    tcase_add_test(hostile, test_bad_shared);
+    tcase_add_test(hostile, test_bad_options);
+    tcase_add_test(hostile, test_other_owner);
+    tcase_add_test(hostile, test_large_tables);
     tcase_add_test(hostile, test_hang_up);
     suite_add_tcase(suite, hostile);
     runner = srunner_create(suite);
