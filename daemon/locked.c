@@ -93,7 +93,7 @@ int locked_new(uint64_t size, int *ret_fd, void **ret_map) {
     r = check_total(size);
     if (r < 0)
         return r;
-    id = shmget(IPC_PRIVATE, size, IPC_CREAT | 0600);
+    id = shmget(IPC_PRIVATE, size, IPC_CREAT | SHM_NORESERVE | 0600); /* it may be larger than memory, as any region */
     if (id < 0)
         return -errno;
     map = shmat(id, NULL, SHM_RDONLY);

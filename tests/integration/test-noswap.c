@@ -194,6 +194,20 @@ START_TEST(test_locked_region) {
 }
 END_TEST
 
+/* More than there is: what is locked is what was touched. */
+START_TEST(test_larger_than_memory) {
+    size_t size = 2 * (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+    struct drp_region *region;
+    struct drp *d;
+
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(drp_region_new(&region, d, size, &needed), 0);
+    memset((char *)drp_region_address(region) + size - MIB, 1, MIB);
+    drp_region_free(region);
+    drp_free(d);
+}
+END_TEST
+
 static void inherit(int socket, void *data) {
     struct drp_region *region = data;
 
@@ -386,6 +400,7 @@ int main(void) {
     if (can_lock()) {
         tcase_add_checked_fixture(segments, setup_without_tmpfs, fixture_teardown);
         tcase_add_test(segments, test_locked_region);
+        tcase_add_test(segments, test_larger_than_memory);
         tcase_add_test(segments, test_fork);
         tcase_add_test(segments, test_lock_ends_with_region);
         tcase_add_loop_test(segments, test_others, 0, 2);
