@@ -37,9 +37,9 @@ share_install() { # BUILD-FOLDER OUT
     DESTDIR=$share/install cmake --install "$1" >"$2/install.log"
     cat >"$share/install.sh" <<'GUEST'
 set -e
+systemd-sysusers /mnt/install/usr/local/lib/sysusers.d/droppable.conf
 cp -a /mnt/install/. /
 ldconfig
-systemd-sysusers
 udevadm control --reload
 udevadm trigger --settle --name-match=userfaultfd
 systemctl daemon-reload
