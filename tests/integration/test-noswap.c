@@ -399,12 +399,14 @@ int main(void) {
     suite_add_tcase(suite, hidden);
     if (can_lock()) {
         tcase_add_checked_fixture(segments, setup_without_tmpfs, fixture_teardown);
+        tcase_set_timeout(segments, 30);
         tcase_add_test(segments, test_locked_region);
         tcase_add_test(segments, test_larger_than_memory);
         tcase_add_test(segments, test_fork);
         tcase_add_test(segments, test_lock_ends_with_region);
         tcase_add_loop_test(segments, test_others, 0, 2);
         suite_add_tcase(suite, segments);
+        tcase_set_timeout(next, 30);
         tcase_add_loop_test(next, test_next_service, 0, 2);
         suite_add_tcase(suite, next);
         tcase_add_checked_fixture(few, setup_few, fixture_teardown);
