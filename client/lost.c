@@ -194,7 +194,7 @@ static int ensure_watched(struct drp *d) {
             eventfd_write(d->stop, 1); /* it looks at the socket from now on */
     }
     context_unlock(d);
-    return error;
+    return error == -ENOTCONN ? 0 : error; /* it went away meanwhile */
 }
 
 int drp_get_lost_fd(struct drp *d) {

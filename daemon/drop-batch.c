@@ -11,6 +11,7 @@
 
 #include "drop-batch.h"
 
+#include "crash-point.h"
 #include "generation.h"
 #include "intercept.h"
 #include "pager.h"
@@ -46,6 +47,7 @@ static void wake_waiters(const struct drop_op *op, uint64_t chunk) {
 
     for (unsigned i = 0; i < region->n_mappings; i++)
         if (generation_has_waiters(region->mappings[i]->pin_header)) {
+            CRASH_POINT("pin-wait");
             syscall(SYS_futex, &region->generations[chunk], FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
             return;
         }
@@ -67,8 +69,10 @@ static void op_claim(struct home *home, struct drop_op *op) {
             continue;
         /* A region that is being handed over, not all of its pins are known yet. */
         if (unknown || !generation_claim(&region->generations[chunk], region->cells, region->n_mappings, chunk)) {
-            if (!unknown)
+            if (!unknown) {
+                CRASH_POINT("drop-pinned");
                 wake_waiters(op, chunk);
+            }
             pinned += (uint64_t)resident << PAGE_SHIFT;
             counter_add(&home->counters.pinned_skips, 1);
             continue;
@@ -130,6 +134,7 @@ static void settle_chunks(struct drop_op *op, bool unseen, struct page_set *ret_
 
         if (op_claimed(op, chunk)) {
             generation_settle(&op->region->generations[chunk]);
+            CRASH_POINT("drop-settled");
             wake_waiters(op, chunk);
             page_set_add_range(ret_claimed, first, pages);
             if (unseen && op->error == 0)
@@ -250,7 +255,9 @@ static void slice_run(struct home *home, struct drop_op *ops, unsigned n) {
     for (unsigned i = 0; i < n; i++)
         op_claim(home, &ops[i]);
     home_unlock(home);
+    CRASH_POINT("drop-claimed");
     punch_batch(home, ops, n);
+    CRASH_POINT("drop-punched");
 
     home_lock(home);
     for (unsigned i = 0; i < n; i++) {
@@ -260,6 +267,7 @@ static void slice_run(struct home *home, struct drop_op *ops, unsigned n) {
             loss_note(ops[i].region);
     }
     home_unlock(home);
+    CRASH_POINT("drop-noted");
     if (home->session && atomic_load(&home->session->pager.waits_for_drop))
         worker_kick(&home->session->pager.worker);
 }
@@ -303,11 +311,13 @@ void drop_batch_run(struct home *home, struct drop_op *ops, unsigned n) {
     dropper_set_realtime(home, urgency >= URGENCY_STALL);
     home_unlock(home);
     batch_arm(home, ops, n, urgency);
+    CRASH_POINT("drop-armed");
     /* Neighbours together for arming; for punching each slice has spans of several jobs, if there are several. */
     qsort(ops, n, sizeof(*ops), compare_turns);
     for (unsigned i = 0, taken; i < n; i += taken) {
         n = i + batch_leave_met(home, ops + i, n - i);
         taken = slice_look(home, ops + i, n - i);
+        CRASH_POINT("drop-looked");
         slice_run(home, ops + i, taken);
     }
 }

@@ -10,6 +10,7 @@
 #include "dropper.h"
 
 #include "container.h"
+#include "crash-point.h"
 #include "drop-batch.h"
 #include "punch.h"
 #include "session.h"
@@ -275,6 +276,7 @@ static void job_adopt(struct home *home, struct drop_job *job) {
 
     if ((job->old_state && region->old_state_fd < 0) || region->dropper_fd < 0)
         dropper_receive(home);
+    CRASH_POINT("adopt-generations");
     worker_call_begin(&home->dropper.worker);
     if (job->old_state) {
         region->adopt_error = region->old_state_fd < 0 ? -EBADF : region_adopt_generations(region, region->old_state_fd);
@@ -285,6 +287,7 @@ static void job_adopt(struct home *home, struct drop_job *job) {
     if (job->work)
         job->work(region);
     worker_call_end(&home->dropper.worker);
+    CRASH_POINT("adopt-settled");
     if (job->done) /* not given up; it is no longer queued, so it will not be */
         job->done(job->data);
 }
@@ -302,6 +305,7 @@ static void job_finish(struct home *home, struct drop_job *job) {
         if (region->dropper_fd < 0)
             dropper_receive(home);
         worker_call_begin(&home->dropper.worker);
+        CRASH_POINT("destroy-behind-drops");
         region_unlock(region);
         region_release_object(region);
         if (region->dropper_fd >= 0)
@@ -385,6 +389,7 @@ static void dropper_take_down(struct home *home) {
         job_finish(home, job);
     LIST_FOREACH (region, &home->regions, link) {
         worker_call_begin(worker);
+        CRASH_POINT("session-taken-down");
         /* Another process may hold the object: its pages go all the same. A client who lives takes it to the next service, as it is. */
         if (atomic_load(&home->client_dead)) {
             if (region->dropper_fd >= 0)

@@ -17,6 +17,7 @@
 
 #include "fault.h"
 
+#include "crash-point.h"
 #include "domain.h"
 #include "gate.h"
 #include "intercept.h"
@@ -215,6 +216,7 @@ static enum uffd_outcome fill_pages(const struct fault *fault, uint64_t *filled)
                 break;
         }
     }
+    CRASH_POINT("filled");
     return outcome;
 }
 
@@ -537,6 +539,7 @@ enum fault_answer fault_answer(struct session *session, uint64_t address, bool f
     region_touch(fault.region, fault.span, home_tick(&session->home));
     expect_fill(&fault);
     session_unlock(session);
+    CRASH_POINT("fault-chosen");
     return fill_and_disarm(&fault, verdict, forced);
 }
 

@@ -7,6 +7,7 @@
  * generations of a region: its session's dropper.
  */
 
+#include "crash-point.h"
 #include "pages.h"
 
 #include <stdbool.h>
@@ -20,6 +21,7 @@ static inline bool generation_claim(_Atomic uint32_t *generation, struct drp_pin
     uint32_t settled = atomic_load_explicit(generation, memory_order_relaxed);
 
     atomic_store_explicit(generation, settled + 1, memory_order_seq_cst);
+    CRASH_POINT("drop-odd");
     for (unsigned i = 0; i < n_cells; i++)
         if (atomic_load_explicit(&cells[i][cell].count, memory_order_seq_cst) != 0) {
             atomic_store_explicit(generation, settled, memory_order_seq_cst);

@@ -8,6 +8,7 @@
 
 #include "budget.h"
 #include "container.h"
+#include "crash-point.h"
 #include "operation.h"
 #include "report.h"
 #include "server.h"
@@ -63,6 +64,7 @@ void handle_limit(struct connection *connection, struct channel_packet *packet) 
         reply_error(connection, packet, limit_error(r));
         return;
     }
+    CRASH_POINT("limit-set");
     reply = (struct drp_wire_limit_reply){
         .effective.budget = effective(&found, LIMIT_BUDGET),
         .effective.quota = effective(&found, LIMIT_QUOTA),

@@ -6,6 +6,7 @@
 
 #include "handlers-region.h"
 
+#include "crash-point.h"
 #include "handlers.h"
 #include "locked.h"
 #include "log.h"
@@ -170,6 +171,7 @@ void handle_create(struct connection *connection, struct channel_packet *packet)
         return;
     }
     connection->server->manager->next_id++;
+    CRASH_POINT("create-made");
     region_set_worth(connection, region, create->budget, create->share);
     fds[0] = fcntl(region->data_fd, F_DUPFD_CLOEXEC, 0);
     error = fds[0] < 0 ? DRP_WIRE_ERROR_MEMORY : link_region(connection, region);
@@ -202,6 +204,7 @@ static void adopt_done(struct completion *completion) {
     struct drp_wire_create_reply reply;
 
     region_fill_reply(&reply, operation->region);
+    CRASH_POINT("adopt-done");
     operation_finish(operation,
                      operation->region->adopt_error < 0 ? operation_error(operation->region->adopt_error) : DRP_WIRE_OK,
                      &reply, sizeof(reply));
@@ -286,10 +289,12 @@ static void map_done(struct completion *completion) {
     if (operation->command.result < 0)
         log_info("client %s (pid %d): a mapping is not intercepted: %s", operation->session->name,
                  (int)operation->session->pid, strerror(-operation->command.result));
+    CRASH_POINT("map-registered");
     reply.interception = operation->mapping->intercepted ? DRP_WIRE_INTERCEPTION_FULL : DRP_WIRE_INTERCEPTION_NONE;
     if (operation->connection && !operation->region->held)
         home_finish_drops(operation->region);
     operation_finish(operation, DRP_WIRE_OK, &reply, sizeof(reply));
+    CRASH_POINT("map-replied");
 }
 
 static bool is_shared(const struct region *region) {
@@ -358,6 +363,7 @@ void handle_map(struct connection *connection, struct channel_packet *packet) {
         operation_finish(operation, error, NULL, 0);
         return;
     }
+    CRASH_POINT("map-made");
     if (is_for_pager(operation, operation->region)) {
         operation_submit(operation, PAGER_MAP);
         return;
@@ -372,6 +378,7 @@ void handle_map(struct connection *connection, struct channel_packet *packet) {
 
 /* The pressure thread may be planning with its pin page: free it under the manager's lock. */
 static void free_mapping(struct operation *operation, struct mapping *mapping) {
+    CRASH_POINT("unmapped");
     pthread_mutex_lock(&operation->manager->lock);
     mapping_free(mapping);
     pthread_mutex_unlock(&operation->manager->lock);
@@ -534,6 +541,7 @@ static void destroy_step(struct completion *completion) {
     operation->manager->n_regions--;
     region_free(region);
     pthread_mutex_unlock(&operation->manager->lock);
+    CRASH_POINT("destroy-done");
     operation_finish(operation, DRP_WIRE_OK, &reply, sizeof(reply));
 }
 
@@ -560,6 +568,7 @@ void handle_destroy(struct connection *connection, struct channel_packet *packet
         r = dropper_submit_destroy(region->home, region, region_finished, operation);
     if (r >= 0) {
         region->dead = true;
+        CRASH_POINT("destroy-begun");
         close(region->data_fd);
         region->data_fd = -1;
     }

@@ -8,6 +8,7 @@
 
 #include "codec.h"
 #include "container.h"
+#include "crash-point.h"
 #include "log.h"
 #include "means.h"
 #include "operation.h"
@@ -103,7 +104,9 @@ static void handle_hello(struct connection *connection, struct channel_packet *p
     connection->session = session;
     log_debug("client %s (pid %d, uid %u): session %" PRIu64 " in domain '%s'", session->name, (int)session->pid,
               session->uid, session->id, session->domain->path);
+    CRASH_POINT("hello");
     reply_hello(connection, hello);
+    CRASH_POINT("hello-replied");
 }
 
 static void handle_uffd(struct connection *connection, struct channel_packet *packet) {
@@ -145,6 +148,7 @@ static void drop_done(struct completion *completion) {
         .failed = atomic_load(&operation->request.failed),
     };
 
+    CRASH_POINT("drop-done");
     operation_finish(operation, DRP_WIRE_OK, &reply, sizeof(reply));
 }
 
@@ -185,6 +189,7 @@ static void handle_drop(struct connection *connection, struct channel_packet *pa
     if (first < end)
         submit_drop(operation, region, first, end);
     pthread_mutex_unlock(&operation->manager->lock);
+    CRASH_POINT("drop-queued");
     drop_request_seal(&operation->request);
 }
 
@@ -275,6 +280,7 @@ static void handle_watch(struct connection *connection, struct channel_packet *p
     int socket, r;
 
     r = loss_watch(&connection->session->loss, &socket);
+    CRASH_POINT("watch");
     if (r < 0)
         connection_reply_error(connection, header->type, header->serial, DRP_WIRE_ERROR_MEMORY);
     else

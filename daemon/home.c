@@ -10,6 +10,7 @@
 
 #include "home.h"
 
+#include "crash-point.h"
 #include "manager.h"
 #include "mapping.h"
 #include "record-sample.h"
@@ -91,6 +92,8 @@ uid_t home_uid(const struct home *home) {
 }
 
 void home_finish_drops(struct region *region) {
+    if (region->n_unfinished > 0)
+        CRASH_POINT("adopt-unfinished");
     for (unsigned i = 0; i < region->n_unfinished; i++)
         dropper_submit(region->home, region, region->unfinished[i].first,
                        region->unfinished[i].first + region->unfinished[i].count, UINT64_MAX, URGENCY_NONE, NULL, false);

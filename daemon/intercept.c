@@ -11,6 +11,7 @@
 
 #include "intercept.h"
 
+#include "crash-point.h"
 #include "domain.h"
 #include "gate.h"
 #include "session.h"
@@ -48,6 +49,7 @@ unsigned intercept_fillable(const struct session *session, const struct mapping 
 void intercept_wake(struct session *session, const struct mapping *mapping, uint32_t first, uint32_t count) {
     uint64_t address, length, offset;
 
+    CRASH_POINT("waking");
     for_each_piece (session, mapping, span_offset(first), span_offset(first + count), address, length, offset)
         uffd_wake(session, address, length);
 }
@@ -143,6 +145,7 @@ bool intercept_disarm(struct session *session, struct mapping *mapping, uint32_t
     bool wp = session->pager.use_wp && !(mapping->region->options & DRP_REGION_HUGE), all = true;
     bool at_once = disarm_run(session, mapping, first, count, wp) == UFFD_OK;
 
+    CRASH_POINT("disarmed");
     /*
      * A call over several VMAs that fails may have done some of them: one by one it is known which. Where it fails for a
      * single span (ENOMEM at max_map_count, or something moved) it counts as disarmed, with all that may then be filled: a part that
@@ -213,8 +216,10 @@ static uint64_t arm_mapping(struct session *session, struct mapping *mapping, ui
         mapping->span_state[first - 1] != MAPPING_ARMED && first + count < mapping->region->span_count &&
         mapping->span_state[first + count] != MAPPING_ARMED)
         return 0;
-    if (arm_run(session, mapping, first, count) == UFFD_OK)
+    if (arm_run(session, mapping, first, count) == UFFD_OK) {
+        CRASH_POINT("armed");
         return note_armed(session, mapping, first, count);
+    }
     for (uint32_t i = 0; i < count && count > 1; i++) /* one of them was in the way */
         if (arm_run(session, mapping, first + i, 1) == UFFD_OK)
             back += note_armed(session, mapping, first + i, 1);

@@ -7,6 +7,7 @@
  */
 
 #include "config.h"
+#include "crash-point.h"
 #include "heartbeat.h"
 #include "lock.h"
 #include "log.h"
@@ -124,12 +125,14 @@ static int serve(struct manager *manager, const struct options *options) {
     r = server_init(&server, &loop, manager, options->passed);
     if (r < 0)
         return r;
+    CRASH_POINT("start-bound");
     manager->lock_error = lock_program();
     r = privs_drop(manager->kernel.locked, capabilities, sizeof(capabilities));
     if (r < 0) {
         log_error("cannot drop privileges: %s", strerror(-r));
         return r;
     }
+    CRASH_POINT("start-unprivileged");
     r = record_start();
     if (r >= 0)
         r = manager_start(manager);
@@ -141,6 +144,7 @@ static int serve(struct manager *manager, const struct options *options) {
         log_error("cannot start: %s", strerror(-r));
         return r;
     }
+    CRASH_POINT("start-listening");
     log_start(manager, capabilities);
     r = heartbeat_start(&heartbeat, &loop, manager);
     if (r < 0)
@@ -149,6 +153,7 @@ static int serve(struct manager *manager, const struct options *options) {
     heartbeat_stop(&heartbeat);
     reload_stop(&reload);
     uv_run(&loop, UV_RUN_DEFAULT);
+    CRASH_POINT("end-threads-gone");
     manager_deinit(manager);
     server_deinit(&server);
     uv_loop_close(&loop);
@@ -195,6 +200,7 @@ int main(int argc, char *argv[]) {
     char *error = NULL, *passed_path = NULL;
     int r;
 
+    crash_points_init();
     argp_err_exit_status = EXIT_USAGE;
     argp_parse(&parser, argc, argv, 0, NULL, &options);
     log_init((enum log_level)options.level);

@@ -11,6 +11,7 @@
 #include "pager.h"
 
 #include "container.h"
+#include "crash-point.h"
 #include "fault.h"
 #include "gate.h"
 #include "intercept.h"
@@ -298,6 +299,7 @@ static void pager_defer(struct session *session, uint64_t address, enum fault_an
         return;
     }
     d = &pager->deferred[pager->n_deferred++];
+    CRASH_POINT("fault-deferred");
     *d = (struct pager_deferred){
         .address = address,
         .deadline = kernel_now() + (at_gate ? PAGER_GATE_WAIT_NS : PAGER_DROP_WAIT_NS),
@@ -365,14 +367,17 @@ static void pager_event(struct session *session, const struct uffd_msg *message)
             pager_defer(session, message->arg.pagefault.address, answer);
         break;
     case UFFD_EVENT_REMAP:
+        CRASH_POINT("event-remap");
         pager_note_remap(session, message->arg.remap.from, message->arg.remap.to, message->arg.remap.len);
         break;
     case UFFD_EVENT_UNMAP:
+        CRASH_POINT("event-unmap");
         session_lock(session);
         extents_remove(&session->extents, message->arg.remove.start, message->arg.remove.end);
         session_unlock(session);
         break;
     case UFFD_EVENT_REMOVE:
+        CRASH_POINT("event-remove");
         pager_note_remove(session, message->arg.remove.start, message->arg.remove.end);
         break;
     default:
@@ -389,8 +394,10 @@ static void pager_read_events(struct session *session) {
     worker_call_begin(&session->pager.worker);
     size = read(session->pager.uffd, messages, sizeof(messages));
     worker_call_end(&session->pager.worker);
-    if (size > 0)
+    if (size > 0) {
+        CRASH_POINT("event-read");
         move_check(session);
+    }
     for (ssize_t i = 0; i < size / (ssize_t)sizeof(messages[0]); i++)
         pager_event(session, &messages[i]);
 }

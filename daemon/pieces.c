@@ -17,6 +17,7 @@
 
 #include "pieces.h"
 
+#include "crash-point.h"
 #include "gate.h"
 #include "intercept.h"
 #include "pager-events.h"
@@ -170,6 +171,7 @@ void pieces_map_mapping(struct session *session, struct pager_command *command) 
     }
     if (piece)
         outcome = uffd_register(session, piece->address, piece->length, UFFD_MODE_MISSING);
+    CRASH_POINT("map-registering");
     session_lock(session);
     if (outcome == UFFD_OK)
         mapping->intercepted = true;
@@ -192,6 +194,7 @@ static void end_piece(struct session *session, uint64_t address, uint64_t length
     session_lock(session);
     extents_remove(&session->extents, address, address + length);
     session_unlock(session);
+    CRASH_POINT("piece-ending");
     uffd_unregister(session, address, length); /* wakes, too; if it fails the client unmapped it before us */
     uffd_wake(session, address, length);
 }
@@ -249,6 +252,7 @@ void pieces_map(struct session *session, struct pager_command *command) {
             join_spans(session, piece);
         piece->mapping = command->mapping;
         outcome = pieces_register(session, piece);
+        CRASH_POINT("piece-registered");
         if (outcome == UFFD_OK)
             continue;
         give_up(session, piece);

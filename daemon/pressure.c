@@ -11,6 +11,7 @@
 #include "pressure.h"
 
 #include "budget.h"
+#include "crash-point.h"
 #include "gate.h"
 #include "manager.h"
 #include "record-sample.h"
@@ -427,9 +428,11 @@ static uint64_t pressure_turn(struct pressure *pressure, bool kicked) {
     if (turn.n == 0)
         return turn.next;
 
+    CRASH_POINT("pressure-planned");
     turn_wait(&turn);
     pthread_mutex_lock(&manager->lock);
     progress = turn_end(&turn);
+    CRASH_POINT("pressure-settled");
     pthread_mutex_unlock(&manager->lock);
     return progress ? 0 : turn.next > PRESSURE_BUSY_NS ? PRESSURE_BUSY_NS : turn.next;
 }

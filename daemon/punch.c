@@ -6,6 +6,7 @@
 
 #include "punch.h"
 
+#include "crash-point.h"
 #include "home.h"
 
 #include <errno.h>
@@ -38,6 +39,7 @@ static void punch_plainly(struct home *home, struct drop_op *op) {
         if (r < 0)
             op->error = -errno;
         worker_call_end(&home->dropper.worker);
+        CRASH_POINT("drop-punched-run");
     }
 }
 
@@ -116,6 +118,7 @@ static bool ring_punch(struct home *home, struct drop_op *ops, unsigned n) {
 
         if (r < 0 && r != -EINTR && r != -EAGAIN && r != -EBUSY)
             return false;
+        CRASH_POINT("drop-punched-by-ring");
         while (io_uring_peek_cqe(ring, &cqe) == 0) {
             struct lane *lane = io_uring_cqe_get_data(cqe);
 

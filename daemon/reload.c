@@ -9,6 +9,7 @@
 
 #include "reload.h"
 
+#include "crash-point.h"
 #include "log.h"
 #include "manager.h"
 #include "notify.h"
@@ -74,16 +75,19 @@ static void reload_now(uv_signal_t *signal, int number) {
         notify_state("READY=1");
         return;
     }
+    CRASH_POINT("reload-read");
     if (!reload->source->passed)
         apply_socket(old, &fresh);
     log_notice("settings read again, %u changed", log_changes(old, &fresh));
     pthread_mutex_lock(&manager->lock);
     config_deinit(old);
     *old = fresh;
+    CRASH_POINT("reload-swapped");
     manager->domains.machine_reserve = fresh.machine_reserve;
     manager->domains.cgroup_reserve = fresh.cgroup_reserve;
     budgets_reload(manager);
     pthread_mutex_unlock(&manager->lock);
+    CRASH_POINT("reload-done");
     notify_state("READY=1");
 }
 

@@ -8,6 +8,7 @@
 
 #include "server.h"
 
+#include "crash-point.h"
 #include "log.h"
 #include "notices.h"
 #include "notify.h"
@@ -108,6 +109,7 @@ static int connection_new(struct server *server, int socket) {
     server->n_connections++;
     connection->refused = refused;
     server->n_refused += refused;
+    CRASH_POINT("accepted");
     connection_update(connection);
     return 0;
 }
@@ -191,6 +193,7 @@ static void server_tidy_endings(struct server *server) {
         LIST_REMOVE(ending, link);
         manager_forget_session(server->manager, ending->session);
         session_leave_domains(ending->session);
+        CRASH_POINT("session-ended");
         uv_close((uv_handle_t *)&ending->poll, ending_closed);
     }
 }
@@ -203,6 +206,7 @@ static void ending_begin(struct server *server, struct session *session) {
         free(ending);
         return;
     }
+    CRASH_POINT("session-ending");
     ending->server = server;
     ending->session = session;
     ending->since = kernel_now();
@@ -412,7 +416,9 @@ void server_end(struct server *server) {
     if (server->ended)
         return;
     server->ended = kernel_now();
+    CRASH_POINT("end-begun");
     server_unlink(server);
+    CRASH_POINT("end-unlinked");
     uv_close((uv_handle_t *)&server->listener, listener_closed);
     uv_close((uv_handle_t *)&server->terminate, NULL);
     uv_close((uv_handle_t *)&server->interrupt, NULL);
@@ -422,6 +428,7 @@ void server_end(struct server *server) {
     shared_hold_all(server->manager);
     while ((connection = LIST_FIRST(&server->connections)))
         connection_end(connection, NULL);
+    CRASH_POINT("end-disconnected");
     uv_timer_start(&server->tidy, server_tidy, 0, SERVER_TIDY_MS);
 }
 

@@ -12,6 +12,7 @@
 
 #include "session.h"
 
+#include "crash-point.h"
 #include "gate.h"
 #include "manager.h"
 #include "record-sample.h"
@@ -76,12 +77,14 @@ int session_take_uffd(struct session *session, int uffd) {
         close(uffd);
         return r;
     }
+    CRASH_POINT("uffd-handshake");
     session->pager.kernel_fills = kernel->numa;
     session->pager.runs_max = (uint32_t)(kernel_max_map_count() / 8); /* a quarter of it, and a run costs two */
     r = pager_start(session, uffd, use_wp, session->manager->wake_fd);
     close(uffd); /* never the last: whoever vetted it still has it */
     if (r < 0)
         return r;
+    CRASH_POINT("uffd-taken");
     session->intercepted = true;
     session->no_interception = 0;
     return 0;

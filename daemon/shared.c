@@ -16,6 +16,7 @@
 #include "budget.h"
 #include "codec.h"
 #include "container.h"
+#include "crash-point.h"
 #include "manager.h"
 #include "mapping.h"
 #include "session.h"
@@ -100,6 +101,7 @@ static void look_for_tickets(struct region *region) {
 /* All pins are known. Drops that the old daemon did not finish are begun anew. */
 static void let_go(struct shared *shared) {
     home_lock(&shared->home);
+    CRASH_POINT("shared-let-go");
     shared->region->held = false;
     home_unlock(&shared->home);
     home_finish_drops(shared->region);
@@ -287,6 +289,7 @@ void shared_close(struct share *share, bool dead) {
     remove_mappings(share, --share->opened);
     if (share->opened > 0)
         return;
+    CRASH_POINT("shared-closing");
     LIST_REMOVE(share, of_session);
     LIST_REMOVE(share, of_shared);
     free(share);

@@ -11,6 +11,8 @@
 
 #include "ticket.h"
 
+#include "crash-point.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -67,6 +69,7 @@ int ticket_make(int fd, uint64_t era, uint64_t mapping, int *ret_ticket) {
     if (ticket < 0)
         return -errno;
     r = lock_byte(ticket, era, mapping);
+    CRASH_POINT("ticket-made");
     if (r < 0)
         close(ticket);
     else
@@ -78,5 +81,9 @@ int ticket_renew(int ticket, uint64_t era, uint64_t mapping) {
     struct flock before = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_len = (off_t)(era << ERA_SHIFT)};
     int r = lock_byte(ticket, era, mapping);
 
-    return r >= 0 && fcntl(ticket, F_OFD_SETLK, &before) < 0 ? -errno : r;
+    CRASH_POINT("ticket-doubled");
+    if (r >= 0 && fcntl(ticket, F_OFD_SETLK, &before) < 0)
+        r = -errno;
+    CRASH_POINT("ticket-renewed");
+    return r;
 }

@@ -23,12 +23,16 @@ static size_t idle_descriptors, idle_threads, own_before;
 void fixture_measure(void) {
     ck_assert(status_becomes("sessions", 1, IDLE_MS)); /* droppablectl itself; also, whatever is made lazily is made now */
     ck_assert(status_becomes("regions", 0, IDLE_MS));
+    for (uint64_t deadline = now_ms() + IDLE_MS; service_left_of_clients(&service) != 0; nap_ms(5))
+        ck_assert_uint_lt(now_ms(), deadline); /* droppablectl's session ends a moment later */
     idle_threads = service_threads(&service);
-    for (uint64_t deadline = now_ms() + 200; now_ms() < deadline;
-         nap_ms(5)) /* droppablectl's session ends a moment later */
-        if (service_threads(&service) < idle_threads)
-            idle_threads = service_threads(&service);
     idle_descriptors = service_descriptors(&service);
+    for (uint64_t deadline = now_ms() + 200; now_ms() < deadline; nap_ms(5)) { /* so does its cgroup's watch */
+        size_t threads = service_threads(&service), descriptors = service_descriptors(&service);
+
+        idle_threads = threads < idle_threads ? threads : idle_threads;
+        idle_descriptors = descriptors < idle_descriptors ? descriptors : idle_descriptors;
+    }
 }
 
 void fixture_start(const char *config) {

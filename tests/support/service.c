@@ -464,6 +464,62 @@ static bool service_ended(const struct service *service) {
            (waitid(P_PID, (id_t)service->pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || info.si_pid != 0);
 }
 
+/* Entries of a folder of /proc/PID, of which the text (a link, or the file comm) begins with one of these. */
+static size_t count(const struct service *service, const char *folder, const char *const *beginnings,
+                    size_t n_beginnings) {
+    char path[320], text[128];
+    struct dirent *entry;
+    size_t n = 0;
+    DIR *dir;
+
+    snprintf(path, sizeof(path), "/proc/%d/%s", (int)service->pid, folder);
+    dir = opendir(path);
+    ck_assert_ptr_nonnull(dir);
+    while ((entry = readdir(dir))) {
+        bool is_link = entry->d_type == DT_LNK;
+        ssize_t size;
+        int fd = -1;
+
+        snprintf(path, sizeof(path), "/proc/%d/%s/%.16s%s", (int)service->pid, folder, entry->d_name,
+                 is_link ? "" : "/comm");
+        if (!is_link)
+            fd = open(path, O_RDONLY | O_CLOEXEC);
+        size = is_link ? readlink(path, text, sizeof(text) - 1) : read(fd, text, sizeof(text) - 1);
+        text[size > 0 ? size : 0] = '\0';
+        if (fd >= 0)
+            close(fd);
+        for (size_t i = 0; i < n_beginnings; i++)
+            n += strncmp(text, beginnings[i], strlen(beginnings[i])) == 0;
+    }
+    closedir(dir);
+    return n;
+}
+
+/* Its ends of connections have its socket's path. */
+static size_t connections(const struct service *service) {
+    char line[512], path[256];
+    FILE *table = fopen("/proc/net/unix", "re");
+    unsigned state;
+    size_t n = 0;
+
+    ck_assert_ptr_nonnull(table);
+    while (fgets(line, sizeof(line), table))
+        n += sscanf(line, "%*s %*s %*s %*s %*s %x %*s %255s", &state, path) == 2 && state == 3 &&
+             strcmp(path, service->socket) == 0;
+    fclose(table);
+    return n;
+}
+
+size_t service_left_of_clients(const struct service *service) {
+    static const char *const descriptors[] = {"/memfd:", "/#", "/SYSV", "anon_inode:[userfaultfd]",
+                                              "anon_inode:[pidfd]"};
+    static const char *const threads[] = {"drp-pager", "drp-dropper", "drp-vet"};
+    const size_t own = 1; /* the clock page */
+
+    return connections(service) + count(service, "fd", descriptors, sizeof(descriptors) / sizeof(descriptors[0])) -
+           own + count(service, "task", threads, sizeof(threads) / sizeof(threads[0]));
+}
+
 void service_expect_descriptors(const struct service *service, size_t expected, int timeout_ms) {
     uint64_t deadline = now_ms() + (uint64_t)timeout_ms;
     size_t n;

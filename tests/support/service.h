@@ -47,6 +47,8 @@ uint64_t service_status(const struct service *service, const char *key);
 /* Descriptors and threads of the service, all its threads' tables counted. */
 size_t service_descriptors(const struct service *service);
 size_t service_threads(const struct service *service);
+/* What it has of clients: objects and pages, userfaultfds, pidfds, connections (descriptors of the main table); and their threads. */
+size_t service_left_of_clients(const struct service *service);
 /* Waits until descriptors are back at what they were (a session's end is asynchronous); fails the test with a listing after timeout_ms. */
 void service_expect_descriptors(const struct service *service, size_t expected, int timeout_ms);
 

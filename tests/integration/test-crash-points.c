@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The crash contract at each place where it could break: the service kills itself at a named point (daemon/crash-point.h) under clients that
+ * check all they do (crash-load.c), a new one comes, and they go on; at the end nothing is left.
+ *
+ * The points are asked of the program, so none can be forgotten, and one that the load does not reach fails the test. Without a service manager
+ * the next service makes a socket of its own. Under one (managed), which passes the socket, only those points are tried in which it has a part.
+ */
+
+#include "child.h"
+#include "crash-load.h"
+#include "suite.h"
+#include "supervisor.h"
+
+#include <check.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#define POINTS_MAX 256
+#define WAIT_MS 30000
+#define REACH_MS 60000
+/* Without that much of the point's being passed, something else is tried. */
+#define PHASE_MS 1000
+
+static struct supervisor supervisor;
+static struct service *service = &supervisor.service;
+static bool managed;
+static char *points[POINTS_MAX];
+static int n_points;
+
+/* ---- the service ---- */
+
+static bool is_up(void) {
+    return service->pid > 0;
+}
+
+/* Is it dead by now, of the point? Fails the test if it died of anything else. */
+static bool has_died(int timeout_ms) {
+    int status;
+
+    if (!is_up())
+        return true;
+    if (!service_wait(service, timeout_ms, &status))
+        return false;
+    ck_assert_msg(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "the service ended by itself: %#x",
+                  (unsigned)status);
+    return true;
+}
+
+/* point: NULL, or where it dies. Returns when it serves, or is dead already. */
+static void start(const char *point) {
+    char message[4096];
+
+    if (point)
+        setenv("DROPPABLE_CRASH_POINT", point, 1);
+    supervisor_drain(&supervisor);
+    supervisor_start(&supervisor, managed ? NULL : service->socket);
+    unsetenv("DROPPABLE_CRASH_POINT");
+    for (uint64_t deadline = now_ms() + WAIT_MS; !supervisor_hears(&supervisor, "READY=1", message, sizeof(message), 5);)
+        if (has_died(0)) {
+            ck_assert_ptr_nonnull(point);
+            return;
+        } else
+            ck_assert_msg(now_ms() < deadline, "the service does not start");
+}
+
+static void kill_service(void) {
+    if (is_up())
+        ck_assert(service_kill(service, WAIT_MS));
+}
+
+static void setup(void) {
+    supervisor_init(&supervisor, NULL);
+    if (managed)
+        ck_assert_int_eq(listen(supervisor_bind(&supervisor, SOCK_SEQPACKET, service->socket), 64), 0);
+}
+
+static void teardown(void) {
+    supervisor_end(&supervisor);
+}
+
+/* ---- what a service without clients has ---- */
+
+static void expect_idle(void) {
+    uint64_t deadline = now_ms() + WAIT_MS;
+
+    while (service_status(service, "sessions") != 1 || service_status(service, "regions") != 0)
+        ck_assert_msg(now_ms() < deadline, "clients that are gone still count");
+    ck_assert_uint_eq(service_status(service, "resident_bytes"), 0);
+    for (size_t n; (n = service_left_of_clients(service)) != 0; nap_ms(5))
+        ck_assert_msg(now_ms() < deadline, "%zu descriptors and threads are left of clients that are gone", n);
+}
+
+/* ---- reaching a point ---- */
+
+static bool has_ended(const struct child *child) {
+    struct pollfd end = {.fd = child->socket, .events = POLLIN};
+
+    return poll(&end, 1, 0) == 1;
+}
+
+/* Short lives: a client that dies with all it has, droppablectl, new settings. */
+static void disturb(void) {
+    struct child mortal;
+    char out[4096];
+
+    child_start(&mortal, crash_load_mortal, NULL);
+    while (!has_ended(&mortal))
+        if (has_died(1)) { /* it would wait for the next one, which we are to start */
+            child_kill(&mortal);
+            return;
+        }
+    child_end(&mortal);
+    service_ctl(service, out, sizeof(out), (const char *const[]){"drop", "--all", NULL});
+    if (is_up())
+        kill(service->pid, SIGHUP);
+}
+
+static bool dies_within(int timeout_ms) {
+    for (uint64_t deadline = now_ms() + (uint64_t)timeout_ms; now_ms() < deadline; disturb())
+        if (has_died(20))
+            return true;
+    return has_died(0);
+}
+
+/* In a service that takes over: what its predecessor left in the middle of a drop, and clients that come back. */
+static bool dies_taking_over(const char *point) {
+    kill_service();
+    start("drop-claimed");
+    ck_assert_msg(dies_within(REACH_MS), "nothing is dropped");
+    start(point);
+    return dies_within(PHASE_MS);
+}
+
+static bool dies_ending(void) {
+    uint64_t deadline = now_ms() + WAIT_MS;
+    int status;
+
+    kill(service->pid, SIGTERM);
+    while (!service_wait(service, 20, &status))
+        ck_assert_msg(now_ms() < deadline, "the service does not end");
+    return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+}
+
+static bool begins_with(const char *text, const char *const *beginnings, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (strncmp(text, beginnings[i], strlen(beginnings[i])) == 0)
+            return true;
+    return false;
+}
+
+/* Where those are is tried last; that they are named saves time and nothing else. */
+static bool is_late(const char *point) {
+    static const char *const late[] = {"adopt-", "ticket-", "shared-let-go", "end-"};
+
+    return begins_with(point, late, sizeof(late) / sizeof(late[0]));
+}
+
+static bool concerns_manager(const char *point) {
+    static const char *const steps[] = {"start-",  "end-",     "reload-", "adopt-",
+                                        "ticket-", "accepted", "hello",   "drop-claimed"};
+
+    return begins_with(point, steps, sizeof(steps) / sizeof(steps[0]));
+}
+
+/* The clients are there all the time. */
+static void reach(const char *point) {
+    bool dead = !is_late(point) && dies_within(PHASE_MS);
+
+    for (uint64_t deadline = now_ms() + REACH_MS; !dead;) {
+        ck_assert_msg(now_ms() < deadline, "%s is not reached", point);
+        dead = dies_taking_over(point) || dies_ending();
+        if (!dead) {
+            start(point);
+            dead = dies_within(2 * PHASE_MS);
+        }
+    }
+}
+
+/* ---- the points ---- */
+
+/* Before Check runs: a negative number says that something is wrong with the list. */
+static int read_points(void) {
+    char program[512], line[128];
+    FILE *list;
+
+    setenv("DROPPABLE_CRASH_POINT", "list", 1);
+    list = popen(program_path("droppabled", program, sizeof(program)), "re");
+    unsetenv("DROPPABLE_CRASH_POINT");
+    while (list && n_points < POINTS_MAX && fgets(line, sizeof(line), list)) {
+        line[strcspn(line, "\n")] = '\0';
+        for (int i = 0; i < n_points; i++)
+            if (strcmp(points[i], line) == 0)
+                return -1;
+        if (!managed || concerns_manager(line))
+            points[n_points++] = strdup(line);
+    }
+    return list && pclose(list) == 0 && n_points > 0 && n_points < POINTS_MAX ? 0 : -1;
+}
+
+START_TEST(test_point) {
+    const char *point = points[_i];
+    struct child clients[2];
+
+    start(point);
+    if (!is_up()) /* in its start: again, with clients */
+        start(NULL);
+    child_start(&clients[0], crash_load_run, NULL);
+    child_start(&clients[1], crash_load_guest, NULL);
+    if (strncmp(point, "start-", strlen("start-")) != 0)
+        reach(point);
+    else {
+        child_expect(&clients[0], 'r');
+        kill_service();
+        start(point);
+        ck_assert(!is_up());
+    }
+    start(NULL);
+    if (strncmp(point, "start-", strlen("start-")) != 0)
+        child_expect(&clients[0], 'r');
+    child_expect(&clients[1], 'r');
+    for (int i = 0; i < 2; i++)
+        ck_assert(child_say(clients[i].socket, 'p'));
+    for (int i = 0; i < 2; i++)
+        child_expect(&clients[i], 'p');
+    for (int i = 0; i < 2; i++)
+        ck_assert(child_say(clients[i].socket, 'e'));
+    for (int i = 0; i < 2; i++)
+        child_end(&clients[i]);
+    expect_idle();
+}
+END_TEST
+
+/* usage: test-crash-points [managed] [POINT] */
+int main(int argc, char *argv[]) {
+    Suite *suite = suite_create("crash-points");
+    TCase *tcase = tcase_create("points");
+
+    managed = argc > 1 && strcmp(argv[1], "managed") == 0;
+    if (argc > 1 + managed)
+        points[n_points++] = argv[1 + managed];
+    else if (read_points() < 0) {
+        fprintf(stderr, "droppabled does not list its crash points, or one of them twice\n");
+        return 1;
+    }
+    tcase_add_checked_fixture(tcase, setup, teardown);
+    tcase_set_timeout(tcase, 150);
+    tcase_add_loop_test(tcase, test_point, 0, n_points);
+    suite_add_tcase(suite, tcase);
+    return suite_run(suite);
+}
