@@ -315,13 +315,10 @@ static int set_all(struct manager *manager, struct setting *setting, uint64_t id
     return set_in_sessions(manager, setting, id);
 }
 
-int budget_set(struct manager *manager, uid_t by, enum budget_scope scope, uint64_t id, const char *path,
-               const struct limit_values *values, struct limit_values *ret_effective) {
-    struct setting setting = {.config = manager->config,
-                              .scope = scope,
-                              .by = by,
-                              .administrator = by == 0 || by == geteuid(),
-                              .values = values};
+int budget_set(struct manager *manager, uid_t by, bool administrator, enum budget_scope scope, uint64_t id,
+               const char *path, const struct limit_values *values, struct limit_values *ret_effective) {
+    struct setting setting = {
+        .config = manager->config, .scope = scope, .by = by, .administrator = administrator, .values = values};
     int r;
 
     if ((values->mask & ~kinds_of(scope)) ||

@@ -84,14 +84,15 @@ int budget_hold_user(struct manager *manager, uid_t uid, struct budget_user **re
 void budget_release_user(struct budget_user *user);
 
 /*
- * Sets what values' mask names, or nothing; with an empty mask it only answers. by: the uid that asks. ret_effective: what then holds (mask: the kinds that the
+ * Sets what values' mask names, or nothing; with an empty mask it only answers. by: the uid that asks; administrator: whatever is the owner's,
+ * he may, and more. ret_effective: what then holds (mask: the kinds that the
  * scope has; of several sessions the newest's). From the loop; takes the manager's lock.
  * -EPERM: not the owner, or the owner goes above what the config or an administrator allows. -ENOENT: no such region, client, or client of
  * that user (an administrator may set for a user that is not there). -ERANGE: value out of range. -EINVAL: the scope has no such value, or
  * no absolute path. -ENOSPC: set for too many. -ENOMEM.
  */
-int budget_set(struct manager *manager, uid_t by, enum budget_scope scope, uint64_t id, const char *path,
-               const struct limit_values *values, struct limit_values *ret_effective);
+int budget_set(struct manager *manager, uid_t by, bool administrator, enum budget_scope scope, uint64_t id,
+               const char *path, const struct limit_values *values, struct limit_values *ret_effective);
 
 /* Who is most over the budget. Pointers are good as long as the manager's lock is held. */
 struct budget_excess {

@@ -34,6 +34,7 @@ const struct config_key config_keys[] = {
     {"Daemon", "SocketMode", CONFIG_MODE, AT(socket_mode), 0, 0, 0777, NULL, false, "an octal mode (0000..0777)"},
     {"Daemon", "SocketGroup", CONFIG_GROUP, AT(socket_group), AT(socket_gid), A_GROUP},
     {"Daemon", "LendUserfaultfd", CONFIG_GROUP, AT(lend_group), AT(lend_gid), A_GROUP},
+    {"Daemon", "ControlGroup", CONFIG_GROUP, AT(control_group), AT(control_gid), A_GROUP},
     {"Daemon", "KillStuckClients", CONFIG_BOOL, AT(kill_stuck), A_BOOL},
     {"Daemon", "SystemHugePages", CONFIG_BOOL, AT(system_huge_pages), A_BOOL},
     {"Pressure", "MachineReserve", CONFIG_SIZE, AT(machine_reserve), A_RESERVE},
@@ -58,6 +59,7 @@ const size_t config_n_keys = sizeof(config_keys) / sizeof(config_keys[0]);
 void config_init(struct config *config) {
     *config = (struct config){
         .lend_gid = (gid_t)-1,
+        .control_gid = (gid_t)-1,
         .socket_gid = (gid_t)-1,
         .socket_mode = 0666,
         .system_huge_pages = true,

@@ -196,9 +196,10 @@ static int config_copy(struct config *ret, const struct config *from) {
 
     copy.socket_path = from->socket_path ? strdup(from->socket_path) : NULL;
     copy.lend_group = from->lend_group ? strdup(from->lend_group) : NULL;
+    copy.control_group = from->control_group ? strdup(from->control_group) : NULL;
     copy.socket_group = from->socket_group ? strdup(from->socket_group) : NULL;
     if ((from->socket_path && !copy.socket_path) || (from->lend_group && !copy.lend_group) ||
-        (from->socket_group && !copy.socket_group)) {
+        (from->control_group && !copy.control_group) || (from->socket_group && !copy.socket_group)) {
         config_deinit(&copy);
         return -ENOMEM;
     }
@@ -244,9 +245,11 @@ int config_read_file(struct config *config, const char *path, char **ret_error) 
 void config_deinit(struct config *config) {
     free(config->socket_path);
     free(config->lend_group);
+    free(config->control_group);
     free(config->socket_group);
     config->socket_path = NULL;
     config->lend_group = NULL;
+    config->control_group = NULL;
     config->socket_group = NULL;
 }
 

@@ -17,12 +17,14 @@
 
 struct config {
     /* [Daemon] */
-    char *socket_path;      /* Socket=; owned */
-    mode_t socket_mode;     /* SocketMode=, octal: what a client may do is decided by limits, not by reaching us */
-    char *socket_group;     /* SocketGroup=: of the socket; NULL: the daemon's. Owned */
-    gid_t socket_gid;       /* resolved; (gid_t)-1: unchanged */
-    char *lend_group;       /* LendUserfaultfd=GROUP: members get /dev/userfaultfd; NULL: nobody. Owned */
-    gid_t lend_gid;         /* resolved; (gid_t)-1: nobody */
+    char *socket_path;  /* Socket=; owned */
+    mode_t socket_mode; /* SocketMode=, octal: what a client may do is decided by limits, not by reaching us */
+    char *socket_group; /* SocketGroup=: of the socket; NULL: the daemon's. Owned */
+    gid_t socket_gid;   /* resolved; (gid_t)-1: unchanged */
+    char *lend_group;   /* LendUserfaultfd=GROUP: members get /dev/userfaultfd; NULL: nobody. Owned */
+    gid_t lend_gid;     /* resolved; (gid_t)-1: nobody */
+    char *control_group; /* ControlGroup=GROUP: members are administrators; NULL: none besides root and the daemon's user. Owned */
+    gid_t control_gid;      /* resolved; (gid_t)-1: nobody */
     bool kill_stuck;        /* KillStuckClients=: SIGKILL by pidfd after quarantine */
     bool system_huge_pages; /* SystemHugePages=: regions that ask for nothing get huge pages where everybody does */
 

@@ -59,7 +59,7 @@ void handle_limit(struct connection *connection, struct channel_packet *packet) 
     values.of[LIMIT_QUOTA] = limit->values.quota;
     values.of[LIMIT_SHARE] = limit->values.share;
     values.of[LIMIT_PRIORITY] = limit->values.priority;
-    r = budget_set(manager, connection->uid, scope, id, limit->path, &values, &found);
+    r = budget_set(manager, connection->uid, is_administrator(connection), scope, id, limit->path, &values, &found);
     if (r < 0) {
         reply_error(connection, packet, limit_error(r));
         return;
@@ -103,7 +103,7 @@ void handle_free(struct connection *connection, struct channel_packet *packet) {
     struct operation *operation;
     struct domain *domain;
 
-    if (!may_control(connection, 0)) {
+    if (!is_administrator(connection)) {
         reply_error(connection, packet, DRP_WIRE_ERROR_PERMISSION);
         return;
     }

@@ -117,7 +117,7 @@ void region_set_worth(const struct connection *connection, struct region *region
 
     values.of[LIMIT_BUDGET] = budget;
     values.of[LIMIT_SHARE] = share;
-    limits_apply(&region->budget, &values, may_control(connection, (uid_t)-1));
+    limits_apply(&region->budget, &values, is_administrator(connection));
 }
 
 /* What was asked becomes what is given. */

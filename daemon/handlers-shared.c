@@ -3,6 +3,7 @@
 
 #include "handlers-region.h"
 
+#include "crash-point.h"
 #include "handlers.h"
 #include "log.h"
 #include "report.h"
@@ -23,7 +24,7 @@
  * as he kept the object, in the place of one that the user has made since.
  */
 static void take_name(const struct connection *connection, struct shared *shared, const struct passport *passport) {
-    if (!shared->name[0] && may_control(connection, shared->uid))
+    if (!shared->name[0] && may_have(connection, shared->uid))
         shared_take_name(connection->server->manager, shared, passport);
 }
 
@@ -74,6 +75,7 @@ static void reply_region(struct operation *operation) {
     struct region *region = operation->region;
     struct drp_wire_create_reply reply;
 
+    CRASH_POINT("shared-opened");
     region_fill_reply(&reply, region);
     if (region->adopt_error < 0)
         refuse_opened(operation, operation_error(region->adopt_error));
@@ -144,6 +146,7 @@ static uint32_t found(struct connection *connection, const struct passport *pass
         return DRP_WIRE_ERROR_MEMORY;
     }
     manager->next_id++;
+    CRASH_POINT("shared-made");
     region_set_worth(connection, region, budget, share);
     if (link_shared(connection, passport, region, state_fd, ret) < 0) {
         close(state_fd);
@@ -196,7 +199,7 @@ void handle_create_shared(struct connection *connection, struct channel_packet *
 }
 
 static bool may_open(const struct connection *connection, const struct shared *shared) {
-    if (may_control(connection, shared->uid))
+    if (may_have(connection, shared->uid))
         return true;
     if (report_in_group(connection->socket, connection->gid, shared->gid))
         return shared->mode & 0060;
@@ -219,6 +222,7 @@ static uint32_t join(struct connection *connection, struct shared *shared) {
     if (r >= 0)
         r = shared_open(shared, connection->session);
     pthread_mutex_unlock(&manager->lock);
+    CRASH_POINT("shared-joined");
     return r < 0 ? operation_error(r) : DRP_WIRE_OK;
 }
 

@@ -193,46 +193,69 @@ static void handle_drop(struct connection *connection, struct channel_packet *pa
     drop_request_seal(&operation->request);
 }
 
+bool may_have(const struct connection *connection, uid_t owner) {
+    return connection->uid == owner || connection->uid == 0 || connection->uid == geteuid();
+}
+
+bool is_administrator(const struct connection *connection) {
+    gid_t group = connection->server->config->control_gid;
+
+    return may_have(connection, 0) ||
+           (group != (gid_t)-1 && report_in_group(connection->socket, connection->gid, group));
+}
+
 bool may_control(const struct connection *connection, uid_t owner) {
-    return connection->uid == 0 || connection->uid == geteuid() || connection->uid == owner;
+    return connection->uid == owner || is_administrator(connection);
+}
+
+static bool is_meant(const struct drp_wire_control_drop *drop, const struct home *home) {
+    return drop->scope != DRP_SCOPE_PID || (home->session && (uint64_t)home->session->pid == drop->id);
+}
+
+/* Before anything is done: is there what is to be dropped, and may all of it? A client without regions is somebody, too. */
+static uint32_t check_control_drop(const struct connection *connection, const struct drp_wire_control_drop *drop) {
+    const struct manager *manager = connection->server->manager;
+    const struct region *region;
+    const struct home *home;
+    bool found = false;
+
+    if (drop->scope == DRP_SCOPE_ALL)
+        return is_administrator(connection) ? DRP_WIRE_OK : DRP_WIRE_ERROR_PERMISSION;
+    LIST_FOREACH (home, &manager->homes, link) {
+        bool here = drop->scope == DRP_SCOPE_PID && is_meant(drop, home);
+
+        LIST_FOREACH (region, &home->regions, link)
+            here |= drop->scope == DRP_SCOPE_REGION && region->id == drop->id;
+        if (here && !may_control(connection, home_uid(home)))
+            return DRP_WIRE_ERROR_PERMISSION;
+        found |= here;
+    }
+    return found ? DRP_WIRE_OK : DRP_WIRE_ERROR_NOT_FOUND;
 }
 
 static void handle_control_drop(struct connection *connection, struct channel_packet *packet) {
     const struct drp_wire_control_drop *drop = &packet->message.control_drop;
-    struct operation *operation = operation_new(connection, &drop->header, drop_done);
-    uint32_t error = drop->scope == DRP_SCOPE_ALL ? DRP_WIRE_OK : DRP_WIRE_ERROR_NOT_FOUND;
+    struct operation *operation;
     struct region *region;
     struct home *home;
+    uint32_t error = check_control_drop(connection, drop);
 
-    if (!operation)
-        return;
-    if (drop->scope == DRP_SCOPE_ALL && !may_control(connection, 0)) {
-        operation_finish(operation, DRP_WIRE_ERROR_PERMISSION, NULL, 0);
+    if (error != DRP_WIRE_OK) {
+        reply_error(connection, packet, error);
         return;
     }
+    operation = operation_new(connection, &drop->header, drop_done);
+    if (!operation)
+        return;
     drop_request_init(&operation->request, request_done, NULL);
     pthread_mutex_lock(&operation->manager->lock);
     LIST_FOREACH (home, &operation->manager->homes, link) {
-        if (drop->scope == DRP_SCOPE_PID && (!home->session || (uint64_t)home->session->pid != drop->id))
-            continue;
-        LIST_FOREACH (region, &home->regions, link) {
-            if (drop->scope == DRP_SCOPE_REGION && region->id != drop->id)
-                continue;
-            if (!may_control(connection, home_uid(home))) {
-                error = DRP_WIRE_ERROR_PERMISSION;
-                continue;
-            }
-            error = DRP_WIRE_OK;
-            submit_drop(operation, region, 0, region->chunk_count);
-        }
-        if (drop->scope == DRP_SCOPE_PID && error == DRP_WIRE_ERROR_NOT_FOUND)
-            error = DRP_WIRE_OK; /* a client without regions: nothing to drop */
+        LIST_FOREACH (region, &home->regions, link)
+            if (is_meant(drop, home) && (drop->scope != DRP_SCOPE_REGION || region->id == drop->id))
+                submit_drop(operation, region, 0, region->chunk_count);
     }
     pthread_mutex_unlock(&operation->manager->lock);
-    if (error != DRP_WIRE_OK)
-        operation_finish(operation, error, NULL, 0); /* nothing was submitted */
-    else
-        drop_request_seal(&operation->request);
+    drop_request_seal(&operation->request);
 }
 
 static void populate_done(struct completion *completion) {

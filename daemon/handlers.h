@@ -22,7 +22,11 @@ bool handlers_is_for_all(uint16_t type);
 /* Answers the request with an error. */
 void reply_error(struct connection *connection, const struct channel_packet *packet, uint32_t error);
 
-/* Is the client root, the daemon's own user, or the owner? */
+/* Whose the memory is: the owner's; root and the daemon's own user have it anyway. */
+bool may_have(const struct connection *connection, uid_t owner);
+/* Root, the daemon's own user, the members of ControlGroup=. Theirs are the verbs of droppablectl, not others' memory. */
+bool is_administrator(const struct connection *connection);
+/* The owner, or an administrator. */
 bool may_control(const struct connection *connection, uid_t owner);
 
 /* In handlers-region.c, for the table in handlers.c. */

@@ -290,9 +290,10 @@ int ctl_fail(const char *what, int error) {
 
 int ctl_fail_for(const struct ctl_options *options, const char *what, int error) {
     if (error == -EPERM) {
-        fprintf(stderr,
-                "droppablectl: %s: not permitted: root and the service's user may, owners within what these allow\n",
-                what);
+        fprintf(
+            stderr,
+            "droppablectl: %s: not permitted: root, the service's user and its ControlGroup= may, owners within what these allow\n",
+            what);
         return CTL_FAILURE;
     }
     if (error != -ENOENT)

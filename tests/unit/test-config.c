@@ -94,8 +94,10 @@ START_TEST(test_defaults) {
     ck_assert_int_eq(read_config(&config, "", &error), 0);
     ck_assert_ptr_null(config.socket_path);
     ck_assert_ptr_null(config.lend_group);
+    ck_assert_ptr_null(config.control_group);
     ck_assert_ptr_null(config.socket_group);
     ck_assert_uint_eq(config.lend_gid, (gid_t)-1);
+    ck_assert_uint_eq(config.control_gid, (gid_t)-1);
     ck_assert_uint_eq(config.socket_gid, (gid_t)-1);
     ck_assert_uint_eq(config.socket_mode, 0666);
     ck_assert_uint_eq(config.machine_reserve, CONFIG_AUTO);
@@ -115,6 +117,7 @@ START_TEST(test_every_key) {
     static const char text[] = "\xef\xbb\xbf# a comment\r\n"
                                "[Daemon]\r\n"
                                "LendUserfaultfd=root\r\n"
+                               "ControlGroup=23456\n"
                                "SocketGroup = 12345 ; by number\n"
                                "  SocketMode=0660\n"
                                "\tKillStuckClients=yes\n"
@@ -138,6 +141,8 @@ START_TEST(test_every_key) {
     ck_assert_msg(read_config(&config, text, &error) == 0, "%s", error ? error : "?");
     ck_assert_str_eq(config.lend_group, "root");
     ck_assert_uint_eq(config.lend_gid, 0);
+    ck_assert_str_eq(config.control_group, "23456");
+    ck_assert_uint_eq(config.control_gid, 23456);
     ck_assert_str_eq(config.socket_group, "12345");
     ck_assert_uint_eq(config.socket_gid, 12345);
     ck_assert_uint_eq(config.socket_mode, 0660);
@@ -167,8 +172,8 @@ END_TEST
 
 /* An empty value is the default, whatever the key. */
 START_TEST(test_back_to_default) {
-    static const char *const values[] = {"/x", "0", "root", "root", "yes", "no", "8K", "8K", "8K", "8K", "8K",
-                                         "8K", "7", "7",    "7",    "8K",  "8K", "8K", "8K", "8K", "8K"};
+    static const char *const values[] = {"/x", "0",  "root", "root", "root", "yes", "no", "8K", "8K", "8K", "8K",
+                                         "8K", "8K", "7",    "7",    "7",    "8K",  "8K", "8K", "8K", "8K", "8K"};
     char expected[128], got[128], text[256];
     const char *section, *name;
     struct config defaults, config;
@@ -195,9 +200,9 @@ END_TEST
 
 /* What config_value() writes is what a file would say. */
 START_TEST(test_values_as_text) {
-    static const char *const expected[] = {"/run/x", "0640",  "12345", "root", "yes",      "no", "auto",
-                                           "3M",     "1000M", "1025K", "2T",   "2G",       "17", "18",
-                                           "19",     "4K",    "5K",    "32T",  "infinity", "6K", "7K"};
+    static const char *const expected[] = {"/run/x", "0640",  "12345", "root",     "23456", "yes", "no", "auto",
+                                           "3M",     "1000M", "1025K", "2T",       "2G",    "17",  "18", "19",
+                                           "4K",     "5K",    "32T",   "infinity", "6K",    "7K"};
     char text[1024] = "", got[128], *error = NULL;
     const char *section, *name;
     struct config config;
