@@ -52,9 +52,14 @@ void connection_end(struct connection *connection, const char *reason) {
         return;
     connection->closing = true;
     if (reason && log_allows(&server->faults, kernel_now()))
-        log_warning("client %s (pid %d, uid %u): %s: ending its connection",
-                    connection->session ? connection->session->name : "without hello", (int)connection->pid,
-                    connection->uid, reason);
+        log_about(LOG_LEVEL_WARNING,
+                  &(struct log_about){.client = connection->session ? connection->session->name : "",
+                                      .pid = connection->pid,
+                                      .uid = connection->uid,
+                                      .id = LOG_ID_REFUSED},
+                  "client %s (pid %d, uid %u): %s: ending its connection",
+                  connection->session ? connection->session->name : "without hello", (int)connection->pid,
+                  connection->uid, reason);
     if (connection->operation)
         operation_abandon(connection->operation);
     connection->operation = NULL;

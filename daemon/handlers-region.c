@@ -56,8 +56,9 @@ uint32_t region_check_limits(const struct connection *connection, uint64_t size)
     if (!limit)
         return DRP_WIRE_OK;
     if (!session->quota_logged)
-        log_notice("client %s (pid %d, uid %u): a region of %" PRIu64 " bytes is over the quota: %s", session->name,
-                   (int)session->pid, session->uid, size, limit);
+        log_about(LOG_LEVEL_NOTICE, &(struct log_about){SESSION_ABOUT(session), .id = LOG_ID_OVER_QUOTA},
+                  "client %s (pid %d, uid %u): a region of %" PRIu64 " bytes is over the quota: %s", session->name,
+                  (int)session->pid, session->uid, size, limit);
     session->quota_logged = true;
     return DRP_WIRE_ERROR_QUOTA;
 }
@@ -164,8 +165,9 @@ void handle_create(struct connection *connection, struct channel_packet *packet)
     }
     r = region_new(&region, &connection->server->manager->kernel, &shape, -1, &fds[1]);
     if (r < 0) {
-        log_warning("client %s (pid %d): cannot make a region of %" PRIu64 " bytes: %s", connection->session->name,
-                    (int)connection->pid, shape.size, strerror(-r));
+        log_about(LOG_LEVEL_WARNING, &(struct log_about){SESSION_ABOUT(connection->session), .error = -r},
+                  "client %s (pid %d): cannot make a region of %" PRIu64 " bytes: %s", connection->session->name,
+                  (int)connection->pid, shape.size, strerror(-r));
         reply_error(connection, packet,
                     operation_error(r) == DRP_WIRE_ERROR_DESCRIPTOR ? DRP_WIRE_ERROR_INTERNAL : operation_error(r));
         return;
@@ -287,8 +289,11 @@ static void map_done(struct completion *completion) {
     struct drp_wire_map_reply reply = {.mapping = operation->mapping->id};
 
     if (operation->command.result < 0)
-        log_info("client %s (pid %d): a mapping is not intercepted: %s", operation->session->name,
-                 (int)operation->session->pid, strerror(-operation->command.result));
+        log_about(LOG_LEVEL_INFO,
+                  &(struct log_about){SESSION_ABOUT(operation->session), .region = operation->region->id,
+                                      .error = -operation->command.result},
+                  "client %s (pid %d): a mapping is not intercepted: %s", operation->session->name,
+                  (int)operation->session->pid, strerror(-operation->command.result));
     CRASH_POINT("map-registered");
     reply.interception = operation->mapping->intercepted ? DRP_WIRE_INTERCEPTION_FULL : DRP_WIRE_INTERCEPTION_NONE;
     if (operation->connection && !operation->region->held)

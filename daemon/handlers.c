@@ -102,7 +102,8 @@ static void handle_hello(struct connection *connection, struct channel_packet *p
     }
     session->attaches = hello->features & DRP_FEATURE_LOCKED;
     connection->session = session;
-    log_debug("client %s (pid %d, uid %u): session %" PRIu64 " in domain '%s'", session->name, (int)session->pid,
+    log_about(LOG_LEVEL_DEBUG, &(struct log_about){SESSION_ABOUT(session)},
+              "client %s (pid %d, uid %u): session %" PRIu64 " in domain '%s'", session->name, (int)session->pid,
               session->uid, session->id, session->domain->path);
     CRASH_POINT("hello");
     reply_hello(connection, hello);
@@ -133,7 +134,9 @@ static void handle_uffd(struct connection *connection, struct channel_packet *pa
     if (r < 0) {
         session->no_interception = -r;
         reply.interception = DRP_WIRE_INTERCEPTION_NONE;
-        log_info("client %s (pid %d): accesses are not intercepted: %s", session->name, (int)session->pid, strerror(-r));
+        log_about(LOG_LEVEL_INFO, &(struct log_about){SESSION_ABOUT(session), .error = -r},
+                  "client %s (pid %d): accesses are not intercepted: %s", session->name, (int)session->pid,
+                  strerror(-r));
     }
     connection_reply(connection, uffd->header.type, uffd->header.serial, &reply, sizeof(reply), NULL, 0);
 }

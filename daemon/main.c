@@ -105,8 +105,9 @@ static void log_start(struct manager *manager, const char *capabilities) {
     char *line, *rest = status.notes;
 
     report_status(manager, &status);
-    log_notice("listening on %s, fill rate %" PRIu64 " MiB/s, machine's reserve %" PRIu64 " MiB, capabilities kept: %s",
-               manager->config->socket_path, status.fill_rate >> 20, status.machine_reserve >> 20, capabilities);
+    log_about(LOG_LEVEL_NOTICE, &(struct log_about){.id = LOG_ID_LISTENING},
+              "listening on %s, fill rate %" PRIu64 " MiB/s, machine's reserve %" PRIu64 " MiB, capabilities kept: %s",
+              manager->config->socket_path, status.fill_rate >> 20, status.machine_reserve >> 20, capabilities);
     while ((line = strsep(&rest, "\n")) && *line)
         log_info("%s", line);
 }

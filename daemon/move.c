@@ -58,7 +58,8 @@ static void move_run(struct completion *completion) {
 
     atomic_store(&session->move.pending, false);
     if (session_find_domain(session, &domain) >= 0 && session_enter(session, domain))
-        log_debug("client %s (pid %d): moved to domain '%s'", session->name, (int)session->pid, domain->path);
+        log_about(LOG_LEVEL_DEBUG, &(struct log_about){SESSION_ABOUT(session)},
+                  "client %s (pid %d): moved to domain '%s'", session->name, (int)session->pid, domain->path);
 }
 
 void move_check(struct session *session) {

@@ -21,16 +21,19 @@ static void tell_quarantine(const struct config *config, struct session *session
         return;
     session->home.quarantine_logged = quarantined;
     if (!quarantined) {
-        log_notice("client %s (pid %d): no longer holds up the daemon: quarantine lifted", session->name,
-                   (int)session->pid);
+        log_about(LOG_LEVEL_NOTICE, &(struct log_about){SESSION_ABOUT(session), .id = LOG_ID_QUARANTINE_LIFTED},
+                  "client %s (pid %d): no longer holds up the daemon: quarantine lifted", session->name,
+                  (int)session->pid);
         return;
     }
-    log_warning("client %s (pid %d): holds up a call for over 1 s (%s): quarantined", session->name, (int)session->pid,
-                worker_overdue(&session->home.dropper.worker, kernel_now(), 0) ? "its object's lock"
-                                                                               : "its address space's lock");
+    log_about(LOG_LEVEL_WARNING, &(struct log_about){SESSION_ABOUT(session), .id = LOG_ID_QUARANTINED},
+              "client %s (pid %d): holds up a call for over 1 s (%s): quarantined", session->name, (int)session->pid,
+              worker_overdue(&session->home.dropper.worker, kernel_now(), 0) ? "its object's lock"
+                                                                             : "its address space's lock");
     dropper_give_up(&session->home);
     if (config->kill_stuck) {
-        log_warning("client %s (pid %d): ended, as KillStuckClients= says", session->name, (int)session->pid);
+        log_about(LOG_LEVEL_WARNING, &(struct log_about){SESSION_ABOUT(session), .id = LOG_ID_CLIENT_ENDED},
+                  "client %s (pid %d): ended, as KillStuckClients= says", session->name, (int)session->pid);
         pidfd_send_signal(session->pidfd, SIGKILL, NULL, 0);
     }
 }
@@ -42,8 +45,11 @@ static void tell_shared_quarantine(struct shared *shared) {
     if (quarantined == shared->home.quarantine_logged)
         return;
     shared->home.quarantine_logged = quarantined;
-    log_warning("shared region %" PRIu64 " '%s' of uid %u: %s", shared->region->id, shared->name, shared->uid,
-                quarantined ? "its object's lock holds up a call for over 1 s: quarantined" : "quarantine lifted");
+    log_about(LOG_LEVEL_WARNING,
+              &(struct log_about){.region = shared->region->id,
+                                  .id = quarantined ? LOG_ID_QUARANTINED : LOG_ID_QUARANTINE_LIFTED},
+              "shared region %" PRIu64 " '%s' of uid %u: %s", shared->region->id, shared->name, shared->uid,
+              quarantined ? "its object's lock holds up a call for over 1 s: quarantined" : "quarantine lifted");
     if (quarantined)
         dropper_give_up(&shared->home);
 }
@@ -55,8 +61,9 @@ static void tell_pins(struct session *session) {
     if (session->pins_logged || (!own && !atomic_load(&session->user->pins_closed)))
         return;
     session->pins_logged = true;
-    log_notice("client %s (pid %d, uid %u): pins no more for now: the quota of pinned memory is used up: %s",
-               session->name, (int)session->pid, session->uid, own ? "PinnedPerClient" : "PinnedPerUser");
+    log_about(LOG_LEVEL_NOTICE, &(struct log_about){SESSION_ABOUT(session), .id = LOG_ID_OVER_QUOTA},
+              "client %s (pid %d, uid %u): pins no more for now: the quota of pinned memory is used up: %s",
+              session->name, (int)session->pid, session->uid, own ? "PinnedPerClient" : "PinnedPerUser");
 }
 
 void notices_tell(struct manager *manager) {

@@ -70,7 +70,8 @@ static void reload_now(uv_signal_t *signal, int number) {
     (void)number;
     notify_reloading();
     if (config_load(&fresh, reload->source, &error) < 0) {
-        log_error("%s: the settings stay as they were", error ? error : "no memory to read the settings");
+        log_about(LOG_LEVEL_ERROR, &(struct log_about){.id = LOG_ID_NOT_RELOADED}, "%s: the settings stay as they were",
+                  error ? error : "no memory to read the settings");
         free(error);
         notify_state("READY=1");
         return;
@@ -78,7 +79,8 @@ static void reload_now(uv_signal_t *signal, int number) {
     CRASH_POINT("reload-read");
     if (!reload->source->passed)
         apply_socket(old, &fresh);
-    log_notice("settings read again, %u changed", log_changes(old, &fresh));
+    log_about(LOG_LEVEL_NOTICE, &(struct log_about){.id = LOG_ID_RELOADED}, "settings read again, %u changed",
+              log_changes(old, &fresh));
     pthread_mutex_lock(&manager->lock);
     config_deinit(old);
     *old = fresh;

@@ -75,8 +75,10 @@ static int connection_new(struct server *server, int socket) {
         return -errno;
     refused = is_over_limit(server, peer.uid);
     if (refused && log_allows(&server->refusals, kernel_now()))
-        log_warning("client (pid %d, uid %u): too many connections (Connections=%u, ConnectionsPerUser=%u): refused",
-                    (int)peer.pid, peer.uid, server->config->max_connections, server->config->max_connections_per_uid);
+        log_about(LOG_LEVEL_WARNING,
+                  &(struct log_about){.client = "", .pid = peer.pid, .uid = peer.uid, .id = LOG_ID_REFUSED},
+                  "client (pid %d, uid %u): too many connections (Connections=%u, ConnectionsPerUser=%u): refused",
+                  (int)peer.pid, peer.uid, server->config->max_connections, server->config->max_connections_per_uid);
     if (refused && server->n_refused >= SERVER_REFUSED_MAX)
         return -EDQUOT;
     pidfd = kernel_peer_pidfd(socket, peer.pid);
@@ -202,7 +204,8 @@ static void ending_begin(struct server *server, struct session *session) {
     struct ending *ending = calloc(1, sizeof(*ending));
 
     if (!ending || uv_poll_init(server->loop, &ending->poll, session->pidfd) < 0) {
-        log_error("client %s (pid %d): no memory to end its session, it is leaked", session->name, (int)session->pid);
+        log_about(LOG_LEVEL_ERROR, &(struct log_about){SESSION_ABOUT(session)},
+                  "client %s (pid %d): no memory to end its session, it is leaked", session->name, (int)session->pid);
         free(ending);
         return;
     }

@@ -164,6 +164,10 @@ void session_leave_domains(struct session *session) {
     pthread_mutex_unlock(&session->manager->lock);
 }
 
+const char *session_cgroup(const struct session *session) {
+    return session->domain ? session->domain->path : NULL;
+}
+
 uint64_t session_resident_bytes(const struct session *session) {
     return home_resident_bytes(&session->home);
 }

@@ -58,6 +58,12 @@ struct session {
 };
 LIST_HEAD(session_list, session);
 
+/* The fields of a log_about that tell of a session. In the loop. */
+#define SESSION_ABOUT(session) \
+    .client = (session)->name, .pid = (session)->pid, .uid = (session)->uid, .cgroup = session_cgroup(session)
+/* Where it is charged; NULL: not known, or not any more. In the loop. */
+const char *session_cgroup(const struct session *session);
+
 int session_new(struct session **ret, struct manager *manager, uint64_t id, pid_t pid, uid_t uid, gid_t gid, int pidfd);
 /* After both workers are joined. pidfd is closed. NULL is fine. */
 struct session *session_free(struct session *session);

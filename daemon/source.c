@@ -85,7 +85,8 @@ static void tell(struct source *source, enum demand_source what) {
     };
     struct manager *manager = source->sources->manager;
 
-    log_debug("domain '%s': %s", source->domain->path, names[what]);
+    log_about(LOG_LEVEL_DEBUG, &(struct log_about){.domain = source->domain->path}, "domain '%s': %s",
+              source->domain->path, names[what]);
     manager->edges[what]++;
     pressure_edge(&manager->pressure, source->domain, what);
 }
