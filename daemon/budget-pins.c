@@ -122,7 +122,7 @@ static bool is_closed(bool closed, uint64_t pinned, uint64_t quota) {
     return quota != CONFIG_INFINITY && (pinned >= quota || (closed && pinned >= quota - quota / 8));
 }
 
-static bool is_closed_for(const struct session *session) {
+bool budget_pins_are_closed(const struct session *session) {
     return atomic_load(&session->pins_closed) || (session->user && atomic_load(&session->user->pins_closed));
 }
 
@@ -144,7 +144,7 @@ static unsigned list_closed(struct region *region) {
 
     home_lock(region->home);
     for (unsigned i = 0; i < region->n_mappings; i++)
-        if (is_closed_for(region->mappings[i]->session))
+        if (budget_pins_are_closed(region->mappings[i]->session))
             atomic_store_explicit(&closed[n++], region->mappings[i]->id, memory_order_relaxed);
     home_unlock(region->home);
     for (unsigned i = n; i < DRP_STATE_CLOSED_MAX && atomic_load_explicit(&closed[i], memory_order_relaxed) != 0; i++)
@@ -157,7 +157,7 @@ void budget_mark_pins(struct region *region) {
     const struct session *session = region->home->session;
 
     if (session)
-        set_flag(header, DRP_STATE_PINS_CLOSED, is_closed_for(session));
+        set_flag(header, DRP_STATE_PINS_CLOSED, budget_pins_are_closed(session));
     else
         set_flag(header, DRP_STATE_SOME_CLOSED, list_closed(region) > 0);
 }

@@ -132,5 +132,7 @@ const char *budget_check_bytes(struct manager *manager, const struct session *se
 uint64_t budget_count_pins(struct manager *manager, uint64_t now);
 /* Brings a region's state page up to date with what its client and user may. Under the manager's lock. */
 void budget_mark_pins(struct region *region);
+/* May the session pin nothing more, as of the last count? From any thread. */
+bool budget_pins_are_closed(const struct session *session);
 
 #endif

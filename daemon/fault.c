@@ -178,7 +178,7 @@ static uint64_t wanted_bytes(const struct fault *fault) {
 static enum gate_verdict ask_gate(struct fault *fault, bool forced) {
     struct session *session = fault->session;
     uint64_t bytes = wanted_bytes(fault);
-    enum gate_verdict verdict = gate_ask(session->domain, bytes);
+    enum gate_verdict verdict = gate_ask(session->domain, bytes, !forced);
     bool scarce = verdict != GATE_FREE || !gate_is_ample(session->domain, SCARCE_SHARE);
 
     if (scarce && !forced && kernel_now() - session->pager.last_refresh > REFRESH_INTERVAL_NS) {
@@ -189,7 +189,7 @@ static enum gate_verdict ask_gate(struct fault *fault, bool forced) {
         if (intercept_refresh(session, wait ? REFRESH_WAIT : REFRESH_TIGHT, verdict == GATE_FREE, SPAN_SIZE) > 0 &&
             wait) {
             session_lock(session);
-            return gate_ask(session->domain, bytes);
+            return gate_ask(session->domain, bytes, true);
         }
         session_lock(session);
     }
@@ -296,7 +296,7 @@ static bool choose_neighbour(struct fault *fault, unsigned *runs) {
         return false;
     fault->pages = fault->region->history[fault->span];
     *runs += page_set_count_runs(&fault->pages);
-    if (*runs > SPARSE_GROUP || gate_ask(fault->session->domain, wanted_bytes(fault)) != GATE_FREE)
+    if (*runs > SPARSE_GROUP || gate_ask(fault->session->domain, wanted_bytes(fault), false) != GATE_FREE)
         return false;
     expect_fill(fault);
     return true;

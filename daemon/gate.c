@@ -8,7 +8,7 @@
 
 #include "domain.h"
 
-enum gate_verdict gate_ask(struct domain *domain, uint64_t bytes) {
+enum gate_verdict gate_ask(struct domain *domain, uint64_t bytes, bool waits) {
     enum gate_verdict verdict = GATE_FREE;
     uint64_t take;
 
@@ -16,7 +16,8 @@ enum gate_verdict gate_ask(struct domain *domain, uint64_t bytes) {
         int64_t credit = atomic_load_explicit(&d->credit, memory_order_relaxed);
 
         if (credit < GATE_STEP) {
-            atomic_fetch_add_explicit(&d->wanted, bytes, memory_order_relaxed);
+            if (waits)
+                atomic_fetch_add_explicit(&d->wanted, bytes, memory_order_relaxed);
             verdict = GATE_WAIT;
         } else if (credit < (int64_t)bytes + GATE_SPAN && verdict == GATE_FREE)
             verdict = GATE_TIGHT;

@@ -24,8 +24,11 @@ enum gate_verdict {
     GATE_WAIT,  /* wait for the pressure thread, which has to be woken */
 };
 
-/* May bytes be filled in the domain? A GATE_WAIT leaves the wish with every domain of the chain that is short. */
-enum gate_verdict gate_ask(struct domain *domain, uint64_t bytes);
+/*
+ * May bytes be filled in the domain? waits: who is told to wait will do so; then a GATE_WAIT leaves the wish with every domain of the chain that
+ * is short.
+ */
+enum gate_verdict gate_ask(struct domain *domain, uint64_t bytes, bool waits);
 /* May a span be disarmed that the kernel can then fill with so many bytes more? If so, gate_adjust() has to follow. */
 bool gate_allows(const struct domain *domain, uint64_t bytes);
 /* The least credit of the chain of domains; 0 if there is none. */

@@ -269,6 +269,15 @@ static void populate_done(struct completion *completion) {
                      &reply, sizeof(reply));
 }
 
+static bool is_filled_by_us(struct region *region) {
+    bool seen;
+
+    home_lock(region->home);
+    seen = region->n_mappings > 0 && !region_is_opaque(region);
+    home_unlock(region->home);
+    return seen && !(region->options & DRP_REGION_HUGE);
+}
+
 static void handle_populate(struct connection *connection, struct channel_packet *packet) {
     const struct drp_wire_range *range = &packet->message.range;
     struct operation *operation = operation_new(connection, &range->header, populate_done);
@@ -278,7 +287,7 @@ static void handle_populate(struct connection *connection, struct channel_packet
         return;
     if (!region || range->offset + range->length > region->size)
         operation_finish(operation, region ? DRP_WIRE_ERROR_INVALID : DRP_WIRE_ERROR_NOT_FOUND, NULL, 0);
-    else if (region_is_opaque(region) || region->n_mappings == 0 || (region->options & DRP_REGION_HUGE))
+    else if (!is_filled_by_us(region))
         operation_finish(operation, DRP_WIRE_ERROR_NOT_INTERCEPTED, NULL, 0); /* the kernel fills these itself */
     else {
         operation->region = region;

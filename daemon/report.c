@@ -196,6 +196,8 @@ void report_status(struct manager *manager, struct drp_wire_status_reply *ret) {
     write_notes(manager, ret->notes, sizeof(ret->notes));
     note_reserves(manager, ret->notes, sizeof(ret->notes));
     pthread_mutex_unlock(&manager->lock);
+    for (size_t i = 0; i <= DEMAND_SOURCE_MAX; i++)
+        ret->edges[i] = manager->edges[i];
     ret->fill_rate = manager->kernel.fill_rate;
     ret->looks = atomic_load(&manager->pressure.looks);
     ret->pressure_drops = atomic_load(&manager->pressure.plans.made);
@@ -207,7 +209,8 @@ static void list_session(const struct config *config, struct session *session, s
 
     *ret = (struct drp_wire_entry){
         .kind = DRP_ENTRY_SESSION,
-        .flags = atomic_load(&session->home.quarantined),
+        .flags = (atomic_load(&session->home.quarantined) ? DRP_ENTRY_QUARANTINED : 0) |
+                 (budget_pins_are_closed(session) ? DRP_ENTRY_PINS_CLOSED : 0),
         .id = session->id,
         .parent = session->domain->id,
         .size = session->region_bytes,
@@ -229,12 +232,13 @@ static void list_session(const struct config *config, struct session *session, s
     memcpy(ret->name, session->name, sizeof(session->name));
 }
 
-static void list_region(const struct config *config, uint64_t session, struct region *region,
+static void list_region(const struct config *config, const struct session *session, struct region *region,
                         struct drp_wire_entry *ret) {
     *ret = (struct drp_wire_entry){
         .kind = DRP_ENTRY_REGION,
+        .flags = budget_pins_are_closed(session) ? DRP_ENTRY_PINS_CLOSED : 0,
         .id = region->id,
-        .parent = session,
+        .parent = session->id,
         .size = region->size,
         .resident = region_resident_bytes(region),
         .dropped = atomic_load(&region->dropped_bytes),
@@ -249,7 +253,7 @@ static void list_region(const struct config *config, uint64_t session, struct re
     };
 }
 
-static void list_shared(const struct config *config, uint64_t session, struct shared *shared,
+static void list_shared(const struct config *config, const struct session *session, struct shared *shared,
                         struct drp_wire_entry *ret) {
     const struct share *share;
 
@@ -314,10 +318,10 @@ void report_list(struct manager *manager, uint64_t cursor, struct drp_wire_list_
             list_session(manager->config, session, entry);
         LIST_FOREACH (region, &session->home.regions, link)
             if ((entry = on_page(ret, cursor, &index)))
-                list_region(manager->config, session->id, region, entry);
+                list_region(manager->config, session, region, entry);
         LIST_FOREACH (share, &session->shares, of_session)
             if ((entry = on_page(ret, cursor, &index)))
-                list_shared(manager->config, session->id, share->shared, entry);
+                list_shared(manager->config, session, share->shared, entry);
     }
     pthread_mutex_unlock(&manager->lock);
 }
@@ -327,6 +331,8 @@ void report_list(struct manager *manager, uint64_t cursor, struct drp_wire_list_
 static_assert(DRP_SOURCE_SAMPLER == (int)DEMAND_SAMPLER && DRP_SOURCE_HAND == (int)DEMAND_HAND &&
                   DRP_SOURCE_LAST == (int)DEMAND_SOURCE_MAX && DRP_URGENCY_LIFE == (int)URGENCY_LIFE,
               "sources and urgencies have the numbers of the wire");
+static_assert(DEMAND_SOURCE_MAX < sizeof(((struct drp_wire_status_reply *)0)->edges) / sizeof(uint64_t),
+              "there is room for each source's edges");
 static_assert(DRP_WIRE_VICTIMS_MAX == DECISION_VICTIMS, "as many victims are sent as are kept");
 static_assert(DRP_WIRE_BUCKETS == HISTOGRAM_BUCKETS, "histograms are sent as they are");
 

@@ -335,9 +335,10 @@ struct drp_wire_status_reply {
     uint64_t looks;                /* samples taken */
     uint64_t pressure_drops;       /* plans made for pressure */
     char version[32];
-    char notes[1024]; /* what is missing and why, one sentence a line, NUL-terminated */
+    char notes[896]; /* what is missing and why, one sentence a line, NUL-terminated */
+    uint64_t edges[16]; /* by enum drp_wire_source: how often it said that something may run short, since the start; 0 of others */
 };
-static_assert(sizeof(struct drp_wire_status_reply) == 96 + 88 + 32 + 1024, "status reply");
+static_assert(sizeof(struct drp_wire_status_reply) == 96 + 88 + 32 + 896 + 128, "status reply");
 
 /* LIST: sessions, regions and domains, in pages. Request: cursor 0, then what the reply's next says until that is 0. */
 struct drp_wire_list {
@@ -348,9 +349,14 @@ static_assert(sizeof(struct drp_wire_list) == 24, "list");
 
 enum drp_wire_entry_kind { DRP_ENTRY_SESSION = 1, DRP_ENTRY_REGION = 2, DRP_ENTRY_DOMAIN = 3 };
 
+/* drp_wire_entry.flags. Unknown ones are to be ignored. */
+#define DRP_ENTRY_QUARANTINED UINT32_C(1) /* session */
+#define DRP_ENTRY_PINS_CLOSED \
+    UINT32_C(2) /* session, region: for the session a quota of pins is used up, drp_pin() answers EDQUOT */
+
 struct drp_wire_entry {
     uint32_t kind;
-    uint32_t flags;        /* session: 1 quarantined */
+    uint32_t flags;        /* DRP_ENTRY_* below */
     uint64_t id;           /* session, region or domain */
     uint64_t parent;       /* region: its session; session: its domain; domain: its parent, 0 for the machine */
     uint64_t size;         /* region: bytes; domain: limit */

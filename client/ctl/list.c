@@ -31,7 +31,8 @@ static void print_sessions(const struct drp_wire_entry *entries, size_t n) {
                ctl_interception_name(e->interception), ctl_clean(e->name));
         if (e->interception == DRP_WIRE_INTERCEPTION_NONE && e->reason)
             printf(" (not intercepted: %s)", strerror((int)e->reason));
-        printf("%s\n", e->flags & 1 ? " [quarantined]" : "");
+        printf("%s%s\n", e->flags & DRP_ENTRY_QUARANTINED ? " [quarantined]" : "",
+               e->flags & DRP_ENTRY_PINS_CLOSED ? " [pins closed]" : "");
     }
 }
 
@@ -56,10 +57,10 @@ static void print_regions(const struct drp_wire_entry *entries, size_t n) {
 
         if (e->kind != DRP_ENTRY_REGION)
             continue;
-        printf("%-8" PRIu64 " %-8" PRIu64 " %10s %10s %10s %10s %9" PRIu64 " %9" PRIu64 " %5uK %6u  %-8s %s\n", e->id,
+        printf("%-8" PRIu64 " %-8" PRIu64 " %10s %10s %10s %10s %9" PRIu64 " %9" PRIu64 " %5uK %6u  %-8s %s%s\n", e->id,
                e->parent, ctl_mib(e->size), ctl_mib(e->resident), ctl_mib(e->budget), ctl_mib(e->dropped), e->refaults,
                e->faults, 1u << ((e->chunk_shift - 10) & 31), e->share, ctl_priority_name(e->priority),
-               option_names(e->options, text));
+               option_names(e->options, text), e->flags & DRP_ENTRY_PINS_CLOSED ? " [pins closed]" : "");
         if (e->options & DRP_REGION_SHARED)
             printf("         shared by %u, of uid %u%s%s\n", e->pid, e->uid, e->name[0] ? ": " : "", ctl_clean(e->name));
     }
@@ -120,7 +121,8 @@ static struct json_object *json_session(const struct drp_wire_entry *e) {
     ctl_add_text(object, "interception", ctl_interception_name(e->interception));
     ctl_add(object, "reason", e->reason);
     ctl_add_text(object, "reason_text", e->reason ? strerror((int)e->reason) : "");
-    ctl_add_bool(object, "quarantined", e->flags & 1);
+    ctl_add_bool(object, "quarantined", e->flags & DRP_ENTRY_QUARANTINED);
+    ctl_add_bool(object, "pins_closed", e->flags & DRP_ENTRY_PINS_CLOSED);
     ctl_add_limit(object, "budget", e->budget);
     ctl_add(object, "share", e->share);
     json_object_object_add(object, "priority",
@@ -145,6 +147,7 @@ static struct json_object *json_region(const struct drp_wire_entry *e) {
     ctl_add_limit(object, "budget", e->budget);
     ctl_add(object, "share", e->share);
     ctl_add(object, "pinned_bytes", e->pinned);
+    ctl_add_bool(object, "pins_closed", e->flags & DRP_ENTRY_PINS_CLOSED);
     if (e->options & DRP_REGION_SHARED) {
         ctl_add_text(object, "name", e->name);
         ctl_add(object, "uid", e->uid);

@@ -50,6 +50,28 @@ static uint64_t counter(const struct drp_wire_counters *from, size_t i) {
     return *(const uint64_t *)((const char *)from + counters[i].offset);
 }
 
+/* What only says that something may run short: between the sampler, which looks, and the hand. */
+static bool has_edges(uint32_t source) {
+    return source >= DRP_SOURCE_PSI_SOME && source <= DRP_SOURCE_LEVEL;
+}
+
+static void print_edges(const uint64_t *edges) {
+    printf("edges              ");
+    for (uint32_t source = 0; source <= DRP_SOURCE_LAST; source++)
+        if (has_edges(source))
+            printf(" %s %" PRIu64, ctl_source_name(source), edges[source]);
+    printf("\n");
+}
+
+static struct json_object *json_edges(const uint64_t *edges) {
+    struct json_object *object = json_object_new_object();
+
+    for (uint32_t source = 0; source <= DRP_SOURCE_LAST; source++)
+        if (has_edges(source))
+            ctl_add(object, ctl_source_name(source), edges[source]);
+    return object;
+}
+
 static void print_status(const struct drp_wire_status_reply *status) {
     printf("version             %s\n", ctl_clean(status->version));
     printf("uptime              %.1f s\n", (double)status->uptime_ms / 1000.0);
@@ -68,6 +90,7 @@ static void print_status(const struct drp_wire_status_reply *status) {
     printf("fill rate           %s MiB/s\n", ctl_mib(status->fill_rate));
     printf("looks               %" PRIu64 "\n", status->looks);
     printf("pressure drops      %" PRIu64 "\n", status->pressure_drops);
+    print_edges(status->edges);
     printf("features           ");
     for (size_t i = 0; i < COUNT(features); i++)
         if (status->features & features[i].bit)
@@ -116,6 +139,7 @@ static struct json_object *json_status(const struct drp_wire_status_reply *statu
     ctl_add(object, "fill_rate", status->fill_rate);
     ctl_add(object, "looks", status->looks);
     ctl_add(object, "pressure_drops", status->pressure_drops);
+    json_object_object_add(object, "edges", json_edges(status->edges));
     for (size_t i = 0; i < COUNT(features); i++)
         ctl_add_bool(flags, features[i].name, status->features & features[i].bit);
     json_object_object_add(object, "features", flags);

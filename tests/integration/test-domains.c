@@ -122,6 +122,7 @@ START_TEST(test_near_the_limit) {
     child_start(&hog, be_hog, &bytes);
     child_expect(&hog, 'r');
     expect_source(memcg.version == 2 ? HIGH : THRESHOLD);
+    ck_assert_uint_gt(service_status(&service, memcg.version == 2 ? "memory_high" : "usage_threshold"), 0);
     if (memcg.version == 2) { /* who crosses memory.high is made to stall, and nobody else runs there */
         expect_source("PSI: some stall");
         expect_source("PSI: full stall");
@@ -147,6 +148,7 @@ START_TEST(test_at_the_limit) {
     ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
     close(hog.socket);
     expect_source(MAX);
+    ck_assert_uint_gt(service_status(&service, "memory_max"), 0);
     if (memcg.version == 1)
         expect_source(LEVEL);
     ck_assert(child_say(client.socket, 'e'));

@@ -147,6 +147,14 @@ static bool pin_becomes(struct drp_region *region, size_t chunk, int r) {
     return false;
 }
 
+/* Does the list say of this process, and of its first region, that pins are closed? */
+static void expect_listed_closed(bool closed) {
+    uint64_t session = listing_number("sessions", "pid", (uint64_t)getpid(), "id");
+
+    ck_assert_uint_eq(listing_number("sessions", "id", session, "pins_closed"), closed);
+    ck_assert_uint_eq(listing_number("regions", "session", session, "pins_closed"), closed);
+}
+
 START_TEST(test_pins_of_client) {
     struct drp_region *region, *more;
     uint64_t freed, pinned;
@@ -167,6 +175,7 @@ START_TEST(test_pins_of_client) {
     ck_assert(pin_becomes(region, 40, -EDQUOT));
     ck_assert(service_log_has(&service, "the quota of pinned memory is used up: PinnedPerClient", WAIT_MS));
     ck_assert_ptr_nonnull(strstr(drp_detail(), "quota"));
+    expect_listed_closed(true);
 
     /* Standing pins hold, a region made meanwhile is closed, too, and another client is not concerned. */
     ck_assert_int_eq(drp_drop(region, 0, SIZE, &freed, &pinned), 0);
@@ -190,6 +199,7 @@ START_TEST(test_pins_of_client) {
     }
     ck_assert_int_eq(drp_unpin(region, 2 * CHUNK, CHUNK), 0);
     ck_assert(pin_becomes(region, 40, 0));
+    expect_listed_closed(false);
     ck_assert(is_filled(p + 3 * CHUNK, 7, MIB - 3 * CHUNK));
     region = drp_region_free(region);
     drp_free(d);

@@ -42,9 +42,9 @@ static void check_nobody_waits(void) {
 }
 
 START_TEST(test_free_is_taken_from_all) {
-    ck_assert_int_eq(gate_ask(&chain[0], 3 * MIB), GATE_FREE);
+    ck_assert_int_eq(gate_ask(&chain[0], 3 * MIB, true), GATE_FREE);
     check_taken(3 * MIB);
-    ck_assert_int_eq(gate_ask(&chain[0], 4096), GATE_FREE);
+    ck_assert_int_eq(gate_ask(&chain[0], 4096, true), GATE_FREE);
     check_taken(3 * MIB + 4096);
     check_nobody_waits();
     for (int i = 0; i < CHAIN; i++)
@@ -55,7 +55,7 @@ END_TEST
 /* Asked from the middle, what lies below it is none of its business. */
 START_TEST(test_only_upwards) {
     atomic_store(&chain[0].credit, -5 * MIB);
-    ck_assert_int_eq(gate_ask(&chain[1], MIB), GATE_FREE);
+    ck_assert_int_eq(gate_ask(&chain[1], MIB, true), GATE_FREE);
     ck_assert_int_eq(credit(0), -5 * MIB);
     ck_assert_int_eq(credit(1), PLENTY);
     ck_assert_int_eq(credit(2), PLENTY + MIB);
@@ -68,13 +68,13 @@ START_TEST(test_tight_takes_a_step) {
     const int64_t enough = MIB + GATE_SPAN;
 
     atomic_store(&chain[_i].credit, enough - 1);
-    ck_assert_int_eq(gate_ask(&chain[0], MIB), GATE_TIGHT);
+    ck_assert_int_eq(gate_ask(&chain[0], MIB, true), GATE_TIGHT);
     for (int i = 0; i < CHAIN; i++)
         ck_assert_int_eq(credit(i), (i == _i ? enough - 1 : PLENTY + i * MIB) - GATE_STEP);
     check_nobody_waits();
 
     atomic_store(&chain[_i].credit, enough);
-    ck_assert_int_eq(gate_ask(&chain[0], MIB), GATE_FREE);
+    ck_assert_int_eq(gate_ask(&chain[0], MIB, true), GATE_FREE);
     ck_assert_int_eq(credit(_i), enough - MIB);
 }
 END_TEST
@@ -82,7 +82,7 @@ END_TEST
 /* Less than a step is wanted: only that is taken. */
 START_TEST(test_tight_takes_no_more_than_asked) {
     atomic_store(&chain[2].credit, GATE_SPAN);
-    ck_assert_int_eq(gate_ask(&chain[0], 4096), GATE_TIGHT);
+    ck_assert_int_eq(gate_ask(&chain[0], 4096, true), GATE_TIGHT);
     ck_assert_int_eq(credit(0), PLENTY - 4096);
     ck_assert_int_eq(credit(2), GATE_SPAN - 4096);
 }
@@ -91,16 +91,18 @@ END_TEST
 START_TEST(test_wait_takes_nothing) {
     atomic_store(&chain[_i].credit, GATE_STEP - 1);
     for (uint64_t asked = 1; asked <= 3; asked++) {
-        ck_assert_int_eq(gate_ask(&chain[0], MIB), GATE_WAIT);
+        ck_assert_int_eq(gate_ask(&chain[0], MIB, true), GATE_WAIT);
         for (int i = 0; i < CHAIN; i++) {
             ck_assert_int_eq(credit(i), i == _i ? GATE_STEP - 1 : PLENTY + i * MIB);
             ck_assert_uint_eq(atomic_load(&chain[i].wanted), i == _i ? asked * MIB : 0);
         }
     }
+    ck_assert_int_eq(gate_ask(&chain[0], MIB, false), GATE_WAIT); /* who goes ahead all the same leaves no wish */
+    ck_assert_uint_eq(atomic_load(&chain[_i].wanted), 3 * MIB);
     atomic_store(&chain[_i].credit, GATE_STEP); /* to the byte */
-    ck_assert_int_eq(gate_ask(&chain[0], MIB), GATE_TIGHT);
+    ck_assert_int_eq(gate_ask(&chain[0], MIB, true), GATE_TIGHT);
     ck_assert_int_eq(credit(_i), 0);
-    ck_assert_int_eq(gate_ask(&chain[0], 1), GATE_WAIT);
+    ck_assert_int_eq(gate_ask(&chain[0], 1, true), GATE_WAIT);
 }
 END_TEST
 
@@ -109,7 +111,7 @@ START_TEST(test_wait_is_left_with_each_short_one) {
     atomic_store(&chain[0].credit, -PLENTY);
     atomic_store(&chain[1].credit, GATE_SPAN);
     atomic_store(&chain[2].credit, 0);
-    ck_assert_int_eq(gate_ask(&chain[0], 8192), GATE_WAIT);
+    ck_assert_int_eq(gate_ask(&chain[0], 8192, true), GATE_WAIT);
     ck_assert_int_eq(credit(0), -PLENTY);
     ck_assert_int_eq(credit(1), GATE_SPAN);
     ck_assert_int_eq(credit(2), 0);
