@@ -411,6 +411,13 @@ static void add(struct limits *limits, const struct limit_standing *part) {
     limits->standing.dropped += part->dropped;
 }
 
+static void add_within(const struct session *session, struct domain *domain) {
+    struct limit_standing part = session->budget.standing;
+
+    part.resident = session_bytes_in(session, domain, part.resident);
+    add(&domain->budget, &part);
+}
+
 /* A session's sums, its regions' and its own budget; and its part of the sums of the groups it belongs to. */
 static void look_at_session(struct look *look, struct session *session) {
     const struct config *config = look->manager->config;
@@ -425,7 +432,10 @@ static void look_at_session(struct look *look, struct session *session) {
     }
     add(&session->user->limits, &session->budget.standing);
     for (struct domain *domain = session->domain; domain; domain = domain->parent)
-        add(&domain->budget, &session->budget.standing);
+        add_within(session, domain);
+    for (struct domain *domain = session->former; domain && !domain_is_within(session->domain, domain);
+         domain = domain->parent)
+        add_within(session, domain);
     session->domain->holds_clients = true;
     LIST_FOREACH (share, &session->shares, of_session) {
         add(&session->budget, &share->shared->region->budget.standing);
@@ -539,8 +549,7 @@ bool budget_covers(const struct budget_excess *excess, const struct region *regi
     case BUDGET_USER:
         return home_uid(home) == excess->id;
     case BUDGET_CGROUP:
-        return home->session ? domain_is_within(home->session->domain, excess->domain)
-                             : home_is_in(home, excess->domain);
+        return home_is_in(home, excess->domain);
     default:
         return is_of_session(home, excess->id);
     }

@@ -41,29 +41,42 @@ struct domain *report_domain(const struct manager *manager, const char *path) {
     return NULL;
 }
 
-static bool is_meant(const struct session *session, enum budget_scope scope, uint64_t id, const struct domain *domain) {
+static bool is_meant(const struct session *session, enum budget_scope scope, uint64_t id) {
     switch (scope) {
     case BUDGET_CLIENT:
         return (uint64_t)session->pid == id;
     case BUDGET_USER:
         return session->uid == id;
-    case BUDGET_CGROUP:
-        return domain && domain_is_within(session->domain, domain);
     default:
         return session->id == id;
     }
 }
 
-static bool shared_is_meant(const struct shared *shared, enum budget_scope scope, uint64_t id,
-                            const struct domain *domain) {
+static bool shared_is_meant(const struct shared *shared, enum budget_scope scope, uint64_t id) {
     const struct share *share;
 
     if (scope == BUDGET_USER)
         return shared->uid == id;
     LIST_FOREACH (share, &shared->shares, of_shared)
-        if (share->session->domain && is_meant(share->session, scope, id, domain))
+        if (share->session->domain && is_meant(share->session, scope, id))
             return true;
     return false;
+}
+
+static uint64_t bytes_in(struct manager *manager, const struct home *home, const struct domain *domain) {
+    uint64_t resident, bytes = 0;
+    bool is_in;
+
+    pthread_mutex_lock(&manager->lock);
+    is_in = home_is_in(home, domain);
+    pthread_mutex_unlock(&manager->lock);
+    if (!is_in)
+        return 0;
+    resident = home_resident_bytes(home);
+    pthread_mutex_lock(&manager->lock);
+    bytes = home->session ? session_bytes_in(home->session, domain, resident) : resident;
+    pthread_mutex_unlock(&manager->lock);
+    return bytes;
 }
 
 uint64_t report_resident(struct manager *manager, enum budget_scope scope, uint64_t id, const char *path) {
@@ -83,8 +96,9 @@ uint64_t report_resident(struct manager *manager, enum budget_scope scope, uint6
             LIST_FOREACH (region, &home->regions, link)
                 if (region->id == id)
                     bytes += region_resident_bytes(region);
-        } else if (home->session ? is_meant(home->session, scope, id, domain)
-                                 : shared_is_meant(shared_of(home), scope, id, domain))
+        } else if (scope == BUDGET_CGROUP)
+            bytes += domain ? bytes_in(manager, home, domain) : 0;
+        else if (home->session ? is_meant(home->session, scope, id) : shared_is_meant(shared_of(home), scope, id))
             bytes += home_resident_bytes(home);
     pthread_mutex_lock(&manager->lock);
     domain_unref(domain);

@@ -119,6 +119,8 @@ bool session_enter(struct session *session, struct domain *domain) {
     }
     domain_unref(session->former);
     session->former = session->domain;
+    session->at_move.resident = session_resident_bytes(session);
+    session->at_move.dropped = atomic_load(&session->home.counters.dropped_bytes);
     session_lock(session);
     committed = atomic_load(&session->committed);
     gate_adjust(session->domain, -committed);
@@ -132,6 +134,26 @@ bool session_enter(struct session *session, struct domain *domain) {
 
 bool session_is_in(const struct session *session, const struct domain *domain) {
     return domain_is_within(session->domain, domain) || domain_is_within(session->former, domain);
+}
+
+/* Of what is resident: still from before the move. */
+static uint64_t bytes_from_before(const struct session *session, uint64_t resident) {
+    uint64_t dropped = atomic_load(&session->home.counters.dropped_bytes) - session->at_move.dropped;
+    uint64_t left = session->at_move.resident > dropped ? session->at_move.resident - dropped : 0;
+
+    if (!session->former)
+        return 0;
+    return left < resident ? left : resident;
+}
+
+uint64_t session_bytes_in(const struct session *session, const struct domain *domain, uint64_t resident) {
+    uint64_t before = bytes_from_before(session, resident), bytes = 0;
+
+    if (domain_is_within(session->domain, domain))
+        bytes += resident - before;
+    if (domain_is_within(session->former, domain))
+        bytes += before;
+    return bytes;
 }
 
 void session_review_former(struct session *session) {

@@ -40,6 +40,10 @@ struct session {
     _Atomic int64_t committed; /* bytes, of all its mappings */
     struct domain *domain;     /* a reference; changed by the loop under both locks */
     struct domain *former; /* where memory of it may still be charged, or NULL. A reference; under the manager's lock */
+    struct {
+        uint64_t resident; /* bytes, when it moved */
+        uint64_t dropped;  /* by then */
+    } at_move;             /* under the manager's lock */
     struct move move;
     struct budget_user *user; /* of the manager's budgets, while linked */
     struct limits budget;     /* under the manager's lock, as all of these */
@@ -79,6 +83,11 @@ int session_find_domain(const struct session *session, struct domain **ret);
 bool session_enter(struct session *session, struct domain *domain);
 /* Under the manager's lock: may memory of it be charged to the domain, or below it? */
 bool session_is_in(const struct session *session, const struct domain *domain);
+/*
+ * Under the manager's lock: how much of what is resident counts for the domain's budget. What was there when the session moved, and was not
+ * dropped since, counts where it came from; the rest where it is. That is a guess, as the kernel does not tell who a page is charged to.
+ */
+uint64_t session_bytes_in(const struct session *session, const struct domain *domain, uint64_t resident);
 /* Under the manager's lock, now and then: is it still true of session->former? */
 void session_review_former(struct session *session);
 /* The end of its promises and of its references. */

@@ -289,7 +289,7 @@ END_TEST
 
 /* ---- moves ---- */
 
-/* Touches on demand: 't' what was dropped just before, 'c' what was never touched (that the kernel may then fill), 'e' ends it. */
+/* Touches on demand: 't' what was dropped just before, 'f' half of all, 'c' what was never touched (that the kernel may then fill), 'e' ends it. */
 static void be_toucher(int socket, void *data) {
     struct drp_region *region;
     volatile char *memory;
@@ -307,7 +307,9 @@ static void be_toucher(int socket, void *data) {
         if (word == 't') {
             child_check(drp_drop(region, 0, SPAN, NULL, NULL) == 0);
             memory[0] = 1;
-        } else
+        } else if (word == 'f')
+            memset((char *)memory + SIZE / 2, 1, SIZE / 2);
+        else
             memory[SIZE / 2 + SPAN * fresh++] = 1;
         child_check(child_say(socket, 'd'));
     }
@@ -403,6 +405,46 @@ START_TEST(test_moved) {
     ck_assert(child_say(client.socket, 'e'));
     child_end(&client);
     expect_domains(at_first);
+    memcg_remove(&other);
+}
+END_TEST
+
+static void limit_cgroup(const struct memcg *where, const char *budget, uint64_t *ret_resident) {
+    char out[4096];
+    const char *found;
+
+    ck_assert_int_eq(
+        service_ctl(&service, out, sizeof(out),
+                    (const char *const[]){"--json", "limit", "--cgroup", memcg_name(where), "--budget", budget, NULL}),
+        0);
+    found = strstr(out, "\"resident_bytes\":");
+    ck_assert_msg(found != NULL, "%s", out);
+    *ret_resident = strtoull(found + strlen("\"resident_bytes\":"), NULL, 10);
+}
+
+/* What it had before it moved counts for the budget of the cgroup that it came from, and for no other's. */
+START_TEST(test_budget_of_former) {
+    uint64_t from, there, deadline = now_ms() + WAIT_MS;
+    const char *reason = "";
+    struct child client;
+
+    if (!may_intercept() || !make_memcg())
+        return;
+    ck_assert(memcg_make(&other, LIMIT, &reason));
+    child_start(&client, be_toucher, NULL);
+    child_expect(&client, 'r');
+    from = domain_of(&client);
+    ask(&client, 'f');
+    memcg_take(&other, client.pid);
+    touch_until_moved(&client, from);
+    limit_cgroup(&other, "4M", &there);
+    ck_assert_uint_le(there, MIB);
+    limit_cgroup(&memcg, "2M", &there);
+    ck_assert_uint_ge(there, SIZE / 2 - MIB);
+    while (listing_number("sessions", "pid", (uint64_t)client.pid, "resident_bytes") > 3 * MIB)
+        ck_assert(now_ms() < deadline);
+    ck_assert(child_say(client.socket, 'e'));
+    child_end(&client);
     memcg_remove(&other);
 }
 END_TEST
@@ -544,6 +586,7 @@ int main(void) {
     tcase_set_timeout(moves, 60);
     tcase_add_checked_fixture(moves, setup, teardown);
     tcase_add_test(moves, test_moved);
+    tcase_add_test(moves, test_budget_of_former);
     tcase_add_test(moves, test_moved_without_interception);
     tcase_add_test(moves, test_made_again);
     tcase_set_timeout(gate, 60);
