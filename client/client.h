@@ -37,7 +37,7 @@ struct link {
     int stop;   /* readable: give up waiting; -1: nothing to wait for. Not owned */
     uint32_t serial;
     struct drp_wire_hello_reply hello;
-    struct channel_packet packet; /* the last reply with its descriptors, so that a forked child can close them */
+    struct channel_packet *packet; /* the last reply with its descriptors, so that a forked child can close them; of struct drp */
 };
 
 enum region_phase {
@@ -74,7 +74,8 @@ struct drp_region {
     void *address;                 /* NULL: not mapped; so the others */
     void *state;
     void *pin;
-    void *hold; /* of hold.c */
+    void *hold;                /* of hold.c */
+    _Atomic(void *) own_pages; /* a forked child's, of fork.c; NULL: none */
     size_t size;
     int data_fd;
     int state_fd;
@@ -126,14 +127,15 @@ struct drp {
     _Atomic uint64_t budget;       /* of this process, as asked for; 0: as configured. request_lock to write */
     _Atomic uint32_t interception; /* enum drp_interception of the session */
     _Atomic int interception_error;
-    /* Last, and large: what a child writes to shall be on few pages. */
-    struct link link;  /* request_lock */
-    struct link fresh; /* the watcher's, until it is published as link */
+    struct link link;               /* request_lock */
+    struct link fresh;              /* the watcher's, until it is published as link */
+    struct channel_packet *packets; /* of these two; large, and what a child writes to shall be on few pages */
 };
 
 static inline void close_fd(int *fd) {
-    if (*fd >= 0)
-        close(*fd);
+    if (*fd < 0)
+        return; /* nothing is written: a forked child would get a page of its own for that */
+    close(*fd);
     *fd = -1;
 }
 
@@ -144,11 +146,10 @@ int error_detail(int error, const char *format, ...) __attribute__((format(print
 
 /* ---- request.c ---- */
 
-void link_init(struct link *link);
+/* packet: of its own, the caller's. */
+void link_init(struct link *link, struct channel_packet *packet);
 /* Closes what is open. Takes the fork lock. */
 void link_close(struct link *link);
-/* The same for the child's side of fork(), and for who holds the fork lock. */
-void link_close_locked(struct link *link);
 /*
  * Connects to the socket at path and says hello. The clock page and a lent /dev/userfaultfd are in link->packet
  * afterwards. On failure the link is closed.
@@ -313,6 +314,18 @@ void watcher_stop(struct drp *d);
 
 /* ---- fork.c ---- */
 
+/*
+ * A lock that the fork handler takes. All zeros is unlocked: wiped on fork, it is so in a child without being written to there, and the parent's page
+ * does not become one of both, which who unlocks it would have to copy.
+ */
+union fork_mutex {
+    pthread_mutex_t mutex;
+    char page[4096];
+} __attribute__((aligned(4096)));
+
+/* Of a static one, before the first fork(). 0 or a negative errno: no Linux 4.14. */
+int fork_mutex_init(union fork_mutex *m);
+
 void fork_lock(void);
 void fork_unlock(void);
 /*
@@ -325,6 +338,8 @@ void fork_in_child(void);
 int fork_init(void);
 void fork_add(struct drp *d);
 void fork_remove(struct drp *d);
+/* At the region's end. */
+void fork_free_region(struct drp_region *r);
 /* The error of what is asked of a region that another process made, and that is no memory of this one. */
 int fork_foreign(void);
 

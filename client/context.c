@@ -49,6 +49,7 @@ static int read_config(struct drp_config *to, const struct drp_config *from) {
 }
 
 int context_new(struct drp **ret, const struct drp_config *config) {
+    struct channel_packet *packets;
     struct drp_config c;
     struct drp *d;
     int r;
@@ -58,13 +59,17 @@ int context_new(struct drp **ret, const struct drp_config *config) {
         r = fork_init();
     if (r < 0)
         return r;
-    d = calloc(1, sizeof(*d));
-    if (!d)
+    packets = calloc(2, sizeof(*packets));
+    d = packets ? calloc(1, sizeof(*d)) : NULL;
+    if (!d) {
+        free(packets);
         return error_detail(-ENOMEM, "no memory for a context");
+    }
+    d->packets = packets;
     pthread_mutex_init(&d->regions_lock, NULL);
     pthread_mutex_init(&d->request_lock, NULL);
-    link_init(&d->link);
-    link_init(&d->fresh);
+    link_init(&d->link, &d->packets[0]);
+    link_init(&d->fresh, &d->packets[1]);
     d->stop = -1;
     d->lost_fd = -1;
     d->lost_socket = -1;
@@ -89,6 +94,7 @@ void context_free(struct drp *d) {
     pthread_mutex_destroy(&d->regions_lock);
     pthread_mutex_destroy(&d->request_lock);
     free(d->socket_path);
+    free(d->packets);
     free(d);
 }
 
@@ -158,7 +164,7 @@ static int make_uffd(const struct link *link) {
     int fd = -1;
 
     if (link->hello.flags & DRP_HELLO_LENT_UFFD)
-        fd = ioctl(link->packet.fds[1], USERFAULTFD_IOC_NEW, flags);
+        fd = ioctl(link->packet->fds[1], USERFAULTFD_IOC_NEW, flags);
     if (fd < 0)
         fd = (int)syscall(SYS_userfaultfd, flags);
     return fd < 0 ? -errno : fd;
@@ -172,7 +178,7 @@ static int send_uffd(struct drp *d, struct link *link) {
     int fd = make_uffd(link);
     int r;
 
-    channel_packet_close(&link->packet);
+    channel_packet_close(link->packet);
     atomic_store(&d->interception_error, fd < 0 ? fd : 0);
     if (fd < 0)
         request.reason = (uint32_t)-fd;
@@ -193,7 +199,7 @@ int context_settle(struct drp *d, struct link *link) {
     int r;
 
     fork_lock();
-    clock = channel_packet_take(&link->packet, 0);
+    clock = channel_packet_take(link->packet, 0);
     r = map_clock(d, clock);
     close(clock);
     if (r == 0)
@@ -204,7 +210,7 @@ int context_settle(struct drp *d, struct link *link) {
     r = link_wait(link, DRP_WIRE_UFFD, REQUEST_TIMEOUT_MS);
     if (is_fatal(r))
         return r;
-    if (r == 0 && link->packet.message.uffd_reply.interception == DRP_WIRE_INTERCEPTION_FULL)
+    if (r == 0 && link->packet->message.uffd_reply.interception == DRP_WIRE_INTERCEPTION_FULL)
         interception = DRP_INTERCEPTION_FULL;
     else if (atomic_load(&d->interception_error) == 0)
         atomic_store(&d->interception_error, r < 0 ? r : -EOPNOTSUPP);
@@ -319,7 +325,7 @@ int drp_get_stats(struct drp *d, struct drp_stats *ret) {
     if (r == 0) {
         r = link_call(&d->link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_MS);
         if (r == 0) {
-            const struct drp_wire_counters *counters = &d->link.packet.message.stats_reply.counters;
+            const struct drp_wire_counters *counters = &d->link.packet->message.stats_reply.counters;
 
             stats.resident_bytes = counters->resident_bytes;
             stats.dropped_bytes = counters->dropped_bytes;

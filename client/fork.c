@@ -14,10 +14,11 @@
  *
  * In the child a context has no connection and no thread; its first request makes new ones. Regions of the parent
  * stay plain zeroed memory, on which all of pin.c works. Pins that the parent held are not the child's: taking one of
- * them back is -EINVAL there.
+ * them back is -EINVAL there. The pages for that are made when they are first needed, as is all that can wait: most children execute
+ * something, and a page that is written to, or code that is run, costs as much as a system call.
  *
  * Generations that the parent noted must not compare equal in the child, whose memory reads zeros. Nothing is ever
- * dropped in the child, so all its generations are one constant: the zeros of the new state page plus pins.bias. The
+ * dropped in the child, so all its generations are one constant: the zeros of its own state page plus pins.bias. The
  * bias is odd, which no settled generation is, and in the upper half, so that sums over a range do not meet those of
  * even ones either. The child's mappings are private, so MADV_WIPEONFORK does for its own children what the handler did
  * for it, and the bias moves to the next odd number.
@@ -34,6 +35,7 @@
 #include "local.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -41,6 +43,7 @@
 
 #define FORK_BIAS UINT32_C(0x80000001)
 #define TRY_SECONDS 1
+#define CLOSE_MAX 64
 
 /* Linux 4.17; older kernels take the address for a hint. */
 #ifndef MAP_FIXED_NOREPLACE
@@ -51,17 +54,21 @@
 #define SYS_mseal 462
 #endif
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static union fork_mutex lock;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static struct drp *contexts;
 static int init_error;
 
+int fork_mutex_init(union fork_mutex *m) {
+    return madvise(m, sizeof(*m), MADV_WIPEONFORK) < 0 ? -errno : 0;
+}
+
 void fork_lock(void) {
-    pthread_mutex_lock(&lock);
+    pthread_mutex_lock(&lock.mutex);
 }
 
 void fork_unlock(void) {
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&lock.mutex);
 }
 
 bool fork_try_lock(void) {
@@ -69,7 +76,46 @@ bool fork_try_lock(void) {
 
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += TRY_SECONDS;
-    return pthread_mutex_clocklock(&lock, CLOCK_MONOTONIC, &until) == 0;
+    return pthread_mutex_clocklock(&lock.mutex, CLOCK_MONOTONIC, &until) == 0;
+}
+
+/* Descriptors to be closed; most of them are neighbours, and a call costs as much for many as for one. */
+struct closing {
+    int fds[CLOSE_MAX];
+    size_t n;
+};
+
+static void close_run(int first, int last) {
+    if (first == last || close_range((unsigned)first, (unsigned)last, 0) < 0) /* Linux 5.9 */
+        for (int fd = first; fd <= last; fd++)
+            close(fd);
+}
+
+static void close_all(struct closing *closing) {
+    int *fds = closing->fds;
+
+    for (size_t i = 1; i < closing->n; i++)
+        for (size_t k = i; k > 0 && fds[k - 1] > fds[k]; k--) {
+            int fd = fds[k];
+
+            fds[k] = fds[k - 1];
+            fds[k - 1] = fd;
+        }
+    for (size_t i = 0, first = 0; i < closing->n; i++)
+        if (i + 1 == closing->n || fds[i + 1] != fds[i] + 1) {
+            close_run(fds[first], fds[i]);
+            first = i + 1;
+        }
+    closing->n = 0;
+}
+
+static void close_soon(struct closing *closing, int *fd) {
+    if (*fd < 0)
+        return;
+    if (closing->n == CLOSE_MAX)
+        close_all(closing);
+    closing->fds[closing->n++] = *fd;
+    *fd = -1;
 }
 
 /* No call more than is needed: a child that only executes something pays for all of them. */
@@ -126,38 +172,70 @@ static bool map_data(const struct drp_region *r) {
     return map_zero_pieces(r);
 }
 
-/* They are neighbours where the kernel gives addresses downwards, and one mapping then. */
-static bool map_pages(const struct drp_region *r) {
-    size_t pin_bytes = drp_pin_bytes(r->chunk_total), state_bytes = drp_state_bytes(r->chunk_total);
-    bool neighbours = r->pin && (char *)r->pin + pin_bytes == r->state, complete = true;
+/* Both at once, in the parent's stead: they need not be where the parent's were. */
+static bool map_pages(struct drp_region *r) {
+    size_t pin_bytes = drp_pin_bytes(r->chunk_total), size = pin_bytes + drp_state_bytes(r->chunk_total);
+    void *pages = atomic_load(&r->own_pages), *none = NULL;
 
-    if (r->state && !neighbours)
-        complete = map_zeros(r->state, state_bytes, PROT_READ);
-    if (r->pin)
-        complete &= map_own(r->pin, pin_bytes + (neighbours ? state_bytes : 0), PROT_READ | PROT_WRITE, true);
-    return complete;
+    if (!pages) {
+        pages = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (pages == MAP_FAILED)
+            return false;
+        madvise(pages, size, MADV_WIPEONFORK);
+        if (!atomic_compare_exchange_strong(&r->own_pages, &none, pages)) { /* another thread, or whom we interrupted */
+            munmap(pages, size);
+            pages = none;
+        }
+    }
+    pins_set_pins(&r->pins, pages, r->chunk_base);
+    pins_set_state(&r->pins, (char *)pages + pin_bytes, r->chunk_base);
+    return true;
+}
+
+/* Without a lock, so that what calls it may be called by signal handlers: who comes second stores the same values. */
+bool pins_arrive(const struct pins *p) {
+    struct drp_region *r = atomic_load(&p->late);
+
+    if (!r)
+        return !p->foreign;
+    if (!map_pages(r))
+        return false;
+    atomic_store(&r->pins.size, r->size);
+    atomic_store(&r->pins.late, NULL);
+    return true;
+}
+
+void fork_free_region(struct drp_region *r) {
+    void *pages = atomic_load(&r->own_pages);
+
+    if (pages)
+        munmap(pages, drp_pin_bytes(r->chunk_total) + drp_state_bytes(r->chunk_total));
 }
 
 /* A region that another thread was making or ending in the parent is completed as far as it had come; nobody has it. */
-static void child_region(struct drp_region *r) {
+static void child_region(struct drp_region *r, struct closing *closing) {
     bool complete = true;
 
-    close_fd(&r->data_fd);
-    close_fd(&r->state_fd);
-    close_fd(&r->pin_fd);
-    close_fd(&r->ticket_fd);
+    close_soon(closing, &r->data_fd);
+    close_soon(closing, &r->state_fd);
+    close_soon(closing, &r->pin_fd);
+    close_soon(closing, &r->ticket_fd);
     r->signal_fd = -1;
     if (r->backend != DRP_BACKEND_DAEMON) {
         complete = local_fork_child(r);
     } else if (r->phase != REGION_INHERITED) {
-        complete &= map_data(r);
-        complete &= map_pages(r);
+        complete = map_data(r);
+        r->state = NULL;
+        r->pin = NULL;
+        atomic_store(&r->pins.size, 0);
+        atomic_store(&r->pins.late, r);
     }
-    r->pins.bias = r->pins.bias ? r->pins.bias + 2 : FORK_BIAS;
     if (!complete || atomic_load(&r->options) & (DRP_REGION_FORK_SHARED | DRP_REGION_FORK_ABSENT)) {
-        r->pins.size = 0; /* every range is outside of it */
+        atomic_store(&r->pins.size, 0); /* every range is outside of it */
+        atomic_store(&r->pins.late, NULL);
         r->pins.foreign = true;
     }
+    r->pins.bias = r->pins.bias ? r->pins.bias + 2 : FORK_BIAS;
     lost_fork_child_region(r);
     r->hold = NULL;
     r->phase = REGION_INHERITED;
@@ -167,16 +245,21 @@ static void child_region(struct drp_region *r) {
     atomic_store(&r->pins.gone, r->backend == DRP_BACKEND_DAEMON);
 }
 
-static void child_context(struct drp *d) {
-    link_close_locked(&d->link);
-    link_close_locked(&d->fresh);
-    close_fd(&d->stop);
-    close_fd(&d->notify);
-    close_fd(&d->signal_fd);
+static void child_link(struct link *link, struct closing *closing) {
+    channel_packet_close(link->packet);
+    close_soon(closing, &link->socket);
+    close_soon(closing, &link->pidfd);
+    if (link->stop >= 0)
+        link->stop = -1; /* the context's */
+}
+
+static void child_context(struct drp *d, struct closing *closing) {
+    child_link(&d->link, closing);
+    child_link(&d->fresh, closing);
+    close_soon(closing, &d->stop);
+    close_soon(closing, &d->notify);
+    close_soon(closing, &d->signal_fd);
     lost_fork_child(d);
-    d->link.stop = -1;
-    if (d->fresh.stop >= 0)
-        d->fresh.stop = -1;
     d->regions_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     d->request_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     d->watching = false;
@@ -186,25 +269,29 @@ static void child_context(struct drp *d) {
     atomic_store(&d->reconnects, 0);
     d->inherited = true;
     for (struct drp_region *r = d->regions; r; r = r->next)
-        child_region(r);
+        child_region(r, closing);
 }
 
 void fork_in_child(void) {
-    int saved = errno;
+    struct closing closing;
 
+    closing.n = 0;
     for (struct drp *d = contexts; d; d = d->next)
-        child_context(d);
-    errno = saved;
-    fork_unlock();
+        child_context(d, &closing);
+    close_all(&closing);
 }
 
 static void init(void) {
-    init_error = -pthread_atfork(fork_lock, fork_unlock, fork_in_child);
+    init_error = fork_mutex_init(&lock);
+    if (init_error == 0)
+        init_error = -pthread_atfork(fork_lock, fork_unlock, fork_in_child);
 }
 
 int fork_init(void) {
     pthread_once(&once, init);
-    return init_error < 0 ? error_detail(init_error, "no memory for the fork handlers") : 0;
+    return init_error < 0 ? error_detail(init_error, "no fork handlers, or no lock that is wiped on fork: %s",
+                                         strerror(-init_error))
+                          : 0;
 }
 
 int fork_foreign(void) {

@@ -108,7 +108,7 @@ int drp_region_set_priority(struct drp_region *r, enum drp_priority priority) {
 static void tell_quota(struct drp *d, uint32_t scope, uint64_t id, char *text, size_t size) {
     static const struct drp_wire_limits none;
     int r = call(&d->link, scope, id, 0, &none);
-    uint64_t quota = d->link.packet.message.limit_reply.effective.quota;
+    uint64_t quota = d->link.packet->message.limit_reply.effective.quota;
 
     if (r < 0 || quota == UINT64_MAX)
         snprintf(text, size, "any number of");

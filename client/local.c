@@ -149,12 +149,10 @@ static int make_pages(struct drp_region *r) {
         error = make_page(drp_pin_bytes(r->chunk_total), &r->pin);
     if (error < 0)
         return error;
-    r->pins.state = r->state;
-    r->pins.generations = drp_state_generations(r->state);
-    r->pins.header = r->pin;
-    r->pins.cells = drp_pin_cells(r->pin);
+    pins_set_state(&r->pins, r->state, 0);
+    pins_set_pins(&r->pins, r->pin, 0);
     r->pins.clock = &clock_page;
-    r->pins.size = r->size;
+    atomic_store(&r->pins.size, r->size);
     return 0;
 }
 

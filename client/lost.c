@@ -64,7 +64,7 @@ static struct lost *get_table(struct drp_region *r) {
 }
 
 static uint64_t count_drops(const struct drp_region *r) {
-    return r->pins.native ? 0 : atomic_load(&r->pins.state->drops);
+    return !r->pins.native && pins_arrive(&r->pins) ? atomic_load(&r->pins.state->drops) : 0;
 }
 
 /* From the cursor on: the next run of chunks whose generations were not told yet; 0: there is none. */
@@ -173,7 +173,7 @@ static int watch(struct drp *d, struct link *link) {
     if (error < 0)
         return error;
     fork_lock();
-    atomic_store(&d->lost_socket, channel_packet_take(&link->packet, 0));
+    atomic_store(&d->lost_socket, channel_packet_take(link->packet, 0));
     fork_unlock();
     return 0;
 }

@@ -39,17 +39,38 @@
 /* A wake can be missed when the daemon dies or its page is replaced: look again after this time. */
 #define WAIT_NS 50000000
 
+void pins_set_state(struct pins *p, void *page, uint64_t chunk_base) {
+    p->state = page;
+    p->generations = drp_state_generations(page) + chunk_base;
+}
+
+void pins_set_pins(struct pins *p, void *page, uint64_t chunk_base) {
+    p->header = page;
+    p->cells = drp_pin_cells(page) + chunk_base;
+}
+
 SLOW static int fail_range(const struct pins *p, size_t offset, size_t length) {
     if (p->foreign)
         return fork_foreign();
     if (p->native)
         return local_refuse();
     return error_detail(-ERANGE, "offset %zu, length %zu: not inside the region, which has %zu bytes, or empty", offset,
-                        length, p->size);
+                        length, atomic_load(&p->size));
+}
+
+static FAST bool outside_now(const struct pins *p, size_t offset, size_t length) {
+    size_t size = atomic_load_explicit(&p->size, memory_order_acquire);
+
+    return length == 0 || offset >= size || length > size - offset;
+}
+
+/* In a forked child the first range is outside of what is not there yet. */
+SLOW static bool outside_after_all(const struct pins *p, size_t offset, size_t length) {
+    return !pins_arrive(p) || outside_now(p, offset, length);
 }
 
 static FAST bool outside(const struct pins *p, size_t offset, size_t length) {
-    return length == 0 || offset >= p->size || length > p->size - offset;
+    return UNLIKELY(outside_now(p, offset, length)) && outside_after_all(p, offset, length);
 }
 
 static FAST size_t first_chunk(const struct pins *p, size_t offset) {
@@ -209,7 +230,7 @@ static FAST int pin(struct pins *p, size_t offset, size_t length, uint64_t *ret_
     size_t first;
     int error;
 
-    if (UNLIKELY(outside(p, offset, length)))
+    if (outside(p, offset, length))
         return fail_range(p, offset, length);
     first = first_chunk(p, offset);
     if (UNLIKELY(first != last_chunk(p, offset, length)))
@@ -225,7 +246,7 @@ static FAST int pin(struct pins *p, size_t offset, size_t length, uint64_t *ret_
 static FAST int unpin(struct pins *p, size_t offset, size_t length) {
     size_t first;
 
-    if (UNLIKELY(outside(p, offset, length)))
+    if (outside(p, offset, length))
         return fail_range(p, offset, length);
     first = first_chunk(p, offset);
     if (UNLIKELY(first != last_chunk(p, offset, length)))
@@ -244,7 +265,7 @@ int pins_unpin(struct pins *p, size_t offset, size_t length) {
 }
 
 int pins_touch(struct pins *p, size_t offset, size_t length) {
-    if (UNLIKELY(outside(p, offset, length)))
+    if (outside(p, offset, length))
         return fail_range(p, offset, length);
     for (size_t chunk = first_chunk(p, offset); chunk <= last_chunk(p, offset, length); chunk++)
         touch(p, &p->cells[chunk]);

@@ -22,7 +22,7 @@ struct pins {
     struct drp_state_header *state; /* the mapping is read-only */
     struct drp_pin_header *header;
     struct drp_clock_page *clock; /* the mapping is read-only */
-    size_t size;                  /* of the region in bytes, a multiple of the chunk */
+    _Atomic size_t size;          /* of the region in bytes, a multiple of the chunk; stored last, loaded first */
     uint32_t chunk_shift;
     uint32_t bias; /* added to every generation that is reported: 0, or what sets a forked child's apart */
     /*
@@ -33,7 +33,19 @@ struct pins {
     _Atomic uint64_t mapping; /* its id, by which the service says that the quota of its process, or user, is used up */
     bool foreign;             /* of another process: size is 0, and every call fails */
     bool native;              /* the kernel's own memory, likewise */
+    /*
+     * A forked child that has not used them yet has no pages here, and size is 0 until pins_arrive(): most children use nothing, they execute
+     * something. NULL: they are there.
+     */
+    _Atomic(struct drp_region *) late;
 };
+
+/* The pages as they are mapped; chunk_base: the region's first chunk in them. */
+void pins_set_state(struct pins *p, void *page, uint64_t chunk_base);
+void pins_set_pins(struct pins *p, void *page, uint64_t chunk_base);
+
+/* Makes a forked child's pages, if that is still to be done. false: there is no memory for them, or they are foreign. Of fork.c. */
+bool pins_arrive(const struct pins *p);
 
 /* Waits until no chunk that the range touches is being dropped. For signal handlers, too. */
 void pins_wait_settled(struct pins *p, size_t offset, size_t length);

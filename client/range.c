@@ -48,7 +48,7 @@ static int range_call(struct drp_region *r, uint16_t type, uint64_t offset, uint
         request.region = atomic_load(&r->id);
         error = link_call(&d->link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_LONG_MS);
         if (error == 0 && ret)
-            *ret = d->link.packet.message.drop_reply;
+            *ret = d->link.packet->message.drop_reply;
     } else {
         error = error_detail(-ENOTCONN,
                              "the service does not hold this region: it was made before fork(), or the service could "

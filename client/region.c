@@ -145,23 +145,18 @@ static int map_page(int fd, size_t size, int protection, const char *what, void 
     return keep_private(p, size);
 }
 
-static void set_state(struct drp_region *r) {
-    r->pins.state = r->state;
-    r->pins.generations = drp_state_generations(r->state) + r->chunk_base;
-}
-
 static int map_objects(struct drp_region *r, struct link *link) {
     int error;
 
     fork_lock();
-    r->data_fd = channel_packet_take(&link->packet, 0);
-    r->state_fd = channel_packet_take(&link->packet, 1);
+    r->data_fd = channel_packet_take(link->packet, 0);
+    r->state_fd = channel_packet_take(link->packet, 1);
     error = map_data(r);
     if (error == 0)
         error = map_page(r->state_fd, drp_state_bytes(r->chunk_total), PROT_READ, "state page", &r->state);
     fork_unlock();
     if (error == 0)
-        set_state(r);
+        pins_set_state(&r->pins, r->state, r->chunk_base);
     return error;
 }
 
@@ -184,23 +179,22 @@ static int announce(struct drp_region *r, struct link *link) {
     error = link_call(link, &request, sizeof(request), fds, has_pins ? n : 0, REQUEST_TIMEOUT_MS);
     if (error < 0)
         return error;
-    if (link->packet.n_fds != (has_pins ? 0 : n))
+    if (link->packet->n_fds != (has_pins ? 0 : n))
         return error_detail(-EPROTO, "the service's reply to 'map' has %s pin page", has_pins ? "an unwanted" : "no");
-    r->mapping = link->packet.message.map_reply.mapping;
+    r->mapping = link->packet->message.map_reply.mapping;
     atomic_store(&r->pins.mapping, r->mapping);
-    atomic_store(&r->interception, link->packet.message.map_reply.interception);
+    atomic_store(&r->interception, link->packet->message.map_reply.interception);
     if (has_pins)
         return 0;
     fork_lock();
-    r->pin_fd = channel_packet_take(&link->packet, 0);
+    r->pin_fd = channel_packet_take(link->packet, 0);
     if (shared)
-        r->ticket_fd = channel_packet_take(&link->packet, 1);
+        r->ticket_fd = channel_packet_take(link->packet, 1);
     error = map_page(r->pin_fd, drp_pin_bytes(r->chunk_total), PROT_READ | PROT_WRITE, "pin page", &r->pin);
     fork_unlock();
     if (error < 0)
         return error;
-    r->pins.header = r->pin;
-    r->pins.cells = drp_pin_cells(r->pin) + r->chunk_base;
+    pins_set_pins(&r->pins, r->pin, r->chunk_base);
     return 0;
 }
 
@@ -261,7 +255,7 @@ struct region_wish {
 /* The region as the reply tells; its options are what the service granted and, of what was asked, the library's. */
 int region_take(struct drp_region *r, uint64_t required, uint64_t preferred) {
     struct drp *d = r->context;
-    const struct drp_wire_create_reply *reply = &d->link.packet.message.create_reply;
+    const struct drp_wire_create_reply *reply = &d->link.packet->message.create_reply;
     uint32_t ipc_namespace;
     int error;
 
@@ -271,7 +265,7 @@ int region_take(struct drp_region *r, uint64_t required, uint64_t preferred) {
     r->chunk_total = reply->chunk_total;
     r->granted = reply->granted;
     atomic_store(&r->options, r->granted | ((required | preferred) & OPTIONS_LOCAL));
-    r->pins.size = reply->size;
+    atomic_store(&r->pins.size, reply->size);
     r->pins.chunk_shift = reply->chunk_shift;
     r->pins.clock = d->clock;
     ipc_namespace = reply->ipc_namespace;
@@ -300,7 +294,7 @@ static int create(struct drp_region *r, const void *data) {
                 .priority = (uint8_t)options->priority,
             },
     };
-    const struct drp_wire_create_reply *reply = &d->link.packet.message.create_reply;
+    const struct drp_wire_create_reply *reply = &d->link.packet->message.create_reply;
     size_t size = shared_ask(&request, options);
 
     if (r->next_piece && !(d->link.hello.features & DRP_FEATURE_PIECES))
@@ -470,6 +464,7 @@ int region_end(struct drp_region *r, bool tell) {
         munmap(r->state, drp_state_bytes(r->chunk_total));
     if (r->pin)
         munmap(r->pin, drp_pin_bytes(r->chunk_total));
+    fork_free_region(r);
     hold_free(r);
     volatile_free(r);
     lost_free(r);
@@ -486,7 +481,7 @@ struct drp_region *drp_region_free(struct drp_region *r) {
 /* ---- handing over ---- */
 
 static int adopt_state(struct drp_region *r, struct link *link) {
-    const struct drp_wire_create_reply *reply = &link->packet.message.create_reply;
+    const struct drp_wire_create_reply *reply = &link->packet->message.create_reply;
     int fd;
     int error;
 
@@ -494,7 +489,7 @@ static int adopt_state(struct drp_region *r, struct link *link) {
         reply->chunk_total != r->chunk_total || reply->chunk_shift != r->pins.chunk_shift)
         return error_detail(-EPROTO, "the service took another region over than it was given");
     fork_lock();
-    fd = channel_packet_take(&link->packet, 0);
+    fd = channel_packet_take(link->packet, 0);
     error = map_page(fd, drp_state_bytes(r->chunk_total), PROT_READ, "state page", &r->state);
     if (error == 0) {
         close_fd(&r->state_fd);
@@ -532,7 +527,7 @@ int region_adopt(struct drp_region *r, struct link *link) {
     if (error < 0)
         return error;
     r->known = true;
-    atomic_store(&r->id, link->packet.message.create_reply.region);
+    atomic_store(&r->id, link->packet->message.create_reply.region);
     error = adopt_state(r, link);
     if (error < 0)
         return error;

@@ -39,22 +39,19 @@ static int64_t now_ms(void) {
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-void link_init(struct link *link) {
+void link_init(struct link *link, struct channel_packet *packet) {
     memset(link, 0, sizeof(*link));
+    link->packet = packet;
     link->socket = -1;
     link->pidfd = -1;
     link->stop = -1;
 }
 
-void link_close_locked(struct link *link) {
-    channel_packet_close(&link->packet);
-    close_fd(&link->socket);
-    close_fd(&link->pidfd);
-}
-
 void link_close(struct link *link) {
     fork_lock();
-    link_close_locked(link);
+    channel_packet_close(link->packet);
+    close_fd(&link->socket);
+    close_fd(&link->pidfd);
     fork_unlock();
 }
 
@@ -136,7 +133,7 @@ static bool tells_of_region(const struct channel_packet *packet) {
 
 /* A reply that nobody waits for any more. Its descriptors go with the packet. */
 static void pass_over(struct link *link) {
-    const struct channel_packet *packet = &link->packet;
+    const struct channel_packet *packet = link->packet;
 
     if (tells_of_region(packet)) {
         /* Its own reply has serial 0, which no request has. Best effort: the daemon's limits hold in any case. */
@@ -148,7 +145,7 @@ static void pass_over(struct link *link) {
         channel_send(link->socket, &destroy, sizeof(destroy), NULL, 0, MSG_DONTWAIT);
     }
     fork_lock();
-    channel_packet_close(&link->packet);
+    channel_packet_close(link->packet);
     fork_unlock();
 }
 
@@ -161,8 +158,8 @@ static int receive(struct link *link, int64_t deadline) {
         if (r < 0)
             return r;
         fork_lock();
-        channel_packet_close(&link->packet);
-        r = channel_receive(link->socket, &link->packet, MSG_DONTWAIT);
+        channel_packet_close(link->packet);
+        r = channel_receive(link->socket, link->packet, MSG_DONTWAIT);
         fork_unlock();
         if (r == CHANNEL_OK)
             return 0;
@@ -176,7 +173,7 @@ static int receive(struct link *link, int64_t deadline) {
 }
 
 int link_wait(struct link *link, uint16_t type, int timeout_ms) {
-    const struct channel_packet *packet = &link->packet;
+    const struct channel_packet *packet = link->packet;
     int64_t deadline = now_ms() + timeout_ms;
     enum codec_verdict verdict;
     int r;
@@ -287,7 +284,7 @@ int link_open(struct link *link, const char *path, const char *name) {
         link_close(link);
         return r;
     }
-    link->hello = link->packet.message.hello_reply;
+    link->hello = link->packet->message.hello_reply;
     find_process(link);
     return 0;
 }

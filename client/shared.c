@@ -75,7 +75,7 @@ static int open_error(struct drp *d, int error) {
 static int ask(struct drp_region *r, const void *data) {
     struct opening opening = *(const struct opening *)data;
     struct drp *d = r->context;
-    const struct drp_wire_create_reply *reply = &d->link.packet.message.create_reply;
+    const struct drp_wire_create_reply *reply = &d->link.packet->message.create_reply;
     int error;
 
     if (!(d->link.hello.features & DRP_FEATURE_SHARED))

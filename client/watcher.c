@@ -169,7 +169,7 @@ static bool notify_drain(struct drp *d) {
 
 /* A refusal concerns one region; other errors concern the connection. */
 static bool is_refusal(const struct link *link, int error) {
-    const struct drp_wire_header *reply = &link->packet.message.header;
+    const struct drp_wire_header *reply = &link->packet->message.header;
 
     /* Somebody else who has a shared region may hold it up: that is an answer, and no reason to leave the others behind. */
     if (error == -ETIMEDOUT && reply->serial == link->serial && reply->error == DRP_WIRE_ERROR_QUARANTINED)
@@ -179,10 +179,12 @@ static bool is_refusal(const struct link *link, int error) {
 
 /* Makes d->fresh the connection of all. regions_lock held. */
 static void publish(struct drp *d) {
+    struct channel_packet *spare = d->link.packet;
+
     pthread_mutex_lock(&d->request_lock);
     fork_lock();
     d->link = d->fresh;
-    link_init(&d->fresh);
+    link_init(&d->fresh, spare);
     fork_unlock();
     d->link.stop = -1;
     d->epoch++;

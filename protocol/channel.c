@@ -165,9 +165,14 @@ int channel_send(int socket, const void *message, size_t size, const int *fds, s
     return sent < 0 ? socket_error(errno) : CHANNEL_OK;
 }
 
+/* What is closed already is not written to: a forked child would get a page of its own for that. */
 void channel_packet_close(struct channel_packet *packet) {
-    if (packet->n_fds == 0)
-        return; /* nothing is written: a forked child would get a page of its own for that */
+    bool open = false;
+
+    for (size_t i = 0; i < packet->n_fds; i++)
+        open |= packet->fds[i] >= 0;
+    if (!open)
+        return;
     close_all(packet->fds, packet->n_fds);
     packet->n_fds = 0;
 }

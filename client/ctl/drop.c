@@ -30,7 +30,7 @@ static int finish(const struct ctl_options *options, const char *what, int error
 
 /* Sends a request whose reply is that of a drop, and adds that to the sum. */
 static int call(struct drp *d, void *request, size_t size, struct drp_wire_drop_reply *sum) {
-    const struct drp_wire_drop_reply *reply = &d->link.packet.message.drop_reply;
+    const struct drp_wire_drop_reply *reply = &d->link.packet->message.drop_reply;
     int r = link_call(&d->link, request, size, NULL, 0, REQUEST_TIMEOUT_LONG_MS);
 
     if (r < 0)

@@ -76,9 +76,9 @@ int ctl_limit(const struct ctl_options *options) {
     } else if (r < 0)
         status = ctl_fail_for(options, "limit", r);
     else if (options->json)
-        status = ctl_print_json(json_limits(&d->link.packet.message.limit_reply));
+        status = ctl_print_json(json_limits(&d->link.packet->message.limit_reply));
     else
-        print_limits(&d->link.packet.message.limit_reply);
+        print_limits(&d->link.packet->message.limit_reply);
     context_free(d);
     return status;
 }

@@ -195,7 +195,7 @@ static struct json_object *json_list(const struct drp_wire_entry *entries, size_
 
 /* All pages of the list. 0 or negative errno; *ret is malloc'd in either case, or NULL. */
 static int fetch_list(struct drp *d, struct drp_wire_entry **ret, size_t *ret_n) {
-    const struct drp_wire_list_reply *reply = &d->link.packet.message.list_reply;
+    const struct drp_wire_list_reply *reply = &d->link.packet->message.list_reply;
     struct drp_wire_list request = {.header.type = DRP_WIRE_LIST};
     int r;
 

@@ -204,7 +204,7 @@ int ctl_status(const struct ctl_options *options) {
     if (status)
         return status;
     r = link_call(&d->link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_MS);
-    answer = d->link.packet.message.status_reply;
+    answer = d->link.packet->message.status_reply;
     request.type = DRP_WIRE_HISTOGRAMS;
     if (r == 0)
         r = link_call(&d->link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_MS);
@@ -212,11 +212,11 @@ int ctl_status(const struct ctl_options *options) {
         status = ctl_fail("status", r);
     } else if (options->json) {
         object = json_status(&answer);
-        add_histograms(object, &d->link.packet.message.histograms_reply);
+        add_histograms(object, &d->link.packet->message.histograms_reply);
         status = ctl_print_json(object);
     } else {
         print_status(&answer);
-        print_histograms(&d->link.packet.message.histograms_reply);
+        print_histograms(&d->link.packet->message.histograms_reply);
         print_notes(answer.notes);
     }
     context_free(d);

@@ -152,7 +152,7 @@ static struct json_object *json_decision(const struct told *told) {
 
 /* The newest, at most so many; newest first. *ret is malloc'd in any case, or NULL. */
 static int fetch(struct drp *d, uint64_t max, struct told **ret, size_t *ret_n) {
-    const struct drp_wire_why_reply *reply = &d->link.packet.message.why_reply;
+    const struct drp_wire_why_reply *reply = &d->link.packet->message.why_reply;
     struct drp_wire_why request = {.header.type = DRP_WIRE_WHY};
     int r;
 

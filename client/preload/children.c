@@ -36,10 +36,14 @@ static void child(void) {
  * last. Who holds the library's fork lock may come here and wait for the table, never the other way round.
  */
 int children_init(void) {
-    int r = pthread_atfork(prepare, parent, child);
+    int r = table_init();
 
+    if (r == 0)
+        r = -pthread_atfork(prepare, parent, child);
+    if (r == 0)
+        r = fork_init();
     atomic_store(&ready, r == 0);
-    return -r;
+    return r;
 }
 
 long children_make(long (*call)(void *data), void *data) {

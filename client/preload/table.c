@@ -24,16 +24,20 @@
 #define ENTRIES_MAX 65536
 #define TRY_SECONDS 1
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static union fork_mutex lock;
 static struct piece entries[ENTRIES_MAX];
 _Atomic size_t table_count; /* written under the lock */
 
+int table_init(void) {
+    return fork_mutex_init(&lock);
+}
+
 void table_lock(void) {
-    pthread_mutex_lock(&lock);
+    pthread_mutex_lock(&lock.mutex);
 }
 
 void table_unlock(void) {
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&lock.mutex);
 }
 
 bool table_try_lock(void) {
@@ -41,7 +45,7 @@ bool table_try_lock(void) {
 
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += TRY_SECONDS;
-    return pthread_mutex_clocklock(&lock, CLOCK_MONOTONIC, &until) == 0;
+    return pthread_mutex_clocklock(&lock.mutex, CLOCK_MONOTONIC, &until) == 0;
 }
 
 static size_t count(void) {
@@ -277,9 +281,10 @@ void table_fork_child(struct arena *arenas) {
         arena->references = 0;
     for (size_t i = 0; i < count(); i++)
         if (!(entries[i].flags & PIECE_NO_FORK)) {
-            entries[kept] = entries[i];
+            if (kept != i) /* what stays as it is is not written to */
+                entries[kept] = entries[i];
             entries[kept++].arena->references++;
         }
-    set_count(kept);
-    lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    if (kept != count())
+        set_count(kept);
 }

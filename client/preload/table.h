@@ -50,6 +50,8 @@ void table_lock(void);
 void table_unlock(void);
 /* For who may have interrupted its holder: waits a while at most. */
 bool table_try_lock(void);
+/* Before the first fork(). */
+int table_init(void);
 
 /* Adds a piece, of whose arena the caller has a reference, which he keeps. -ENOMEM. */
 int table_add(const struct piece *piece);
