@@ -9,7 +9,9 @@
 #include "rows.h"
 
 int lifetime_create(struct task *task, struct sample *ret); /* us for making and freeing, nothing touched */
-int lifetime_fork(struct task *task, struct sample *ret);   /* ms for fork(), _exit() and wait(), all resident */
+
+/* ms for fork(), _exit() and wait(), all resident. row->threads: as many idle ones besides. */
+int lifetime_fork(struct task *task, struct sample *ret);
 
 /* row->count mappings of row->size bytes each, made and touched one after the other: ms for all of them. */
 int lifetime_pieces(struct task *task, struct sample *ret);

@@ -144,11 +144,11 @@
         .over = CONTENDER_PRELOAD, .under = CONTENDER_NATIVE, .goals = {__VA_ARGS__}, .run = lifetime_pieces, \
         .size = 64 * KIB, .count = (count_), .tolerance = ROUND_TRIPS,                                        \
     }
-#define FORK(name_, huge_, ...)                                                                              \
+#define FORK(name_, threads_, huge_, ...)                                                                    \
     {                                                                                                        \
         .name = "fork/" name_, .unit = "ms", .quick = true, .contenders = LIVING, .over = CONTENDER_LIBRARY, \
-        .under = CONTENDER_NATIVE, .goals = {__VA_ARGS__}, .run = lifetime_fork, .huge = (huge_),            \
-        .tolerance = ROUND_TRIPS,                                                                            \
+        .under = CONTENDER_NATIVE, .goals = {__VA_ARGS__}, .run = lifetime_fork, .threads = (threads_),      \
+        .huge = (huge_), .tolerance = ROUND_TRIPS,                                                           \
     }
 
 /* ---- latency ---- */
@@ -322,8 +322,9 @@ const struct row rows[] = {
     CREATE("2m", 2 * MIB),
     CREATE("1g", GIB),
     PIECES(2000, VALUE_AT_MOST(PRELOAD, BEST, 1000)),
-    FORK("4k", false, AT_MOST(LIBRARY, NATIVE, 1.2), AT_MOST(PRELOAD, NATIVE, 1.2)),
-    FORK("huge", true, NO_GOAL),
+    FORK("4k", 0, false, AT_MOST(LIBRARY, NATIVE, 1.2), AT_MOST(PRELOAD, NATIVE, 1.2)),
+    FORK("threads/4k", 1, false, AT_MOST(LIBRARY, NATIVE, 1.2), AT_MOST(PRELOAD, NATIVE, 1.2)),
+    FORK("huge", 0, true, NO_GOAL),
 
     LATENCY("alone", 0, ROUND_TRIPS),
     LATENCY("storm-1", 1, UNWATCHED),
