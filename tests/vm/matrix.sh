@@ -42,6 +42,7 @@ else
     part swap "$build"
     part cache "$build"
     DROPPABLE_BAR_RUNS=${DROPPABLE_BAR_RUNS:-1} part pressure "$build" "${PRESSURE[@]}"
+    part tests "$build"
     part conformance "$build"
 fi
 echo

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# Integration tests on Debian's kernels, each kernel in a guest of its own: 0 if all passed, or said why they cannot run there. Prints a table of
-# kernels and tests with the seconds that they took. What a test printed is in OUT.
+# Integration tests on Debian's kernels, each kernel in a guest of its own: 0 if all passed, or said why they cannot run there.
+# What a test printed is in OUT.
 #
 # usage: tests.sh BUILD-FOLDER OUT [TEST...]
 #
@@ -37,38 +37,34 @@ GUEST
 
 "$here/vmrun.sh" --prepare
 
+# "RESULT", and what there is to be said.
 verdict() { # LOG TEST
     local status seconds
     read -r status seconds < <(sed -n "s/^@ $2 //p" "$1") || true
     case ${status:-} in
-    0) echo "passed, $seconds s" ;;
+    0) echo "ok $seconds s" ;;
     77) echo "skipped" ;;
-    124 | 137) echo "TIMED OUT" ;;
-    '') echo "NOT REACHED" ;;
-    *) echo "FAILED ($status)" ;;
+    124 | 137) echo "FAILED timed out" ;;
+    '') echo "FAILED not reached" ;;
+    *) echo "FAILED status $status" ;;
     esac
 }
 
+failures=0
 for kernel in "${KERNELS[@]}"; do
     log=$out/$kernel-tests.log
     echo "==> vm: Linux $kernel, tests"
-    guest "$kernel" tests "$out" --mem 2048M -- sh tests.sh "$@" >"$log" 2>&1 || true # the table tells
-done
-
-failed=0
-printf '%-20s' test
-printf ' %-18s' "${KERNELS[@]}"
-printf '\n'
-for test; do
-    printf '%-20s' "$test"
-    for kernel in "${KERNELS[@]}"; do
-        told=$(verdict "$out/$kernel-tests.log" "$test")
-        printf ' %-18s' "$told"
-        [[ $told =~ ^(passed|skipped) ]] || failed=$((failed + 1))
+    guest "$kernel" tests "$out" --mem 2048M -- sh tests.sh "$@" >"$log" 2>&1 || true # what it noted tells
+    for test; do
+        read -r word text < <(verdict "$log" "$test")
+        echo "    $test: $word${text:+, $text}"
+        note_result "$out" "$kernel" "$test" "$word" "$text"
+        if [[ $word == FAILED ]]; then
+            failures=$((failures + 1))
+        fi
     done
-    printf '\n'
 done
-if ((failed > 0)); then
-    echo "==> FAILED: $failed; everything is in $out"
+if ((failures > 0)); then
+    echo "==> FAILED: $failures; everything is in $out"
     exit 1
 fi
