@@ -166,6 +166,7 @@ static void op_settle(struct home *home, struct drop_op *op) {
     uint64_t bytes;
     bool unseen;
 
+    op->job->under_way -= op->end_chunk - op->first_chunk;
     op->armed &= op_is_armed(op); /* the pager may have been about to disarm it */
     /* Nothing can have come since without the pager's knowing. */
     unseen =
@@ -298,7 +299,8 @@ static unsigned batch_leave_met(struct home *home, struct drop_op *ops, unsigned
             if (kept != i)
                 ops[kept] = ops[i];
             kept++;
-        }
+        } else
+            ops[i].job->under_way -= ops[i].end_chunk - ops[i].first_chunk;
     home_unlock(home);
     return kept;
 }

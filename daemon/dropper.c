@@ -167,7 +167,7 @@ int dropper_submit_adopt(struct home *home, struct region *region, int old_state
 }
 
 static uint64_t job_left(const struct drop_job *job) {
-    return job->next < job->end ? (job->end - job->next) << job->region->chunk_shift : 0;
+    return (job->under_way + (job->next < job->end ? job->end - job->next : 0)) << job->region->chunk_shift;
 }
 
 /* Who waits for an adoption, and has nothing of his own to hand over, waits no longer. */
@@ -267,6 +267,7 @@ static bool job_take_span(struct drop_job *job, struct drop_op *op) {
     op->first_chunk = job->next;
     op->end_chunk = end < job->end ? end : job->end;
     job->next = op->end_chunk;
+    job->under_way += op->end_chunk - op->first_chunk;
     return true;
 }
 

@@ -40,7 +40,8 @@ struct drop_job {
     struct region *region;
     uint64_t next; /* chunk: what is left is [next, end) */
     uint64_t end;
-    uint64_t limit; /* bytes still wanted; UINT64_MAX: all */
+    uint64_t under_way; /* chunks before that, in a batch that is not settled; under the home's lock */
+    uint64_t limit;     /* bytes still wanted; UINT64_MAX: all */
     enum demand_urgency urgency;
     bool destroy;                        /* unmap the object and let go of its descriptor instead */
     bool adopt;                          /* take generations over from region->old_state_fd instead, if there is one */

@@ -217,6 +217,14 @@ bool region_is_whole(const struct drp_wire_adopt *adopt) {
            adopt->chunk_total == adopt->size >> adopt->chunk_shift;
 }
 
+/* Can a daemon have given these options? */
+static bool was_given(const struct drp_wire_adopt *adopt) {
+    if (adopt->granted & ~HANDLERS_KNOWN_OPTIONS)
+        return false;
+    return !(adopt->granted & DRP_REGION_HUGE) ||
+           (adopt->chunk_shift == SPAN_SHIFT && !(adopt->granted & DRP_REGION_SIGNAL));
+}
+
 void handle_adopt(struct connection *connection, struct channel_packet *packet) {
     const struct drp_wire_adopt *adopt = &packet->message.adopt;
     struct manager *manager = connection->server->manager;
@@ -240,8 +248,7 @@ void handle_adopt(struct connection *connection, struct channel_packet *packet) 
         shared_adopt(connection, packet);
         return;
     }
-    if (error == DRP_WIRE_OK && (!region_is_whole(adopt) || (adopt->granted & ~HANDLERS_KNOWN_OPTIONS) ||
-                                 ((adopt->granted & DRP_REGION_HUGE) && adopt->chunk_shift != SPAN_SHIFT)))
+    if (error == DRP_WIRE_OK && (!region_is_whole(adopt) || !was_given(adopt)))
         error = DRP_WIRE_ERROR_INVALID;
     if (error == DRP_WIRE_OK && (shared_read_passport(packet->fds[0], &passport) >= 0 || /* not one's own */
                                  kernel_check_data_object(packet->fds[0], adopt->object_offset + adopt->size) < 0 ||

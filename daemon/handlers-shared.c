@@ -304,6 +304,8 @@ void shared_adopt(struct connection *connection, struct channel_packet *packet) 
         reply_error(connection, packet, error);
     else
         reply_opened(connection, &adopt->header, shared, again ? -1 : packet->fds[1]);
+    if (!again)
+        server_tidy_shared(connection->server); /* from now on it is held */
 }
 
 /* ---- MAP, DESTROY ---- */

@@ -255,7 +255,8 @@ static void server_woken(uv_poll_t *poll, int status, int events) {
     sources_tidy(&server->sources);
     notices_tell(server->manager);
     server_tidy_endings(server);
-    server_tidy_shared(server);
+    if (server->shared_pending || !LIST_EMPTY(&server->manager->ending_homes)) /* it goes through all homes */
+        server_tidy_shared(server);
 }
 
 static void server_unlink(const struct server *server) {

@@ -69,7 +69,7 @@ struct server {
     uv_timer_t tidy;    /* runs while there are endings, or sockets could not be accepted */
     uv_signal_t terminate, interrupt;
     bool accepting;
-    bool shared_pending; /* a shared region waits for the timer */
+    bool shared_pending; /* a shared region is held, or ending, and looked at by the timer */
     uint64_t ended;      /* ns; 0: not yet */
     struct connection_list connections;
     unsigned n_connections;

@@ -429,6 +429,44 @@ START_TEST(test_bad_options) {
 }
 END_TEST
 
+/* As if it had been made so. */
+START_TEST(test_bad_adoption) {
+    static const struct {
+        uint64_t granted;
+        uint8_t chunk_shift;
+        int error;
+    } cases[] = {
+        {DRP_REGION_SIGNAL | DRP_REGION_HUGE, 21, DRP_WIRE_ERROR_INVALID},
+        {DRP_REGION_HUGE, 16, DRP_WIRE_ERROR_INVALID},
+        {DRP_REGION_SIGNAL | DRP_REGION_SHARED, 16, DRP_WIRE_ERROR_INVALID},
+        {DRP_REGION_SHARED | DRP_REGION_HUGE, 21, DRP_WIRE_ERROR_INVALID},
+        {DRP_REGION_FORK_SHARED, 16, DRP_WIRE_ERROR_INVALID},
+        {UINT64_C(1) << 63, 16, DRP_WIRE_ERROR_INVALID},
+        {DRP_REGION_SHARED, 16, DRP_WIRE_ERROR_DESCRIPTOR}, /* it is no shared one's object */
+        {DRP_REGION_SIGNAL, 16, DRP_WIRE_OK},
+    };
+    int socket = raw_session("adopter");
+    struct raw_region region;
+
+    raw_region_new(socket, 2 * MIB, &region);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        uint64_t total = region.size >> cases[i].chunk_shift;
+        int state = make_memfd(drp_state_bytes(total), SEALS), r;
+        struct drp_wire_adopt adopt = {.header.type = DRP_WIRE_ADOPT,
+                                       .size = region.size,
+                                       .chunk_total = total,
+                                       .granted = cases[i].granted,
+                                       .chunk_shift = cases[i].chunk_shift};
+
+        r = raw_call(socket, &adopt, sizeof(adopt), (const int[]){region.data_fd, state}, 2, NULL);
+        ck_assert_msg(r == cases[i].error, "case %zu: %d", i, r);
+        close(state);
+    }
+    raw_region_end(socket, &region);
+    close(socket);
+}
+END_TEST
+
 /* Of another owner than the service: he can have mincore(2) tell lies, which fill pages of pins and free what never was. */
 static void run_owner(int socket, void *data) {
     struct raw_region region;
@@ -526,6 +564,7 @@ int main(void) {
     tcase_add_loop_test(hostile, test_wrong_descriptor, 0, DESCRIPTOR_KINDS);
     tcase_add_test(hostile, test_bad_shared);
     tcase_add_test(hostile, test_bad_options);
+    tcase_add_test(hostile, test_bad_adoption);
     tcase_add_test(hostile, test_other_owner);
     tcase_add_test(hostile, test_large_tables);
     tcase_add_test(hostile, test_hang_up);

@@ -28,6 +28,8 @@
 #define LOCKS ((off_t)200000)
 #define LATER_ERAS ((off_t)1 << 62)
 #define LOCKS_WATCH_MS 2000
+#define LIVES 100
+#define MAPPINGS 128 /* REGION_MAPPINGS_MAX */
 
 /* CPU time of the service's main thread. */
 static uint64_t loop_cpu_ms(void) {
@@ -326,6 +328,178 @@ START_TEST(test_held_up_adoption) {
 }
 END_TEST
 
+/* Has the region, as "stuck", and holds the lock of its object. */
+static void run_object_holder(int socket, void *data) {
+    int connection = raw_hello("holder");
+    struct raw_shared shared;
+    struct holder holder;
+    uint64_t mapping;
+    char word;
+
+    (void)data;
+    child_check(raw_open(connection, "stuck", geteuid(), &shared) == DRP_WIRE_OK);
+    child_check(raw_map_shared(connection, shared.id, &mapping) == DRP_WIRE_OK);
+    holder.fd = shared.data_fd;
+    hold_lock(&holder);
+    child_check(child_say(socket, 'l'));
+    child_hear(socket, &word);
+}
+
+/* That region is not dropped for as long; all else goes on, of those who have it, too. */
+START_TEST(test_held_up_object) {
+    struct drp_region *stuck, *shared, *own;
+    struct child child;
+    uint64_t freed;
+    struct drp *d;
+
+    if (!may_intercept())
+        return;
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(make(d, "stuck", &stuck), 0);
+    ck_assert_int_eq(make(d, "other", &shared), 0);
+    ck_assert_int_eq(drp_region_new(&own, d, SIZE, NULL), 0);
+    memset(drp_region_address(stuck), 1, SIZE);
+    child_start(&child, run_object_holder, NULL);
+    child_expect(&child, 'l');
+    ck_assert_int_eq(drp_drop(stuck, 0, SIZE, &freed, NULL), -ETIMEDOUT); /* when it is quarantined */
+    for (int i = 0; i < 20; i++) {
+        uint64_t began = now_ms();
+
+        memset(drp_region_address(shared), 1, SIZE);
+        memset(drp_region_address(own), 1, SIZE);
+        ck_assert_int_eq(drp_pin(shared, 0, CHUNK, NULL), 0);
+        ck_assert_int_eq(drp_unpin(shared, 0, CHUNK), 0);
+        ck_assert_int_eq(drp_drop(shared, 0, SIZE, &freed, NULL), 0);
+        ck_assert_uint_eq(freed, SIZE);
+        ck_assert_int_eq(drp_drop(own, 0, SIZE, &freed, NULL), 0);
+        ck_assert_uint_eq(freed, SIZE);
+        ck_assert_int_eq(drp_drop(stuck, 0, SIZE, &freed, NULL), -ETIMEDOUT); /* at once */
+        ck_assert_uint_lt(now_ms() - began, WAIT_MS);
+    }
+    child_kill(&child);
+    for (uint64_t deadline = now_ms() + WAIT_MS; drp_drop(stuck, 0, SIZE, NULL, NULL) != 0; nap_ms(5))
+        ck_assert_uint_lt(now_ms(), deadline);
+    drp_region_free(own);
+    drp_region_free(shared);
+    drp_region_free(stuck);
+    drp_free(d);
+}
+END_TEST
+
+/* ---- what is left ---- */
+
+/* Lines of a file of the service's. */
+static size_t count_maps(void) {
+    char path[64], line[512];
+    size_t n = 0;
+    FILE *f;
+
+    snprintf(path, sizeof(path), "/proc/%d/maps", (int)service.pid);
+    f = fopen(path, "re");
+    ck_assert_ptr_nonnull(f);
+    while (fgets(line, sizeof(line), f))
+        n++;
+    fclose(f);
+    return n;
+}
+
+static size_t resident_kb(void) {
+    char path[64];
+    size_t pages = 0;
+    FILE *f;
+
+    snprintf(path, sizeof(path), "/proc/%d/statm", (int)service.pid);
+    f = fopen(path, "re");
+    ck_assert_ptr_nonnull(f);
+    ck_assert_int_eq(fscanf(f, "%*u %zu", &pages), 1);
+    fclose(f);
+    return pages * 4;
+}
+
+/* Made, opened, mapped, given up in some order, handed over and left to the end of the connection. */
+static void live(unsigned round) {
+    int socket = raw_hello("live");
+    struct raw_shared first, second;
+    uint64_t id, mapping;
+    char name[16];
+
+    snprintf(name, sizeof(name), "live-%u", round);
+    ck_assert_int_eq(raw_create_shared(socket, name, 0600, &first), DRP_WIRE_OK);
+    ck_assert_int_eq(raw_map_shared(socket, first.id, &mapping), DRP_WIRE_OK);
+    ck_assert_int_eq(raw_open(socket, name, geteuid(), &second), DRP_WIRE_OK);
+    ck_assert_int_eq(raw_map_shared(socket, second.id, &id), DRP_WIRE_OK);
+    if (round % 2)
+        ck_assert_int_eq(raw_id(socket, DRP_WIRE_UNMAP, mapping), DRP_WIRE_OK);
+    ck_assert_int_eq(raw_id(socket, DRP_WIRE_DESTROY, first.id), DRP_WIRE_OK);
+    ck_assert_int_eq(raw_id(socket, DRP_WIRE_DESTROY, first.id), DRP_WIRE_OK);
+    ck_assert_int_eq(raw_id(socket, DRP_WIRE_DESTROY, first.id), DRP_WIRE_ERROR_NOT_FOUND);
+    ck_assert_int_eq(raw_adopt(socket, first.data_fd, first.state_fd, &id), DRP_WIRE_OK);
+    ck_assert_int_eq(raw_adopt(socket, first.data_fd, first.data_fd, &id), DRP_WIRE_ERROR_DESCRIPTOR);
+    ck_assert_int_eq(raw_map_shared(socket, id, &mapping), DRP_WIRE_OK);
+    if (round % 3)
+        ck_assert_int_eq(raw_id(socket, DRP_WIRE_DESTROY, id), DRP_WIRE_OK);
+    close_shared(&first);
+    close_shared(&second);
+    close(socket);
+}
+
+static void live_in_child(int socket, void *data) {
+    (void)socket;
+    for (unsigned i = 0; i < *(unsigned *)data; i++)
+        live(i);
+}
+
+static void run_lives(unsigned n) {
+    struct child child;
+
+    child_start(&child, live_in_child, &n);
+    child_end(&child);
+    fixture_expect_idle();
+}
+
+/* No address, no memory: descriptors and threads the fixture counts. */
+START_TEST(test_nothing_is_left) {
+    size_t maps, kb;
+
+    run_lives(LIVES);
+    maps = count_maps();
+    kb = resident_kb();
+    run_lives(LIVES);
+    ck_assert_uint_lt(count_maps(),
+                      maps + LIVES / 2); /* less than one for each: stacks of threads are kept, more or less of them */
+    if (!under_sanitizer())
+        ck_assert_uint_le(resident_kb(), kb + LIVES * 4); /* a page for each would be a leak */
+}
+END_TEST
+
+/* ---- many ---- */
+
+/* As many mappings as a region can have, each with a pin of its own. */
+START_TEST(test_many_mappings) {
+    struct drp_region *regions[MAPPINGS], *more;
+    uint64_t pinned;
+    struct drp *d;
+
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(make(d, "many", &regions[0]), 0);
+    for (size_t i = 1; i < MAPPINGS; i++)
+        ck_assert_int_eq(drp_region_open(&regions[i], d, "many", geteuid()), 0);
+    ck_assert_int_eq(drp_region_open(&more, d, "many", geteuid()), -EDQUOT);
+    memset(drp_region_address(regions[0]), 1, SIZE);
+    for (size_t i = 0; i < MAPPINGS; i++)
+        ck_assert_int_eq(drp_pin(regions[i], i % CHUNKS * CHUNK, CHUNK, NULL), 0);
+    ck_assert_int_eq(drp_drop(regions[0], 0, SIZE, NULL, &pinned), 0);
+    ck_assert_uint_eq(pinned, SIZE);
+    for (size_t i = 0; i < MAPPINGS - 1; i++)
+        drp_region_free(regions[i]);
+    ck_assert_int_eq(drp_drop(regions[MAPPINGS - 1], 0, SIZE, NULL, &pinned), 0);
+    ck_assert_uint_eq(pinned, CHUNK);
+    ck_assert(is_filled((char *)drp_region_address(regions[MAPPINGS - 1]) + SIZE - CHUNK, 1, CHUNK));
+    drp_region_free(regions[MAPPINGS - 1]);
+    drp_free(d);
+}
+END_TEST
+
 /* ---- locks ---- */
 
 static void set_lock(int fd, short type, off_t start, off_t length) {
@@ -406,6 +580,9 @@ int main(void) {
     tcase_add_test(tcase, test_destroy_before_unmap);
     tcase_add_test(tcase, test_replayed_name);
     tcase_add_test(tcase, test_held_up_adoption);
+    tcase_add_test(tcase, test_held_up_object);
+    tcase_add_test(tcase, test_nothing_is_left);
+    tcase_add_test(tcase, test_many_mappings);
     tcase_add_test(tcase, test_locks);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);

@@ -76,7 +76,8 @@ static void nothing(struct drop_request *request) {
 /* As the dropper takes the span for a job of all of it, or of a part. */
 static void take(struct drop_op *op, struct drop_job *job, struct drop_request *request, uint64_t first, uint64_t end) {
     drop_request_init(request, nothing, NULL);
-    *job = (struct drop_job){.region = region, .next = end, .end = end, .limit = UINT64_MAX, .request = request};
+    *job = (struct drop_job){
+        .region = region, .next = end, .end = end, .under_way = end - first, .limit = UINT64_MAX, .request = request};
     *op = (struct drop_op){.job = job, .region = region, .first_chunk = first, .end_chunk = end};
 }
 
@@ -101,6 +102,7 @@ START_TEST(test_same_span_twice) {
     ck_assert_uint_eq(requests[1].freed, 0);
     ck_assert_uint_eq(requests[0].pinned, 2 * CHUNK);
     ck_assert_uint_eq(requests[1].pinned, CHUNK);
+    ck_assert_uint_eq(jobs[0].under_way + jobs[1].under_way, 0);
 }
 END_TEST
 
