@@ -35,7 +35,7 @@ mkdir -p "$out"
 failed=
 if [[ -z $packages ]]; then
     export DROPPABLE_VM_KERNELS=${DROPPABLE_VM_KERNELS:-6.1}
-    part systemd "$build" start
+    GUEST_TIMEOUT=400 part systemd "$build" start
 else
     part systemd "$build"
     part package "$packages"

@@ -22,7 +22,7 @@ out=${2:?usage: systemd.sh BUILD-FOLDER OUT [CHECK...]}
 shift 2
 
 CHECKS=(security systemd user io_uring userfaultfd psi)
-GUEST_TIMEOUT=1400
+GUEST_TIMEOUT=${GUEST_TIMEOUT:-1400}
 EXPOSURE=25 # tenths
 
 if (($# > 0)); then
