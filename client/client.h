@@ -104,7 +104,8 @@ struct drp_region {
 
 struct drp {
     struct drp *next;         /* fork lock */
-    enum drp_backend backend; /* of its regions; only DRP_BACKEND_AUTO and _DAEMON have a connection */
+    enum drp_backend backend; /* of its regions */
+    bool served;              /* a service was there when it was made: always, unless the backend does without */
     char *socket_path;
     char name[sizeof(((struct drp_wire_hello *)0)->name)];
     pthread_mutex_t regions_lock;

@@ -247,15 +247,16 @@ static int connect_again(struct drp *d) {
     return r == -ENOENT || r == -ECONNREFUSED ? -ENOTCONN : r;
 }
 
+/* Some do without. */
 static bool context_has_service(const struct drp *d) {
-    return d->backend == DRP_BACKEND_AUTO || d->backend == DRP_BACKEND_DAEMON;
+    return d->backend == DRP_BACKEND_AUTO || d->backend == DRP_BACKEND_DAEMON || d->served;
 }
 
 int context_lock(struct drp *d) {
     int r = 0;
 
     if (!context_has_service(d))
-        return error_detail(-ENOTCONN, "the backend is '%s': no service has this process's regions",
+        return error_detail(-ENOTCONN, "the backend is '%s', and no service knows of this process's regions",
                             choice_name(d->backend));
     /* The watcher takes its time while the daemon is away, without the lock. */
     pthread_mutex_lock(&d->request_lock);
@@ -287,13 +288,12 @@ int drp_new(struct drp **ret, const struct drp_config *config) {
     if (r < 0)
         return r;
     d->backend = backend;
-    if (!context_has_service(d)) {
-        *ret = d;
-        return 0;
-    }
-    r = context_connect(d, config);
-    if (r == 0)
+    r = backend == DRP_BACKEND_NONE ? 0 : context_connect(d, config);
+    if (r == 0 && backend != DRP_BACKEND_NONE)
         r = begin(d);
+    d->served = r == 0 && backend != DRP_BACKEND_NONE;
+    if (r < 0 && backend == DRP_BACKEND_NATIVE)
+        r = 0;
     if (r < 0) {
         context_free(d);
         return r;

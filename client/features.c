@@ -16,17 +16,18 @@
 #include <string.h>
 
 #define REASON_SIZE 192
+#define LIMITS_BUDGET 4096
 
 struct drp_features {
     struct drp_probe found;
     char no_backend[DRP_BACKEND_NONE + 1][REASON_SIZE]; /* empty: available */
     char no_interception[REASON_SIZE];
     char no_signal[REASON_SIZE];
+    char no_limits[REASON_SIZE]; /* of native regions */
 };
 
 #define NOT_TOLD "the kernel does not tell what it drops"
 #define NOT_KEPT "the kernel keeps nothing for a pin; mlock(2) has no effect on MAP_DROPPABLE"
-#define KERNEL_DECIDES "the kernel decides what it drops"
 #define NEVER_DROPS "nothing is dropped but by drp_drop()"
 #define NOT_SEEN "the kernel answers all accesses itself"
 #define NO_OBJECT "it is private memory of one process"
@@ -66,6 +67,10 @@ static const char *ask_shared(const struct drp_features *f, enum drp_backend bac
     return f->found.daemon_regions & DRP_REGION_SHARED ? NULL : "the service is too old";
 }
 
+static const char *ask_limits(const struct drp_features *f, enum drp_backend backend) {
+    return backend == DRP_BACKEND_NATIVE && f->no_limits[0] ? f->no_limits : NULL;
+}
+
 /* By enum drp_backend. */
 #define WHY_NOT(daemon_reason, native_reason, none_reason) \
     { NULL, daemon_reason, native_reason, none_reason }
@@ -98,14 +103,32 @@ static const struct row {
     {"huge", WHY_NOT(NULL, NULL, NULL), DRP_REGION_HUGE, ask_huge},
     {"mergeable", WHY_NOT(NULL, NULL, NULL), DRP_REGION_MERGEABLE, ask_mergeable},
     {"chunk-size", WHY_NOT(NULL, "the kernel drops single pages", NULL), 0, NULL},
-    {"priority", WHY_NOT(NULL, KERNEL_DECIDES, NEVER_DROPS), 0, NULL},
-    {"share", WHY_NOT(NULL, KERNEL_DECIDES, NEVER_DROPS), 0, NULL},
-    {"budget", WHY_NOT(NULL, KERNEL_DECIDES, NEVER_DROPS), 0, NULL},
+    {"priority", WHY_NOT(NULL, NULL, NEVER_DROPS), 0, ask_limits},
+    {"share", WHY_NOT(NULL, NULL, NEVER_DROPS), 0, ask_limits},
+    {"budget", WHY_NOT(NULL, NULL, NEVER_DROPS), 0, ask_limits},
 };
 
 #define N_ROWS (sizeof(rows) / sizeof(rows[0]))
 
 /* ---- finding out ---- */
+
+/* Whether the service may and can is known when it has one. */
+static void find_limits(struct drp_features *f, const struct drp_config *config) {
+    struct drp_config own = {.struct_size = sizeof(own),
+                             .socket_path = config ? config->socket_path : NULL,
+                             .name = config ? config->name : NULL,
+                             .backend = DRP_BACKEND_NATIVE};
+    const struct drp_region_options options = {.struct_size = sizeof(options), .budget = LIMITS_BUDGET};
+    struct drp_region *region = NULL;
+    struct drp *d = NULL;
+
+    if (!f->found.native || !f->found.daemon)
+        snprintf(f->no_limits, REASON_SIZE, "there is no service, and the kernel alone decides what it drops");
+    else if (drp_new(&d, &own) < 0 || drp_region_new(&region, d, 1, &options) < 0)
+        snprintf(f->no_limits, REASON_SIZE, "%s", drp_detail());
+    drp_region_free(region);
+    drp_free(d);
+}
 
 static void find(struct drp_features *f) {
     const struct drp_probe *found = &f->found;
@@ -137,6 +160,7 @@ int drp_features_new(struct drp_features **ret, const struct drp_config *config)
         return error;
     }
     find(f);
+    find_limits(f, config);
     *ret = f;
     return 0;
 }

@@ -61,7 +61,7 @@ static int set_in_region(struct drp_region *r, uint32_t mask, const struct drp_w
     struct drp *d = r->context;
     int error;
 
-    if (r->backend != DRP_BACKEND_DAEMON)
+    if (r->backend == DRP_BACKEND_NONE || (r->backend == DRP_BACKEND_NATIVE && !atomic_load(&r->connected)))
         return local_set_limit(r, mask);
     error = context_lock(d);
     if (error < 0)

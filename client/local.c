@@ -61,7 +61,7 @@ int local_set_limit(const struct drp_region *r, uint32_t mask) {
     return error_detail(-EOPNOTSUPP,
                         r->backend == DRP_BACKEND_NONE
                             ? "the region's backend is 'none', which never drops: it keeps no budget"
-                            : "the region's backend is 'native', and the kernel decides what it drops of it");
+                            : "no service has this native region: the kernel alone decides what it drops of it");
 }
 
 /* ---- making ---- */
@@ -162,8 +162,11 @@ static int make(struct drp_region *r, size_t size, const struct drp_region_optio
 
     if (error < 0)
         return error;
-    if (o->budget)
+    if (o->budget && r->backend == DRP_BACKEND_NONE)
         return local_set_limit(r, DRP_LIMIT_BUDGET);
+    r->budget = o->budget;
+    r->share = o->share;
+    r->priority = (uint8_t)o->priority;
     if (r->backend == DRP_BACKEND_NATIVE)
         r->granted |= DRP_REGION_NO_PINS | DRP_REGION_NO_SWAP;
     r->pins.chunk_shift = choose_shift(r, o, r->granted);
@@ -191,13 +194,17 @@ int local_new(struct drp_region **ret, struct drp *d, size_t size, const struct 
         return error_detail(-ENOMEM, "no memory for a region");
     r->backend = backend;
     error = make(r, size, options);
+    if (error == 0) {
+        pthread_mutex_lock(&d->regions_lock);
+        r->phase = REGION_LIVE;
+        pthread_mutex_unlock(&d->regions_lock);
+        if (backend == DRP_BACKEND_NATIVE && native_tell(r) < 0 && options->budget)
+            error = -EOPNOTSUPP; /* without it there is no budget */
+    }
     if (error < 0) {
-        region_end(r, false);
+        region_end(r, true);
         return error;
     }
-    pthread_mutex_lock(&d->regions_lock);
-    r->phase = REGION_LIVE;
-    pthread_mutex_unlock(&d->regions_lock);
     *ret = r;
     return 0;
 }

@@ -16,6 +16,11 @@ int local_new(struct drp_region **ret, struct drp *d, size_t size, const struct 
 int local_drop(struct drp_region *r, size_t start, size_t end, uint64_t *ret_freed, uint64_t *ret_pinned);
 /* A budget, share or priority (DRP_LIMIT_*) is set. 0: it means nothing here. */
 int local_set_limit(const struct drp_region *r, uint32_t mask);
+/* In native.c: tells the service at link of a native region. request_lock held, or the watcher's own link. */
+struct link;
+int native_register(struct drp_region *r, struct link *link);
+/* The same, by the context's connection. */
+int native_tell(struct drp_region *r);
 /* Does this system give huge pages, and merge equal ones, of private memory? */
 bool local_has_huge(void);
 bool local_has_merging(void);

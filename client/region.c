@@ -417,6 +417,8 @@ static int destroy(struct drp_region *r) {
     struct drp_wire_id request = {.header.type = DRP_WIRE_DESTROY};
     int error = 0;
 
+    if (r->backend == DRP_BACKEND_NATIVE)
+        request.header.type = DRP_WIRE_END_NATIVE;
     pthread_mutex_lock(&d->request_lock);
     if (r->known && atomic_load(&d->connected)) {
         if (r->granted & DRP_REGION_SHARED) { /* this mapping: others of this process may have the same region */

@@ -20,6 +20,7 @@
  */
 
 #include "client.h"
+#include "local.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -85,11 +86,6 @@ static bool wait_lost(struct drp *d) {
     }
 }
 
-/* One that the service has, or shall have. */
-static bool region_is_live(const struct drp_region *r) {
-    return r->phase == REGION_LIVE && r->backend == DRP_BACKEND_DAEMON;
-}
-
 static void set_lost(struct drp *d) {
     pthread_mutex_lock(&d->regions_lock);
     pthread_mutex_lock(&d->request_lock);
@@ -120,7 +116,7 @@ static void set_gone(struct drp *d) {
 
     pthread_mutex_lock(&d->regions_lock);
     for (struct drp_region *r = d->regions; r; r = r->next)
-        if (region_is_live(r) && (ended || !(r->granted & DRP_REGION_SHARED)))
+        if (r->phase == REGION_LIVE && r->backend == DRP_BACKEND_DAEMON && (ended || !(r->granted & DRP_REGION_SHARED)))
             atomic_store(&r->pins.gone, true);
     pthread_mutex_unlock(&d->regions_lock);
     lost_close(d);
@@ -193,12 +189,23 @@ static void publish(struct drp *d) {
     pthread_mutex_unlock(&d->request_lock);
 }
 
+static int hand_over(struct drp_region *r, struct link *link) {
+    switch (r->backend) {
+    case DRP_BACKEND_DAEMON:
+        return region_adopt(r, link);
+    case DRP_BACKEND_NATIVE:
+        return native_register(r, link);
+    default:
+        return 0;
+    }
+}
+
 static void adopt_all(struct drp *d) {
     struct drp_region *r;
 
     pthread_mutex_lock(&d->regions_lock);
     for (r = d->regions; r; r = r->next)
-        if (region_is_live(r) && !is_refusal(&d->fresh, region_adopt(r, &d->fresh)))
+        if (r->phase == REGION_LIVE && !is_refusal(&d->fresh, hand_over(r, &d->fresh)))
             break;
     publish(d);
     lost_again(d);

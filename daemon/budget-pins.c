@@ -156,6 +156,8 @@ void budget_mark_pins(struct region *region) {
     struct drp_state_header *header = region->state;
     const struct session *session = region->home->session;
 
+    if (!header) /* no pins at all */
+        return;
     if (session)
         set_flag(header, DRP_STATE_PINS_CLOSED, budget_pins_are_closed(session));
     else

@@ -12,6 +12,7 @@
 #include "container.h"
 #include "crash-point.h"
 #include "drop-batch.h"
+#include "native.h"
 #include "punch.h"
 #include "session.h"
 #include "sparse-table.h"
@@ -321,6 +322,16 @@ static void job_finish(struct home *home, struct drop_job *job) {
     drop_request_finish(request);
 }
 
+/* One slice; the queue goes on meanwhile. false: nothing is left of it. */
+static bool job_go_on(struct home *home, struct drop_job *job) {
+    if (job->region->dropper_fd < 0)
+        dropper_receive(home);
+    if (job->region->dropper_fd < 0 || job->next >= job->end || job->limit == 0)
+        return false;
+    native_drop(home, job);
+    return job->next < job->end && job->limit > 0;
+}
+
 /* Takes at most max spans of a job. 0: nothing is left of it. */
 static unsigned job_take(struct home *home, struct drop_job *job, struct drop_op *ops, unsigned max) {
     unsigned n = 0;
@@ -364,15 +375,18 @@ static unsigned batch_collect(struct home *home) {
     home_unlock(home);
     for (; job && n < DROPPER_BATCH; job = next) {
         unsigned taken = 0;
+        bool left = false;
 
         if (job->destroy && n > 0)
             break; /* after what was collected before it */
-        if (!job->destroy && !job->adopt)
+        if (job->region->native.address && !job->destroy && !job->adopt)
+            left = job_go_on(home, job);
+        else if (!job->destroy && !job->adopt)
             taken = job_take(home, job, &dropper->ops[n], share < DROPPER_BATCH - n ? share : DROPPER_BATCH - n);
         home_lock(home);
         next = TAILQ_NEXT(job, link);
         home_unlock(home);
-        if (taken == 0)
+        if (taken == 0 && !left)
             job_finish(home, job);
         n += taken;
     }
@@ -393,7 +407,7 @@ static void dropper_take_down(struct home *home) {
         CRASH_POINT("session-taken-down");
         /* Another process may hold the object: its pages go all the same. A client who lives takes it to the next service, as it is. */
         if (atomic_load(&home->client_dead)) {
-            if (region->dropper_fd >= 0)
+            if (region->dropper_fd >= 0 && !region->native.address)
                 (void)!fallocate(region->dropper_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                                  (off_t)region->object_offset, (off_t)region->size);
             region_unlock(region);
@@ -425,7 +439,7 @@ static void dropper_main(struct worker *worker) {
             if (n == 0)
                 dropper_set_realtime(home, false);
             home_unlock(home);
-            if (n == 0)
+            if (n == 0 && !native_measure(home))
                 poll(&fd, 1, -1);
         }
     }

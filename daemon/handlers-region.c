@@ -67,7 +67,7 @@ uint32_t region_check_limits(const struct connection *connection, uint64_t size)
  * The dropper starts here, not with the first drop: then memory and CPUs are short, and whoever starts it waits for it under the manager's
  * lock. The first look is due now: with no region there was none for up to a second.
  */
-static uint32_t link_region(struct connection *connection, struct region *region) {
+uint32_t region_link(struct connection *connection, struct region *region) {
     struct manager *manager = connection->server->manager;
     int r;
 
@@ -176,7 +176,7 @@ void handle_create(struct connection *connection, struct channel_packet *packet)
     CRASH_POINT("create-made");
     region_set_worth(connection, region, create->budget, create->share);
     fds[0] = fcntl(region->data_fd, F_DUPFD_CLOEXEC, 0);
-    error = fds[0] < 0 ? DRP_WIRE_ERROR_MEMORY : link_region(connection, region);
+    error = fds[0] < 0 ? DRP_WIRE_ERROR_MEMORY : region_link(connection, region);
     if (error != DRP_WIRE_OK) {
         close(fds[1]);
         if (fds[0] >= 0)
@@ -266,7 +266,7 @@ void handle_adopt(struct connection *connection, struct channel_packet *packet) 
     }
     manager->next_id++;
     region_set_worth(connection, region, adopt->budget, adopt->share);
-    error = link_region(connection, region);
+    error = region_link(connection, region);
     if (error != DRP_WIRE_OK) {
         close(state_fd);
         reply_error(connection, packet, error);
@@ -332,7 +332,7 @@ static uint32_t make_mapping(struct operation *operation, struct channel_packet 
     int pin_fd = -1, fd = -1, r;
     uint32_t error;
 
-    if (map->length > 0 && !lies_inside(region, map->offset, map->length))
+    if (region->native.address || (map->length > 0 && !lies_inside(region, map->offset, map->length)))
         return DRP_WIRE_ERROR_INVALID;
     error = is_shared(region) ? shared_prepare_map(operation, packet) : prepare_map(region, packet);
     if (error != DRP_WIRE_OK)

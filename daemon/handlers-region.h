@@ -20,6 +20,8 @@ uint32_t region_check_limits(const struct connection *connection, uint64_t size)
 bool region_is_whole(const struct drp_wire_adopt *adopt);
 /* What the region's maker says of it, before it is linked. More than the config allows counts as what it allows (limit_value()). */
 void region_set_worth(const struct connection *connection, struct region *region, uint64_t budget, uint32_t share);
+/* Links a new region of the session; on an error it is freed. */
+uint32_t region_link(struct connection *connection, struct region *region);
 void region_fill_reply(struct drp_wire_create_reply *reply, const struct region *region);
 /* In another thread: the operation goes on in the loop. */
 void region_finished(void *operation);

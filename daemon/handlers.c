@@ -45,7 +45,7 @@ static void reply_hello(struct connection *connection, const struct drp_wire_hel
     const struct manager *manager = connection->server->manager;
     struct drp_wire_hello_reply reply = {
         .version = DRP_WIRE_VERSION,
-        .features = hello->features & DRP_FEATURES_KNOWN,
+        .features = hello->features & DRP_FEATURES_KNOWN & ~(manager->native ? 0 : DRP_FEATURE_NATIVE),
         .session = connection->session->id,
         .region_options = means_options(&manager->kernel),
         .max_region_bytes = connection->server->config->max_region_bytes,
@@ -366,6 +366,8 @@ void handlers_dispatch(struct connection *connection, struct channel_packet *pac
         [DRP_WIRE_WATCH] = handle_watch,
         [DRP_WIRE_CREATE_SHARED] = handle_create_shared,
         [DRP_WIRE_OPEN] = handle_open,
+        [DRP_WIRE_NATIVE] = handle_native,
+        [DRP_WIRE_END_NATIVE] = handle_end_native,
     };
     uint16_t type = packet->message.header.type;
 

@@ -42,6 +42,10 @@ void handle_destroy(struct connection *connection, struct channel_packet *packet
 void handle_create_shared(struct connection *connection, struct channel_packet *packet);
 void handle_open(struct connection *connection, struct channel_packet *packet);
 
+/* In handlers-native.c, likewise. */
+void handle_native(struct connection *connection, struct channel_packet *packet);
+void handle_end_native(struct connection *connection, struct channel_packet *packet);
+
 /* In handlers-pressure.c, likewise. */
 void handle_limit(struct connection *connection, struct channel_packet *packet);
 void handle_free(struct connection *connection, struct channel_packet *packet);

@@ -9,6 +9,8 @@
 
 #include "manager.h"
 
+#include "native.h"
+
 #include "cgroup-place.h"
 
 #include <errno.h>
@@ -72,6 +74,7 @@ int manager_init(struct manager *manager, struct config *config) {
     manager_init_lock(&manager->lock);
     manager_init_lock(&manager->completions_lock);
     manager->max_regions = regions_that_fit();
+    manager->native = native_available();
     r = kernel_init(&manager->kernel);
     if (r < 0)
         return r;

@@ -22,6 +22,7 @@ struct manager {
     struct kernel kernel;
     struct config *config;
     uint64_t started;
+    bool native;    /* regions of the kernel's own droppable memory are taken (native.h) */
     int lock_error; /* why the program could not be kept in memory: negative errno */
 
     pthread_mutex_t lock; /* order: this, then a home's */

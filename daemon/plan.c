@@ -130,6 +130,12 @@ static bool has_slice(const struct home *home) {
     return false;
 }
 
+static bool may_give(const struct region *region) {
+    bool there = region->native.address ? atomic_load(&region->native.valid) : region->n_mappings > 0;
+
+    return there && !region->dead && !region->held;
+}
+
 static void describe_home(struct plans *plans, struct home *home, const struct budget_excess *excess,
                           unsigned *pin_looks, size_t *n) {
     struct region *region;
@@ -139,8 +145,7 @@ static void describe_home(struct plans *plans, struct home *home, const struct b
         plans->busy = true;
     else
         LIST_FOREACH (region, &home->regions, link) {
-            if (region->dead || region->held || region->n_mappings == 0 || *n == plans->regions_max ||
-                (excess && !budget_covers(excess, region)))
+            if (!may_give(region) || *n == plans->regions_max || (excess && !budget_covers(excess, region)))
                 continue;
             plans->region_of[*n] = region;
             describe_region(region, &plans->regions[(*n)++], pin_looks);

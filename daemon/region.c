@@ -13,9 +13,11 @@
 #include "mapping.h"
 #include "pages.h"
 #include "sparse-table.h"
+#include "worker.h"
 
 #include <droppable/droppable.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -112,13 +114,11 @@ static int region_make_object(struct region *region, const struct kernel *kernel
     return madvise(region->object_map, region->size, MADV_DONTDUMP) < 0 ? -errno : 0;
 }
 
-int region_new(struct region **ret, const struct kernel *kernel, const struct region_shape *shape, int data_fd,
-               int *ret_state_fd) {
+static struct region *region_alloc(const struct region_shape *shape) {
     struct region *region = calloc(1, sizeof(*region));
-    int r;
 
     if (!region)
-        return -ENOMEM;
+        return NULL;
     region->id = shape->id;
     region->size = shape->size;
     region->options = shape->options;
@@ -127,13 +127,42 @@ int region_new(struct region **ret, const struct kernel *kernel, const struct re
     region->object_offset = shape->object_offset;
     region->chunk_base = shape->chunk_base;
     region->chunk_total = shape->chunk_total;
-    region->cachestat = kernel->cachestat;
-    region->adopted = data_fd >= 0;
     region->chunk_count = shape->size >> shape->chunk_shift;
     region->span_count = (uint32_t)((shape->size + SPAN_SIZE - 1) >> SPAN_SHIFT);
     region->data_fd = -1;
     region->dropper_fd = region->old_state_fd = -1;
+    return region;
+}
 
+int region_new_native(struct region **ret, const struct region_shape *shape, uint64_t address, int pidfd) {
+    struct region *region = region_alloc(shape);
+    int r;
+
+    if (!region)
+        return -ENOMEM;
+    region->native.address = address;
+    r = region_make_tables(region);
+    if (r >= 0) {
+        region->data_fd = fcntl(pidfd, F_DUPFD_CLOEXEC, 0);
+        r = region->data_fd < 0 ? -errno : 0;
+    }
+    if (r < 0) {
+        region_free(region);
+        return r;
+    }
+    *ret = region;
+    return 0;
+}
+
+int region_new(struct region **ret, const struct kernel *kernel, const struct region_shape *shape, int data_fd,
+               int *ret_state_fd) {
+    struct region *region = region_alloc(shape);
+    int r;
+
+    if (!region)
+        return -ENOMEM;
+    region->cachestat = kernel->cachestat;
+    region->adopted = data_fd >= 0;
     r = region_make_tables(region);
     if (r >= 0)
         r = region_make_state(region, ret_state_fd);
@@ -293,8 +322,18 @@ bool region_has_tail(const struct region *region, uint32_t span) {
     return all;
 }
 
+/* The last count; and another one is made, if it is time. */
+static uint64_t native_resident_bytes(struct native *native) {
+    if (native->worker && kernel_now() >= atomic_load(&native->not_before) && !atomic_exchange(&native->asked, true))
+        worker_kick(native->worker);
+    return atomic_load(&native->resident);
+}
+
 uint64_t region_resident_bytes(const struct region *region) {
     struct stat st;
+
+    if (region->native.address)
+        return native_resident_bytes((struct native *)&region->native);
 
     return fstat(region->data_fd, &st) < 0 ? 0 : (uint64_t)st.st_blocks * 512;
 }
@@ -340,6 +379,8 @@ int region_reserve_mapping(struct region *region, pthread_mutex_t *lock) {
 }
 
 bool region_is_opaque(const struct region *region) {
+    if (region->native.address)
+        return true;
     for (unsigned i = 0; i < region->n_mappings; i++)
         if (!region->mappings[i]->intercepted)
             return true;

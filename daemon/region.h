@@ -16,6 +16,7 @@ struct home;
 struct kernel;
 struct mapping;
 struct drp_pin_cell;
+struct worker;
 
 #define SPAN_SHIFT POLICY_SPAN_SHIFT
 #define SPAN_SIZE (UINT64_C(1) << SPAN_SHIFT)
@@ -33,6 +34,17 @@ struct span {
     bool touched;         /* is in region.touched */
     bool has_history : 1; /* region.history[] of it is not empty */
     bool strayed : 1; /* a piece of it was not where it had been mapped: it may be at an address that nobody told us */
+};
+
+/* Of a region that is the client's own memory (native.h). */
+struct native {
+    uint64_t address;            /* in the client; 0: it is not */
+    const struct worker *worker; /* which counts what is resident */
+    _Atomic bool valid;          /* it was droppable memory when it was looked at */
+    _Atomic uint64_t resident;   /* bytes, as of the last count */
+    _Atomic bool asked;          /* somebody wants to know */
+    _Atomic uint64_t not_before; /* ns: it is not counted again until then */
+    uint64_t at, sum, spent;     /* of a count that is under way: address, bytes, ns */
 };
 
 struct region {
@@ -90,6 +102,7 @@ struct region {
     int old_state_fd; /* of the dropper's table, while it adopts */
     int adopt_error;
     bool dead; /* being destroyed: no new drops */
+    struct native native;
 
     struct limits budget; /* under the manager's lock, as all of these */
     uint64_t pinned;      /* bytes, of the last count */
@@ -114,6 +127,8 @@ struct region_shape {
  */
 int region_new(struct region **ret, const struct kernel *kernel, const struct region_shape *shape, int data_fd,
                int *ret_state_fd);
+/* One of the client's own memory: it has neither an object nor a state page. pidfd: of the client, duplicated. */
+int region_new_native(struct region **ret, const struct region_shape *shape, uint64_t address, int pidfd);
 /* What regions can be here. */
 struct region_means {
     bool huge_by_default;

@@ -207,6 +207,14 @@ static bool piece_ok(uint64_t address, uint64_t length, uint64_t offset) {
            sum_fits(offset, length, UINT64_MAX);
 }
 
+static enum codec_verdict check_native(const union drp_wire_message *message, size_t size, size_t n_fds) {
+    const struct drp_wire_native *m = &message->native;
+
+    (void)size, (void)n_fds;
+    return verdict(piece_ok(m->address, m->length, 0) && m->address > 0 && m->length <= REGION_BYTES_MAX &&
+                   worth_ok(m->budget, m->share, m->priority));
+}
+
 static enum codec_verdict check_map(const union drp_wire_message *message, size_t size, size_t n_fds) {
     const struct drp_wire_map *m = &message->map;
 
@@ -443,6 +451,10 @@ static const struct rule rules[DRP_WIRE_TYPE_MAX + 1] = {
                        {SIZE(drp_wire_open), FDS(0, 1), .gap = GAP(drp_wire_open, reserved), .check = check_open},
                        {SIZE(drp_wire_create_reply), FDS(2, 2), .gap = GAP(drp_wire_create_reply, reserved),
                         .check = check_create_reply}},
+    [DRP_WIRE_NATIVE] = {"native",
+                         {SIZE(drp_wire_native), .gap = GAP(drp_wire_native, reserved), .check = check_native},
+                         {SIZE(drp_wire_id)}},
+    [DRP_WIRE_END_NATIVE] = {"end-native", {SIZE(drp_wire_id)}, {SIZE(drp_wire_header)}},
     [DRP_WIRE_WATCH] = {"watch", {SIZE(drp_wire_header)}, {SIZE(drp_wire_header), FDS(1, 1)}},
 };
 /* clang-format on */

@@ -20,9 +20,11 @@
 #define DRP_FEATURE_PIECES (UINT64_C(1) << 1) /* MAP of nothing yet, MAP_PIECES, UNMAP_PIECES */
 #define DRP_FEATURE_WATCH (UINT64_C(1) << 2)  /* WATCH; drops are counted in state pages */
 #define DRP_FEATURE_SHARED (UINT64_C(1) << 4) /* CREATE_SHARED, OPEN; tickets with MAP */
+#define DRP_FEATURE_NATIVE (UINT64_C(1) << 5) /* NATIVE, END_NATIVE */
 #define DRP_FEATURE_LOCKED (UINT64_C(1) << 6) /* the client attaches locked segments */
-#define DRP_FEATURES_KNOWN \
-    (DRP_FEATURE_ADOPT | DRP_FEATURE_PIECES | DRP_FEATURE_WATCH | DRP_FEATURE_SHARED | DRP_FEATURE_LOCKED)
+#define DRP_FEATURES_KNOWN                                                                                  \
+    (DRP_FEATURE_ADOPT | DRP_FEATURE_PIECES | DRP_FEATURE_WATCH | DRP_FEATURE_SHARED | DRP_FEATURE_NATIVE | \
+     DRP_FEATURE_LOCKED)
 
 enum drp_wire_type {
     DRP_WIRE_HELLO = 1,
@@ -47,7 +49,9 @@ enum drp_wire_type {
     DRP_WIRE_WATCH = 20,
     DRP_WIRE_CREATE_SHARED = 21,
     DRP_WIRE_OPEN = 22,
-    DRP_WIRE_TYPE_MAX = 22,
+    DRP_WIRE_NATIVE = 23,
+    DRP_WIRE_END_NATIVE = 24,
+    DRP_WIRE_TYPE_MAX = 24,
     /* 0x4000 and up: events from the daemon, none in version 1 */
     DRP_WIRE_REPLY = 0x8000, /* added to the request's type */
 };
@@ -340,6 +344,21 @@ struct drp_wire_status_reply {
 };
 static_assert(sizeof(struct drp_wire_status_reply) == 96 + 88 + 32 + 896 + 128, "status reply");
 
+/*
+ * NATIVE: a range of the client's own memory of the kernel's droppable kind (MAP_DROPPABLE), so that it is dropped from in the policy's order and down to
+ * budgets. Reply: drp_wire_id. END_NATIVE, a drp_wire_id, takes it back.
+ */
+struct drp_wire_native {
+    struct drp_wire_header header;
+    uint64_t address;
+    uint64_t length;  /* whole pages */
+    uint64_t budget;  /* bytes, 4096 or more; 0: none */
+    uint32_t share;   /* 1..10000; 0: the default */
+    uint8_t priority; /* 1..3; 0: normal */
+    uint8_t reserved[3];
+};
+static_assert(sizeof(struct drp_wire_native) == 48, "native");
+
 /* LIST: sessions, regions and domains, in pages. Request: cursor 0, then what the reply's next says until that is 0. */
 struct drp_wire_list {
     struct drp_wire_header header;
@@ -548,6 +567,7 @@ union drp_wire_message {
     struct drp_wire_pieces pieces;
     struct drp_wire_pieces_reply pieces_reply;
     struct drp_wire_id id;
+    struct drp_wire_native native;
     struct drp_wire_range range;
     struct drp_wire_drop_reply drop_reply;
     struct drp_wire_populate_reply populate_reply;

@@ -2,6 +2,7 @@
 
 /* `list`: sessions, regions and domains, page by page from the daemon, then all of it as tables or as JSON. */
 
+#include "choice.h"
 #include "ctl.h"
 #include "options.h"
 
@@ -144,6 +145,8 @@ static struct json_object *json_region(const struct drp_wire_entry *e) {
     ctl_add(object, "chunk_size", UINT64_C(1) << (e->chunk_shift & 63));
     ctl_add_text(object, "priority", ctl_priority_name(e->priority));
     ctl_add_options(object, "options", e->options);
+    ctl_add_text(object, "backend",
+                 choice_name(e->options & DRP_REGION_NO_PINS ? DRP_BACKEND_NATIVE : DRP_BACKEND_DAEMON));
     ctl_add_limit(object, "budget", e->budget);
     ctl_add(object, "share", e->share);
     ctl_add(object, "pinned_bytes", e->pinned);

@@ -114,6 +114,12 @@ static void require_map(const struct drp_wire_map *m) {
     REQUIRE(sum(m->offset, m->length) <= UINT64_MAX);
 }
 
+static void require_native(const struct drp_wire_native *m) {
+    REQUIRE(m->address > 0 && (m->address | m->length) % 4096 == 0 && m->length > 0);
+    REQUIRE(m->length <= UINT64_C(1) << 46 && sum(m->address, m->length) < (unsigned __int128)1 << 56);
+    REQUIRE(m->share <= 10000 && m->priority <= 3 && (m->budget == 0 || m->budget >= 4096));
+}
+
 static void require_request(const union drp_wire_message *m, size_t size, size_t n_fds) {
     uint16_t type = m->header.type;
 
@@ -148,6 +154,9 @@ static void require_request(const union drp_wire_message *m, size_t size, size_t
         break;
     case DRP_WIRE_MAP:
         require_map(&m->map);
+        break;
+    case DRP_WIRE_NATIVE:
+        require_native(&m->native);
         break;
     case DRP_WIRE_MAP_PIECES:
     case DRP_WIRE_UNMAP_PIECES:

@@ -86,6 +86,10 @@ static void sample_request(struct sample *sample, uint16_t type) {
     case DRP_WIRE_UNMAP_PIECES:
         sample_pieces(sample);
         break;
+    case DRP_WIRE_NATIVE:
+        m->native.address = UINT64_C(0x7f0000000000);
+        m->native.length = 4096;
+        break;
     case DRP_WIRE_DROP:
     case DRP_WIRE_POPULATE:
         m->range.length = 4096;
@@ -125,6 +129,7 @@ static const size_t reply_sizes[DRP_WIRE_TYPE_MAX + 1] = {
     [DRP_WIRE_WHY] = offsetof(struct drp_wire_why_reply, entries) + 2 * sizeof(struct drp_wire_decision),
     [DRP_WIRE_HISTOGRAMS] = sizeof(struct drp_wire_histograms_reply),
     [DRP_WIRE_MAP_PIECES] = sizeof(struct drp_wire_pieces_reply),
+    [DRP_WIRE_NATIVE] = sizeof(struct drp_wire_id),
 };
 
 static void sample_reply(struct sample *sample, uint16_t request_type) {

@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Native regions: droppable memory of the kernel's own in a client, of which the daemon has no part. It counts what is resident by PAGEMAP_SCAN
+ * (Linux 6.7), and drops by process_madvise(MADV_PAGEOUT), which for such memory frees the page and loses its content. To the policy they
+ * are opaque regions: so many bytes, of which so many shall go. What the kernel drops by itself nobody hears of.
+ *
+ * Both calls take the client's mmap lock, so they are made by the client's own dropper, in slices. A client can only name memory of his own: the calls go by
+ * the pidfd of the process that made the connection. That it is droppable is read in smaps once; who maps something else there later would make us
+ * count what cannot be dropped. So a slice that frees nothing has the range looked at again, and it is out if it no longer is what it was.
+ *
+ * Always: region->native is written by this thread alone, but for `asked`; others read.
+ */
+
+#include "native.h"
+
+#include "dropper.h"
+#include "kernel.h"
+#include "session.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+/* Linux 6.11. */
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 0x08
+#endif
+/* Linux 5.10. */
+#ifndef SYS_process_madvise
+#define SYS_process_madvise 440
+#endif
+
+#define PAGE UINT64_C(4096)
+#define SLICE (UINT64_C(16) << 20)
+#define RANGES 512
+/* A count goes on for so long at once, and is begun again after a hundred times what it took. */
+#define MEASURE_NS UINT64_C(10000000)
+#define MEASURE_STEP (UINT64_C(1) << 30)
+#define MEASURE_PAUSE_NS UINT64_C(50000000)
+#define MEASURE_COST 100
+/* What was there and could not be dropped is not offered for so long. */
+#define HELD_NS UINT64_C(1000000000)
+#define CHECK_NS UINT64_C(500000000)
+
+/* Linux 6.7, <linux/fs.h>. */
+struct scan_range {
+    uint64_t start, end, categories;
+};
+struct scan {
+    uint64_t size, flags, start, end, walk_end, ranges, n_ranges, max_pages;
+    uint64_t inverted, mask, any_of, returned;
+};
+#define PAGEMAP_SCAN_REQUEST _IOWR('f', 16, struct scan)
+#define SCAN_PRESENT (UINT64_C(1) << 3)
+#define SCAN_ZERO_PAGE (UINT64_C(1) << 5)
+
+/*
+ * The ranges of resident pages in [start, end), at most so many pages. Pages of zeros that were only read take no memory. Returns their
+ * number; *ret_end is how far it came.
+ */
+static int scan(int pagemap, uint64_t start, uint64_t end, uint64_t max_pages, struct scan_range *ranges, size_t n,
+                uint64_t *ret_end) {
+    struct scan request = {
+        .size = sizeof(request),
+        .start = start,
+        .end = end,
+        .ranges = (uintptr_t)ranges,
+        .n_ranges = n,
+        .max_pages = max_pages,
+        .inverted = SCAN_ZERO_PAGE,
+        .mask = SCAN_PRESENT | SCAN_ZERO_PAGE,
+        .returned = SCAN_PRESENT,
+    };
+    int found = ioctl(pagemap, PAGEMAP_SCAN_REQUEST, &request);
+
+    if (found < 0)
+        return -errno;
+    *ret_end = request.walk_end;
+    return found;
+}
+
+static uint64_t sum(const struct scan_range *ranges, int n) {
+    uint64_t bytes = 0;
+
+    for (int i = 0; i < n; i++)
+        bytes += ranges[i].end - ranges[i].start;
+    return bytes;
+}
+
+bool native_available(void) {
+    struct scan_range range;
+    uint64_t end;
+    char *p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_DROPPABLE | MAP_ANONYMOUS, -1, 0);
+    int pagemap, found = 0;
+
+    if (p == MAP_FAILED)
+        return false;
+    *(volatile char *)p = 1;
+    pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    if (pagemap >= 0) {
+        found = scan(pagemap, (uintptr_t)p, (uintptr_t)p + PAGE, 1, &range, 1, &end);
+        close(pagemap);
+    }
+    munmap(p, PAGE);
+    return found == 1;
+}
+
+static int open_client(const struct home *home, const struct region *region, const char *name) {
+    return kernel_open_proc(home->session->pid, region->dropper_fd, name);
+}
+
+static ssize_t advise(const struct region *region, struct iovec *ranges, size_t n, int advice) {
+    return syscall(SYS_process_madvise, region->dropper_fd, ranges, n, advice, 0U);
+}
+
+/* ---- checking ---- */
+
+/* Up to where the range is covered by droppable memory; *start moves on. false: it is not. */
+static bool cover(FILE *smaps, uint64_t *start, uint64_t end, uint64_t deadline) {
+    uint64_t from = 0, to = 0;
+    char line[512];
+
+    while (*start < end && fgets(line, sizeof(line), smaps)) {
+        if (strncmp(line, "VmFlags:", 8) == 0) {
+            if (to <= *start)
+                continue;
+            if (from > *start || !strstr(line, " dp"))
+                return false;
+            *start = to;
+        } else if (line[0] < 'A' || line[0] > 'Z') { /* the first line of a mapping: its addresses */
+            if (sscanf(line, "%" SCNx64 "-%" SCNx64, &from, &to) != 2)
+                return false;
+            if (from >= end || kernel_now() > deadline)
+                return false;
+        }
+    }
+    return *start >= end;
+}
+
+/* A client with much memory of all kinds makes this long, as often as he likes: it does not run before others. */
+void native_check(struct region *region) {
+    struct home *home = region->home;
+    struct worker *worker = &home->dropper.worker;
+    struct iovec page = {(void *)(uintptr_t)region->native.address, PAGE};
+    uint64_t start = region->native.address, deadline = kernel_now() + CHECK_NS;
+    FILE *smaps = NULL;
+    int fd, r = 0;
+
+    worker_set_nice(worker, 19);
+    worker_call_begin(worker);
+    fd = open_client(home, region, "smaps");
+    if (fd >= 0)
+        smaps = fdopen(fd, "r");
+    if (fd < 0)
+        r = fd;
+    else if (!smaps)
+        r = -ENOMEM;
+    else if (!cover(smaps, &start, region->native.address + region->size, deadline))
+        r = kernel_now() > deadline ? -ETIMEDOUT : -EINVAL;
+    if (r == 0 && advise(region, &page, 1, MADV_COLD) < 0)
+        r = errno == EPERM ? -EPERM : -EINVAL;
+    worker_call_end(worker);
+    if (smaps)
+        fclose(smaps);
+    else if (fd >= 0)
+        close(fd);
+    worker_set_nice(worker, WORKER_URGENT_NICE);
+    atomic_store(&region->native.valid, r == 0);
+    region->adopt_error = r;
+}
+
+/* ---- dropping ---- */
+
+/* There was something, and none of it went. */
+static void look_again(struct region *region) {
+    native_check(region);
+    atomic_store(&region->native.resident, 0);
+    atomic_store(&region->native.not_before, kernel_now() + HELD_NS);
+}
+
+static void note(struct home *home, struct drop_job *job, uint64_t freed, uint64_t failed) {
+    struct region *region = job->region;
+    uint64_t resident = atomic_load(&region->native.resident);
+
+    atomic_store(&region->native.resident, resident > freed ? resident - freed : 0);
+    counter_add(&region->dropped_bytes, freed);
+    counter_add(&home->counters.dropped_bytes, freed);
+    home_lock(home);
+    if (job->request) {
+        counter_add(&job->request->freed, freed);
+        counter_add(&job->request->failed, failed);
+    }
+    if (job->limit != UINT64_MAX)
+        job->limit = job->limit > freed + PAGE ? job->limit - freed : 0;
+    home_unlock(home);
+}
+
+/* Under way with the client's memory: what is resident from an address on goes, at most so much. Returns what went, *ret_there what was there. */
+static uint64_t page_out(struct region *region, int pagemap, uint64_t at, uint64_t end, uint64_t most,
+                         uint64_t *ret_there, uint64_t *ret_end) {
+    struct scan_range ranges[RANGES];
+    struct iovec vector[RANGES];
+    uint64_t left = 0, ignored;
+    int n = scan(pagemap, at, end, most / PAGE, ranges, RANGES, ret_end);
+
+    *ret_there = 0;
+    if (n <= 0) {
+        *ret_end = end;
+        return 0;
+    }
+    *ret_there = sum(ranges, n);
+    for (int i = 0; i < n; i++)
+        vector[i] = (struct iovec){(void *)(uintptr_t)ranges[i].start, ranges[i].end - ranges[i].start};
+    at = ranges[0].start;
+    if (advise(region, vector, (size_t)n, MADV_PAGEOUT) < 0)
+        return 0;
+    n = scan(pagemap, at, *ret_end, 0, ranges, RANGES, &ignored);
+    left = n > 0 ? sum(ranges, n) : 0;
+    return left < *ret_there ? *ret_there - left : 0;
+}
+
+void native_drop(struct home *home, struct drop_job *job) {
+    struct region *region = job->region;
+    struct worker *worker = &home->dropper.worker;
+    uint64_t at = region->native.address + (job->next << region->chunk_shift), stop = at, there = 0, freed = 0;
+    uint64_t end = region->native.address + (job->end << region->chunk_shift);
+    uint64_t most = job->limit < SLICE ? (job->limit + PAGE - 1) & ~(PAGE - 1) : SLICE;
+    int pagemap = -1;
+
+    if (end > region->native.address + region->size)
+        end = region->native.address + region->size;
+    worker_call_begin(worker);
+    if (atomic_load(&region->native.valid) && most > 0)
+        pagemap = open_client(home, region, "pagemap");
+    if (pagemap >= 0)
+        freed = page_out(region, pagemap, at, end, most, &there, &stop);
+    worker_call_end(worker);
+    if (pagemap >= 0)
+        close(pagemap);
+    if (there > 0 && freed == 0)
+        look_again(region);
+    note(home, job, freed, there - freed);
+    home_lock(home);
+    if (pagemap < 0 || stop >= end || drop_request_is_met(job->request))
+        job->next = job->end;
+    else if (job->next < job->end) { /* not given up meanwhile */
+        uint64_t next = (stop - region->native.address) >> region->chunk_shift;
+
+        job->next = next > job->next ? next : job->next + 1;
+    }
+    home_unlock(home);
+}
+
+/* ---- counting ---- */
+
+/* true: it came to the end. */
+static bool count(struct region *region, int pagemap, uint64_t deadline) {
+    uint64_t end = region->native.address + region->size;
+    struct scan_range ranges[RANGES];
+
+    while (region->native.at < end && kernel_now() < deadline) {
+        uint64_t until = end - region->native.at > MEASURE_STEP ? region->native.at + MEASURE_STEP : end;
+        int n = scan(pagemap, region->native.at, until, 0, ranges, RANGES, &region->native.at);
+
+        if (n < 0) /* nothing is there any more */
+            return true;
+        region->native.sum += sum(ranges, n);
+    }
+    return region->native.at >= end;
+}
+
+static bool measure(struct home *home, struct region *region) {
+    uint64_t began = kernel_now();
+    int pagemap = -1;
+    bool done = true;
+
+    if (region->native.at == 0) {
+        region->native.at = region->native.address;
+        region->native.sum = region->native.spent = 0;
+    }
+    worker_call_begin(&home->dropper.worker);
+    if (atomic_load(&region->native.valid))
+        pagemap = open_client(home, region, "pagemap");
+    if (pagemap >= 0)
+        done = count(region, pagemap, began + MEASURE_NS);
+    worker_call_end(&home->dropper.worker);
+    if (pagemap >= 0)
+        close(pagemap);
+    region->native.spent += kernel_now() - began;
+    if (!done)
+        return false;
+    atomic_store(&region->native.resident, region->native.sum);
+    region->native.at = 0;
+    atomic_store(&region->native.not_before, kernel_now() + (region->native.spent * MEASURE_COST > MEASURE_PAUSE_NS
+                                                                 ? region->native.spent * MEASURE_COST
+                                                                 : MEASURE_PAUSE_NS));
+    atomic_store(&region->native.asked, false);
+    return true;
+}
+
+bool native_measure(struct home *home) {
+    struct region *region;
+
+    /* It lives on without the lock: its end is a job of this thread. */
+    home_lock(home);
+    LIST_FOREACH (region, &home->regions, link)
+        if (region->native.address && region->dropper_fd >= 0 && !region->dead && atomic_load(&region->native.asked))
+            break;
+    home_unlock(home);
+    if (!region)
+        return false;
+    measure(home, region);
+    return true;
+}
