@@ -53,6 +53,8 @@ int home_need_dropper(struct home *home) {
 
 void home_add_region(struct home *home, struct region *region, const struct domain *domain) {
     region->home = home;
+    home->n_native += region->native.address != 0;
+    home->manager->n_native += region->native.address != 0;
     home_lock(home);
     LIST_INSERT_HEAD(&home->regions, region, link);
     home_unlock(home);
@@ -63,6 +65,8 @@ void home_remove_region(struct home *home, struct region *region) {
     home_lock(home);
     LIST_REMOVE(region, link);
     home_unlock(home);
+    home->n_native -= region->native.address != 0;
+    home->manager->n_native -= region->native.address != 0;
     record_end(region->id);
 }
 

@@ -37,6 +37,7 @@ struct home {
     struct session *session;    /* whose regions these are; NULL: a region that several share (shared.h) */
     pthread_mutex_t lock;       /* spans, mappings, queues. Never held across a call that can wait for a client */
     struct region_list regions; /* changed by the loop, under the manager's lock and this one */
+    unsigned n_native;          /* of these, of the client's own memory */
     struct dropper dropper;
     _Atomic bool quarantined;
     bool quarantine_logged;   /* of the loop */

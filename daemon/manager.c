@@ -142,6 +142,7 @@ void manager_remove_home(struct manager *manager, struct home *home) {
 
     LIST_REMOVE(home, link);
     manager->n_homes--;
+    manager->n_native -= home->n_native; /* nobody takes these out one by one any more */
     for (size_t i = 0; i < sizeof(home->counters) / sizeof(*own); i++)
         counter_add(&sum[i], atomic_load(&own[i]));
 }

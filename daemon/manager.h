@@ -34,6 +34,7 @@ struct manager {
     unsigned n_sessions;
     unsigned n_homes;
     unsigned n_regions;
+    unsigned n_native;          /* of these, of clients' own memory */
     unsigned max_regions;       /* as descriptors and VMAs allow, with a reserve; half of it for one user */
     uint64_t next_id;           /* of sessions, regions, mappings */
     struct home_counters ended; /* sums of homes that are gone */

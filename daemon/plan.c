@@ -176,6 +176,20 @@ uint64_t plan_droppable(struct plans *plans, const struct domain *domain) {
     return bytes;
 }
 
+uint64_t plan_native(struct plans *plans, const struct domain *domain) {
+    const struct region *region;
+    struct home *home;
+    uint64_t bytes = 0;
+
+    if (plans->manager->n_native == 0)
+        return 0;
+    LIST_FOREACH (home, &plans->manager->homes, link)
+        if (home->n_native > 0 && home_is_in(home, domain))
+            LIST_FOREACH (region, &home->regions, link)
+                bytes += region->native.address ? region_resident_bytes(region) : 0;
+    return bytes;
+}
+
 /* ---- handing out ---- */
 
 static void submit_victim(const struct plans *plans, const struct policy_victim *victim, struct drop_request *request,

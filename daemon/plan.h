@@ -71,6 +71,8 @@ int plans_reserve(struct plans *plans, size_t regions);
 
 /* Resident bytes of what could be dropped in a domain. */
 uint64_t plan_droppable(struct plans *plans, const struct domain *domain);
+/* Of that, what is clients' own memory, as of the last count. */
+uint64_t plan_native(struct plans *plans, const struct domain *domain);
 /* Plans for a demand and hands the plan out. NULL: nothing to drop was found, unless plans->busy says that it is being dropped. */
 struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *demand, uint32_t tick);
 /* Enters what finished slices have freed where it belongs, and makes them free again. Returns how many are still under way. */

@@ -78,16 +78,29 @@ static void take_back_commitments(struct manager *manager, const struct domain *
         }
 }
 
+/*
+ * The kernel counts native regions with the files, as what it can take back itself; but whose turn it is is for us to say. limit: what is free of that in any
+ * case is not counted so.
+ */
+static uint64_t without_native(const struct domain *domain, uint64_t headroom, uint64_t limit, uint64_t native) {
+    uint64_t usage = domain->look.usage, least = domain->cgroup && usage < limit ? limit - usage : 0;
+
+    if (headroom == UINT64_MAX || headroom <= least)
+        return headroom;
+    return headroom - least > native ? headroom - native : least;
+}
+
 /* One look at a domain. */
 static struct controller_answer look_at(struct pressure *pressure, struct domain *domain) {
     struct controller_view view = {.now = pressure->now};
     struct controller_answer answer;
+    uint64_t native = plan_native(&pressure->plans, domain);
 
     view.edges = atomic_exchange(&domain->edges, 0);
     domain_take_look(&pressure->manager->domains, domain);
     atomic_fetch_add(&pressure->looks, 1);
-    view.headroom = domain->look.headroom;
-    view.headroom_high = domain->look.headroom_high;
+    view.headroom = without_native(domain, domain->look.headroom, domain->look.limit, native);
+    view.headroom_high = without_native(domain, domain->look.headroom_high, domain->look.high, native);
     view.commitment = atomic_load(&domain->commitment);
     view.credit = atomic_load(&domain->credit);
     view.wanted = atomic_exchange(&domain->wanted, 0);

@@ -94,7 +94,8 @@ enum drp_backend {
     /**
      * The kernel's own (MAP_DROPPABLE, Linux 6.11), which it drops page by page whenever it likes. It keeps nothing for a pin and tells nothing
      * of what it drops, so drp_pin(), drp_lost() and their kin fail with -EOPNOTSUPP, and drp_generation() never says the same twice. The
-     * least unit is a page. Nothing of it is ever in swap or in a core dump.
+     * least unit is a page. Nothing of it is ever in swap or in a core dump. If there is a service when drp_new() is called, and it can, it
+     * counts the region and drops from it besides: by priority and share, and down to budgets. Without one, budgets are refused (-EOPNOTSUPP).
      */
     DRP_BACKEND_NATIVE = 2,
     /**
@@ -149,7 +150,8 @@ struct drp_region_info {
     size_t chunk_size; /**< bytes */
     uint64_t granted;  /**< DRP_REGION_* that hold, see drp_region_set_options() */
     enum drp_interception interception;
-    bool connected; /**< the service holds it now; otherwise it is plain memory until the service is back. Of other backends never */
+    bool connected; /**< the service holds it now; otherwise it is plain memory until the service is back. A native region: the service knows
+                        of it; one with DRP_BACKEND_NONE: never */
 };
 
 /** Figures of this process, counted by the service since the connection was made. */
@@ -177,7 +179,7 @@ struct drp_probe {
 /* ---- connection ---- */
 
 /**
- * Connects to the service, which DRP_BACKEND_NATIVE and DRP_BACKEND_NONE do without. What was named and cannot be had is an error, and nothing
+ * Connects to the service, which DRP_BACKEND_NATIVE can do without, and DRP_BACKEND_NONE does. What was named and cannot be had is an error, and nothing
  * else is taken instead.
  * @return 0; -ENOENT or -ECONNREFUSED: no service there; -EPROTO: not this service, or of another version; -EDQUOT: too many
  *         connections of this user; -EINVAL: @config or $DROPPABLE_BACKEND malformed; -EOPNOTSUPP: DRP_BACKEND_NATIVE, and the kernel has no

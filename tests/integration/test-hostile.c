@@ -111,6 +111,10 @@ static const struct bad_message bad_messages[] = {
     {"open with both", "malformed: open: wrong number of descriptors", DRP_WIRE_OPEN, 0, 1, AT(open, name), false},
     {"no hello, open", "state: no hello yet", DRP_WIRE_OPEN, 0, 1, 0, true},
     {"no hello, shared", "state: no hello yet", DRP_WIRE_CREATE_SHARED, 0, 0, 0, true},
+    {"short native", "malformed: native: message too short", DRP_WIRE_NATIVE, 47, 0, 0, false},
+    {"native with fd", "malformed: native: wrong number of descriptors", DRP_WIRE_NATIVE, 0, 1, 0, false},
+    {"native of nothing", "malformed: native: field out of range", DRP_WIRE_NATIVE, 0, 0, 0, false},
+    {"native reserved", "malformed: native: reserved field", DRP_WIRE_NATIVE, 0, 0, AT(native, reserved), false},
     {"second hello", "state: a second hello", DRP_WIRE_HELLO, 0, 0, 0, false},
     {"no hello 1", "state: no hello yet", DRP_WIRE_STATUS, 0, 0, 0, true},
     {"no hello 2", "state: no hello yet", DRP_WIRE_LIST, 0, 0, 0, true},
@@ -137,6 +141,8 @@ static size_t right_size(uint16_t type) {
         return sizeof(struct drp_wire_create_shared);
     case DRP_WIRE_OPEN:
         return sizeof(struct drp_wire_open);
+    case DRP_WIRE_NATIVE:
+        return sizeof(struct drp_wire_native);
     case DRP_WIRE_LIST:
     case DRP_WIRE_WHY:
         return sizeof(struct drp_wire_list);

@@ -239,6 +239,7 @@ START_TEST(test_pressure) {
     ck_assert(child_hear(child.socket, &word) && word == 'm');
     child_end(&child);
     ck_assert_uint_eq(memcg_oom_kills(&memcg), 0);
+    ck_assert_uint_ge(service_status(&service, "dropped_bytes"), 4 * MIB); /* before the kernel had to */
     memcg_remove(&memcg);
 }
 END_TEST
