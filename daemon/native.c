@@ -307,16 +307,15 @@ static bool measure(struct home *home, struct region *region) {
 }
 
 bool native_measure(struct home *home) {
-    struct region *region;
+    struct region *region, *found = NULL;
 
     /* It lives on without the lock: its end is a job of this thread. */
     home_lock(home);
     LIST_FOREACH (region, &home->regions, link)
         if (region->native.address && region->dropper_fd >= 0 && !region->dead && atomic_load(&region->native.asked))
-            break;
+            found = region;
     home_unlock(home);
-    if (!region)
-        return false;
-    measure(home, region);
-    return true;
+    if (found)
+        measure(home, found);
+    return found;
 }

@@ -28,7 +28,7 @@
 #include <unistd.h>
 
 static const cap_value_t kept[] = {
-    CAP_SYS_PTRACE,   /* /proc/PID/maps of clients of other users, before a range is armed again; what is resident of native regions, and dropping it */
+    CAP_SYS_PTRACE, /* /proc/PID/maps of clients of other users, before a range is armed again; what is resident of native regions, and dropping it */
     CAP_SYS_RESOURCE, /* PSI triggers of cgroups: while we are root, whose files they are */
     CAP_SYS_NICE,     /* SCHED_FIFO of the sampler; process_madvise(2), for native regions */
     CAP_KILL,         /* ending a stuck client by pidfd */

@@ -120,6 +120,12 @@ static void require_native(const struct drp_wire_native *m) {
     REQUIRE(m->share <= 10000 && m->priority <= 3 && (m->budget == 0 || m->budget >= 4096));
 }
 
+static void require_control_drop(const struct drp_wire_control_drop *m) {
+    REQUIRE(m->scope >= DRP_SCOPE_ALL && m->scope <= DRP_SCOPE_PID);
+    REQUIRE(m->scope != DRP_SCOPE_ALL || m->id == 0);
+    REQUIRE(m->scope != DRP_SCOPE_PID || (m->id - 1) < INT32_MAX);
+}
+
 static void require_request(const union drp_wire_message *m, size_t size, size_t n_fds) {
     uint16_t type = m->header.type;
 
@@ -167,9 +173,7 @@ static void require_request(const union drp_wire_message *m, size_t size, size_t
         REQUIRE(sum(m->range.offset, m->range.length) <= UINT64_MAX);
         break;
     case DRP_WIRE_CONTROL_DROP:
-        REQUIRE(m->control_drop.scope >= DRP_SCOPE_ALL && m->control_drop.scope <= DRP_SCOPE_PID);
-        REQUIRE(m->control_drop.scope != DRP_SCOPE_ALL || m->control_drop.id == 0);
-        REQUIRE(m->control_drop.scope != DRP_SCOPE_PID || (m->control_drop.id - 1) < INT32_MAX);
+        require_control_drop(&m->control_drop);
         break;
     case DRP_WIRE_LIMIT:
         require_limit(&m->limit);

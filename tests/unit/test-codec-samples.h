@@ -78,17 +78,14 @@ static void sample_request(struct sample *sample, uint16_t type) {
         sample->n_fds = 2;
         break;
     case DRP_WIRE_MAP:
-        m->map.region = 7;
-        m->map.address = UINT64_C(0x7f0000000000);
-        m->map.length = 4096;
+        m->map = (struct drp_wire_map){m->header, 7, UINT64_C(0x7f0000000000), 4096, 0};
         break;
     case DRP_WIRE_MAP_PIECES:
     case DRP_WIRE_UNMAP_PIECES:
         sample_pieces(sample);
         break;
     case DRP_WIRE_NATIVE:
-        m->native.address = UINT64_C(0x7f0000000000);
-        m->native.length = 4096;
+        m->native = (struct drp_wire_native){m->header, UINT64_C(0x7f0000000000), 4096, 0, 0, 0, {0}};
         break;
     case DRP_WIRE_DROP:
     case DRP_WIRE_POPULATE:
