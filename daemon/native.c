@@ -27,6 +27,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Linux 6.11. */
@@ -123,8 +124,16 @@ static ssize_t advise(const struct region *region, struct iovec *ranges, size_t 
 
 /* ---- checking ---- */
 
+/* Of this thread, ns. */
+static uint64_t cpu_time(void) {
+    struct timespec now;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+}
+
 /* Up to where the range is covered by droppable memory; *start moves on. false: it is not. */
-static bool cover(FILE *smaps, uint64_t *start, uint64_t end, uint64_t deadline) {
+static bool cover(struct worker *worker, FILE *smaps, uint64_t *start, uint64_t end, uint64_t deadline) {
     uint64_t from = 0, to = 0;
     char line[512];
 
@@ -138,8 +147,9 @@ static bool cover(FILE *smaps, uint64_t *start, uint64_t end, uint64_t deadline)
         } else if (line[0] < 'A' || line[0] > 'Z') { /* the first line of a mapping: its addresses */
             if (sscanf(line, "%" SCNx64 "-%" SCNx64, &from, &to) != 2)
                 return false;
-            if (from >= end || kernel_now() > deadline)
+            if (from >= end || cpu_time() > deadline)
                 return false;
+            worker_call_begin(worker); /* each is one */
         }
     }
     return *start >= end;
@@ -150,11 +160,11 @@ void native_check(struct region *region) {
     struct home *home = region->home;
     struct worker *worker = &home->dropper.worker;
     struct iovec page = {(void *)(uintptr_t)region->native.address, PAGE};
-    uint64_t start = region->native.address, deadline = kernel_now() + CHECK_NS;
+    uint64_t start = region->native.address, deadline = cpu_time() + CHECK_NS;
     FILE *smaps = NULL;
     int fd, r = 0;
 
-    worker_set_nice(worker, 19);
+    worker_set_nice(worker, 0);
     worker_call_begin(worker);
     fd = open_client(home, region, "smaps");
     if (fd >= 0)
@@ -163,8 +173,8 @@ void native_check(struct region *region) {
         r = fd;
     else if (!smaps)
         r = -ENOMEM;
-    else if (!cover(smaps, &start, region->native.address + region->size, deadline))
-        r = kernel_now() > deadline ? -ETIMEDOUT : -EINVAL;
+    else if (!cover(worker, smaps, &start, region->native.address + region->size, deadline))
+        r = cpu_time() > deadline ? -ETIMEDOUT : -EINVAL;
     if (r == 0 && advise(region, &page, 1, MADV_COLD) < 0)
         r = errno == EPERM ? -EPERM : -EINVAL;
     worker_call_end(worker);
