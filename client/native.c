@@ -43,7 +43,7 @@ int native_register(struct drp_region *r, struct link *link) {
     if (error < 0)
         return refused(error);
     r->known = true;
-    atomic_store(&r->id, link->packet.message.id.id);
+    atomic_store(&r->id, link->packet->message.id.id);
     atomic_store(&r->connected, true);
     return 0;
 }
