@@ -122,28 +122,30 @@ int link_send(struct link *link, void *request, size_t size, const int *fds, siz
     }
 }
 
-static bool tells_of_region(const struct channel_packet *packet) {
-    static const uint16_t types[] = {DRP_WIRE_CREATE, DRP_WIRE_CREATE_SHARED, DRP_WIRE_OPEN};
+/* The request that takes back what a reply gave, if it gave something. */
+static bool taken_back_by(const struct channel_packet *packet, struct drp_wire_id *ret) {
+    static const uint16_t types[] = {DRP_WIRE_CREATE, DRP_WIRE_CREATE_SHARED, DRP_WIRE_OPEN, DRP_WIRE_NATIVE};
 
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
-        if (codec_check_reply(&packet->message, packet->size, packet->n_fds, types[i]) == CODEC_OK)
+        if (codec_check_reply(&packet->message, packet->size, packet->n_fds, types[i]) == CODEC_OK) {
+            bool native = types[i] == DRP_WIRE_NATIVE;
+
+            /* The reply to this has serial 0, which no request has. */
+            *ret = (struct drp_wire_id){
+                .header.type = native ? DRP_WIRE_END_NATIVE : DRP_WIRE_DESTROY,
+                .id = native ? packet->message.id.id : packet->message.create_reply.region,
+            };
             return packet->message.header.error == DRP_WIRE_OK;
+        }
     return false;
 }
 
 /* A reply that nobody waits for any more. Its descriptors go with the packet. */
 static void pass_over(struct link *link) {
-    const struct channel_packet *packet = link->packet;
+    struct drp_wire_id request;
 
-    if (tells_of_region(packet)) {
-        /* Its own reply has serial 0, which no request has. Best effort: the daemon's limits hold in any case. */
-        struct drp_wire_id destroy = {
-            .header.type = DRP_WIRE_DESTROY,
-            .id = packet->message.create_reply.region,
-        };
-
-        channel_send(link->socket, &destroy, sizeof(destroy), NULL, 0, MSG_DONTWAIT);
-    }
+    if (taken_back_by(link->packet, &request)) /* best effort: the daemon's limits hold in any case */
+        channel_send(link->socket, &request, sizeof(request), NULL, 0, MSG_DONTWAIT);
     fork_lock();
     channel_packet_close(link->packet);
     fork_unlock();

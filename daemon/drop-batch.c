@@ -79,6 +79,7 @@ static void op_claim(struct home *home, struct drop_op *op) {
         }
         op->claimed[i / 64] |= UINT64_C(1) << (i % 64);
         op->any = true;
+        CRASH_POINT("drop-claimed");
     }
     if (op->job->request)
         counter_add(&op->job->request->pinned, pinned);
@@ -256,7 +257,6 @@ static void slice_run(struct home *home, struct drop_op *ops, unsigned n) {
     for (unsigned i = 0; i < n; i++)
         op_claim(home, &ops[i]);
     home_unlock(home);
-    CRASH_POINT("drop-claimed");
     punch_batch(home, ops, n);
     CRASH_POINT("drop-punched");
 

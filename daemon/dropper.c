@@ -87,10 +87,23 @@ static int dropper_send_object(struct home *home, struct region *region) {
 }
 
 void dropper_set_realtime(struct home *home, bool realtime) {
-    if (home->dropper.realtime == realtime)
+    home->dropper.realtime_wanted = realtime;
+    if (home->dropper.realtime == realtime || home->dropper.reading)
         return;
     home->dropper.realtime = realtime;
     worker_set_realtime(&home->dropper.worker, realtime);
+}
+
+void dropper_set_reading(struct home *home, bool reading) {
+    bool wanted;
+
+    home_lock(home);
+    wanted = home->dropper.realtime_wanted;
+    if (reading)
+        dropper_set_realtime(home, false);
+    home->dropper.reading = reading;
+    dropper_set_realtime(home, wanted);
+    home_unlock(home);
 }
 
 static int dropper_enqueue(struct home *home, struct drop_job *job) {
@@ -139,6 +152,7 @@ int dropper_submit_destroy(struct home *home, struct region *region, void (*dest
         return -ENOMEM;
     job->region = region;
     job->destroy = true;
+    atomic_store(&region->native.ending, true);
     job->done = destroyed;
     job->data = data;
     return dropper_enqueue(home, job);
@@ -310,6 +324,7 @@ static void job_finish(struct home *home, struct drop_job *job) {
         CRASH_POINT("destroy-behind-drops");
         region_unlock(region);
         region_release_object(region);
+        native_close(region);
         if (region->dropper_fd >= 0)
             close(region->dropper_fd);
         region->dropper_fd = -1;
@@ -326,7 +341,8 @@ static void job_finish(struct home *home, struct drop_job *job) {
 static bool job_go_on(struct home *home, struct drop_job *job) {
     if (job->region->dropper_fd < 0)
         dropper_receive(home);
-    if (job->region->dropper_fd < 0 || job->next >= job->end || job->limit == 0)
+    if (job->region->dropper_fd < 0 || job->next >= job->end || job->limit == 0 ||
+        atomic_load(&job->region->native.ending))
         return false;
     native_drop(home, job);
     return job->next < job->end && job->limit > 0;
@@ -368,6 +384,7 @@ static unsigned batch_collect(struct home *home) {
     struct dropper *dropper = &home->dropper;
     struct drop_job *job, *next;
     unsigned n = 0, share;
+    bool unfinished = false; /* a job before this one, that is done by and by */
 
     home_lock(home);
     job = TAILQ_FIRST(&dropper->jobs);
@@ -377,8 +394,8 @@ static unsigned batch_collect(struct home *home) {
         unsigned taken = 0;
         bool left = false;
 
-        if (job->destroy && n > 0)
-            break; /* after what was collected before it */
+        if (job->destroy && (n > 0 || unfinished))
+            break; /* after what was collected before it, which refers to the region */
         if (job->region->native.address && !job->destroy && !job->adopt)
             left = job_go_on(home, job);
         else if (!job->destroy && !job->adopt)
@@ -388,6 +405,7 @@ static unsigned batch_collect(struct home *home) {
         home_unlock(home);
         if (taken == 0 && !left)
             job_finish(home, job);
+        unfinished |= left;
         n += taken;
     }
     return n;
@@ -413,6 +431,7 @@ static void dropper_take_down(struct home *home) {
             region_unlock(region);
         }
         region_release_object(region);
+        native_close(region);
         if (region->dropper_fd >= 0)
             close(region->dropper_fd);
         region->dropper_fd = -1;

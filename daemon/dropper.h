@@ -85,6 +85,8 @@ struct dropper {
     size_t n_pool;                     /* of it, that were ever used; under the home's lock */
     struct drop_jobs pool_free;        /* of these; the same */
     bool realtime;                     /* the same: it runs before all ordinary threads */
+    bool realtime_wanted;              /* the same: it is to, */
+    bool reading;                      /* the same: but not while it reads something of the client's that may be long */
     struct drop_op ops[DROPPER_BATCH]; /* of the thread */
 };
 
@@ -104,6 +106,8 @@ int dropper_submit_adopt(struct home *home, struct region *region, int old_state
                          void (*work)(struct region *region), void (*adopted)(void *data), void *data);
 /* Under the home's lock: before all ordinary threads, while somebody's life hangs on what it does; a client cannot ask for that. */
 void dropper_set_realtime(struct home *home, bool realtime);
+/* In its thread: something long begins, or is over. */
+void dropper_set_reading(struct home *home, bool reading);
 /* Gives up every waiting job: their requests see them as failed. What the stuck call still frees is not counted. */
 void dropper_give_up(struct home *home);
 

@@ -51,8 +51,10 @@ static void refuse(struct operation *operation) {
     struct region *region = operation->region;
     int r;
 
-    log_info("client %s (pid %d): native memory at 0x%" PRIx64 " is not taken: %s", operation->session->name,
-             (int)operation->session->pid, region->native.address, strerror(-region->adopt_error));
+    if (!operation->session->native_logged)
+        log_info("client %s (pid %d): native memory at 0x%" PRIx64 " is not taken: %s", operation->session->name,
+                 (int)operation->session->pid, region->native.address, strerror(-region->adopt_error));
+    operation->session->native_logged = true;
     operation->completion.run = refuse_done;
     pthread_mutex_lock(&operation->manager->lock);
     region->dead = true;
@@ -109,7 +111,8 @@ static uint32_t make(struct connection *connection, const struct drp_wire_native
         return DRP_WIRE_ERROR_MEMORY;
     manager->next_id++;
     region_set_worth(connection, *ret, native->budget, native->share);
-    (*ret)->native.worker = &connection->session->home.dropper.worker;
+    (*ret)->native.counting = &connection->session->home.counting;
+    (*ret)->native.counting->worker = &connection->session->home.dropper.worker;
     return region_link(connection, *ret);
 }
 

@@ -186,7 +186,8 @@ static void handle_drop(struct connection *connection, struct channel_packet *pa
     }
     /* The chunks that lie inside the range. */
     first = (range->offset + region_chunk_size(region) - 1) >> region->chunk_shift;
-    end = (range->offset + range->length) >> region->chunk_shift;
+    end = range->offset + range->length == region->size ? region->chunk_count
+                                                        : (range->offset + range->length) >> region->chunk_shift;
     drop_request_init(&operation->request, request_done, NULL);
     pthread_mutex_lock(&operation->manager->lock);
     if (first < end)

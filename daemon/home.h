@@ -38,6 +38,7 @@ struct home {
     pthread_mutex_t lock;       /* spans, mappings, queues. Never held across a call that can wait for a client */
     struct region_list regions; /* changed by the loop, under the manager's lock and this one */
     unsigned n_native;          /* of these, of the client's own memory */
+    struct native_counting counting;
     struct dropper dropper;
     _Atomic bool quarantined;
     bool quarantine_logged;   /* of the loop */

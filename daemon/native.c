@@ -25,6 +25,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -60,12 +61,13 @@ struct scan {
     uint64_t inverted, mask, any_of, returned;
 };
 #define PAGEMAP_SCAN_REQUEST _IOWR('f', 16, struct scan)
+#define SCAN_FILE (UINT64_C(1) << 2)
 #define SCAN_PRESENT (UINT64_C(1) << 3)
 #define SCAN_ZERO_PAGE (UINT64_C(1) << 5)
 
 /*
- * The ranges of resident pages in [start, end), at most so many pages. Pages of zeros that were only read take no memory. Returns their
- * number; *ret_end is how far it came.
+ * The ranges of resident pages in [start, end), at most so many pages. Pages of zeros that were only read take no memory, and pages of files are no
+ * droppable ones, whoever maps them there and how often. Returns their number; *ret_end is how far it came.
  */
 static int scan(int pagemap, uint64_t start, uint64_t end, uint64_t max_pages, struct scan_range *ranges, size_t n,
                 uint64_t *ret_end) {
@@ -76,8 +78,8 @@ static int scan(int pagemap, uint64_t start, uint64_t end, uint64_t max_pages, s
         .ranges = (uintptr_t)ranges,
         .n_ranges = n,
         .max_pages = max_pages,
-        .inverted = SCAN_ZERO_PAGE,
-        .mask = SCAN_PRESENT | SCAN_ZERO_PAGE,
+        .inverted = SCAN_ZERO_PAGE | SCAN_FILE,
+        .mask = SCAN_PRESENT | SCAN_ZERO_PAGE | SCAN_FILE,
         .returned = SCAN_PRESENT,
     };
     int found = ioctl(pagemap, PAGEMAP_SCAN_REQUEST, &request);
@@ -135,9 +137,15 @@ static uint64_t cpu_time(void) {
 /* Up to where the range is covered by droppable memory; *start moves on. false: it is not. */
 static bool cover(struct worker *worker, FILE *smaps, uint64_t *start, uint64_t end, uint64_t deadline) {
     uint64_t from = 0, to = 0;
+    bool inside = false; /* of a line: a path may be long, and may read like anything */
     char line[512];
 
     while (*start < end && fgets(line, sizeof(line), smaps)) {
+        bool rest = inside;
+
+        inside = !strchr(line, '\n');
+        if (rest)
+            continue;
         if (strncmp(line, "VmFlags:", 8) == 0) {
             if (to <= *start)
                 continue;
@@ -155,43 +163,76 @@ static bool cover(struct worker *worker, FILE *smaps, uint64_t *start, uint64_t 
     return *start >= end;
 }
 
-/* A client with much memory of all kinds makes this long, as often as he likes: it does not run before others. */
-void native_check(struct region *region) {
-    struct home *home = region->home;
-    struct worker *worker = &home->dropper.worker;
-    struct iovec page = {(void *)(uintptr_t)region->native.address, PAGE};
-    uint64_t start = region->native.address, deadline = cpu_time() + CHECK_NS;
-    FILE *smaps = NULL;
-    int fd, r = 0;
+void native_close(struct region *region) {
+    if (region->native.pagemap >= 0)
+        close(region->native.pagemap);
+    region->native.pagemap = -1;
+}
 
-    worker_set_nice(worker, 0);
-    worker_call_begin(worker);
-    fd = open_client(home, region, "smaps");
-    if (fd >= 0)
-        smaps = fdopen(fd, "r");
+/*
+ * Kept: it is this memory's, and shows nothing once the process runs another program, whose addresses are none of the client's business. So
+ * it has to be the client's own already. A file below /proc is root's where its process may not be looked at.
+ */
+static int open_pagemap(struct region *region) {
+    struct stat st;
+
+    if (region->native.pagemap < 0)
+        region->native.pagemap = open_client(region->home, region, "pagemap");
+    if (region->native.pagemap < 0)
+        return region->native.pagemap;
+    if (fstat(region->native.pagemap, &st) < 0 || st.st_uid != region->home->session->uid)
+        return -EPERM;
+    return 0;
+}
+
+static int check(struct region *region, uint64_t deadline) {
+    struct iovec page = {(void *)(uintptr_t)region->native.address, PAGE};
+    uint64_t start = region->native.address, end = start + region->size;
+    FILE *smaps;
+    int fd, r;
+
+    r = open_pagemap(region);
+    if (r < 0)
+        return r;
+    fd = open_client(region->home, region, "smaps");
     if (fd < 0)
-        r = fd;
-    else if (!smaps)
-        r = -ENOMEM;
-    else if (!cover(worker, smaps, &start, region->native.address + region->size, deadline))
+        return fd;
+    smaps = fdopen(fd, "r");
+    if (!smaps) {
+        close(fd);
+        return -ENOMEM;
+    }
+    if (!cover(&region->home->dropper.worker, smaps, &start, end, deadline))
         r = cpu_time() > deadline ? -ETIMEDOUT : -EINVAL;
+    fclose(smaps);
     if (r == 0 && advise(region, &page, 1, MADV_COLD) < 0)
         r = errno == EPERM ? -EPERM : -EINVAL;
+    return r;
+}
+
+/* A client with much memory of all kinds makes this long, as often as he likes: it does not run before others. */
+void native_check(struct region *region) {
+    struct worker *worker = &region->home->dropper.worker;
+    int r;
+
+    dropper_set_reading(region->home, true);
+    worker_set_nice(worker, 0);
+    worker_call_begin(worker);
+    r = check(region, cpu_time() + CHECK_NS);
     worker_call_end(worker);
-    if (smaps)
-        fclose(smaps);
-    else if (fd >= 0)
-        close(fd);
     worker_set_nice(worker, WORKER_URGENT_NICE);
+    dropper_set_reading(region->home, false);
     atomic_store(&region->native.valid, r == 0);
     region->adopt_error = r;
 }
 
 /* ---- dropping ---- */
 
-/* There was something, and none of it went. */
+/* There was something, and little of it went. */
 static void look_again(struct region *region) {
     native_check(region);
+    region->native.at = 0;
+    atomic_store(&region->native.asked, false);
     atomic_store(&region->native.resident, 0);
     atomic_store(&region->native.not_before, kernel_now() + HELD_NS);
 }
@@ -243,23 +284,19 @@ void native_drop(struct home *home, struct drop_job *job) {
     uint64_t at = region->native.address + (job->next << region->chunk_shift), stop = at, there = 0, freed = 0;
     uint64_t end = region->native.address + (job->end << region->chunk_shift);
     uint64_t most = job->limit < SLICE ? (job->limit + PAGE - 1) & ~(PAGE - 1) : SLICE;
-    int pagemap = -1;
+    bool valid = atomic_load(&region->native.valid) && most > 0;
 
     if (end > region->native.address + region->size)
         end = region->native.address + region->size;
     worker_call_begin(worker);
-    if (atomic_load(&region->native.valid) && most > 0)
-        pagemap = open_client(home, region, "pagemap");
-    if (pagemap >= 0)
-        freed = page_out(region, pagemap, at, end, most, &there, &stop);
+    if (valid)
+        freed = page_out(region, region->native.pagemap, at, end, most, &there, &stop);
     worker_call_end(worker);
-    if (pagemap >= 0)
-        close(pagemap);
-    if (there > 0 && freed == 0)
+    if (freed < there / 2)
         look_again(region);
     note(home, job, freed, there - freed);
     home_lock(home);
-    if (pagemap < 0 || stop >= end || drop_request_is_met(job->request))
+    if (!valid || stop >= end || drop_request_is_met(job->request))
         job->next = job->end;
     else if (job->next < job->end) { /* not given up meanwhile */
         uint64_t next = (stop - region->native.address) >> region->chunk_shift;
@@ -287,9 +324,8 @@ static bool count(struct region *region, int pagemap, uint64_t deadline) {
     return region->native.at >= end;
 }
 
-static bool measure(struct home *home, struct region *region) {
-    uint64_t began = kernel_now();
-    int pagemap = -1;
+static void measure(struct home *home, struct region *region) {
+    uint64_t began = cpu_time(), now = kernel_now();
     bool done = true;
 
     if (region->native.at == 0) {
@@ -298,32 +334,35 @@ static bool measure(struct home *home, struct region *region) {
     }
     worker_call_begin(&home->dropper.worker);
     if (atomic_load(&region->native.valid))
-        pagemap = open_client(home, region, "pagemap");
-    if (pagemap >= 0)
-        done = count(region, pagemap, began + MEASURE_NS);
+        done = count(region, region->native.pagemap, now + MEASURE_NS);
     worker_call_end(&home->dropper.worker);
-    if (pagemap >= 0)
-        close(pagemap);
-    region->native.spent += kernel_now() - began;
+    now = kernel_now();
+    region->native.spent += cpu_time() - began;
     if (!done)
-        return false;
+        return;
     atomic_store(&region->native.resident, region->native.sum);
     region->native.at = 0;
-    atomic_store(&region->native.not_before, kernel_now() + (region->native.spent * MEASURE_COST > MEASURE_PAUSE_NS
-                                                                 ? region->native.spent * MEASURE_COST
-                                                                 : MEASURE_PAUSE_NS));
+    atomic_store(&region->native.not_before, now + MEASURE_PAUSE_NS);
+    atomic_store(&home->counting.not_before, now + region->native.spent * MEASURE_COST);
     atomic_store(&region->native.asked, false);
-    return true;
 }
 
 bool native_measure(struct home *home) {
     struct region *region, *found = NULL;
+    uint64_t now = kernel_now();
 
-    /* It lives on without the lock: its end is a job of this thread. */
+    atomic_store(&home->counting.asked, false);
+    if (now < atomic_load(&home->counting.not_before))
+        return false;
+    /* Who waits longest. It lives on without the lock: its end is a job of this thread. */
     home_lock(home);
-    LIST_FOREACH (region, &home->regions, link)
-        if (region->native.address && region->dropper_fd >= 0 && !region->dead && atomic_load(&region->native.asked))
+    LIST_FOREACH (region, &home->regions, link) {
+        if (!region->native.address || region->dropper_fd < 0 || region->dead || !atomic_load(&region->native.asked) ||
+            now < atomic_load(&region->native.not_before))
+            continue;
+        if (!found || atomic_load(&region->native.not_before) < atomic_load(&found->native.not_before))
             found = region;
+    }
     home_unlock(home);
     if (found)
         measure(home, found);

@@ -17,6 +17,8 @@ bool native_available(void);
  * negative errno.
  */
 void native_check(struct region *region);
+/* At its end. */
+void native_close(struct region *region);
 /* Goes on with a job: a slice of it. What is left of it is in the job. */
 void native_drop(struct home *home, struct drop_job *job);
 /* Counts what is resident of the regions of which somebody wants to know. false: all of it is done. */

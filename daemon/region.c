@@ -130,7 +130,7 @@ static struct region *region_alloc(const struct region_shape *shape) {
     region->chunk_count = shape->size >> shape->chunk_shift;
     region->span_count = (uint32_t)((shape->size + SPAN_SIZE - 1) >> SPAN_SHIFT);
     region->data_fd = -1;
-    region->dropper_fd = region->old_state_fd = -1;
+    region->dropper_fd = region->old_state_fd = region->native.pagemap = -1;
     return region;
 }
 
@@ -141,6 +141,7 @@ int region_new_native(struct region **ret, const struct region_shape *shape, uin
     if (!region)
         return -ENOMEM;
     region->native.address = address;
+    region->chunk_count = (shape->size + (UINT64_C(1) << shape->chunk_shift) - 1) >> shape->chunk_shift;
     r = region_make_tables(region);
     if (r >= 0) {
         region->data_fd = fcntl(pidfd, F_DUPFD_CLOEXEC, 0);
@@ -322,10 +323,15 @@ bool region_has_tail(const struct region *region, uint32_t span) {
     return all;
 }
 
-/* The last count; and another one is made, if it is time. */
+/* The last count; and another one is made, if it is time: the client's regions take turns. */
 static uint64_t native_resident_bytes(struct native *native) {
-    if (native->worker && kernel_now() >= atomic_load(&native->not_before) && !atomic_exchange(&native->asked, true))
-        worker_kick(native->worker);
+    uint64_t now = kernel_now();
+
+    if (native->counting && now >= atomic_load(&native->not_before)) {
+        atomic_store(&native->asked, true);
+        if (now >= atomic_load(&native->counting->not_before) && !atomic_exchange(&native->counting->asked, true))
+            worker_kick(native->counting->worker);
+    }
     return atomic_load(&native->resident);
 }
 

@@ -36,11 +36,20 @@ struct span {
     bool strayed : 1; /* a piece of it was not where it had been mapped: it may be at an address that nobody told us */
 };
 
+/* Of all native regions of a home: they are counted one after the other, and not too often. */
+struct native_counting {
+    const struct worker *worker; /* which counts */
+    _Atomic bool asked;          /* it was woken for that */
+    _Atomic uint64_t not_before; /* ns: none is counted again until then */
+};
+
 /* Of a region that is the client's own memory (native.h). */
 struct native {
-    uint64_t address;            /* in the client; 0: it is not */
-    const struct worker *worker; /* which counts what is resident */
+    uint64_t address; /* in the client; 0: it is not */
+    struct native_counting *counting;
+    int pagemap; /* of the memory that was looked at, whatever the process runs later; of the dropper's table, -1: none */
     _Atomic bool valid;          /* it was droppable memory when it was looked at */
+    _Atomic bool ending;         /* its end is asked for: drops stop */
     _Atomic uint64_t resident;   /* bytes, as of the last count */
     _Atomic bool asked;          /* somebody wants to know */
     _Atomic uint64_t not_before; /* ns: it is not counted again until then */

@@ -52,6 +52,7 @@ struct session {
     _Atomic bool pins_closed; /* by its own quota */
     bool pins_logged;         /* of the loop */
     bool quota_logged;        /* of the loop: later refusals are not worth a line */
+    bool native_logged;       /* the same */
 
     bool attaches;       /* the client can attach locked segments */
     bool uffd_asked;     /* the client has sent UFFD */

@@ -112,16 +112,28 @@ START_TEST(test_counted) {
 }
 END_TEST
 
+/*
+ * MADV_PAGEOUT finds pages on the kernel's lists only: what a CPU has touched last still waits to be put there (folio batches of 31), and stays.
+ */
+#define BATCHES ((uint64_t)(31 * PAGE * sysconf(_SC_NPROCESSORS_ONLN)))
+
 START_TEST(test_dropped_by_hand) {
     struct drp_region *region = make(SIZE, 0, 0);
     char *p = drp_region_address(region), pid[16];
+    uint64_t left;
 
     memset(p, 1, SIZE);
     snprintf(pid, sizeof(pid), "%d", (int)getpid());
     ck_assert_int_eq(service_ctl(&service, NULL, 0, (const char *const[]){"drop", "--pid", pid, NULL}), 0);
-    ck_assert_uint_eq(region_resident(region), 0);
-    ck_assert(is_zero(p, SIZE));
-    ck_assert_uint_eq(service_status(&service, "dropped_bytes"), SIZE);
+    left = region_resident(region);
+    ck_assert_uint_le(left, BATCHES);
+    ck_assert_uint_eq(service_status(&service, "dropped_bytes"), SIZE - left);
+    for (uint64_t at = 0; at < SIZE; at += PAGE)
+        if (p[at])
+            left -= PAGE;
+        else
+            ck_assert(is_zero(p + at, PAGE));
+    ck_assert_uint_eq(left, 0);
     drp_region_free(region);
 }
 END_TEST
