@@ -372,6 +372,35 @@ START_TEST(test_killed) {
 }
 END_TEST
 
+static void drop_on(int socket, void *data) {
+    char pid[16];
+
+    (void)data;
+    snprintf(pid, sizeof(pid), "%d", (int)getppid());
+    child_check(child_say(socket, 'r'));
+    for (;;)
+        service_ctl(&service, NULL, 0, (const char *const[]){"drop", "--pid", pid, NULL});
+}
+
+/* A region's end waits for the drop that is in the middle of it: that is several slices. */
+START_TEST(test_ended_under_way) {
+    struct child child;
+
+    child_start(&child, drop_on, NULL);
+    child_expect(&child, 'r');
+    for (int i = 0; i < 20; i++) {
+        struct drp_region *regions[2] = {make(4 * SIZE, 0, 0), make(4 * SIZE, 0, 0)};
+
+        memset(drp_region_address(regions[0]), 1, 4 * SIZE);
+        memset(drp_region_address(regions[1]), 1, 4 * SIZE);
+        drp_region_free(regions[1]);
+        drp_region_free(regions[0]);
+    }
+    child_kill(&child);
+    ck_assert(status_becomes("regions", 0, WAIT_MS));
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("native");
     TCase *tcase = tcase_create("native");
@@ -394,6 +423,7 @@ int main(void) {
     tcase_add_test(tcase, test_not_for_it);
     tcase_add_test(tcase, test_exchanged);
     tcase_add_test(tcase, test_killed);
+    tcase_add_test(tcase, test_ended_under_way);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
 }
