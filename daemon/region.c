@@ -340,7 +340,6 @@ uint64_t region_resident_bytes(const struct region *region) {
 
     if (region->native.address)
         return native_resident_bytes((struct native *)&region->native);
-
     return fstat(region->data_fd, &st) < 0 ? 0 : (uint64_t)st.st_blocks * 512;
 }
 

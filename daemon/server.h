@@ -97,9 +97,9 @@ void server_deinit(struct server *server);
 
 /* What to wait for follows from what is under way. */
 void connection_update(struct connection *connection);
-/* A connection is gone, and its session (NULL: it had none) ends. */
 /* Something of a shared region may have to be waited for. */
 void server_tidy_shared(struct server *server);
+/* A connection is gone, and its session (NULL: it had none) ends. */
 void server_connection_ended(struct server *server, struct session *session);
 
 /* ---- for handlers ---- */

@@ -52,35 +52,32 @@ struct raw_shared {
     int data_fd, state_fd;
 };
 
-static void take_reply(struct channel_packet *packet, struct raw_shared *ret) {
-    ret->id = packet->message.create_reply.region;
-    ret->data_fd = packet->fds[0];
-    ret->state_fd = packet->fds[1];
+/* A request whose reply tells of a region. */
+static int call_for_region(int socket, void *request, size_t size, struct raw_shared *ret) {
+    struct channel_packet packet;
+    int r = raw_call(socket, request, size, NULL, 0, &packet);
+
+    if (r == DRP_WIRE_OK) {
+        ret->id = packet.message.create_reply.region;
+        ret->data_fd = packet.fds[0];
+        ret->state_fd = packet.fds[1];
+    }
+    return r;
 }
 
 static int raw_create_shared(int socket, const char *name, uint32_t mode, struct raw_shared *ret) {
     struct drp_wire_create_shared request = {
         .create = {.header.type = DRP_WIRE_CREATE_SHARED, .size = SIZE, .required = DRP_REGION_SHARED}, .mode = mode};
-    struct channel_packet packet;
-    int r;
 
     strcpy(request.name, name);
-    r = raw_call(socket, &request, sizeof(request), NULL, 0, &packet);
-    if (r == DRP_WIRE_OK)
-        take_reply(&packet, ret);
-    return r;
+    return call_for_region(socket, &request, sizeof(request), ret);
 }
 
 static int raw_open(int socket, const char *name, uint32_t uid, struct raw_shared *ret) {
     struct drp_wire_open request = {.header.type = DRP_WIRE_OPEN, .uid = uid};
-    struct channel_packet packet;
-    int r;
 
     strcpy(request.name, name);
-    r = raw_call(socket, &request, sizeof(request), NULL, 0, &packet);
-    if (r == DRP_WIRE_OK)
-        take_reply(&packet, ret);
-    return r;
+    return call_for_region(socket, &request, sizeof(request), ret);
 }
 
 static int raw_adopt(int socket, int data_fd, int state_fd, uint64_t *ret_id) {
