@@ -5,11 +5,11 @@
  * descriptors of many kinds. Each request is answered, or ends the connection; when everybody has gone, nothing is left of them: no
  * session, no region, no resident byte, no descriptor.
  *
- * Input: a byte of flags (1: says hello first; 2: offers a userfaultfd; 4: hangs up and lives on), then packets: length (2 bytes, low one first), kinds of two
- * descriptors (a nibble each), message. A region's or mapping's id under 16 is that of one that this client has.
+ * Input: a byte of flags (1: says hello first; 2: offers a userfaultfd; 4, 8 and 16 together: dies at the end, else hangs up and lives on), then packets:
+ * length (2 bytes, low one first), kinds of two descriptors (a nibble each), message. A region's or mapping's id under 16 is that of one that this client has.
  *
  * The client is another process, which connects, makes userfaultfds and dies as it is told: what the daemon does with ranges that were
- * never mapped from it does not happen to us.
+ * never mapped from it does not happen to us. Who lives on is the next input's client, too: a process costs more than a session.
  */
 
 #define _GNU_SOURCE
@@ -23,6 +23,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -34,13 +35,17 @@
 
 #define SAY_HELLO 1
 #define OFFER_UFFD 2
-#define LIVE_ON 4
+#define DIES 28                 /* all of its bits: most mutations shall not cost a process */
 #define CLIENTS_UNTIL_EMPTY 256 /* so many come and go before all that they left is looked for */
 #define REPLY_WAIT_NS UINT64_C(20000000000)
+#define LOOK_MS 100 /* at deadlines */
 #define ENDS_WAIT_NS UINT64_C(20000000000)
 #define OWN_DESCRIPTORS \
     4 /* at most, that threads of the daemon open after the start: it is a leak that goes on that shows */
 #define IDS_MAX 16
+
+#define ORDER_CONNECT 'c'
+#define ORDER_UFFD 'u'
 
 enum kind {
     KIND_NONE,
@@ -59,11 +64,9 @@ static struct {
     struct manager manager;
     struct server server;
     uv_loop_t loop;
-    uv_timer_t looks; /* at deadlines */
     char folder[32];
-    int nursery;                     /* makes processes: a control socket in */
-    int living[CLIENTS_UNTIL_EMPTY]; /* control sockets of who hung up and lives on */
-    size_t n_living;
+    int nursery; /* makes processes: a control socket in */
+    int idle;    /* control socket of the process that lives on; -1: none */
     size_t descriptors;
     unsigned clients;
     bool started;
@@ -71,7 +74,7 @@ static struct {
 
 /* One client, which is the input. */
 struct client {
-    int control; /* of the process: a byte in, a userfaultfd out */
+    int control; /* of the process: an ORDER_ in, a descriptor out */
     int socket;
     uint64_t ids[IDS_MAX]; /* of regions and mappings, the last first */
     int received[8];
@@ -91,17 +94,22 @@ static int receive_descriptor(int socket) {
     return channel_receive(socket, &packet, 0) == CHANNEL_OK && packet.n_fds > 0 ? packet.fds[0] : -1;
 }
 
-/* A client's process. */
-static void live(int control, const char *path) {
+static int connect_to(const char *path) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    char byte;
 
     snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
     REQUIRE(fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
-    send_descriptor(control, fd);
-    while (read(control, &byte, 1) == 1)
-        send_descriptor(control, (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK));
+    return fd;
+}
+
+/* A client's process. */
+static void live(int control, const char *path) {
+    char order;
+
+    while (read(control, &order, 1) == 1)
+        send_descriptor(control, order == ORDER_CONNECT ? connect_to(path)
+                                                        : (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK));
     _exit(0);
 }
 
@@ -133,14 +141,22 @@ static size_t count_descriptors(void) {
     return n;
 }
 
-static void deadline_looked_at(uv_timer_t *timer) {
-    (void)timer;
+/* One turn of the loop, from which all replies come; and a connection's last close in a thread, which the loop does not see. */
+static void turn(int socket, uint64_t deadline) {
+    struct pollfd fds[] = {{.fd = uv_backend_fd(&world.loop), .events = POLLIN}, {.fd = socket, .events = POLLIN}};
+    int timeout = uv_backend_timeout(&world.loop);
+
+    REQUIRE(kernel_now() < deadline);
+    (void)poll(fds, 2, timeout < 0 || timeout > LOOK_MS ? LOOK_MS : timeout);
+    uv_run(&world.loop, UV_RUN_NOWAIT);
 }
 
-/* One turn of the loop, from which all replies come. */
-static void turn(uint64_t deadline) {
-    REQUIRE(kernel_now() < deadline);
-    uv_run(&world.loop, UV_RUN_ONCE);
+/* Nobody waits in line for what the input before cost: that is test-turns' subject. */
+static void forgive_costs(void) {
+    struct turns_user *user;
+
+    LIST_FOREACH (user, &world.server.turns.users, link)
+        user->until = 0;
 }
 
 /* How much there is of what goes with a client; says what if it is asked to. */
@@ -170,10 +186,11 @@ static size_t count_left(bool say) {
 static void require_empty(void) {
     uint64_t deadline = kernel_now() + ENDS_WAIT_NS;
 
-    while (world.n_living > 0)
-        close(world.living[--world.n_living]);
+    if (world.idle >= 0)
+        close(world.idle);
+    world.idle = -1;
     while (count_left(kernel_now() >= deadline) > 0)
-        turn(deadline);
+        turn(-1, deadline);
     REQUIRE(world.manager.n_sessions == 0 && world.manager.n_regions == 0 && world.manager.n_homes == 0);
     REQUIRE(LIST_EMPTY(&world.manager.sessions) && LIST_EMPTY(&world.manager.leaving));
 }
@@ -181,7 +198,6 @@ static void require_empty(void) {
 static void end_world(void) {
     require_empty();
     server_end(&world.server);
-    uv_close((uv_handle_t *)&world.looks, NULL);
     uv_run(&world.loop, UV_RUN_DEFAULT);
     manager_deinit(&world.manager);
     server_deinit(&world.server);
@@ -209,6 +225,7 @@ static void start_world(void) {
     }
     close(sockets[1]);
     world.nursery = sockets[0];
+    world.idle = -1;
     world.config.max_regions = 6;
     world.config.max_region_bytes = UINT64_C(64) << 20;
     world.config.max_bytes_per_client = UINT64_C(128) << 20;
@@ -217,8 +234,6 @@ static void start_world(void) {
     REQUIRE(server_init(&world.server, &world.loop, &world.manager, -1) >= 0);
     REQUIRE(manager_start(&world.manager) >= 0);
     REQUIRE(server_start(&world.server) >= 0);
-    REQUIRE(uv_timer_init(&world.loop, &world.looks) == 0);
-    REQUIRE(uv_timer_start(&world.looks, deadline_looked_at, 100, 100) == 0);
     world.descriptors = count_descriptors() + OWN_DESCRIPTORS;
     world.started = true;
     atexit(end_world);
@@ -234,6 +249,11 @@ static int new_memfd(int seals) {
     return fd;
 }
 
+static int give_order(const struct client *client, char order) {
+    REQUIRE(write(client->control, &order, 1) == 1);
+    return receive_descriptor(client->control);
+}
+
 /* A descriptor of that kind, or -1. */
 static int make_descriptor(const struct client *client, unsigned kind) {
     int fds[2];
@@ -242,8 +262,7 @@ static int make_descriptor(const struct client *client, unsigned kind) {
     case KIND_NONE:
         return -1;
     case KIND_UFFD:
-        REQUIRE(write(client->control, "", 1) == 1);
-        return receive_descriptor(client->control);
+        return give_order(client, ORDER_UFFD);
     case KIND_MEMFD:
         return new_memfd(0);
     case KIND_SEALED:
@@ -301,7 +320,7 @@ static bool wait_reply(struct client *client, uint16_t type) {
         r = channel_receive(client->socket, &packet, MSG_DONTWAIT);
         if (r != CHANNEL_AGAIN)
             break;
-        turn(deadline);
+        turn(client->socket, deadline);
     }
     if (r != CHANNEL_OK)
         return false;
@@ -349,10 +368,21 @@ static bool call(struct client *client, union drp_wire_message *message, size_t 
             fds[n++] = fd;
     }
     put_ids(client, message);
+    forgive_costs();
     r = channel_send(client->socket, message, size, fds, n, MSG_DONTWAIT);
     while (n > 0)
         close(fds[--n]);
     return r == CHANNEL_OK && wait_reply(client, message->header.type);
+}
+
+/* Its control socket. */
+static int new_process(void) {
+    int sockets[2];
+
+    REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets) == 0);
+    REQUIRE(channel_send(world.nursery, "", 1, &sockets[1], 1, 0) == CHANNEL_OK);
+    close(sockets[1]);
+    return sockets[0];
 }
 
 static bool client_start(struct client *client, unsigned flags) {
@@ -362,14 +392,10 @@ static bool client_start(struct client *client, unsigned flags) {
                                                 .version_max = DRP_WIRE_VERSION,
                                                 .features = DRP_FEATURES_KNOWN,
                                                 .name = "fuzz"}};
-    int sockets[2];
 
-    *client = (struct client){.received = {-1, -1, -1, -1, -1, -1, -1, -1}};
-    REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets) == 0);
-    REQUIRE(channel_send(world.nursery, "", 1, &sockets[1], 1, 0) == CHANNEL_OK);
-    close(sockets[1]);
-    client->control = sockets[0];
-    client->socket = receive_descriptor(client->control);
+    *client = (struct client){.control = world.idle >= 0 ? world.idle : new_process(),
+                              .received = {-1, -1, -1, -1, -1, -1, -1, -1}};
+    client->socket = give_order(client, ORDER_CONNECT);
     REQUIRE(client->socket >= 0);
     if (flags & SAY_HELLO && !call(client, &message, sizeof(message.hello), 0))
         return false;
@@ -379,10 +405,11 @@ static bool client_start(struct client *client, unsigned flags) {
 
 static void client_end(struct client *client, unsigned flags) {
     close(client->socket);
-    if (flags & LIVE_ON)
-        world.living[world.n_living++] = client->control;
-    else
-        close(client->control);
+    world.idle = client->control;
+    if ((flags & DIES) == DIES) {
+        close(world.idle);
+        world.idle = -1;
+    }
     for (size_t i = 0; i < 8; i++)
         if (client->received[i] >= 0)
             close(client->received[i]);
