@@ -148,7 +148,8 @@ static void log_entry(enum log_level level, const struct log_about *about, const
 
 /* ---- lines ---- */
 
-static void log_text(enum log_level level, const struct log_about *about, const char *format, va_list args) {
+__attribute__((format(printf, 3, 0))) static void log_text(enum log_level level, const struct log_about *about,
+                                                           const char *format, va_list args) {
     char buffer[32 + LOG_LINE_MAX + 1];
     size_t prefix, size;
     int n;
