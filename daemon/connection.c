@@ -178,11 +178,11 @@ static uint64_t loop_time(void) {
     return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
 }
 
-/* May a request of this type be read? Else it stays in the socket. */
-static bool connection_has_turn(struct connection *connection, uint16_t type) {
+/* May the request that begins so be read? Else it stays in the socket. */
+static bool connection_has_turn(struct connection *connection, const union drp_wire_message *start) {
     struct server *server = connection->server;
-    enum turn_answer answer =
-        turns_ask(&server->turns, &connection->turn, type, handlers_is_for_all(type), kernel_now());
+    enum turn_answer answer = turns_ask(&server->turns, &connection->turn, start->header.type,
+                                        handlers_is_for_all(connection, start), kernel_now());
 
     if (answer == TURN_LATER) {
         connection->resting = true;
@@ -204,9 +204,10 @@ static int connection_take(struct connection *connection, struct channel_packet 
     char reason[96];
     int r;
 
-    r = channel_peek(connection->socket, &header, &has_fds);
-    if (r == CHANNEL_OK && !connection_has_turn(connection, header.type))
+    r = channel_peek(connection->socket, &packet->message, HANDLERS_LOOK, &has_fds);
+    if (r == CHANNEL_OK && !connection_has_turn(connection, &packet->message))
         return 1;
+    header = packet->message.header;
     if (r == CHANNEL_OK && !has_fds)
         r = channel_receive(connection->socket, packet, MSG_DONTWAIT);
     else if (r == CHANNEL_OK && header.type != DRP_WIRE_UFFD && header.type != DRP_WIRE_MAP &&
@@ -246,11 +247,9 @@ static void connection_read(struct connection *connection) {
     struct channel_packet packet;
     enum codec_verdict verdict;
     struct vet *vet = NULL;
-    uint16_t type;
 
     if (connection_take(connection, &packet, &vet) != 0)
         return;
-    type = packet.message.header.type;
     verdict = codec_check_request(&packet.message, packet.size, packet.n_fds);
     if (verdict == CODEC_OK)
         handlers_dispatch(connection, &packet);
@@ -260,7 +259,7 @@ static void connection_read(struct connection *connection) {
         connection_end(connection, "malformed: no header: message too short");
     channel_packet_close(&packet);
     vet_release(vet);
-    turns_charge(&server->turns, &connection->turn, type, loop_time() - began, kernel_now());
+    turns_charge(&server->turns, &connection->turn, loop_time() - began, kernel_now());
 }
 
 static bool connection_reads(const struct connection *connection) {

@@ -2,7 +2,10 @@
 #ifndef DROPPABLE_DAEMON_HANDLERS_H
 #define DROPPABLE_DAEMON_HANDLERS_H
 
+#include "wire.h"
+
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -16,8 +19,12 @@ struct connection;
 /* Handles a request that codec_check_request() found well-formed. Replies at once, or leaves connection->operation set and replies later. */
 void handlers_dispatch(struct connection *connection, struct channel_packet *packet);
 
-/* Is a request of this type about everybody's memory, so that it costs the more the more others have? */
-bool handlers_is_for_all(uint16_t type);
+#define HANDLERS_LOOK offsetof(struct drp_wire_limit, values)
+/*
+ * Is a request about everybody's memory, so that it costs the more the more others have? Of LIMIT only what is not the session's own. start: its first
+ * HANDLERS_LOOK bytes, not checked yet.
+ */
+bool handlers_is_for_all(const struct connection *connection, const union drp_wire_message *start);
 
 /* Answers the request with an error. */
 void reply_error(struct connection *connection, const struct channel_packet *packet, uint32_t error);

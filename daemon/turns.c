@@ -78,7 +78,8 @@ static uint32_t bit_of(uint16_t type) {
 enum turn_answer turns_ask(const struct turns *turns, struct turn *turn, uint16_t type, bool for_all, uint64_t now) {
     struct turns_user *user = turn->user;
 
-    if (!turn->waiting && user->until > now && (for_all || turn->costly & bit_of(type))) {
+    turn->asked = for_all ? 0 : bit_of(type);
+    if (!turn->waiting && user->until > now && (for_all || turn->costly & turn->asked)) {
         turn->waiting = true;
         turn->at = user->until;
         turn->booked = user->rest;
@@ -89,7 +90,7 @@ enum turn_answer turns_ask(const struct turns *turns, struct turn *turn, uint16_
     return user->round == turns->round && user->spent >= TURNS_ROUND_NS ? TURN_NEXT_ROUND : TURN_NOW;
 }
 
-void turns_charge(const struct turns *turns, struct turn *turn, uint16_t type, uint64_t cost, uint64_t now) {
+void turns_charge(const struct turns *turns, struct turn *turn, uint64_t cost, uint64_t now) {
     struct turns_user *user = turn->user;
     uint64_t rest = cost < TURNS_REST_MOST_NS / TURNS_REST ? cost * TURNS_REST : TURNS_REST_MOST_NS;
 
@@ -98,10 +99,10 @@ void turns_charge(const struct turns *turns, struct turn *turn, uint16_t type, u
     user->round = turns->round;
     user->spent += cost;
     end_waiting(turn);
-    turn->costly &= ~bit_of(type);
+    turn->costly &= ~turn->asked;
     if (cost < TURNS_COSTLY_NS)
         return;
-    turn->costly |= bit_of(type);
+    turn->costly |= turn->asked;
     user->rest = rest;
     user->until = (user->until > now ? user->until : now) + rest;
 }

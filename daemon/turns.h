@@ -7,7 +7,7 @@
  *
  * The loop serves one request of each connection in a round, which is fair as long as requests are cheap. One that took longer than
  * TURNS_COSTLY_NS makes its user owe a rest of TURNS_REST times that: no costly request of this user, on whatever connection, is served until
- * then. What is costly is known by experience (this connection's last request of that type was) or by nature (the type is about everybody's
+ * then. What is costly is known by experience (this connection's last request of that type was) or by nature (it is about everybody's
  * memory). Anything else is served at once, so who floods holds up himself, and of his user's other clients only those who ask for the
  * like: these wait in line, in the order in which they asked.
  */
@@ -42,7 +42,8 @@ struct turns {
 /* A connection's. */
 struct turn {
     struct turns_user *user;
-    uint32_t costly; /* bits of the types of which the last request was */
+    uint32_t costly; /* bits of the types of which the last request that was not for all was */
+    uint32_t asked;  /* the bit of the request that was asked about last, 0: it is for all */
     bool waiting;    /* in line, for a costly request that is not yet read: */
     uint64_t at;     /* ns: its time */
     uint64_t booked; /* ns of the user's until that are for it */
@@ -58,9 +59,9 @@ enum turn_answer {
 int turns_join(struct turns *turns, struct turn *turn, uid_t uid, uint64_t now);
 void turns_leave(struct turns *turns, struct turn *turn, uint64_t now);
 void turns_deinit(struct turns *turns);
-/* May the request that comes next be served? for_all: its type is about everybody's memory. */
+/* May the request that comes next be served? for_all: it is about everybody's memory. */
 enum turn_answer turns_ask(const struct turns *turns, struct turn *turn, uint16_t type, bool for_all, uint64_t now);
-/* It was served, and took so many ns of the loop. */
-void turns_charge(const struct turns *turns, struct turn *turn, uint16_t type, uint64_t cost, uint64_t now);
+/* The one that was asked about last was served, and took so many ns of the loop. */
+void turns_charge(const struct turns *turns, struct turn *turn, uint64_t cost, uint64_t now);
 
 #endif

@@ -119,18 +119,18 @@ int channel_receive(int socket, struct channel_packet *packet, int flags) {
     return CHANNEL_OK;
 }
 
-int channel_peek(int socket, struct drp_wire_header *ret_header, bool *ret_has_fds) {
-    struct iovec iov = {.iov_base = ret_header, .iov_len = sizeof(*ret_header)};
+int channel_peek(int socket, void *ret_start, size_t size, bool *ret_has_fds) {
+    struct iovec iov = {.iov_base = ret_start, .iov_len = size};
     struct msghdr header = {.msg_iov = &iov, .msg_iovlen = 1};
-    ssize_t size;
+    ssize_t seen;
 
-    *ret_header = (struct drp_wire_header){0};
+    memset(ret_start, 0, size);
     do
-        size = recvmsg(socket, &header, MSG_PEEK | MSG_DONTWAIT);
-    while (size < 0 && errno == EINTR);
-    if (size == 0 || (size < 0 && errno == ECONNRESET))
+        seen = recvmsg(socket, &header, MSG_PEEK | MSG_DONTWAIT);
+    while (seen < 0 && errno == EINTR);
+    if (seen == 0 || (seen < 0 && errno == ECONNRESET))
         return CHANNEL_CLOSED;
-    if (size < 0)
+    if (seen < 0)
         return errno == EAGAIN ? CHANNEL_AGAIN : -errno;
     /* Without room for them descriptors are not installed: that is all we want to know. */
     *ret_has_fds = header.msg_flags & MSG_CTRUNC;

@@ -35,10 +35,10 @@ struct channel_packet {
  */
 int channel_receive(int socket, struct channel_packet *packet, int flags);
 /*
- * Looks at the packet that waits: its header, and whether it brings descriptors, without taking it or them. ret_header is
+ * Looks at the packet that waits: its first size bytes, and whether it brings descriptors, without taking it or them. ret_start is
  * zeroed where the packet is shorter than that. Returns as channel_receive() with MSG_DONTWAIT, never CHANNEL_TRUNCATED.
  */
-int channel_peek(int socket, struct drp_wire_header *ret_header, bool *ret_has_fds);
+int channel_peek(int socket, void *ret_start, size_t size, bool *ret_has_fds);
 
 /*
  * Sends one packet (MSG_NOSIGNAL added); the descriptors stay the caller's. Returns an outcome (never TRUNCATED), or a negative errno.

@@ -20,7 +20,8 @@
 
 #define REGIONS 4000
 #define CALLS 500
-#define PAUSE_MS 3 /* an honest client has something else to do, too */
+#define CALLS_LIMIT 60 /* of each kind */
+#define PAUSE_MS 3     /* an honest client has something else to do, too */
 #define FLOODERS_MAX 8
 #define ATTEMPTS 100
 
@@ -28,6 +29,7 @@
 struct flood {
     uint16_t type; /* what it asks for */
     bool nobody;   /* as another user */
+    bool all;      /* LIMIT of all that its user has, not of itself */
     unsigned regions;
     _Atomic bool stop;
     _Atomic uint64_t calls, fastest; /* ns */
@@ -41,7 +43,7 @@ static void create_regions(int socket, unsigned n) {
     }
 }
 
-static uint64_t call(int socket, uint16_t type) {
+static uint64_t call(int socket, uint16_t type, bool all) {
     union {
         struct drp_wire_header header;
         struct drp_wire_limit limit;
@@ -53,7 +55,9 @@ static uint64_t call(int socket, uint16_t type) {
     uint64_t start = now_ns();
 
     if (type == DRP_WIRE_LIMIT)
-        request.limit.scope = DRP_LIMIT_CLIENT;
+        request.limit.scope = all ? DRP_LIMIT_USER : DRP_LIMIT_CLIENT;
+    if (type == DRP_WIRE_LIMIT && all)
+        request.limit.id = geteuid();
     child_check(raw_call(socket, &request, size, NULL, 0, NULL) == DRP_WIRE_OK);
     return now_ns() - start;
 }
@@ -69,7 +73,7 @@ static void flooder(int socket, void *data) {
     create_regions(connection, flood->regions);
     child_check(child_say(socket, 'r') && child_hear(socket, &word));
     while (!atomic_load(&flood->stop)) {
-        uint64_t took = call(connection, flood->type);
+        uint64_t took = call(connection, flood->type, flood->all);
 
         if (took < atomic_load(&flood->fastest))
             atomic_store(&flood->fastest, took);
@@ -108,7 +112,7 @@ static void measure(int connection, uint64_t *ret_median, uint64_t *ret_worst) {
 
     for (; n < CALLS; n++) {
         nap_ms(PAUSE_MS);
-        times[n] = call(connection, DRP_WIRE_STATS);
+        times[n] = call(connection, DRP_WIRE_STATS, false);
     }
     qsort(times, n, sizeof(times[0]), compare);
     *ret_median = times[n / 2];
@@ -155,6 +159,79 @@ START_TEST(test_flood) {
            floods[_i].name, atomic_load(&flood->calls), lasted / 1000000, (double)atomic_load(&flood->fastest) / 1e6,
            100 * (double)spent / (double)lasted, (double)median / 1e6, (double)worst / 1e6);
     ck_assert_uint_le(spent, lasted / 4); /* a tenth, and what is honest */
+    close(honest);
+}
+END_TEST
+
+/* What a program sets for itself, while another one of its user floods with what is about all. */
+static const struct {
+    const char *name;
+    uint16_t type;
+    unsigned flooders;
+} siblings[] = {
+    {"STATUS, one", DRP_WIRE_STATUS, 1},
+    {"STATUS, four", DRP_WIRE_STATUS, 4},
+    {"LIST, four", DRP_WIRE_LIST, 4},
+    {"LIMIT of a user, four", DRP_WIRE_LIMIT, 4},
+};
+
+static uint64_t set_limit(int socket, uint32_t scope, uint64_t id) {
+    struct drp_wire_limit request = {.header.type = DRP_WIRE_LIMIT,
+                                     .scope = scope,
+                                     .mask = DRP_LIMIT_BUDGET,
+                                     .id = id,
+                                     .values.budget = UINT64_C(1) << 30};
+    uint64_t start = now_ns();
+
+    ck_assert_int_eq(raw_call(socket, &request, sizeof(request), NULL, 0, NULL), DRP_WIRE_OK);
+    return now_ns() - start;
+}
+
+/* The median of what each takes. */
+static void measure_limits(int connection, uint64_t region, uint64_t *ret_client, uint64_t *ret_region) {
+    static uint64_t clients[CALLS_LIMIT], regions[CALLS_LIMIT];
+
+    for (size_t i = 0; i < CALLS_LIMIT; i++) {
+        nap_ms(PAUSE_MS);
+        clients[i] = set_limit(connection, DRP_LIMIT_CLIENT, 0);
+        nap_ms(PAUSE_MS);
+        regions[i] = set_limit(connection, DRP_LIMIT_REGION, region);
+    }
+    qsort(clients, CALLS_LIMIT, sizeof(clients[0]), compare);
+    qsort(regions, CALLS_LIMIT, sizeof(regions[0]), compare);
+    *ret_client = clients[CALLS_LIMIT / 2];
+    *ret_region = regions[CALLS_LIMIT / 2];
+}
+
+START_TEST(test_own_limit) {
+    struct drp_wire_create create = {.header.type = DRP_WIRE_CREATE, .size = 4096};
+    struct flood *flood = mmap(NULL, sizeof(*flood), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    uint64_t of_client, of_region, rest, longest;
+    struct child children[FLOODERS_MAX];
+    struct channel_packet packet;
+    int honest = raw_session("honest");
+
+    ck_assert_ptr_ne(flood, MAP_FAILED);
+    ck_assert_int_eq(raw_call(honest, &create, sizeof(create), NULL, 0, &packet), DRP_WIRE_OK);
+    *flood = (struct flood){.type = siblings[_i].type, .all = true};
+    atomic_store(&flood->fastest, UINT64_MAX);
+    for (unsigned i = 0; i < siblings[_i].flooders; i++) {
+        flood->regions = i == 0 ? REGIONS : 1;
+        child_start(&children[i], flooder, flood);
+        child_expect(&children[i], 'r');
+    }
+    for (unsigned i = 0; i < siblings[_i].flooders; i++)
+        child_say(children[i].socket, 'g');
+    measure_limits(honest, packet.message.create_reply.region, &of_client, &of_region);
+    atomic_store(&flood->stop, true);
+    for (unsigned i = 0; i < siblings[_i].flooders; i++)
+        child_end(&children[i]);
+    rest = atomic_load(&flood->fastest) * 10; /* what one of the flooders' requests owes */
+    longest = of_client > of_region ? of_client : of_region;
+    printf("%s: a rest is %.1f ms; LIMIT of its own: median %.3f ms, of its region %.3f ms\n", siblings[_i].name,
+           (double)rest / 1e6, (double)of_client / 1e6, (double)of_region / 1e6);
+    ck_assert_uint_lt(longest, rest / 4);
+    channel_packet_close(&packet);
     close(honest);
 }
 END_TEST
@@ -216,6 +293,7 @@ int main(void) {
     tcase_add_checked_fixture(tcase, setup, fixture_teardown);
     tcase_set_timeout(tcase, 60);
     tcase_add_loop_test(tcase, test_flood, 0, sizeof(floods) / sizeof(floods[0]));
+    tcase_add_loop_test(tcase, test_own_limit, 0, sizeof(siblings) / sizeof(siblings[0]));
     suite_add_tcase(suite, tcase);
     tcase_add_checked_fixture(log, setup_few, fixture_teardown);
     tcase_set_timeout(log, 60);

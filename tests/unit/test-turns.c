@@ -37,7 +37,7 @@ static enum turn_answer serve(struct turn *turn, uint16_t type, bool for_all, ui
     answer = turns_ask(&turns, turn, type, for_all, now);
     if (answer == TURN_NOW) {
         now += cost;
-        turns_charge(&turns, turn, type, cost, now);
+        turns_charge(&turns, turn, cost, now);
     }
     return answer;
 }
@@ -80,6 +80,18 @@ START_TEST(test_others_go_on) {
     ck_assert_int_eq(serve(&a, COSTLY, true, 5 * MS), TURN_LATER);
     ck_assert_int_eq(serve(&b, COSTLY, true, 5 * MS), TURN_LATER);
     ck_assert_uint_eq(b.at, a.at + 50 * MS); /* in line */
+}
+END_TEST
+
+/* What a type costs where it is about all says nothing about what it costs for its own. */
+START_TEST(test_own) {
+    ck_assert_int_eq(serve(&a, COSTLY, true, 5 * MS), TURN_NOW);
+    ck_assert_int_eq(serve(&a, COSTLY, false, 1000), TURN_NOW);
+    ck_assert_int_eq(serve(&a, COSTLY, true, 5 * MS), TURN_LATER);
+    now = a.at;
+    ck_assert_int_eq(serve(&a, COSTLY, true, 5 * MS), TURN_NOW);
+    ck_assert_int_eq(serve(&b, COSTLY, false, 5 * MS), TURN_NOW);
+    ck_assert_int_eq(serve(&b, COSTLY, false, 5 * MS), TURN_LATER);
 }
 END_TEST
 
@@ -133,7 +145,7 @@ START_TEST(test_round) {
     turns.round++;
     for (unsigned i = 0; i < 10; i++) {
         ck_assert_int_eq(turns_ask(&turns, &a, CHEAP, false, now), TURN_NOW);
-        turns_charge(&turns, &a, CHEAP, MS / 10, now);
+        turns_charge(&turns, &a, MS / 10, now);
     }
     ck_assert_int_eq(turns_ask(&turns, &b, CHEAP, false, now), TURN_NEXT_ROUND);
     ck_assert_int_eq(turns_ask(&turns, &other, CHEAP, false, now), TURN_NOW);
@@ -167,6 +179,7 @@ int main(void) {
     tcase_add_test(tcase, test_rest);
     tcase_add_test(tcase, test_rest_has_an_end);
     tcase_add_test(tcase, test_others_go_on);
+    tcase_add_test(tcase, test_own);
     tcase_add_test(tcase, test_bookings);
     tcase_add_loop_test(tcase, test_many, 0, 2);
     tcase_add_test(tcase, test_round);
