@@ -294,6 +294,8 @@ int wait_poll(struct pollfd *polls, unsigned n, int timeout_ms);
 int signal_probe(void);
 /* Before a region is asked for: takes DRP_REGION_SIGNAL out of what can be given where it cannot. Negative errno: it was required. */
 int signal_ask(struct drp_region *r, const struct drp_region_options *options, uint64_t *given);
+/* The context's descriptor, made when first needed. -EOPNOTSUPP: it cannot be had. */
+int signal_prepare(struct drp *d);
 /* Registers a region that was mapped, and is not accessible yet. */
 int signal_register(struct drp_region *r);
 /* drp_populate() of a signal region. */

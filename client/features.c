@@ -23,6 +23,7 @@ struct drp_features {
     char no_backend[DRP_BACKEND_NONE + 1][REASON_SIZE]; /* empty: available */
     char no_interception[REASON_SIZE];
     char no_signal[REASON_SIZE];
+    char no_shared_signal[REASON_SIZE];
     char no_limits[REASON_SIZE]; /* of native regions */
 };
 
@@ -67,6 +68,11 @@ static const char *ask_shared(const struct drp_features *f, enum drp_backend bac
     return f->found.daemon_regions & DRP_REGION_SHARED ? NULL : "the service is too old";
 }
 
+static const char *ask_shared_signal(const struct drp_features *f, enum drp_backend backend) {
+    (void)backend;
+    return f->no_shared_signal[0] ? f->no_shared_signal : NULL;
+}
+
 static const char *ask_limits(const struct drp_features *f, enum drp_backend backend) {
     return backend == DRP_BACKEND_NATIVE && f->no_limits[0] ? f->no_limits : NULL;
 }
@@ -93,6 +99,7 @@ static const struct row {
     {"interception", WHY_NOT(NULL, NOT_SEEN, NOT_SEEN), 0, ask_interception},
     {"signal", WHY_NOT(NULL, NULL, NULL), DRP_REGION_SIGNAL, ask_signal},
     {"shared", WHY_NOT(NULL, NULL, NULL), DRP_REGION_SHARED, ask_shared},
+    {"shared-signal", WHY_NOT(NULL, NULL, NULL), DRP_REGION_SHARED, ask_shared_signal},
     {"object", WHY_NOT(NULL, NO_OBJECT, NO_OBJECT), 0, NULL},
     {"fork-zeros", WHY_NOT(NULL, NULL, NULL), 0, NULL},
     {"fork-shared", WHY_NOT(NULL, NULL, NULL), DRP_REGION_FORK_SHARED, NULL},
@@ -112,22 +119,33 @@ static const struct row {
 
 /* ---- finding out ---- */
 
-/* Whether the service may and can is known when it has one. */
-static void find_limits(struct drp_features *f, const struct drp_config *config) {
+/* What the service may and can is known when it has such a region. */
+static void try_region(const struct drp_config *config, enum drp_backend backend,
+                       const struct drp_region_options *options, char *reason) {
     struct drp_config own = {.struct_size = sizeof(own),
                              .socket_path = config ? config->socket_path : NULL,
                              .name = config ? config->name : NULL,
-                             .backend = DRP_BACKEND_NATIVE};
-    const struct drp_region_options options = {.struct_size = sizeof(options), .budget = LIMITS_BUDGET};
+                             .backend = backend};
     struct drp_region *region = NULL;
     struct drp *d = NULL;
 
-    if (!f->found.native || !f->found.daemon)
-        snprintf(f->no_limits, REASON_SIZE, "there is no service, and the kernel alone decides what it drops");
-    else if (drp_new(&d, &own) < 0 || drp_region_new(&region, d, 1, &options) < 0)
-        snprintf(f->no_limits, REASON_SIZE, "%s", drp_detail());
+    if (drp_new(&d, &own) < 0 || drp_region_new(&region, d, 1, options) < 0)
+        snprintf(reason, REASON_SIZE, "%s", drp_detail());
     drp_region_free(region);
     drp_free(d);
+}
+
+static void find_by_regions(struct drp_features *f, const struct drp_config *config) {
+    const struct drp_region_options limited = {.struct_size = sizeof(limited), .budget = LIMITS_BUDGET};
+    const struct drp_region_options signalling = {.struct_size = sizeof(signalling),
+                                                  .required = DRP_REGION_SHARED | DRP_REGION_SIGNAL};
+
+    if (!f->found.native || !f->found.daemon)
+        snprintf(f->no_limits, REASON_SIZE, "there is no service, and the kernel alone decides what it drops");
+    else
+        try_region(config, DRP_BACKEND_NATIVE, &limited, f->no_limits);
+    if (f->found.daemon)
+        try_region(config, DRP_BACKEND_DAEMON, &signalling, f->no_shared_signal);
 }
 
 static void find(struct drp_features *f) {
@@ -160,7 +178,7 @@ int drp_features_new(struct drp_features **ret, const struct drp_config *config)
         return error;
     }
     find(f);
-    find_limits(f, config);
+    find_by_regions(f, config);
     *ret = f;
     return 0;
 }

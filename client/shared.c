@@ -88,7 +88,8 @@ static int ask(struct drp_region *r, const void *data) {
     atomic_store(&r->id, reply->region);
     if (!(reply->granted & DRP_REGION_SHARED))
         return error_detail(-EPROTO, "the service opened a region that is not shared");
-    return region_take(r, 0, 0);
+    error = reply->granted & DRP_REGION_SIGNAL ? signal_prepare(d) : 0;
+    return error < 0 ? error : region_take(r, 0, 0);
 }
 
 int drp_region_open(struct drp_region **ret, struct drp *d, const char *name, uid_t uid) {

@@ -66,8 +66,7 @@ int signal_probe(void) {
     return fd < 0 ? fd : 0;
 }
 
-/* The context's descriptor, made when first needed. */
-static int prepare(struct drp *d) {
+int signal_prepare(struct drp *d) {
     int r = 0;
 
     fork_lock();
@@ -77,7 +76,10 @@ static int prepare(struct drp *d) {
             d->signal_fd = r;
     }
     fork_unlock();
-    return r < 0 ? r : 0;
+    return r >= 0 ? 0
+                  : error_detail(-EOPNOTSUPP,
+                                 "DRP_REGION_SIGNAL cannot be given here: the kernel gives this process no userfaultfd "
+                                 "that raises signals (UFFD_FEATURE_SIGBUS, Linux 4.14)");
 }
 
 int signal_ask(struct drp_region *r, const struct drp_region_options *options, uint64_t *given) {
@@ -90,10 +92,8 @@ int signal_ask(struct drp_region *r, const struct drp_region_options *options, u
                              "DRP_REGION_SIGNAL cannot be given together with DRP_REGION_HUGE: require one of them");
     else if (r->next_piece)
         error = error_detail(-EOPNOTSUPP, "DRP_REGION_SIGNAL is not for regions in pieces");
-    else if (prepare(r->context) < 0)
-        error = error_detail(-EOPNOTSUPP,
-                             "DRP_REGION_SIGNAL cannot be given here: the kernel gives this process no userfaultfd "
-                             "that raises signals (UFFD_FEATURE_SIGBUS, Linux 4.14)");
+    else
+        error = signal_prepare(r->context);
     if (error < 0)
         *given &= ~DRP_REGION_SIGNAL;
     return options->required & DRP_REGION_SIGNAL ? error : 0;

@@ -166,7 +166,8 @@ static uint32_t make_shared(struct connection *connection, const struct drp_wire
     uint64_t mask = (UINT64_C(1) << shift) - 1;
     struct region_shape shape = {.id = manager->next_id,
                                  .size = (create->size + mask) & ~mask,
-                                 .options = DRP_REGION_SHARED,
+                                 .options =
+                                     DRP_REGION_SHARED | ((create->required | create->preferred) & DRP_REGION_SIGNAL),
                                  .chunk_shift = shift,
                                  .priority = create->priority ? create->priority : DRP_PRIORITY_NORMAL};
     struct passport passport = {.uid = connection->uid, .gid = connection->gid, .mode = message->mode};
@@ -174,8 +175,9 @@ static uint32_t make_shared(struct connection *connection, const struct drp_wire
     int data_fd;
 
     shape.chunk_total = shape.size >> shift;
+    passport.options = shape.options;
     strcpy(passport.name, message->name);
-    if (create->required & ~DRP_REGION_SHARED)
+    if (create->required & ~shape.options)
         return DRP_WIRE_ERROR_UNSUPPORTED;
     error = region_check_limits(connection, shape.size);
     if (error != DRP_WIRE_OK)
@@ -255,13 +257,13 @@ static bool has_shape(const struct region *region, const struct drp_wire_adopt *
 
 static uint32_t check_adopt(const struct drp_wire_adopt *adopt, const struct channel_packet *packet,
                             struct passport *ret) {
-    if (adopt->granted != DRP_REGION_SHARED || !region_is_whole(adopt))
+    if ((adopt->granted & ~DRP_REGION_SIGNAL) != DRP_REGION_SHARED || !region_is_whole(adopt))
         return DRP_WIRE_ERROR_INVALID;
     if (shared_read_passport(packet->fds[0], ret) < 0 || kernel_check_data_object(packet->fds[0], adopt->size) < 0 ||
         kernel_check_page_object(packet->fds[0], adopt->size) < 0 ||
         kernel_check_page_object(packet->fds[1], drp_state_bytes(adopt->chunk_total)) < 0)
         return DRP_WIRE_ERROR_DESCRIPTOR;
-    return DRP_WIRE_OK;
+    return adopt->granted == ret->options ? DRP_WIRE_OK : DRP_WIRE_ERROR_INVALID;
 }
 
 /* The first one to come back with it makes it anew. */

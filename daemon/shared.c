@@ -5,8 +5,8 @@
  * Always: the region has one home, which is nobody's session; the state page is one for all; each mapping brings a pin page, and a drop reads
  * them all. A region lives as long as a session has a share of it.
  *
- * The object is a memfd, which its mappers cannot truncate. Its name, which cannot be changed, says whose it is and what it is called, and its
- * owner that a daemon of this user made it: so a new daemon need not believe what a client says.
+ * The object is a memfd, which its mappers cannot truncate. Its name, which cannot be changed, says whose it is, what it is called and whether
+ * accesses signal, and its owner that a daemon of this user made it: so a new daemon need not believe what a client says.
  *
  * Whose pins are still to come the tickets say (ticket.c). Until all have come it is held: nothing of it is dropped.
  */
@@ -22,6 +22,7 @@
 #include "session.h"
 #include "ticket.h"
 
+#include <droppable/droppable.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -36,16 +37,40 @@
 
 /* ---- objects ---- */
 
+#define MEMFD "/memfd:" /* the kernel's own */
+#define PREFIX "droppable:"
+#define SIGNAL_PREFIX "droppable-signal:"
+
+/* Behind its prefix; NULL: it has none of ours. */
+static const char *skip_prefix(const char *text, uint64_t *ret_options) {
+    static const struct {
+        const char *prefix;
+        uint64_t options;
+    } kinds[] = {{MEMFD PREFIX, DRP_REGION_SHARED}, {MEMFD SIGNAL_PREFIX, DRP_REGION_SHARED | DRP_REGION_SIGNAL}};
+
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        size_t length = strlen(kinds[i].prefix);
+
+        if (strncmp(text, kinds[i].prefix, length) == 0) {
+            *ret_options = kinds[i].options;
+            return text + length;
+        }
+    }
+    return NULL;
+}
+
 int shared_make_object(const struct passport *passport, uint64_t size, int *ret_fd) {
     char text[128];
 
-    snprintf(text, sizeof(text), "droppable:%u:%u:%o:%s", passport->uid, passport->gid, passport->mode, passport->name);
+    snprintf(text, sizeof(text), "%s%u:%u:%o:%s", passport->options & DRP_REGION_SIGNAL ? SIGNAL_PREFIX : PREFIX,
+             passport->uid, passport->gid, passport->mode, passport->name);
     return kernel_page_object(text, size, 0600, ret_fd);
 }
 
 int shared_read_passport(int fd, struct passport *ret) {
     static const char deleted[] = " (deleted)";
     char path[64], text[160];
+    const char *rest;
     int name = 0;
     struct stat st;
     ssize_t n;
@@ -58,10 +83,11 @@ int shared_read_passport(int fd, struct passport *ret) {
     if (strncmp(text + n, deleted, sizeof(deleted) - 1) != 0)
         return -EBADF;
     text[n] = '\0';
-    if (sscanf(text, "/memfd:droppable:%u:%u:%o:%n", &ret->uid, &ret->gid, &ret->mode, &name) != 3 || name == 0 ||
-        !codec_is_shared_name(text + name))
+    rest = skip_prefix(text, &ret->options);
+    if (!rest || sscanf(rest, "%u:%u:%o:%n", &ret->uid, &ret->gid, &ret->mode, &name) != 3 || name == 0 ||
+        !codec_is_shared_name(rest + name))
         return -EBADF;
-    strcpy(ret->name, text + name);
+    strcpy(ret->name, rest + name);
     return 0;
 }
 

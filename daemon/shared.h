@@ -48,6 +48,7 @@ struct passport {
     uid_t uid;
     gid_t gid;
     mode_t mode;
+    uint64_t options; /* DRP_REGION_* */
     char name[DRP_WIRE_SHARED_NAME];
 };
 

@@ -51,7 +51,8 @@ struct drp_features;
  * never reads zeros, also while the service is away. drp_populate() makes a range accessible; drp_locate() tells a signal handler what
  * was touched. The service does not see accesses. Needs UFFD_FEATURE_SIGBUS (Linux 4.14), no privileges; not together with DRP_REGION_HUGE.
  * This holds for the region where it was mapped, in this process. Moved by mremap(2), mapped a second time (drp_region_get_object()) and in
- * children of fork(2) it reads zeros, and one with whom the memory is shared so populates it for all.
+ * children of fork(2) it reads zeros, and one with whom the memory is shared so populates it for all. Of a shared region (DRP_REGION_SHARED) it
+ * holds in each process that opens it: what any of them populates all can access, and what is dropped signals in all.
  */
 #define DRP_REGION_SIGNAL (UINT64_C(1) << 1)
 /**
@@ -243,11 +244,12 @@ int drp_region_new(struct drp_region **ret, struct drp *d, size_t size, const st
  * Opens a shared region (DRP_REGION_SHARED) that another process made, by its name. All who have it see the same memory, the same drops and
  * the same generations. What one has pinned stays for all; its pins end with its process. It lives as long as somebody has it. In a child
  * after fork(2) it is as any region. Its budget, share and priority are its maker's; it counts to the user who made it, and to every cgroup
- * in which somebody has it. The accesses are not intercepted. Whoever has it could drop it by hand, or write over it: share it with
+ * in which somebody has it. The accesses are not intercepted; they signal, if it was made with DRP_REGION_SIGNAL. Whoever has it could drop it by hand, or write over it: share it with
  * programs that are trusted with its contents.
  * @param uid whose region it is; names of different users are different
  * @return 0; -ENOENT: no region of that name now; -EACCES: its mode does not allow it; -EINVAL: no name; -EDQUOT: over a quota; -EOPNOTSUPP: the
- *         service is too old; -ENOTCONN, -ENOMEM, -ETIMEDOUT
+ *         service is too old, or the region has DRP_REGION_SIGNAL and the kernel gives this process no userfaultfd for it; -ENOTCONN, -ENOMEM,
+ *         -ETIMEDOUT
  */
 int drp_region_open(struct drp_region **ret, struct drp *d, const char *name, uid_t uid);
 

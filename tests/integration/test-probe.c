@@ -61,6 +61,7 @@ static const struct {
 } options[] = {
     {"signal", DRP_REGION_SIGNAL},
     {"shared", DRP_REGION_SHARED},
+    {"shared-signal", DRP_REGION_SHARED | DRP_REGION_SIGNAL},
     {"fork-shared", DRP_REGION_FORK_SHARED},
     {"fork-absent", DRP_REGION_FORK_ABSENT},
     {"dump", DRP_REGION_DUMP},
