@@ -16,7 +16,7 @@
 
 #include "backend.h"
 
-#include "hide.h"
+#include "filter.h"
 
 #include <errno.h>
 #include <grp.h>
@@ -194,7 +194,7 @@ static int enter(const char *name) {
     if (!path)
         return -ENOENT;
     setenv("LD_PRELOAD", path, 1);
-    return hide_native();
+    return filter_install(&filter_no_droppable, 1, NULL);
 }
 
 static int become_user(void) {

@@ -5,14 +5,13 @@
  * no socket, no thread, no privilege. Each of these comes before the first mapping, or after it.
  */
 
+#include "filter.h"
 #include "sections.h"
 
+#include <errno.h>
 #include <fcntl.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,17 +37,13 @@ enum confinement {
 
 /* socket(2) gets EPERM, and what else it takes to reach a service, as in many a sandbox. */
 static void deny_sockets(void) {
-    struct sock_filter program[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 3, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_connect, 2, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_sendmsg, 1, 0),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+    static const struct filter_rule rules[] = {
+        {.call = SYS_socket, .error = EPERM},
+        {.call = SYS_connect, .error = EPERM},
+        {.call = SYS_sendmsg, .error = EPERM},
     };
-    struct sock_fprog filter = {sizeof(program) / sizeof(program[0]), program};
 
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) < 0)
+    if (filter_install(rules, sizeof(rules) / sizeof(rules[0]), NULL) < 0)
         say_result("seccomp", -1);
 }
 

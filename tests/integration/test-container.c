@@ -7,18 +7,16 @@
  */
 
 #include "child.h"
+#include "filter.h"
 #include "fixture.h"
 #include "suite.h"
 
 #include <check.h>
 #include <droppable/droppable.h>
 #include <fcntl.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -63,19 +61,15 @@ static void enter_container(void) {
 }
 
 static void filter_calls(void) {
-    struct sock_filter filter[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_userfaultfd, 4, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 3, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_enter, 2, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_register, 1, 0),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+    static const struct filter_rule rules[] = {
+        {.call = SYS_userfaultfd, .error = EPERM},
+        {.call = SYS_io_uring_setup, .error = EPERM},
+        {.call = SYS_io_uring_enter, .error = EPERM},
+        {.call = SYS_io_uring_register, .error = EPERM},
     };
-    struct sock_fprog program = {.len = sizeof(filter) / sizeof(filter[0]), .filter = filter};
 
     child_check(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-    child_check(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0);
+    child_check(filter_install(rules, sizeof(rules) / sizeof(rules[0]), NULL) == 0);
     child_check(syscall(SYS_userfaultfd, O_CLOEXEC) < 0 && errno == EPERM);
 }
 

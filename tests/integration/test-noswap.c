@@ -6,6 +6,7 @@
  */
 
 #include "child.h"
+#include "filter.h"
 #include "fixture.h"
 #include "suite.h"
 
@@ -14,13 +15,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
-#include <stddef.h>
 #include <sys/ipc.h>
-#include <sys/prctl.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -32,16 +29,9 @@
 static const struct drp_region_options needed = {.struct_size = sizeof(needed), .required = DRP_REGION_NO_SWAP};
 
 static void hide_fsopen(void) {
-    struct sock_filter program[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fsopen, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    struct sock_fprog filter = {sizeof(program) / sizeof(program[0]), program};
+    static const struct filter_rule none = {.call = SYS_fsopen, .error = ENOSYS};
 
-    ck_assert_int_eq(geteuid() == 0 ? 0 : prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
-    ck_assert_int_eq(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter), 0);
+    ck_assert_int_eq(filter_install(&none, 1, NULL), 0);
 }
 
 static bool set_limit(const char *path, const char *value) {
