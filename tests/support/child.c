@@ -110,12 +110,9 @@ void child_expect(const struct child *child, char word) {
 }
 
 static int child_wait(struct child *child) {
-    int pidfd = (int)syscall(SYS_pidfd_open, child->pid, 0), status;
-    struct pollfd ended = {.fd = pidfd, .events = POLLIN};
+    int status;
 
-    ck_assert_int_ge(pidfd, 0);
-    ck_assert_msg(poll(&ended, 1, CHILD_WAIT_MS) == 1, "the child %d does not end", (int)child->pid);
-    close(pidfd);
+    ck_assert_msg(process_ends(child->pid, CHILD_WAIT_MS), "the child %d does not end", (int)child->pid);
     ck_assert_int_eq(waitpid(child->pid, &status, 0), child->pid);
     close(child->socket);
     child->pid = -1;

@@ -137,6 +137,33 @@ static bool log_contains(const struct service *service, off_t offset, const char
     return found;
 }
 
+/* A pidfd, or -1 before Linux 5.3. */
+static int open_process(pid_t pid) {
+    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+
+    ck_assert(fd >= 0 || errno == ENOSYS);
+    return fd;
+}
+
+bool process_ends(pid_t pid, int timeout_ms) {
+    struct pollfd end = {.fd = open_process(pid), .events = POLLIN};
+    uint64_t deadline = now_ms() + (uint64_t)timeout_ms;
+    siginfo_t info = {0};
+    bool ended;
+
+    if (end.fd >= 0) {
+        ended = poll(&end, 1, timeout_ms) == 1;
+        close(end.fd);
+        return ended;
+    }
+    for (;;) { /* no event there */
+        ck_assert_int_eq(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT), 0);
+        if (info.si_pid != 0 || now_ms() >= deadline)
+            return info.si_pid != 0;
+        nap_ms(1);
+    }
+}
+
 /* Waits for a text behind offset; pidfd: -1, or a process whose end means that it won't come. */
 static bool log_wait(const struct service *service, off_t offset, const char *text, int pidfd, int timeout_ms) {
     uint64_t deadline = now_ms() + (uint64_t)timeout_ms;
@@ -208,13 +235,13 @@ void service_restart(struct service *service) {
     int pidfd;
 
     service_exec(service);
-    pidfd = (int)syscall(SYS_pidfd_open, service->pid, 0);
-    ck_assert_int_ge(pidfd, 0);
+    pidfd = open_process(service->pid);
     if (!log_wait(service, before, "listening on", pidfd, START_MS)) {
         log_show(service);
         ck_abort_msg("droppabled does not start");
     }
-    close(pidfd);
+    if (pidfd >= 0)
+        close(pidfd);
 }
 
 static void write_config(const struct service *service, const char *config) {
@@ -255,13 +282,8 @@ void service_reload(struct service *service, const char *config, const char *tex
 }
 
 bool service_wait(struct service *service, int timeout_ms, int *ret_status) {
-    int pidfd = (int)syscall(SYS_pidfd_open, service->pid, 0);
-    struct pollfd poll_end = {.fd = pidfd, .events = POLLIN};
-    bool ended;
+    bool ended = process_ends(service->pid, timeout_ms);
 
-    ck_assert_int_ge(pidfd, 0);
-    ended = poll(&poll_end, 1, timeout_ms) == 1;
-    close(pidfd);
     if (ended) {
         ck_assert_int_eq(waitpid(service->pid, ret_status, 0), service->pid);
         service->pid = -1;

@@ -36,6 +36,8 @@ void service_stop(struct service *service);
 bool service_kill(struct service *service, int wait_ms);
 /* Waits for its end and reaps it. false: not in time. */
 bool service_wait(struct service *service, int timeout_ms, int *ret_status);
+/* Waits for the end of a child, and leaves it to be reaped. false: not in time. */
+bool process_ends(pid_t pid, int timeout_ms);
 /* Is there a line with that text in the log? Waits up to timeout_ms (inotify or poll), for what is logged a moment later. */
 bool service_log_has(const struct service *service, const char *text, int timeout_ms);
 
