@@ -29,14 +29,12 @@
 #include <liburing.h>
 #include <linux/magic.h>
 #include <linux/userfaultfd.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
@@ -54,9 +52,6 @@
 #endif
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x0010
-#endif
-#ifndef SO_PEERPIDFD
-#define SO_PEERPIDFD 77
 #endif
 
 #define SEALS_SIZE (F_SEAL_SHRINK | F_SEAL_GROW)
@@ -519,42 +514,7 @@ bool kernel_is_userfaultfd(int fd) {
     return n == (ssize_t)sizeof(expected) - 1 && memcmp(target, expected, (size_t)n) == 0;
 }
 
-/* ---- processes and time ---- */
-
-int kernel_peer_pidfd(int socket, pid_t pid) {
-    int pidfd = -1;
-    socklen_t size = sizeof(pidfd);
-
-    if (getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &size) == 0)
-        return pidfd;
-    if (errno != ENOPROTOOPT) /* ENODATA, EINVAL or ESRCH: the peer is gone */
-        return -errno;
-    /* Before 6.5. The number may have been given to another process since connect(2): there is nothing better. */
-    if (pid <= 0)
-        return -ESRCH;
-    pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-    return pidfd < 0 ? -errno : pidfd;
-}
-
-bool kernel_pidfd_dead(int pidfd) {
-    struct pollfd entry = {.fd = pidfd, .events = POLLIN};
-
-    return poll(&entry, 1, 0) > 0;
-}
-
-int kernel_open_proc(pid_t pid, int pidfd, const char *name) {
-    char path[64];
-    int fd;
-
-    snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    if (!kernel_pidfd_dead(pidfd)) /* alive still after it was opened */
-        return fd;
-    close(fd);
-    return -ESRCH;
-}
+/* ---- other facts ---- */
 
 unsigned long kernel_max_map_count(void) {
     int fd = open("/proc/sys/vm/max_map_count", O_RDONLY | O_CLOEXEC);

@@ -67,14 +67,6 @@ int kernel_check_page_object(int fd, uint64_t size);
 /* Is this an anon_inode:[userfaultfd]? */
 bool kernel_is_userfaultfd(int fd);
 
-/* pidfd of a socket's peer (SO_PEERPIDFD, else pidfd_open of SO_PEERCRED's pid), or negative errno. */
-int kernel_peer_pidfd(int socket, pid_t pid);
-/* Has the process behind a pidfd ended? */
-bool kernel_pidfd_dead(int pidfd);
-
-/* /proc/PID/NAME, certainly of the process behind the pidfd. A descriptor, -ESRCH, or negative errno. */
-int kernel_open_proc(pid_t pid, int pidfd, const char *name);
-
 /* vm.max_map_count: VMAs that a process may have. */
 unsigned long kernel_max_map_count(void);
 /* CLOCK_MONOTONIC in nanoseconds. */

@@ -19,6 +19,7 @@
 #include "kernel.h"
 #include "log.h"
 #include "manager.h"
+#include "process.h"
 #include "session.h"
 
 #include <unistd.h>
@@ -72,7 +73,7 @@ void move_check(struct session *session) {
     move->checked = now;
     worker_call_begin(&session->pager.worker);
     if (move->fd < 0)
-        move->fd = kernel_open_proc(session->pid, session->pager.pidfd, "cgroup");
+        move->fd = process_open(session->pid, session->pager.pidfd, "cgroup");
     known = move->fd >= 0 && hash_text(move->fd, &text);
     worker_call_end(&session->pager.worker);
     if (!known || text == move->text)
@@ -90,7 +91,7 @@ void move_check_now(struct session *session) {
 
     if (session->intercepted)
         return;
-    fd = kernel_open_proc(session->pid, session->pidfd, "cgroup");
+    fd = process_open(session->pid, session->pidfd, "cgroup");
     if (fd < 0)
         return;
     if (hash_text(fd, &text) && text != move->text) {

@@ -15,6 +15,7 @@
 
 #include "dropper.h"
 #include "kernel.h"
+#include "process.h"
 #include "session.h"
 
 #include <errno.h>
@@ -117,7 +118,7 @@ bool native_available(void) {
 }
 
 static int open_client(const struct home *home, const struct region *region, const char *name) {
-    return kernel_open_proc(home->session->pid, region->dropper_fd, name);
+    return process_open(home->session->pid, region->dropper_fd, name);
 }
 
 static ssize_t advise(const struct region *region, struct iovec *ranges, size_t n, int advice) {

@@ -8,10 +8,9 @@
 
 #include "log.h"
 #include "manager.h"
+#include "process.h"
 
 #include <inttypes.h>
-#include <signal.h>
-#include <sys/pidfd.h>
 
 /* A session is quarantined, or no longer. */
 static void tell_quarantine(const struct config *config, struct session *session) {
@@ -34,7 +33,7 @@ static void tell_quarantine(const struct config *config, struct session *session
     if (config->kill_stuck) {
         log_about(LOG_LEVEL_WARNING, &(struct log_about){SESSION_ABOUT(session), .id = LOG_ID_CLIENT_ENDED},
                   "client %s (pid %d): ended, as KillStuckClients= says", session->name, (int)session->pid);
-        pidfd_send_signal(session->pidfd, SIGKILL, NULL, 0);
+        process_kill(session->pid, session->pidfd);
     }
 }
 

@@ -18,6 +18,7 @@
 #include "kernel.h"
 #include "pager-events.h"
 #include "pieces.h"
+#include "process.h"
 #include "session.h"
 #include "uffd.h"
 
@@ -138,7 +139,7 @@ static int pager_open_maps(struct session *session) {
     int fd;
 
     worker_call_begin(&session->pager.worker); /* waits for an exec under way */
-    fd = kernel_open_proc(session->pid, session->pager.pidfd, "maps");
+    fd = process_open(session->pid, session->pager.pidfd, "maps");
     worker_call_end(&session->pager.worker);
     return fd;
 }

@@ -12,6 +12,7 @@
 #include "log.h"
 #include "notices.h"
 #include "notify.h"
+#include "process.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -81,7 +82,7 @@ static int connection_new(struct server *server, int socket) {
                   (int)peer.pid, peer.uid, server->config->max_connections, server->config->max_connections_per_uid);
     if (refused && server->n_refused >= SERVER_REFUSED_MAX)
         return -EDQUOT;
-    pidfd = kernel_peer_pidfd(socket, peer.pid);
+    pidfd = process_of_peer(socket, peer.pid);
     if (pidfd < 0)
         return pidfd;
     connection = calloc(1, sizeof(*connection));
@@ -141,11 +142,13 @@ static void server_accept(uv_poll_t *poll, int status, int events) {
 
 /* ---- the end of sessions ---- */
 
-static void ending_closed(uv_handle_t *handle) {
-    struct ending *ending = handle->data;
-
+static void ending_free(struct ending *ending) {
     session_free(ending->session); /* pidfd included */
     free(ending);
+}
+
+static void ending_closed(uv_handle_t *handle) {
+    ending_free(handle->data);
 }
 
 static void ending_stop(struct ending *ending, bool dead) {
@@ -163,7 +166,7 @@ static bool ending_has_shares(struct ending *ending, uint64_t now) {
 
     if (LIST_EMPTY(&ending->session->shares))
         return false;
-    dead = kernel_pidfd_dead(ending->session->pidfd);
+    dead = process_ended(ending->session->pidfd);
     if (dead || ending->server->ended || now - ending->since > SERVER_SHARES_WAIT_NS)
         shared_close_all(ending->session, dead);
     return !LIST_EMPTY(&ending->session->shares);
@@ -175,7 +178,6 @@ static void ending_dead(uv_poll_t *poll, int status, int events) {
     (void)status;
     (void)events;
     uv_poll_stop(poll);
-    ending->polling = false;
     ending_stop(ending, true);
 }
 
@@ -185,6 +187,8 @@ static void server_tidy_endings(struct server *server) {
 
     for (ending = LIST_FIRST(&server->endings); ending; ending = next) {
         next = LIST_NEXT(ending, link);
+        if (!ending->can_poll && !ending->stopping && process_ended(ending->session->pidfd))
+            ending_stop(ending, true);
         if (ending->stopping || now - ending->since > SERVER_DEATH_WAIT_NS)
             ending_stop(ending, false); /* repeated: a signal may come too early for a call that is about to begin */
         if (!ending->stopping || !session_stopped(ending->session) || ending_has_shares(ending, now)) {
@@ -196,14 +200,18 @@ static void server_tidy_endings(struct server *server) {
         manager_forget_session(server->manager, ending->session);
         session_leave_domains(ending->session);
         CRASH_POINT("session-ended");
-        uv_close((uv_handle_t *)&ending->poll, ending_closed);
+        if (ending->can_poll)
+            uv_close((uv_handle_t *)&ending->poll, ending_closed);
+        else
+            ending_free(ending);
     }
 }
 
 static void ending_begin(struct server *server, struct session *session) {
     struct ending *ending = calloc(1, sizeof(*ending));
+    bool can_poll = process_can_be_polled(session->pidfd);
 
-    if (!ending || uv_poll_init(server->loop, &ending->poll, session->pidfd) < 0) {
+    if (!ending || (can_poll && uv_poll_init(server->loop, &ending->poll, session->pidfd) < 0)) {
         log_about(LOG_LEVEL_ERROR, &(struct log_about){SESSION_ABOUT(session)},
                   "client %s (pid %d): no memory to end its session, it is leaked", session->name, (int)session->pid);
         free(ending);
@@ -212,16 +220,17 @@ static void ending_begin(struct server *server, struct session *session) {
     CRASH_POINT("session-ending");
     ending->server = server;
     ending->session = session;
+    ending->can_poll = can_poll;
     ending->since = kernel_now();
     dropper_give_up(&session->home);
     ending->poll.data = ending;
     LIST_INSERT_HEAD(&server->endings, ending, link);
-    if (kernel_pidfd_dead(session->pidfd))
+    if (process_ended(session->pidfd))
         ending_stop(ending, true);
     else if (server->ended || (LIST_EMPTY(&session->home.regions) && LIST_EMPTY(&session->shares)))
         ending_stop(ending, false);
-    else
-        ending->polling = uv_poll_start(&ending->poll, UV_READABLE, ending_dead) == 0;
+    else if (can_poll)
+        (void)uv_poll_start(&ending->poll, UV_READABLE, ending_dead);
     uv_timer_start(&server->tidy, server_tidy, SERVER_TIDY_MS, SERVER_TIDY_MS);
 }
 

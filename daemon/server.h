@@ -49,7 +49,7 @@ struct ending {
     struct server *server;
     struct session *session;
     uv_poll_t poll; /* of the pidfd: is it a death, or only a disconnect? */
-    bool polling;
+    bool can_poll;  /* else the timer looks */
     bool stopping;
     uint64_t since;
 };

@@ -15,6 +15,7 @@
 #include "crash-point.h"
 #include "gate.h"
 #include "manager.h"
+#include "process.h"
 #include "record-sample.h"
 #include "record.h"
 
@@ -99,7 +100,7 @@ int session_find_domain(const struct session *session, struct domain **ret) {
     r = cgroup_locate(&manager->domains.roots, session->pid, &place);
     if (r == -ENOMEM)
         return r;
-    known = r >= 0 && !kernel_pidfd_dead(session->pidfd); /* else the number may be another process's */
+    known = r >= 0 && !process_ended(session->pidfd); /* else the number may be another process's */
     pthread_mutex_lock(&manager->lock);
     r = domains_find(&manager->domains, known ? &place : NULL, session->uid, ret);
     pthread_mutex_unlock(&manager->lock);
@@ -112,7 +113,7 @@ bool session_enter(struct session *session, struct domain *domain) {
     int64_t committed;
 
     pthread_mutex_lock(&manager->lock);
-    if (!session->domain || session->domain == domain || kernel_pidfd_dead(session->pidfd)) { /* ended, or no move */
+    if (!session->domain || session->domain == domain || process_ended(session->pidfd)) { /* ended, or no move */
         domain_unref(domain);
         pthread_mutex_unlock(&manager->lock);
         return false;

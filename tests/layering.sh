@@ -143,7 +143,7 @@ check_layers() {
 
     # Nobody looks up. From the top: server, handlers; manager; session and pressure; the session's threads; what all
     # stand on. A session's thread knows its session, but its header does not.
-    check_direction 'cgroup cgroup-place config domain gate generation kernel limit log mapping policy privs psi region turns worker' '[ch]' \
+    check_direction 'cgroup cgroup-place config domain gate generation kernel limit log mapping policy privs process psi region turns worker' '[ch]' \
         pager.h dropper.h pressure.h session.h manager.h server.h handlers.h
     check_direction 'pager dropper' '[ch]' pressure.h manager.h server.h handlers.h
     check_direction 'pager dropper pressure' h session.h manager.h

@@ -9,8 +9,10 @@
 
 #define _GNU_SOURCE
 
+#include "filter.h"
 #include "kernel.h"
 #include "privs.h"
+#include "process.h"
 #include "psi.h"
 #include "suite.h"
 
@@ -351,31 +353,43 @@ END_TEST
 
 /* ---- processes ---- */
 
-START_TEST(test_pidfds) {
+/* As it is, and as before Linux 5.3. */
+START_TEST(test_processes) {
+    static const struct filter_rule none[] = {
+        {.call = SYS_pidfd_open, .error = ENOSYS},
+        {.call = SYS_pidfd_send_signal, .error = ENOSYS},
+        {SYS_getsockopt, ENOPROTOOPT, {{2, ~0U, SOL_SOCKET}, {3, ~0U, 77}}}, /* SO_PEERPIDFD */
+    };
     int pair[2];
-    int pidfd;
+    int handle;
+    siginfo_t info;
     pid_t pid;
 
+    ck_assert_int_eq(_i ? filter_install(none, 3, NULL) : 0, 0);
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
-    pidfd = kernel_peer_pidfd(pair[0], getpid());
-    ck_assert_int_ge(pidfd, 0);
-    ck_assert(is_cloexec(pidfd));
-    ck_assert(!kernel_pidfd_dead(pidfd));
-    close(pidfd);
-    close(pair[0]);
-    close(pair[1]);
+    handle = process_of_peer(pair[0], getpid());
+    ck_assert_int_ge(handle, 0);
+    ck_assert(is_cloexec(handle));
+    ck_assert(!process_ended(handle));
+    ck_assert(process_can_be_polled(handle) == !_i);
+    close(handle);
 
     pid = fork();
     if (pid == 0)
         for (;;)
             pause();
-    pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-    ck_assert_int_ge(pidfd, 0);
-    ck_assert(!kernel_pidfd_dead(pidfd));
-    kill(pid, SIGKILL);
+    handle = _i ? process_of_peer(pair[0], pid) : (int)syscall(SYS_pidfd_open, pid, 0);
+    ck_assert_int_ge(handle, 0);
+    ck_assert(!process_ended(handle));
+    process_kill(pid, handle);
+    ck_assert_int_eq(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
+    ck_assert(process_ended(handle)); /* a zombie */
     ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
-    ck_assert(kernel_pidfd_dead(pidfd));
-    close(pidfd);
+    ck_assert(process_ended(handle));
+    ck_assert_int_eq(process_open(pid, handle, "maps"), -ENOENT);
+    close(handle);
+    close(pair[0]);
+    close(pair[1]);
 }
 END_TEST
 
@@ -494,7 +508,7 @@ int main(void) {
     tcase_add_test(tcase, test_state_page_other_uid);
     tcase_add_test(tcase, test_checks_refuse);
     tcase_add_test(tcase, test_is_userfaultfd);
-    tcase_add_test(tcase, test_pidfds);
+    tcase_add_loop_test(tcase, test_processes, 0, 2);
     tcase_add_test(tcase, test_privs);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
