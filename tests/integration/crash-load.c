@@ -4,8 +4,7 @@
  * is as it was or zeros, never a mixture; no access waits long.
  *
  * Three threads: one touches single words, so that most of its accesses are intercepted; one pins whole chunks, and is what drops have to wait
- * for; the main one makes requests. Pages have one writer each. Who writes more than a word pins before, since a page that goes in between
- * would be a mixture by right.
+ * for; the main one makes requests.
  */
 
 #include "crash-load.h"
@@ -13,6 +12,7 @@
 #include "child.h"
 #include "client.h"
 #include "fixture.h"
+#include "page-check.h"
 
 #include <droppable/droppable.h>
 #include <poll.h>
@@ -22,7 +22,7 @@
 #include <sys/mman.h>
 
 #define PAGE ((size_t)4096)
-#define CHUNK ((size_t)65536)
+#define CHUNK PAGE_CHECK_CHUNK
 #define MIB ((size_t)1 << 20)
 #define BUSY_SIZE (8 * MIB)
 #define BUSY_BUDGET (2 * MIB)
@@ -30,10 +30,7 @@
 #define PINNED_CHUNKS 32
 #define SHARED_CHUNKS 16
 #define PIECES_SIZE (4 * MIB)
-#define AGAIN_MS 2
 #define PROBE_ROUNDS 3
-/* Not a bar (test-supervised has that): of a machine that is busy with other things. */
-#define HANG_NS UINT64_C(10000000000)
 
 static struct {
     struct drp *d;
@@ -41,56 +38,6 @@ static struct {
     _Atomic bool stop;
     _Atomic uint64_t pins, touches, slowest; /* ns */
 } load;
-
-/*
- * Nobody is there, which is to be expected. EPROTO: who took a new connection was gone before a hello; ETIMEDOUT: the socket is there, and
- * nobody behind it.
- */
-static bool is_away(int error) {
-    return error == -ENOTCONN || error == -ENOENT || error == -ECONNREFUSED || error == -EPROTO || error == -ETIMEDOUT;
-}
-
-/* What must work as soon as somebody is there. */
-#define UNTIL_DONE(call)               \
-    do {                               \
-        int r_;                        \
-        while (is_away(r_ = (call)))   \
-            nap_ms(AGAIN_MS);          \
-        errno = -r_;                   \
-        child_check(r_ == 0 && #call); \
-    } while (0)
-
-/* What may find nobody. */
-#define MAY_BE_AWAY(call)                               \
-    do {                                                \
-        int r_ = (call);                                \
-        errno = -r_;                                    \
-        child_check((r_ == 0 || is_away(r_)) && #call); \
-    } while (0)
-
-/* ---- pages ---- */
-
-static void fill_page(char *page, uint64_t value) {
-    for (size_t i = 0; i < PAGE / sizeof(uint64_t); i++)
-        ((volatile uint64_t *)(void *)page)[i] = value;
-}
-
-/* All of it is the value, or zeros; it may become zeros while we look. */
-static bool is_whole(const char *page, uint64_t value) {
-    const volatile uint64_t *words = (const volatile uint64_t *)(const void *)page;
-    bool gone = false;
-
-    for (size_t i = 0; i < PAGE / sizeof(uint64_t); i++) {
-        uint64_t word = words[i];
-
-        if (word != (gone ? 0 : value)) {
-            if (word != 0)
-                return false;
-            gone = true;
-        }
-    }
-    return !gone || words[0] == 0;
-}
 
 /* ---- the thread that touches ---- */
 
@@ -119,39 +66,14 @@ static void *touch(void *data) {
 
 /* ---- the thread that pins ---- */
 
-struct chunk_note {
-    uint64_t generation, value;
-    bool known;
-};
-
-/* Pinned: as it was left, if the generation says so; else each page as it was, or zeros. Then all of it anew. */
-static void pin_once(struct drp_region *region, size_t chunk, struct chunk_note *note, uint64_t value) {
-    char *at = (char *)drp_region_address(region) + chunk * CHUNK;
-    uint64_t generation, began = now_ns();
-    int r = drp_pin(region, chunk * CHUNK, CHUNK, &generation);
-
-    errno = -r;
-    child_check(r == 0);
-    child_check(now_ns() - began < HANG_NS);
-    for (size_t page = 0; note->known && page < CHUNK / PAGE; page++) {
-        child_check(is_whole(at + page * PAGE, note->value));
-        child_check(generation != note->generation || *(volatile uint64_t *)(void *)(at + page * PAGE) == note->value);
-    }
-    for (size_t page = 0; page < CHUNK / PAGE; page++)
-        fill_page(at + page * PAGE, value);
-    for (size_t page = 0; page < CHUNK / PAGE; page++)
-        child_check(is_whole(at + page * PAGE, value) && *(volatile uint64_t *)(void *)(at + page * PAGE) == value);
-    *note = (struct chunk_note){.generation = generation, .value = value, .known = true};
-    child_check(drp_unpin(region, chunk * CHUNK, CHUNK) == 0);
-    atomic_fetch_add(&load.pins, 1);
-}
-
 static void *pin(void *data) {
     static struct chunk_note notes[PINNED_CHUNKS];
 
     (void)data;
-    for (uint64_t n = 1; !atomic_load(&load.stop); n++)
-        pin_once(load.kept, KEPT_CHUNKS + n % PINNED_CHUNKS, &notes[n % PINNED_CHUNKS], n);
+    for (uint64_t n = 1; !atomic_load(&load.stop); n++) {
+        chunk_pin_once(load.kept, KEPT_CHUNKS + n % PINNED_CHUNKS, &notes[n % PINNED_CHUNKS], n);
+        atomic_fetch_add(&load.pins, 1);
+    }
     return NULL;
 }
 
@@ -310,7 +232,7 @@ void crash_load_run(int socket, void *data) {
     atomic_store(&load.stop, true);
     pthread_join(threads[0], NULL);
     pthread_join(threads[1], NULL);
-    child_check(load.pins > 0 && load.touches > 0 && load.slowest < HANG_NS);
+    child_check(load.pins > 0 && load.touches > 0 && load.slowest < PAGE_CHECK_HANG_NS);
     finish();
     child_check(own_descriptors() == descriptors);
 }
@@ -328,7 +250,7 @@ void crash_load_guest(int socket, void *data) {
     child_check(child_say(socket, 'r'));
     for (uint64_t n = 1; hear(socket, &probe); n++) {
         /* The first is the other process's, the second is of those who die. */
-        pin_once(region, 2 + n % (SHARED_CHUNKS - 2), &notes[2 + n % (SHARED_CHUNKS - 2)], n);
+        chunk_pin_once(region, 2 + n % (SHARED_CHUNKS - 2), &notes[2 + n % (SHARED_CHUNKS - 2)], n);
         if (n % 64 == 0)
             MAY_BE_AWAY(drp_drop(region, 0, SHARED_CHUNKS * CHUNK, NULL, NULL));
         if (probe > 0 && is_held(region) && --probe == 0)

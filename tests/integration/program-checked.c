@@ -8,7 +8,7 @@
  */
 
 #include "child.h"
-#include "fixture.h"
+#include "page-check.h"
 #include "program.h"
 
 #include <droppable/droppable.h>
@@ -37,66 +37,23 @@ static uint64_t word_of(const struct checker *c, size_t page) {
     return ((uint64_t)(c - checkers) + 1) << 56 | (uint64_t)page << 32 | c->filled[page];
 }
 
-static uint64_t load(const struct checker *c, size_t page, size_t word) {
-    return __atomic_load_n(&c->memory[page * WORDS + word], __ATOMIC_RELAXED);
-}
-
-/* How many words, from the first on, are what was written. The rest is zeros. */
-static size_t whole_words(const struct checker *c, size_t page) {
-    uint64_t mine = word_of(c, page);
-    size_t i = 0, n;
-
-    while (i < WORDS && load(c, page, i) == mine)
-        i++;
-    for (n = i; i < WORDS; i++)
-        child_check(load(c, page, i) == 0);
-    return n;
-}
-
-/* Is it all there? Else all of it is gone. */
-static bool is_there(const struct checker *c, size_t page) {
-    size_t n = whole_words(c, page);
-
-    if (n == WORDS)
-        return true;
-    if (n > 0)
-        child_check(whole_words(c, page) == 0); /* dropped while it was looked at */
-    return false;
-}
-
-/* false: some of it was dropped meanwhile. */
-static bool fill(struct checker *c, size_t page) {
-    uint64_t mine;
-    size_t n = 0;
-
-    c->filled[page]++;
-    mine = word_of(c, page);
-    for (size_t i = 0; i < WORDS; i++)
-        __atomic_store_n(&c->memory[page * WORDS + i], mine, __ATOMIC_RELAXED);
-    for (size_t i = 0; i < WORDS; i++) {
-        uint64_t word = load(c, page, i);
-
-        child_check(word == mine || word == 0);
-        n += word == mine;
-    }
-    return n == WORDS;
-}
-
 static void check_page(struct checker *c, size_t page) {
+    uint64_t *memory = c->memory + page * WORDS;
     size_t offset = c->first + page * PAGE;
 
     if (region)
         child_check(drp_pin(region, offset, PAGE, NULL) == 0);
-    if (c->holds[page] && !is_there(c, page)) {
+    if (c->holds[page] && !page_holds(memory, word_of(c, page))) {
         atomic_fetch_add(&c->lost, 1);
         c->holds[page] = false;
     }
     while (!c->holds[page]) {
-        c->holds[page] = fill(c, page);
+        c->filled[page]++;
+        c->holds[page] = page_fill(memory, word_of(c, page));
         child_check(c->holds[page] || !region); /* nothing is taken of what is pinned */
     }
     if (region) {
-        child_check(is_there(c, page));
+        child_check(page_holds(memory, word_of(c, page)));
         child_check(drp_unpin(region, offset, PAGE) == 0);
     }
 }

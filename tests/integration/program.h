@@ -12,6 +12,12 @@
  */
 void program_main(int argc, char **argv);
 
+/*
+ * In a child: becomes that program, by a main() that begins with program_main(). backend: $DROPPABLE_BACKEND of the preload library, "" for none;
+ * NULL: without the library. output: a file for what it writes, or NULL.
+ */
+void program_become(const char *name, const char *backend, const char *output, int socket);
+
 /* For each other: a mapping, zeros; says a letter, and goes on when the test has answered. */
 char *program_map(size_t size);
 void program_show(int socket, char word);

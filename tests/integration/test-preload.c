@@ -11,7 +11,6 @@
 #include <check.h>
 #include <dirent.h>
 #include <fcntl.h>
-#include <link.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -27,45 +26,6 @@
 #define MAP_DROPPABLE 0x08
 #endif
 
-static int is_sanitizer(struct dl_phdr_info *info, size_t size, void *ret_name) {
-    (void)size;
-    if (!strstr(info->dlpi_name, "/libasan."))
-        return 0;
-    *(const char **)ret_name = info->dlpi_name;
-    return 1;
-}
-
-/* AddressSanitizer insists on being the first of all libraries; its mmap(2) then calls ours. */
-static void preload(void) {
-    const char *sanitizer = "";
-    char library[512], list[1024];
-
-    snprintf(library, sizeof(library), "%s/libdroppable-preload.so", getenv("DROPPABLE_TEST_BINDIR"));
-    child_check(access(library, R_OK) == 0);
-    dl_iterate_phdr(is_sanitizer, &sanitizer);
-    snprintf(list, sizeof(list), "%s:%s", sanitizer, library);
-    child_check(setenv("LD_PRELOAD", list, 1) == 0);
-}
-
-/* In the child: becomes the program. backend NULL: without the library. output: a file for what it writes, or NULL. */
-static void become(const char *name, const char *backend, const char *output, int socket) {
-    char number[16];
-    int fd;
-
-    if (output) {
-        fd = open(output, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-        child_check(fd >= 0 && dup2(fd, STDOUT_FILENO) >= 0 && dup2(fd, STDERR_FILENO) >= 0);
-    }
-    if (backend) {
-        preload();
-        child_check(*backend ? setenv("DROPPABLE_BACKEND", backend, 1) == 0 : unsetenv("DROPPABLE_BACKEND") == 0);
-    }
-    child_check(fcntl(socket, F_SETFD, 0) == 0);
-    snprintf(number, sizeof(number), "%d", socket);
-    execl("/proc/self/exe", "test-preload", "--program", name, number, (char *)NULL);
-    child_check(false);
-}
-
 struct program {
     const char *name, *backend, *output;
 };
@@ -73,7 +33,7 @@ struct program {
 static void run_program(int socket, void *data) {
     const struct program *program = data;
 
-    become(program->name, program->backend, program->output, socket);
+    program_become(program->name, program->backend, program->output, socket);
 }
 
 static struct child start(const char *name) {
