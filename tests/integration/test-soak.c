@@ -234,11 +234,12 @@ static void set(const char *settings) {
     service_reload(&service, text, "Connections=: ");
 }
 
+/* Budgets are such that the programs that go through all of their memory lose some of it, and not each page at once. */
 static void reload(void) {
     char text[128];
 
-    snprintf(text, sizeof(text), "[Budgets]\nRegion=%uM\nCgroup=%uM\n[Pressure]\nCgroupReserve=%uM\n", 1 + chance(16),
-             16 + chance(200), 8 + chance(56));
+    snprintf(text, sizeof(text), "[Budgets]\nRegion=%uM\nCgroup=%uM\n[Pressure]\nCgroupReserve=%uM\n", 40 + chance(60),
+             120 + chance(200), 8 + chance(56));
     set(text);
 }
 
