@@ -44,6 +44,12 @@ else()
     )
 endif()
 
+if(DROPPABLE_COVERAGE)
+    # Atomic: the daemon's threads count in the same counters.
+    target_compile_options(droppable-options INTERFACE --coverage -fprofile-update=atomic)
+    target_link_options(droppable-options INTERFACE --coverage)
+endif()
+
 if(DROPPABLE_FUZZ)
     if(NOT CMAKE_C_COMPILER_ID MATCHES "Clang")
         message(FATAL_ERROR "DROPPABLE_FUZZ needs clang, this is ${CMAKE_C_COMPILER_ID}: configure with --preset fuzz, "
