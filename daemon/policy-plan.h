@@ -43,10 +43,11 @@ static inline bool plan_region_usable(const struct policy_region *region) {
 
 unsigned plan_opaque_rank(const struct plan *plan, const struct policy_region *region);
 
-typedef void (*plan_visit_fn)(struct plan *plan, struct policy_region *region, struct span_view *view, void *data);
+/* False: that was enough. */
+typedef bool (*plan_visit_fn)(struct plan *plan, struct policy_region *region, struct span_view *view, void *data);
 
-/* Calls visit for spans with a bound up to rank upto: for one of so many, or, 1, for each. */
-void plan_each_span(struct plan *plan, unsigned upto, uint32_t one_of, plan_visit_fn visit, void *data);
+/* Calls visit for each span with a bound up to rank upto. */
+void plan_each_span(struct plan *plan, unsigned upto, plan_visit_fn visit, void *data);
 
 /* Walks spans until the chunks found reach the demand in ranks that are complete, or there are no more. */
 void census_take(struct plan *plan, struct census *census, uint64_t demand);

@@ -20,34 +20,6 @@ static bool pins_written(const struct policy_region *region, unsigned i, uint64_
     return false;
 }
 
-bool span_look(struct span_view *view, const struct policy_region *region, uint32_t index) {
-    unsigned shift = POLICY_SPAN_SHIFT - region->chunk_shift, gone, left;
-    uint64_t first = (uint64_t)index << shift, rest, known;
-    uint16_t resident;
-
-    rest = region->chunk_count - first;
-    view->span = &region->spans[index];
-    view->first_chunk = first;
-    view->count = rest < UINT64_C(1) << shift ? (unsigned)rest : 1u << shift;
-    gone = policy_span_gone(view->span);
-    if (gone >= view->count)
-        return false;
-    view->flags = region->chunk_flags + first;
-    left = view->count - gone;
-    view->weight = UINT64_C(1) << region->chunk_shift;
-    view->bytes = left * view->weight;
-    resident = atomic_load_explicit(&view->span->resident, memory_order_relaxed);
-    known = (uint64_t)(resident & (uint16_t)~POLICY_SPAN_KNOWN) << 12;
-    if (resident > 0 && known < view->bytes) {
-        if (known == 0)
-            return false;
-        view->weight = (known + left - 1) / left;
-        view->bytes = known;
-    }
-    view->bound = atomic_load_explicit(&view->span->coldest, memory_order_relaxed);
-    return true;
-}
-
 /* ---- chunks that were pinned, a block at a time ---- */
 
 /* What reading a block's cells comes to. A bit for each of its chunks. */
@@ -56,31 +28,41 @@ struct block {
     int32_t *old;          /* when each was last pinned */
     uint32_t free;         /* those that can be dropped: not pinned now, not gone */
     uint32_t never;        /* of these, which were never pinned */
-    uint32_t zero;         /* of these, which are the coldest, at tick 0 */
+    uint32_t unused;       /* which were pinned, but not since the span's last fault; told if any has flags */
+    uint32_t below, older; /* which were pinned, but not since the walk's limits */
     uint32_t extra;        /* what is still to be added to the tick of each */
-    uint32_t below, older; /* the walk's limits */
+    int32_t oldest;        /* that any has */
 };
 
 static void note_coldest(struct span_view *view, uint32_t tick) {
     view->coldest = tick < view->coldest ? tick : view->coldest;
 }
 
-static void note_oldest(struct span_view *view, int32_t oldest, uint32_t extra) {
-    if (oldest != OLD_NONE)
-        note_coldest(view, age_add(old_tick(oldest), extra));
-}
-
-/* Chunks that all have this tick. */
-static void add_alike(const struct span_view *view, struct block *block, uint32_t chunks, uint32_t tick) {
+static void add_below(const struct span_view *view, struct block *block, uint32_t chunks, uint32_t tick) {
     block->below |= tick < view->limit ? chunks : 0;
     block->older |= tick < view->limit_older ? chunks : 0;
 }
 
-/* One mapping, a whole block, no flags, as nearly all are: all at once. */
-static void read_plain(struct span_view *view, const struct drp_pin_cell *cells, struct block *block) {
+static void note_oldest(struct span_view *view, const struct block *block) {
+    if (block->oldest != OLD_NONE)
+        note_coldest(view, age_add(old_tick(block->oldest), block->extra));
+}
+
+static int32_t block_oldest(const struct block *block) {
+    lanes_signed oldest = lanes_all_signed(OLD_NONE);
+
+    LANES_EACH oldest = lanes_max(lanes_load(block->old + i), oldest);
+    return lanes_most(oldest);
+}
+
+/* One mapping and a whole block, as nearly all are: all at once. */
+static inline __attribute__((always_inline)) void read_mapping(const struct span_view *view,
+                                                               const struct drp_pin_cell *cells, bool tell_unused,
+                                                               struct block *block) {
     lanes_signed limit = lanes_all_signed(old_limit(view->limit, view->seen)), oldest = lanes_all_signed(OLD_NONE);
     lanes_signed limit_older = lanes_all_signed(old_limit(view->limit_older, view->seen));
-    struct lanes_masks free, never, below, older;
+    lanes_signed use = lanes_all_signed(old_limit(view->use, 0));
+    struct lanes_masks free, never, unused, below, older;
     int32_t *olds = block->old;
 
     LANES_EACH {
@@ -91,29 +73,16 @@ static void read_plain(struct span_view *view, const struct drp_pin_cell *cells,
         oldest = lanes_max(old, oldest);
         free.of[i / LANES] = (lanes_signed)is_free;
         never.of[i / LANES] = ticks == 0;
+        unused.of[i / LANES] = old > use;
         below.of[i / LANES] = old > limit;
         older.of[i / LANES] = old > limit_older;
     }
     block->free = lanes_bits(&free);
     block->never = lanes_bits(&never) & block->free;
+    block->unused = tell_unused ? lanes_bits(&unused) : 0;
     block->below = lanes_bits(&below);
     block->older = lanes_bits(&older);
-    block->extra = view->seen;
-    note_oldest(view, lanes_most(oldest), view->seen);
-}
-
-static void plain_block(struct span_view *view, const struct drp_pin_cell *cells, struct block *block) {
-    read_plain(view, cells, block);
-    if (block->never == 0)
-        return;
-    note_coldest(view, view->near);
-    add_alike(view, block, block->never, view->near);
-    if ((block->below & block->never) == 0)
-        return;
-    if (block->extra > 0)
-        lanes_add(block->old, block->extra);
-    block->extra = 0;
-    lanes_put(block->old, block->never, old_of(view->near));
+    block->oldest = lanes_most(oldest);
 }
 
 /* Of four chunks or less; those behind the span's last one are not free. */
@@ -131,14 +100,14 @@ static inline lanes read_cells(const struct drp_pin_cell *cells, unsigned left, 
 }
 
 /* Who pins last counts. cells: of the span's first chunk, by mapping. */
-static void read_mappings(const struct drp_pin_cell *const *cells, unsigned n_pins, struct block *block) {
+static void read_mappings(const struct span_view *view, const struct drp_pin_cell *const *cells, struct block *block) {
     struct lanes_masks all_free, never;
 
     for (unsigned i = 0; i < LANES_BLOCK; i += LANES) {
         unsigned left = i < block->count ? block->count - i : 0;
         lanes ticks, free = read_cells(cells[0] + block->first + i, left, &ticks);
 
-        for (unsigned k = 1; k < n_pins; k++) {
+        for (unsigned k = 1; k < view->n_pins; k++) {
             lanes others, later;
 
             free &= read_cells(cells[k] + block->first + i, left, &others);
@@ -151,21 +120,10 @@ static void read_mappings(const struct drp_pin_cell *const *cells, unsigned n_pi
     }
     block->free = lanes_bits(&all_free);
     block->never = lanes_bits(&never) & block->free;
-}
-
-/* The same of a whole block and one mapping. */
-static void read_mapping(const struct drp_pin_cell *cells, struct block *block) {
-    struct lanes_masks all_free, never;
-
-    LANES_EACH {
-        lanes ticks, free = lanes_pins(cells + i, &ticks);
-
-        lanes_store(block->old + i, lanes_old(ticks, free));
-        all_free.of[i / LANES] = (lanes_signed)free;
-        never.of[i / LANES] = ticks == 0;
-    }
-    block->free = lanes_bits(&all_free);
-    block->never = lanes_bits(&never) & block->free;
+    block->unused = lanes_older(block->old, old_limit(view->use, 0));
+    block->below = lanes_older(block->old, old_limit(view->limit, view->seen));
+    block->older = lanes_older(block->old, old_limit(view->limit_older, view->seen));
+    block->oldest = block_oldest(block);
 }
 
 /* Flags of a block's chunks, and any that one has. */
@@ -220,87 +178,105 @@ static void forget_back(_Atomic uint8_t *flags, uint32_t chunks, unsigned count)
     }
 }
 
-/* A drop found nothing in it, and nobody told when there was: as if it was used with its span, if it ever was. */
-static void use_empty(const struct span_view *view, struct block *block, uint32_t empty) {
-    for (; empty != 0 && view->use != 0; empty &= empty - 1) {
-        int32_t *old = &block->old[__builtin_ctz(empty)];
+static inline uint8_t flags_of(const struct flags *flags, unsigned chunk) {
+    return (uint8_t)(flags->each.of[chunk / 16][chunk / 8 % 2] >> chunk % 8 * 8);
+}
 
-        *old = *old > old_of(view->use) ? old_of(view->use) : *old;
+/* What is pending for all of them, before that of some is written. */
+static void add_extra(struct block *block) {
+    if (block->extra > 0)
+        lanes_add(block->old, block->extra);
+    block->extra = 0;
+}
+
+/* Those that are something else than their pins say, but no zeros: one by one, as they are few. */
+static void judge_each(struct span_view *view, const struct flags *flags, uint32_t chunks, struct block *block) {
+    for (; chunks != 0; chunks &= chunks - 1) {
+        unsigned chunk = (unsigned)__builtin_ctz(chunks);
+        uint8_t flag = flags_of(flags, chunk);
+        uint32_t tick = age_add(old_tick(block->old[chunk]), 0); /* UINT32_MAX would be none */
+
+        if (block->never >> chunk & 1)
+            tick = view->within && span_is_far(flag) ? view->far : view->near;
+        else if (flag & POLICY_CHUNK_EMPTY && block->unused >> chunk & 1)
+            tick = age_add(view->use, view->seen);
+        tick = age_missed(tick, view->now, flag);
+        block->old[chunk] = old_of(tick);
+        note_coldest(view, tick);
+        add_below(view, block, UINT32_C(1) << chunk, tick);
     }
+}
+
+/* As span_unseen(). */
+static void judge_never(struct span_view *view, uint32_t far, uint32_t others, struct block *block) {
+    if (!view->within) {
+        others |= far;
+        far = 0;
+    }
+    if (others != 0)
+        note_coldest(view, view->near);
+    add_below(view, block, far, view->far);
+    add_below(view, block, others, view->near);
+    if ((block->below & (far | others)) == 0)
+        return;
+    add_extra(block);
+    lanes_put(block->old, far, old_of(view->far));
+    lanes_put(block->old, others, old_of(view->near));
 }
 
 /*
- * A pin tells of the chunk itself, so who pins at all is judged by his pins; what came back and was not pinned since is zeros. Chunks that
- * were never pinned as in span_unseen().
+ * A pin tells of the chunk itself, so who pins at all is judged by his pins; what came back and was not pinned since is zeros. What was missed, or
+ * found empty, is younger than its pin: where even that is too young for the walk, and so for nearly all, it may count for the bound as it is.
  */
-static void judge_pinned(struct span_view *view, struct block *block, const struct flags *flags) {
-    uint32_t pinned = block->free & ~block->never, empty = with_flag(flags, POLICY_CHUNK_EMPTY);
-    uint32_t back = with_flag(flags, POLICY_CHUNK_BACK);
+static void judge(struct span_view *view, const struct flags *flags, struct block *block) {
+    uint32_t back = with_flag(flags, POLICY_CHUNK_BACK), empty = with_flag(flags, POLICY_CHUNK_EMPTY);
+    uint32_t missed = with_flag(flags, 1 << POLICY_MISSED_SHIFT) | with_flag(flags, 2 << POLICY_MISSED_SHIFT);
+    uint32_t gone = with_flag(flags, POLICY_CHUNK_GONE), far, pinned, zero, each;
 
-    use_empty(view, block, empty & pinned);
-    block->zero = back & pinned & ~empty;
-    if (block->zero != 0)
-        block->zero &= lanes_older(block->old, old_limit(view->use, 0));
-    forget_back(view->flags + block->first, back & pinned & ~block->zero, block->count);
-    if (view->seen > 0)
-        lanes_add(block->old, view->seen);
-}
-
-static void judge_never(struct span_view *view, struct block *block, const struct flags *flags) {
-    uint32_t far = with_flag(flags, POLICY_CHUNK_BACK) & ~with_flag(flags, POLICY_CHUNK_NEAR) & block->never;
-    uint32_t near = block->never & ~far;
-
-    if (!view->within && far != 0) {
-        note_coldest(view, view->far); /* for every order */
-        near |= far;
-        far = 0;
+    block->free &= ~gone;
+    block->never &= ~gone;
+    pinned = block->free & ~block->never;
+    zero = back & pinned & ~empty & block->unused;
+    forget_back(view->flags + block->first, back & pinned & ~zero, block->count);
+    far = back & ~with_flag(flags, POLICY_CHUNK_NEAR) & block->never;
+    each = (missed & block->never) | ((missed | (empty & block->unused)) & pinned & ~zero & block->below);
+    if ((gone | zero | each) != 0) {
+        add_extra(block);
+        lanes_put(block->old, gone | zero, OLD_NONE);
+        block->below &= ~(gone | each);
+        block->older &= ~(gone | each);
+        judge_each(view, flags, each, block);
+        if (zero == 0)
+            block->oldest = block_oldest(block);
+        else
+            note_coldest(view, 0);
+        add_below(view, block, zero, 0);
     }
-    block->zero |= view->near == 0 ? near : 0;
-    block->zero |= view->far == 0 ? far : 0;
-    lanes_put(block->old, near, old_of(view->near));
-    lanes_put(block->old, far, old_of(view->far));
+    note_oldest(view, block);
+    if (far != 0) /* for every order */
+        note_coldest(view, view->far);
+    judge_never(view, far & ~missed, block->never & ~far & ~missed, block);
 }
 
-/* What is final is compared with the limits. */
-static void judge_limits(struct span_view *view, struct block *block) {
-    lanes_signed limit = lanes_all_signed(old_limit(view->limit, 0)), oldest = lanes_all_signed(OLD_NONE);
-    lanes_signed limit_older = lanes_all_signed(old_limit(view->limit_older, 0));
-    uint32_t others = block->free & ~block->zero;
-    struct lanes_masks below, older;
-    int32_t *olds = block->old;
+static inline void read_block(struct span_view *view, const struct drp_pin_cell *const *cells, struct block *block) {
+    bool whole = view->n_pins == 1 && block->count == SPAN_BLOCK;
+    struct flags flags;
 
-    LANES_EACH {
-        lanes_signed mask = (lanes_signed)lanes_mask(others, i), old = lanes_load(olds + i);
-
-        old = (old & mask) | (~mask & OLD_NONE);
-        lanes_store(olds + i, old);
-        oldest = lanes_max(old, oldest);
-        below.of[i / LANES] = old > limit;
-        older.of[i / LANES] = old > limit_older;
+    if (read_flags(&flags, view->flags + block->first, block->count) != 0) {
+        if (whole)
+            read_mapping(view, cells[0] + block->first, true, block);
+        else
+            read_mappings(view, cells, block);
+        judge(view, &flags, block);
+        return;
     }
-    block->below = lanes_bits(&below);
-    block->older = lanes_bits(&older);
-    note_oldest(view, lanes_most(oldest), 0);
-}
-
-static void mixed_block(struct span_view *view, const struct drp_pin_cell *const *cells, const struct flags *flags,
-                        struct block *block) {
-    uint32_t once = with_flag(flags, 1 << POLICY_MISSED_SHIFT), twice = with_flag(flags, 2 << POLICY_MISSED_SHIFT);
-
-    if (view->n_pins == 1 && block->count == SPAN_BLOCK)
-        read_mapping(cells[0] + block->first, block);
+    if (whole)
+        read_mapping(view, cells[0] + block->first, false, block);
     else
-        read_mappings(cells, view->n_pins, block);
-    block->free &= ~with_flag(flags, POLICY_CHUNK_GONE);
-    block->never &= block->free;
-    judge_pinned(view, block, flags);
-    judge_never(view, block, flags);
-    if (once | twice)
-        lanes_missed(block->old, view->now, once, twice);
-    judge_limits(view, block);
-    if (block->zero != 0)
-        note_coldest(view, 0);
-    add_alike(view, block, block->zero, 0);
+        read_mappings(view, cells, block);
+    note_oldest(view, block);
+    if (block->never != 0)
+        judge_never(view, 0, block->never, block);
 }
 
 /* Are all of a whole block, which lie below the limit, certainly the same? */
@@ -318,18 +294,9 @@ static void pins_to_ages(struct span_view *view, const struct drp_pin_cell *cons
 
     for (unsigned i = 0; i < view->count; i += SPAN_BLOCK) {
         unsigned count = view->count - i < SPAN_BLOCK ? view->count - i : SPAN_BLOCK;
-        struct block block;
-        struct flags flags;
+        struct block block = {.first = i, .count = count, .old = view->old + i, .extra = view->seen};
 
-        block.first = i;
-        block.count = count;
-        block.old = view->old + i;
-        block.extra = 0;
-        block.zero = 0;
-        if (read_flags(&flags, view->flags + i, count) == 0 && view->n_pins == 1 && count == SPAN_BLOCK)
-            plain_block(view, cells[0] + i, &block);
-        else
-            mixed_block(view, cells, &flags, &block);
+        read_block(view, cells, &block);
         any |= block.free;
         view->below[i / SPAN_BLOCK] = block.below;
         view->older[i / SPAN_BLOCK] = block.older;

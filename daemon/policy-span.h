@@ -48,7 +48,33 @@ struct span_view {
 };
 
 /* What is needed to know of it as a whole; limit, base, now and within are there, and the region has that span. False: nothing is in it. */
-bool span_look(struct span_view *view, const struct policy_region *region, uint32_t index);
+static inline bool span_look(struct span_view *view, const struct policy_region *region, uint32_t index) {
+    unsigned shift = POLICY_SPAN_SHIFT - region->chunk_shift, gone, left;
+    uint64_t first = (uint64_t)index << shift, rest = region->chunk_count - first, known;
+    struct policy_span *span = &region->spans[index];
+    uint16_t resident = atomic_load_explicit(&span->resident, memory_order_relaxed);
+
+    view->count = rest < UINT64_C(1) << shift ? (unsigned)rest : 1u << shift;
+    gone = policy_span_gone(span);
+    if (gone >= view->count)
+        return false;
+    left = view->count - gone;
+    view->span = span;
+    view->first_chunk = first;
+    view->flags = region->chunk_flags + first;
+    view->bound = atomic_load_explicit(&span->coldest, memory_order_relaxed);
+    view->weight = UINT64_C(1) << region->chunk_shift;
+    view->bytes = (uint64_t)left << region->chunk_shift;
+    known = (uint64_t)(resident & (uint16_t)~POLICY_SPAN_KNOWN) << 12;
+    if (resident > 0 && known < view->bytes) {
+        if (known == 0)
+            return false;
+        view->weight = (known + left - 1) / left;
+        view->bytes = known;
+    }
+    return true;
+}
+
 /* What a walk over its chunks needs beside that. *cells: how many cells of pin pages may still be read. */
 void span_open(struct span_view *view, const struct policy_region *region, uint64_t *cells);
 

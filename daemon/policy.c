@@ -59,7 +59,7 @@ unsigned policy_age_bucket(uint32_t now, uint32_t last) {
 
 /* ---- shares of the bucket that is taken in part ---- */
 
-static void count_part(struct plan *plan, struct policy_region *region, struct span_view *view, void *data) {
+static bool count_part(struct plan *plan, struct policy_region *region, struct span_view *view, void *data) {
     unsigned threshold = *(const unsigned *)data;
     uint32_t tick;
 
@@ -69,6 +69,7 @@ static void count_part(struct plan *plan, struct policy_region *region, struct s
             region->at_threshold += view->weight * n;
         else
             region->below += view->weight * n;
+    return true;
 }
 
 /* The part of the bytes wanted that a region has to give: what it has there, less if its share is large. */
@@ -149,7 +150,7 @@ static void divide(struct plan *plan, unsigned threshold, uint64_t wanted) {
         else
             region->below = region->resident;
     }
-    plan_each_span(plan, threshold, 1, count_part, &threshold);
+    plan_each_span(plan, threshold, count_part, &threshold);
     fill_quotas(plan, wanted);
     round_quotas(plan);
 }
@@ -199,13 +200,13 @@ static struct policy_victim *harvest_add(struct harvest *harvest, uint32_t regio
     return victim;
 }
 
-static void harvest_span(struct plan *plan, struct policy_region *region, struct span_view *view, void *data) {
+static bool harvest_span(struct plan *plan, struct policy_region *region, struct span_view *view, void *data) {
     struct harvest *harvest = data;
     struct policy_victim *run = NULL;
     uint32_t tick;
 
     if (harvest_done(harvest))
-        return;
+        return false;
     span_open(view, region, &plan->cells);
     for (unsigned i = 0, n, end = 0; !harvest_done(harvest) && span_next(view, &i, &n, &tick); i += n, end = i) {
         unsigned rank = view->base + plan_coldness(plan, tick);
@@ -220,7 +221,7 @@ static void harvest_span(struct plan *plan, struct policy_region *region, struct
         if (!run) {
             run = harvest_add(harvest, (uint32_t)(region - harvest->regions));
             if (!run)
-                return;
+                return false;
             run->first_chunk = view->first_chunk + i;
         }
         chunks = (wanted + view->weight - 1) / view->weight;
@@ -230,6 +231,7 @@ static void harvest_span(struct plan *plan, struct policy_region *region, struct
         if (chunks < n)
             run = NULL;
     }
+    return !harvest_done(harvest);
 }
 
 static void harvest_opaque(struct plan *plan, struct harvest *harvest) {
@@ -259,7 +261,7 @@ static void harvest_walk(struct plan *plan, struct harvest *harvest) {
     for (size_t i = 0; i < plan->n_regions; i++)
         plan->regions[i].given = 0;
     harvest_opaque(plan, harvest);
-    plan_each_span(plan, upto, 1, harvest_span, harvest);
+    plan_each_span(plan, upto, harvest_span, harvest);
 }
 
 /* Takes the demand in the order of ranks. If the array is too small: the oldest, until it is full. */

@@ -388,7 +388,7 @@ static void fixture_randomize(struct fixture *f) {
                 set_gone(f, c);
         }
         for (unsigned i = 0; i < f->region.n_pins; i++) {
-            f->region.pins[i][c].tick = random_below(2) ? 0 : random_below(16) ? random_tick() : UINT32_MAX - 9;
+            f->region.pins[i][c].tick = random_below(2) ? 0 : random_below(16) ? random_tick() : UINT32_MAX;
             f->region.pins[i][c].count = random_below(8) == 0;
         }
     }
