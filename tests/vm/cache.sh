@@ -51,15 +51,18 @@ in_group() { # COMMAND...
     (echo "$BASHPID" >"$group/cgroup.procs" && "$@")
 }
 
-failures=0
-for kernel in "${KERNELS[@]}"; do
-    image=$("$here/vmrun.sh" --kernel "$kernel" --print-kernel)
-    word=ok
-    echo "== Linux $kernel: a budget"
-    vm_cache "$image" --size 64 || word=FAILED
-    echo "== Linux $kernel: a cgroup that runs short"
-    in_group vm_cache "$image" --size 128 --hog "$HOG_MIB" || word=FAILED
-    note_result "$out" "$kernel" cache "$word"
-    [[ $word == ok ]] || failures=$((failures + 1))
-done
-exit $((failures > 0))
+# shellcheck disable=SC2317 # by each_kernel
+check() { # KERNEL LOG
+    local image status=0
+    image=$("$here/vmrun.sh" --kernel "$1" --print-kernel)
+    {
+        echo "== a budget"
+        vm_cache "$image" --size 64 || status=1
+        echo "== a cgroup that runs short"
+        in_group vm_cache "$image" --size 128 --hog "$HOG_MIB" || status=1
+    } >"$2" 2>&1
+    return $status
+}
+
+each_kernel "$out" cache check
+conclude "$out"

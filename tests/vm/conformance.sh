@@ -22,6 +22,12 @@ mkdir -p "$out"
 share_files "$build" droppabled droppablectl libdroppable-preload.so conformance conformance-compare native-6.18.txt \
     expected-differences
 
+# How many lines of how many sections.
+sum_up() { # LOG
+    awk '/^daemon: [0-9]+ of [0-9]+ lines differ/ { n += $4; differ += $2; explained += $9; sections++ }
+         END { printf "%d of %d lines in %d sections differ, of which %d are explained", differ, n, sections, explained }' "$1"
+}
+
 # The disk that is shared has no room for a check's files.
 cat >"$share/compare.sh" <<'GUEST'
 cp -r /mnt /var/tmp/compare
@@ -39,18 +45,14 @@ done
 exit $status
 GUEST
 
-"$here/vmrun.sh" --prepare
+# shellcheck disable=SC2317 # by each_kernel
+check() { # ARGUMENT... KERNEL LOG
+    local arguments=("${@:1:$#-2}") kernel=${*: -2:1} log=${*: -1} status=0
+    guest "$kernel" conformance "$out" --mem 2048M -- sh compare.sh "${arguments[@]}" >"$log" 2>&1 || status=1
+    said=$(sum_up "$log")
+    return $status
+}
 
-failures=0
-for kernel in "${KERNELS[@]}"; do
-    log=$out/$kernel-conformance.log word=ok
-    echo "==> vm: Linux $kernel, conformance"
-    guest "$kernel" conformance "$out" --mem 2048M -- sh compare.sh "$@" >"$log" 2>&1 || word=FAILED
-    cat "$log"
-    note_result "$out" "$kernel" conformance "$word"
-    [[ $word == ok ]] || failures=$((failures + 1))
-done
-if ((failures > 0)); then
-    echo "==> FAILED: on $failures kernel(s); everything is in $out"
-    exit 1
-fi
+"$here/vmrun.sh" --prepare
+each_kernel "$out" conformance check "$@"
+conclude "$out"

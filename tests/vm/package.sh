@@ -71,16 +71,11 @@ left=$(while read -r f; do [ ! -e "$f" ] || echo "$f"; done </tmp/files
 must "what is left" "$left" ""
 GUEST
 
-failures=0
+# shellcheck disable=SC2317 # by each_kernel
+check() { # KERNEL LOG
+    guest "$1" package "$out" --init systemd --mem 768M -- sh check.sh >"$2" 2>&1
+}
+
 "$here/vmrun.sh" --prepare
-for kernel in "${KERNELS[@]}"; do
-    echo "==> vm: Linux $kernel, packages"
-    word=ok
-    guest "$kernel" package "$out" --init systemd --mem 768M -- sh check.sh || word=FAILED
-    note_result "$out" "$kernel" package "$word"
-    [[ $word == ok ]] || failures=$((failures + 1))
-done
-if ((failures > 0)); then
-    echo "==> FAILED on $failures kernel(s); their consoles are in $out"
-    exit 1
-fi
+each_kernel "$out" package check
+conclude "$out"

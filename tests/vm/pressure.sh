@@ -74,36 +74,27 @@ mapfile -t programs < <(printf '%s\n' "${CHECKS[@]}" | awk '{ print $3 }' | sort
 share_files "$build" droppabled droppablectl libdroppable.so.0 "${programs[@]}"
 "$here/vmrun.sh" --prepare
 
-failures=0
-table=$out/table
-: >"$table"
-for kernel in "${KERNELS[@]}"; do
-    for check in "${CHECKS[@]}"; do
-        read -r name memory program case iops <<<"$check"
-        wanted "$name" "$@" || continue
-        log=$out/$kernel-$name.log word=ok
-        echo "==> vm: Linux $kernel, $name"
-        guest "$kernel" "$name" "$out" --mem "$memory" ${iops:+--iops "$iops"} -- sh check.sh "$program" "$case" "${DROPPABLE_BAR_RUNS:-}" >"$log" 2>&1 || word=FAILED
-        if grep -q '^SKIP: ' "$log" || { [[ $word == ok ]] && grep -q ': skipped: ' "$log"; }; then
-            word=skipped
-        fi
-        if [[ $word == FAILED && " ${LOOSE[*]} " == *" $name "* ]]; then
-            word=loose
-        fi
-        if [[ $word == FAILED ]]; then
-            failures=$((failures + 1))
-            tail -n 40 "$log"
-        fi
-        note_result "$out" "$kernel" "$name" "$word" "$(summary_of "$log" | sed 's/\t/ /g' | paste -sd';' | sed 's/;/; /g')"
-        summary_of "$log" | while read -r line; do
-            printf '%-6s %-15s %-8s %s\n' "$kernel" "$name" "$word" "$line"
-        done >>"$table"
-    done
-done
+# shellcheck disable=SC2317,SC2034 # by each_kernel, which has $word and $said
+check() { # MEMORY PROGRAM CASE LOOSE IOPS KERNEL LOG
+    local log=$7 status=0
+    guest "$6" "$name" "$out" --mem "$1" ${5:+--iops "$5"} -- sh check.sh "$2" "$3" "${DROPPABLE_BAR_RUNS:-}" >"$log" 2>&1 || status=1
+    said=$(summary_of "$log" | sed 's/\t/ /g' | paste -sd';' | sed 's/;/; /g')
+    if grep -q '^SKIP: ' "$log" || { ((status == 0)) && grep -q ': skipped: ' "$log"; }; then
+        word=skipped status=0
+    elif ((status != 0)) && [[ $4 == yes ]]; then
+        word=loose status=0
+    fi
+    return $status
+}
 
-printf '\n%-6s %-15s %-8s %s\n' kernel check result "what it says"
-cat "$table"
-if ((failures > 0)); then
-    echo "==> FAILED: $failures check(s); everything is in $out"
-    exit 1
-fi
+for row in "${CHECKS[@]}"; do
+    read -r name memory program case iops <<<"$row"
+    wanted "$name" "$@" || continue
+    loose=no
+    if [[ " ${LOOSE[*]} " == *" $name "* ]]; then
+        loose=yes
+    fi
+    each_kernel "$out" "$name" check "$memory" "$program" "$case" "$loose" "$iops"
+done
+"$here/table.sh" "$out" || true # what failed is counted
+conclude "$out"

@@ -53,19 +53,16 @@ share_files "$build" droppabled droppablectl libdroppable.so.0 libdroppable-prel
 share_install "$build" "$out"
 "$here/vmrun.sh" --prepare
 
-failed=()
-for kernel in "${KERNELS[@]}"; do
-    for check in "${CHECKS[@]}"; do
-        log=$out/$kernel-swap-$check.log word=ok
-        echo "==> vm: Linux $kernel, swap, $check"
-        guest "$kernel" "swap-$check" "$out" --init systemd --mem 512M -- sh check.sh "$check" >"$log" 2>&1 || word=FAILED
-        cat "$log"
-        found=$(grep -oE ' (region|huge|preload) [0-9]+' "$log" | awk '{ sum += $2 } END { print sum + 0 }')
-        note_result "$out" "$kernel" "swap, $check" "$word" "$found pages of regions in the swap file"
-        [[ $word == ok ]] || failed+=("$kernel $check")
-    done
+# shellcheck disable=SC2317 # by each_kernel
+check() { # CHECK KERNEL LOG
+    local status=0
+    guest "$2" "swap-$1" "$out" --init systemd --mem 512M -- sh check.sh "$1" >"$3" 2>&1 || status=1
+    said=$(grep -oE ' (region|huge|preload) [0-9]+' "$3" | awk '{ sum += $2 } END { print sum + 0 }' || true)
+    said+=" pages of regions in the swap file"
+    return $status
+}
+
+for name in "${CHECKS[@]}"; do
+    each_kernel "$out" "swap-$name" check "$name"
 done
-if ((${#failed[@]} > 0)); then
-    echo "==> FAILED: ${failed[*]}; everything is in $out"
-    exit 1
-fi
+conclude "$out"

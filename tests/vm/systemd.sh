@@ -111,9 +111,6 @@ run_guest() { # KERNEL NAME VMRUN-ARGUMENT... -- CHECK...
     for check; do
         word=$(awk -v check="$check" '$1 == "result" && $2 == check { print $3 }' "$log")
         note_result "$out" "$kernel" "$check" "${word:-FAILED}" "$(summary_of "$check" "$log")"
-        if [[ $word != ok ]]; then
-            failures=$((failures + 1))
-        fi
     done
 }
 
@@ -126,7 +123,7 @@ summary_of() { # CHECK LOG
                  s/^(dropped for a hog: .*)/\1/p' | paste -sd';' | sed 's/;/; /g'
 }
 
-without_psi=() others=() failures=0
+without_psi=() others=()
 for check in "${CHECKS[@]}"; do
     if [[ $check == psi ]]; then
         without_psi+=("$check")
@@ -139,7 +136,4 @@ for kernel in "${KERNELS[@]}"; do
     run_guest "$kernel" systemd -- ${others[@]+"${others[@]}"}
     run_guest "$kernel" psi --append psi=0 -- ${without_psi[@]+"${without_psi[@]}"}
 done
-if ((failures > 0)); then
-    echo "==> FAILED: $failures check(s); everything is in $out"
-    exit 1
-fi
+conclude "$out"

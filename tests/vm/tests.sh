@@ -50,7 +50,6 @@ verdict() { # LOG TEST
     esac
 }
 
-failures=0
 for kernel in "${KERNELS[@]}"; do
     log=$out/$kernel-tests.log
     echo "==> vm: Linux $kernel, tests"
@@ -59,12 +58,6 @@ for kernel in "${KERNELS[@]}"; do
         read -r word text < <(verdict "$log" "$test")
         echo "    $test: $word${text:+, $text}"
         note_result "$out" "$kernel" "$test" "$word" "$text"
-        if [[ $word == FAILED ]]; then
-            failures=$((failures + 1))
-        fi
     done
 done
-if ((failures > 0)); then
-    echo "==> FAILED: $failures; everything is in $out"
-    exit 1
-fi
+conclude "$out"
