@@ -87,6 +87,19 @@ unsigned journal_count(const char *text) {
     return (unsigned)strtoul(line, NULL, 10);
 }
 
+void journal_entry(const char *fields, char *ret, size_t size) {
+    uint64_t deadline = now_ms() + INSTALLED_WAIT_MS;
+
+    for (;;) {
+        (void)shell(ret, size, "journalctl -b %s droppabled -o json %s | tail -n 1",
+                    geteuid() == 0 ? "--unit" : "--user-unit", fields);
+        if (*ret)
+            return;
+        ck_assert_msg(now_ms() < deadline, "no entry with %s", fields);
+        nap_ms(100);
+    }
+}
+
 /* ---- a client ---- */
 
 static pthread_t toucher;

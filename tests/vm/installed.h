@@ -25,6 +25,8 @@ void property(const char *name, char *ret, size_t size);
 bool property_becomes(const char *name, const char *wanted);
 /* Lines of the service's journal with a text: a basic regular expression without quotes. */
 unsigned journal_count(const char *text);
+/* Waits for an entry of the service's with these fields ("NAME=value NAME=value"), and tells the newest one as JSON. Fails the test if there is none. */
+void journal_entry(const char *fields, char *ret, size_t size);
 
 /* A client: 4 MiB pinned and filled, and INSTALLED_BUSY in which a thread touches one place after the other. */
 struct load {

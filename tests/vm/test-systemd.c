@@ -11,6 +11,7 @@
 
 #include <check.h>
 #include <droppable/droppable.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +25,11 @@
 #define RESTARTS 20
 #define SLOWEST_NS UINT64_C(5000000000)
 #define BEYOND_WATCHDOG_MS 10000
+
+/* MESSAGE_ID, as docs/service.md lists them. */
+#define LISTENS "9223a668ef724e7da8cbf14bcfa7b81e"
+#define RELOADED "118d9c43f1294123a6c59fcac523927d"
+#define OVER_QUOTA "d08fe440dd634903a4c0c4cbaed45297"
 
 static struct load load;
 
@@ -47,6 +53,18 @@ static void as_shipped(void) {
     run("%s reset-failed; %s start droppabled.socket", systemctl(), systemctl());
 }
 
+/* An entry by the journal's own protocol, where a line of stderr's would have no fields. */
+static void check_entry(const char *fields, const char *const *texts) {
+    char entry[4096];
+
+    journal_entry(fields, entry, sizeof(entry));
+    ck_assert_msg(strstr(entry, "\"_TRANSPORT\":\"journal\""), "%s", entry);
+    ck_assert_msg(strstr(entry, "\"SYSLOG_IDENTIFIER\":\"droppabled\""), "%s", entry);
+    ck_assert_msg(strstr(entry, "\"PRIORITY\":\"5\""), "%s", entry);
+    for (; *texts; texts++)
+        ck_assert_msg(strstr(entry, *texts), "no %s in %s", *texts, entry);
+}
+
 /* ---- activation ---- */
 
 static void check_activation(const char *path, mode_t mode) {
@@ -62,6 +80,7 @@ static void check_activation(const char *path, mode_t mode) {
     ck_assert(property_becomes("StatusText", "1 client, 2 regions"));
     property("StatusText", line, sizeof(line));
     printf("status: %s\n", line);
+    check_entry("MESSAGE_ID=" LISTENS, (const char *const[]){"\"MESSAGE\":\"listening on ", NULL});
 }
 
 static uint64_t capabilities(void) {
@@ -122,6 +141,7 @@ END_TEST
 START_TEST(test_reload) {
     static const char line[] = "RegionsPerClient=: .1024. -> .2.";
     unsigned before = journal_count(line);
+    char refused[256];
 
     load_begin(&load);
     run("mkdir -p /etc/droppable && printf '[Limits]\\nRegionsPerClient=2\\n' >/etc/droppable/droppabled.conf");
@@ -136,6 +156,11 @@ START_TEST(test_reload) {
     }
     ck_assert(property_becomes("ActiveState", "active"));
     ck_assert_uint_eq(journal_count(line), before + 1);
+    check_entry("MESSAGE_ID=" RELOADED, (const char *const[]){"\"MESSAGE\":\"settings read again", NULL});
+    snprintf(refused, sizeof(refused),
+             "MESSAGE_ID=" OVER_QUOTA " DROPPABLE_CLIENT=%s DROPPABLE_CLIENT_PID=%d DROPPABLE_CLIENT_UID=0",
+             program_invocation_short_name, (int)getpid());
+    check_entry(refused, (const char *const[]){"\"MESSAGE\":\"client ", "\"DROPPABLE_CGROUP\":\"/", NULL});
     load_end(&load);
 }
 END_TEST
