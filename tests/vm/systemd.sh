@@ -4,9 +4,9 @@
 # The service under systemd, in guests with Debian's kernels: `cmake --install`, `systemctl enable --now droppabled.socket`, and then
 #
 #   security   systemd-analyze: the units are well formed, and the exposure is what docs/service.md says at most
-#   start      test-systemd, shortly: the first client starts it (a part of systemd)
-#   systemd    test-systemd: activation, reload, 20 restarts under load, the watchdog
-#   user       the same with the units of an ordinary user's manager
+#   start, life, restarts, watchdog
+#              test-systemd: the first client starts it; who may, reload, giving up; 20 restarts under load; threads that stand still
+#   user       all that of the units of an ordinary user's manager
 #   io_uring, userfaultfd, psi
 #              test-without: where these cannot be had (PSI in a guest of its own)
 #
@@ -21,13 +21,22 @@ build=${1:?usage: systemd.sh BUILD-FOLDER OUT [CHECK...]}
 out=${2:?usage: systemd.sh BUILD-FOLDER OUT [CHECK...]}
 shift 2
 
-CHECKS=(security systemd user io_uring userfaultfd psi)
+# Each line is a guest.
+GUESTS=(
+    "security start life restarts watchdog"
+    "user"
+    "io_uring userfaultfd"
+    "psi"
+)
 GUEST_TIMEOUT=${GUEST_TIMEOUT:-1400}
 EXPOSURE=25 # tenths
 
-if (($# > 0)); then
-    CHECKS=("$@")
-fi
+for check; do
+    if [[ " ${GUESTS[*]} " != *" $check "* ]]; then
+        echo "systemd: there is no check $check (${GUESTS[*]})" >&2
+        exit 2
+    fi
+done
 mkdir -p "$out"
 share_install "$build" "$out"
 share_files "$build" test-systemd test-without
@@ -46,14 +55,6 @@ security() {
     return $status
 }
 
-start() {
-    CK_RUN_CASE=start ./test-systemd
-}
-
-systemd() {
-    ./test-systemd
-}
-
 as_somebody() {
     runuser -u somebody -- env XDG_RUNTIME_DIR=/run/user/1234 "$@"
 }
@@ -68,10 +69,6 @@ user() {
     return $status
 }
 
-without() {
-    CK_RUN_CASE=$1 ./test-without
-}
-
 sh ./install.sh || exit 1
 useradd -m -u 1234 -G systemd-journal somebody
 useradd -G droppable member
@@ -81,8 +78,10 @@ for check; do
     word=ok
     echo "== $check"
     case $check in
-    security | start | systemd | user) $check ;;
-    *) without "$check" ;;
+    security | user) $check ;;
+    start | life | restarts | watchdog) CK_RUN_CASE=$check ./test-systemd ;;
+    io_uring | userfaultfd | psi) CK_RUN_CASE=$check ./test-without ;;
+    *) false ;;
     esac || word=FAILED
     if [ $word = FAILED ]; then
         failures=$((failures + 1))
@@ -94,19 +93,14 @@ exit $failures
 GUEST
 
 # The results of checks that it did not get to are failures.
-run_guest() { # KERNEL NAME VMRUN-ARGUMENT... -- CHECK...
-    local kernel=$1 name=$2 log=$out/$1-$2.log options=() check word
-    shift 2
-    while [[ $1 != -- ]]; do
-        options+=("$1")
-        shift
-    done
+run_guest() { # KERNEL CHECK...
+    local kernel=$1 name=systemd-$2 log=$out/$1-systemd-$2.log options=() check word
     shift
-    if (($# == 0)); then
-        return
+    if [[ $1 == psi ]]; then
+        options=(--append psi=0)
     fi
     echo "==> vm: Linux $kernel, $*"
-    guest "$kernel" "$name" "$out" --init systemd --mem 768M ${options[@]+"${options[@]}"} -- sh check.sh "$EXPOSURE" "$@" >"$log" 2>&1 || true
+    guest "$kernel" "$name" "$out" --init systemd --mem 768M "${options[@]}" -- sh check.sh "$EXPOSURE" "$@" >"$log" 2>&1 || true
     cat "$log"
     for check; do
         word=$(awk -v check="$check" '$1 == "result" && $2 == check { print $3 }' "$log")
@@ -123,17 +117,18 @@ summary_of() { # CHECK LOG
                  s/^(dropped for a hog: .*)/\1/p' | paste -sd';' | sed 's/;/; /g'
 }
 
-without_psi=() others=()
-for check in "${CHECKS[@]}"; do
-    if [[ $check == psi ]]; then
-        without_psi+=("$check")
-    else
-        others+=("$check")
-    fi
-done
 "$here/vmrun.sh" --prepare
 for kernel in "${KERNELS[@]}"; do
-    run_guest "$kernel" systemd -- ${others[@]+"${others[@]}"}
-    run_guest "$kernel" psi --append psi=0 -- ${without_psi[@]+"${without_psi[@]}"}
+    for row in "${GUESTS[@]}"; do
+        checks=()
+        for check in $row; do
+            if (($# == 0)) || [[ " $* " == *" $check "* ]]; then
+                checks+=("$check")
+            fi
+        done
+        if ((${#checks[@]} > 0)); then
+            run_guest "$kernel" "${checks[@]}"
+        fi
+    done
 done
 conclude "$out"

@@ -264,11 +264,13 @@ END_TEST
 
 int main(void) {
     Suite *suite = suite_create("systemd");
-    TCase *start = tcase_create("start"), *life = tcase_create("life"), *ends = tcase_create("ends");
+    TCase *start = tcase_create("start"), *life = tcase_create("life");
+    TCase *restarts = tcase_create("restarts"), *watchdog = tcase_create("watchdog");
 
     tcase_set_timeout(start, 60);
     tcase_set_timeout(life, 60);
-    tcase_set_timeout(ends, 60);
+    tcase_set_timeout(restarts, 90);
+    tcase_set_timeout(watchdog, 60);
     if (geteuid() == 0) {
         tcase_add_test(start, test_activation);
         tcase_add_test(life, test_who_may);
@@ -276,12 +278,14 @@ int main(void) {
         tcase_add_test(life, test_giving_up);
     } else
         tcase_add_test(start, test_activation_by_user);
-    tcase_add_test(ends, test_restarts);
-    tcase_add_loop_test(ends, test_watchdog, 0, sizeof(held) / sizeof(held[0]));
+    tcase_add_test(restarts, test_restarts);
+    tcase_add_loop_test(watchdog, test_watchdog, 0, sizeof(held) / sizeof(held[0]));
     tcase_add_checked_fixture(life, as_shipped, as_shipped);
-    tcase_add_checked_fixture(ends, as_shipped, as_shipped);
+    tcase_add_checked_fixture(restarts, as_shipped, as_shipped);
+    tcase_add_checked_fixture(watchdog, as_shipped, as_shipped);
     suite_add_tcase(suite, start);
     suite_add_tcase(suite, life);
-    suite_add_tcase(suite, ends);
+    suite_add_tcase(suite, restarts);
+    suite_add_tcase(suite, watchdog);
     return suite_run(suite);
 }
