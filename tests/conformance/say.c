@@ -98,6 +98,20 @@ void say_number(const char *key, long result) {
         say("%s=%ld", key, result);
 }
 
+void say_count(const char *key, size_t n, size_t of) {
+    if (n == of)
+        say("%s=all", key);
+    else
+        say("%s=%zu", key, n);
+}
+
+size_t often(long times) {
+    const char *text = getenv("CONFORMANCE_PART");
+    long part = text ? strtol(text, NULL, 10) : 1;
+
+    return (size_t)(part > 1 && times >= part ? times / part : times);
+}
+
 void say_absent(void) {
     say("absent");
     _exit(0);

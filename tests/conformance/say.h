@@ -44,6 +44,10 @@ void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void say_result(const char *key, long result);
 /* The same for a call that tells a number. */
 void say_number(const char *key, long result);
+/* "key=all", or how many of them. */
+void say_count(const char *key, size_t n, size_t of);
+/* How often a check does what takes long: by $CONFORMANCE_PART, if there is one, less often. */
+size_t often(long times);
 /* "absent": this kernel cannot do that with plain memory either. Ends the check. */
 void say_absent(void) __attribute__((noreturn));
 /* Absent, unless this CPU has protection keys: without them memory that can be executed can be read. */

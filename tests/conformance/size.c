@@ -32,7 +32,7 @@ static void run_sparse(const struct check *c) {
 }
 
 static void run_many(const struct check *c) {
-    size_t n = (size_t)c->a, size = (size_t)c->b, made = 0, zero = 0, data = 0;
+    size_t n = often(c->a), size = (size_t)c->b, made = 0, zero = 0, data = 0;
     char **maps = calloc(n, sizeof(*maps));
 
     for (; made < n; made++) {
@@ -44,7 +44,8 @@ static void run_many(const struct check *c) {
         zero += strcmp(seen(maps[made], size), "zero") == 0;
         fill(maps[made], size);
     }
-    say("made=%zu zero=%d", made, zero == made);
+    say_count("made", made, n);
+    say("zero=%d", zero == made);
     for (size_t i = 0; i < made; i++)
         data += strcmp(seen(maps[i], size), "data") == 0;
     say("data=%d", data == made);
@@ -57,9 +58,9 @@ static void run_many(const struct check *c) {
 
 /* One at a time. */
 static void run_churn(const struct check *c) {
-    size_t good = 0, size = (size_t)c->b;
+    size_t n = often(c->a), good = 0, size = (size_t)c->b;
 
-    for (long i = 0; i < c->a; i++) {
+    for (size_t i = 0; i < n; i++) {
         char *p = mmap(NULL, size, READ_WRITE, DROPPABLE, -1, 0);
 
         if (p == MAP_FAILED)
@@ -68,18 +69,19 @@ static void run_churn(const struct check *c) {
         fill(p, size);
         munmap(p, size);
     }
-    say("good=%zu", good);
+    say_count("good", good, n);
 }
 
 /* A page of each kind in turn, so that nothing can be merged. */
 static void run_alternate(const struct check *c) {
-    size_t n = (size_t)c->a;
+    size_t n = often(c->a);
     char *p = place_alone(n * PAGE);
     size_t made = 0;
 
     for (size_t i = 0; i < n; i++)
         made += mmap(p + i * PAGE, PAGE, READ_WRITE, (i % 2 ? PLAIN : DROPPABLE) | MAP_FIXED, -1, 0) == p + i * PAGE;
-    say("made=%zu read=%s", made, seen(p, n * PAGE));
+    say_count("made", made, n);
+    say("read=%s", seen(p, n * PAGE));
     say("write=%s", written(p, n * PAGE));
     say_result("dontneed", madvise(p, n * PAGE, MADV_DONTNEED));
     say("read=%s", seen(p, n * PAGE));

@@ -90,7 +90,7 @@ static void run_dropped_meanwhile(const struct check *c) {
 }
 
 static void *maps(void *argument) {
-    for (unsigned i = 0; i < ROUNDS; i++) {
+    for (size_t i = 0, n = often(ROUNDS); i < n; i++) {
         size_t size = (1 + (i + (size_t)argument) % 40) * PAGE;
         char *p = mmap(NULL, size, READ_WRITE, DROPPABLE, -1, 0);
 
@@ -114,7 +114,7 @@ static void run_maps(const struct check *c) {
     (void)c;
     start(threads, maps);
     join(threads);
-    say("good=%u", good);
+    say_count("good", good, THREADS * often(ROUNDS));
 }
 
 static void *writes(void *argument) {
@@ -143,7 +143,7 @@ static void run_forks(const struct check *c) {
     stop = true;
     join(threads);
     if (c->a)
-        say("good=%u", good);
+        say_count("good", good, THREADS * often(ROUNDS));
     else
         say("parent=%s", seen(shared, SIZE));
 }
