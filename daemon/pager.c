@@ -455,6 +455,7 @@ static void pager_main(struct worker *worker) {
     void *data;
     int fd;
 
+    worker_calm(worker);
     while (!worker_stopping(worker)) {
         struct pollfd fds[] = {{.fd = pager->uffd, .events = POLLIN}, {.fd = worker->control, .events = POLLIN}};
 

@@ -95,6 +95,7 @@ static void vet_main(struct worker *worker) {
     channel_send(worker->control, &verdict, sizeof(verdict), NULL, 0, 0);
     if (verdict.type == VET_OK)
         channel_send(worker->control, &vet->message, (size_t)size, vet->fds, vet->n_fds, 0);
+    worker_calm(worker);
     while (!worker_stopping(worker))
         (void)poll(&control, 1, -1);
     for (size_t i = 0; i < vet->n_fds; i++)
@@ -108,6 +109,7 @@ static void closer_main(struct worker *worker) {
     void *data;
     int fd;
 
+    worker_calm(worker);
     while (!worker_stopping(worker)) /* until ours is closed, so that this one is the last */
         (void)poll(&control, 1, -1);
     close(vet->socket);

@@ -24,6 +24,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -31,6 +32,7 @@
 
 /* Enough for the deepest worker with a sanitizer's frames; only what is used becomes resident. */
 #define WORKER_STACK_SIZE (512 * 1024)
+#define WORKER_TURN_NS 100000 /* the least there is */
 
 static void worker_on_signal(int signal) {
     (void)signal; /* only there to end an interruptible call with EINTR */
@@ -83,6 +85,23 @@ static int own_table(int *keep, size_t n_keep) {
     return 0;
 }
 
+/*
+ * Short turns on a CPU, for who only answers others: whoever asks for these is let in sooner, and gets no more of it in all (Linux 6.12; before
+ * that it changes nothing).
+ */
+static void worker_take_short_turns(int nice) {
+    /* The first version of struct sched_attr: the kernel's header does not go together with <sched.h>. */
+    struct {
+        uint32_t size, policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t runtime, deadline, period;
+    } attr = {.size = sizeof(attr), .policy = SCHED_OTHER, .nice = nice, .runtime = WORKER_TURN_NS};
+
+    (void)syscall(SYS_sched_setattr, 0, &attr, 0);
+}
+
 static void *worker_thread(void *data) {
     struct worker *worker = data;
     int keep[sizeof(worker->keep) / sizeof(worker->keep[0]) + 3];
@@ -102,10 +121,34 @@ static void *worker_thread(void *data) {
         return NULL;
     worker->main(worker);
     close(worker->control);
+    /* Whoever sees that it is done joins it: it is not to wait for a CPU then. */
+    (void)setpriority(PRIO_PROCESS, 0, WORKER_URGENT_NICE);
     atomic_store(&worker->done, true);
     (void)!write(worker->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
     /* The table itself goes with the thread. */
     return NULL;
+}
+
+/* Not the C library's, which keeps the stacks of threads that have ended, pages included: many at a time would be remembered for ever. */
+static int worker_map_stack(struct worker *worker) {
+    size_t guard = (size_t)sysconf(_SC_PAGESIZE);
+    char *stack = mmap(NULL, guard + WORKER_STACK_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (stack == MAP_FAILED)
+        return -errno;
+    if (mprotect(stack + guard, WORKER_STACK_SIZE, PROT_READ | PROT_WRITE) < 0) {
+        int r = -errno;
+
+        munmap(stack, guard + WORKER_STACK_SIZE);
+        return r;
+    }
+    worker->stack = stack;
+    worker->stack_size = guard + WORKER_STACK_SIZE;
+    return 0;
+}
+
+static void worker_unmap_stack(struct worker *worker) {
+    munmap(worker->stack, worker->stack_size);
 }
 
 static int worker_spawn(struct worker *worker, const char *name) {
@@ -115,18 +158,25 @@ static int worker_spawn(struct worker *worker, const char *name) {
     int r;
 
     sigaction(SIGUSR2, &action, NULL);
-    r = pthread_attr_init(&attr);
-    if (r != 0)
-        return -r;
-    pthread_attr_setstacksize(&attr, WORKER_STACK_SIZE);
+    worker->nice = getpriority(PRIO_PROCESS, 0);
+    r = worker_map_stack(worker);
+    if (r < 0)
+        return r;
+    pthread_attr_init(&attr); /* glibc's cannot fail */
+    pthread_attr_setstack(&attr, (char *)worker->stack + worker->stack_size - WORKER_STACK_SIZE, WORKER_STACK_SIZE);
     sigfillset(&all);
     sigdelset(&all, SIGUSR2);
     pthread_sigmask(SIG_SETMASK, &all, &old);
+    /* Inherited by the thread: whoever starts it waits for it, and on a busy machine it would come last. */
+    (void)setpriority(PRIO_PROCESS, 0, WORKER_URGENT_NICE);
     r = pthread_create(&worker->thread, &attr, worker_thread, worker);
+    (void)setpriority(PRIO_PROCESS, 0, worker->nice);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attr);
-    if (r != 0)
+    if (r != 0) {
+        worker_unmap_stack(worker);
         return -r;
+    }
     pthread_setname_np(worker->thread, name);
     return 0;
 }
@@ -147,6 +197,7 @@ int worker_start(struct worker *worker, worker_main main, int wake_fd, const int
             syscall(SYS_futex, &worker->ready, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
         if (atomic_load(&worker->ready) == 2) {
             pthread_join(worker->thread, NULL);
+            worker_unmap_stack(worker);
             r = -EMFILE;
         }
     }
@@ -173,6 +224,7 @@ void worker_join(struct worker *worker) {
     if (!worker->started)
         return;
     pthread_join(worker->thread, NULL);
+    worker_unmap_stack(worker);
     close(worker->handle);
     *worker = (struct worker)WORKER_NULL;
 }
@@ -227,6 +279,10 @@ int worker_receive(struct worker *worker, int *ret_fd, void **ret_data) {
         *ret_data = data;
         return 1;
     }
+}
+
+void worker_calm(const struct worker *worker) {
+    worker_take_short_turns(worker->nice);
 }
 
 void worker_set_nice(const struct worker *worker, int nice) {

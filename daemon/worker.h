@@ -17,6 +17,9 @@ typedef void (*worker_main)(struct worker *worker);
 struct worker {
     pthread_t thread;
     pid_t tid;
+    int nice;    /* of whoever started it */
+    void *stack; /* with its guard page */
+    size_t stack_size;
     bool started;
     worker_main main;
     int control; /* the thread's end: readable means kicked; valid in the thread's table only */
@@ -38,6 +41,8 @@ struct worker {
  * The caller may then close its copies of keep[]. 0, or a negative errno (nothing is left behind).
  */
 int worker_start(struct worker *worker, worker_main main, int wake_fd, const int *keep, size_t n_keep, const char *name);
+/* In the thread, when nobody waits for its start any more: it came first until now. */
+void worker_calm(const struct worker *worker);
 /* Asks the thread to end, also out of an interruptible call. May be repeated. */
 void worker_stop(struct worker *worker);
 /* Waits for the end of a thread that is done (at once, or a few instructions later) and frees what start took. */

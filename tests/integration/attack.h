@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef DROPPABLE_TESTS_ATTACK_H
+#define DROPPABLE_TESTS_ATTACK_H
+
+/* Clients that mean harm, one function each; test-attacks runs them beside an honest client. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct raw_region;
+
+struct attack {
+    const char *name;
+    unsigned tasks; /* processes that run it, and that are runnable at a time at most */
+    /* In a process of its own, which is killed after some time. Calls attack_begun() when it is under way; never returns. */
+    void (*run)(void);
+    /* What uses CPUs in the same way without the service, so many times a second; NULL: burn() does. */
+    void (*run_neutral)(uint64_t steps);
+};
+
+/* Ends with an entry without a name. */
+extern const struct attack attacks_by_messages[], attacks_by_memory[], attacks_by_descriptors[], attacks_by_processes[];
+
+/* From here on it is an attack. May be called again. */
+void attack_begun(void);
+/* Counts what it does, so that an attack which does nothing is seen. */
+void attack_did(void);
+/* 0 to n - 1, the same ones in each run. */
+uint64_t attack_random(uint64_t n);
+/* A region that is written to, of a session with that name. Returns the session's socket. */
+int attack_region(const char *name, uint64_t size, struct raw_region *ret);
+
+#endif
