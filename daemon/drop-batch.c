@@ -289,6 +289,17 @@ static enum demand_urgency batch_urgency(const struct drop_op *ops, unsigned n) 
     return urgency;
 }
 
+/* Under the home's lock: of what is queued, this batch included: who waits behind a client's own drop waits for that, too. */
+static enum demand_urgency queue_urgency(const struct home *home) {
+    enum demand_urgency urgency = URGENCY_NONE;
+    const struct drop_job *job;
+
+    TAILQ_FOREACH (job, &home->dropper.jobs, link)
+        if (job->urgency > urgency)
+            urgency = job->urgency;
+    return urgency;
+}
+
 /* Leaves out what nobody wants any more. Returns how many are left. */
 static unsigned batch_leave_met(struct home *home, struct drop_op *ops, unsigned n) {
     unsigned kept = 0;
@@ -310,7 +321,7 @@ void drop_batch_run(struct home *home, struct drop_op *ops, unsigned n) {
 
     /* A batch takes 3 ms. On a busy machine an ordinary thread waits as long for a CPU, and somebody fills 2 MiB in each of them. */
     home_lock(home);
-    dropper_set_realtime(home, urgency >= URGENCY_STALL);
+    dropper_set_urgency(home, queue_urgency(home));
     home_unlock(home);
     batch_arm(home, ops, n, urgency);
     CRASH_POINT("drop-armed");

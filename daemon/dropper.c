@@ -86,23 +86,29 @@ static int dropper_send_object(struct home *home, struct region *region) {
     return r;
 }
 
-void dropper_set_realtime(struct home *home, bool realtime) {
-    home->dropper.realtime_wanted = realtime;
-    if (home->dropper.realtime == realtime || home->dropper.reading)
+void dropper_set_urgency(struct home *home, enum demand_urgency urgency) {
+    struct dropper *dropper = &home->dropper;
+    bool realtime = urgency >= URGENCY_STALL, urgent = urgency >= URGENCY_TRIM;
+
+    dropper->urgency_wanted = urgency;
+    if (dropper->reading)
         return;
-    home->dropper.realtime = realtime;
-    worker_set_realtime(&home->dropper.worker, realtime);
+    if (realtime != (dropper->urgency >= URGENCY_STALL))
+        worker_set_realtime(&dropper->worker, realtime);
+    if (urgent != (dropper->urgency >= URGENCY_TRIM))
+        worker_set_nice(&dropper->worker, urgent ? WORKER_URGENT_NICE : 0);
+    dropper->urgency = urgency;
 }
 
 void dropper_set_reading(struct home *home, bool reading) {
-    bool wanted;
+    enum demand_urgency wanted;
 
     home_lock(home);
-    wanted = home->dropper.realtime_wanted;
+    wanted = home->dropper.urgency_wanted;
     if (reading)
-        dropper_set_realtime(home, false);
+        dropper_set_urgency(home, URGENCY_NONE);
     home->dropper.reading = reading;
-    dropper_set_realtime(home, wanted);
+    dropper_set_urgency(home, wanted);
     home_unlock(home);
 }
 
@@ -114,8 +120,8 @@ static int dropper_enqueue(struct home *home, struct drop_job *job) {
                                                                                 : dropper_send_object(home, job->region);
     if (r >= 0) {
         /* Before it is woken: on a busy machine it would wait for a CPU. */
-        if (job->urgency >= URGENCY_STALL)
-            dropper_set_realtime(home, true);
+        if (job->urgency > home->dropper.urgency_wanted)
+            dropper_set_urgency(home, job->urgency);
         TAILQ_INSERT_TAIL(&home->dropper.jobs, job, link);
         if (job->request)
             atomic_fetch_add(&job->request->pending, 1);
@@ -443,7 +449,7 @@ static void dropper_main(struct worker *worker) {
     struct home *home = container_of(worker, struct home, dropper.worker);
     struct dropper *dropper = &home->dropper;
 
-    worker_set_nice(worker, WORKER_URGENT_NICE);
+    worker_calm(worker);
     while (!worker_stopping(worker)) {
         struct pollfd fd = {.fd = worker->control, .events = POLLIN};
         unsigned n;
@@ -456,7 +462,7 @@ static void dropper_main(struct worker *worker) {
             home_lock(home);
             n = !TAILQ_EMPTY(&dropper->jobs);
             if (n == 0)
-                dropper_set_realtime(home, false);
+                dropper_set_urgency(home, URGENCY_NONE);
             home_unlock(home);
             if (n == 0 && !native_measure(home))
                 poll(&fd, 1, -1);

@@ -79,13 +79,13 @@ struct dropper {
     struct worker worker;
     struct io_uring ring;
     bool have_ring;
-    unsigned n_objects;                /* that it ever got */
-    struct drop_jobs jobs;             /* under the home's lock */
-    struct drop_job *pool;             /* the home's own: who is stuck with his jobs leaves the others theirs */
-    size_t n_pool;                     /* of it, that were ever used; under the home's lock */
-    struct drop_jobs pool_free;        /* of these; the same */
-    bool realtime;                     /* the same: it runs before all ordinary threads */
-    bool realtime_wanted;              /* the same: it is to, */
+    unsigned n_objects;                 /* that it ever got */
+    struct drop_jobs jobs;              /* under the home's lock */
+    struct drop_job *pool;              /* the home's own: who is stuck with his jobs leaves the others theirs */
+    size_t n_pool;                      /* of it, that were ever used; under the home's lock */
+    struct drop_jobs pool_free;         /* of these; the same */
+    enum demand_urgency urgency;        /* the same: it runs as that says */
+    enum demand_urgency urgency_wanted; /* the same: it is to, */
     bool reading;                      /* the same: but not while it reads something of the client's that may be long */
     struct drop_op ops[DROPPER_BATCH]; /* of the thread */
 };
@@ -104,8 +104,11 @@ int dropper_submit_destroy(struct home *home, struct region *region, void (*dest
  */
 int dropper_submit_adopt(struct home *home, struct region *region, int old_state_fd,
                          void (*work)(struct region *region), void (*adopted)(void *data), void *data);
-/* Under the home's lock: before all ordinary threads, while somebody's life hangs on what it does; a client cannot ask for that. */
-void dropper_set_realtime(struct home *home, bool realtime);
+/*
+ * Under the home's lock: how the thread runs until the queue is empty. Before all ordinary threads while tasks wait for what it does; with a high
+ * priority for the rest that is the service's own doing; as anybody for what its client asks for, who could keep it busy for ever.
+ */
+void dropper_set_urgency(struct home *home, enum demand_urgency urgency);
 /* In its thread: something long begins, or is over. */
 void dropper_set_reading(struct home *home, bool reading);
 /* Gives up every waiting job: their requests see them as failed. What the stuck call still frees is not counted. */

@@ -217,11 +217,9 @@ void native_check(struct region *region) {
     int r;
 
     dropper_set_reading(region->home, true);
-    worker_set_nice(worker, 0);
     worker_call_begin(worker);
     r = check(region, cpu_time() + CHECK_NS);
     worker_call_end(worker);
-    worker_set_nice(worker, WORKER_URGENT_NICE);
     dropper_set_reading(region->home, false);
     atomic_store(&region->native.valid, r == 0);
     region->adopt_error = r;
