@@ -28,6 +28,7 @@ static void connection_closed(uv_handle_t *handle) {
     for (size_t i = 0; i < connection->n_reply_fds; i++)
         close(connection->reply_fds[i]);
     turns_leave(&connection->server->turns, &connection->turn, kernel_now()); /* not before it was charged */
+    server_note_freed(connection->server);
     free(connection);
 }
 

@@ -15,6 +15,7 @@
 #include "process.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,8 @@
 #define SERVER_SHARES_WAIT_NS UINT64_C(10000000000)
 /* An ordinary end takes less. */
 #define SERVER_LINGER_NS UINT64_C(1000000000)
+/* It looks at all memory that is free. */
+#define SERVER_TRIM_NS UINT64_C(300000000)
 #define SERVER_VETS_WAIT_NS UINT64_C(100000000)
 #define SERVER_END_WAIT_NS UINT64_C(3000000000)
 
@@ -142,8 +145,15 @@ static void server_accept(uv_poll_t *poll, int status, int events) {
 
 /* ---- the end of sessions ---- */
 
+void server_note_freed(struct server *server) {
+    server->untrimmed = true;
+    if (!server->ended && !uv_is_active((uv_handle_t *)&server->tidy))
+        uv_timer_start(&server->tidy, server_tidy, SERVER_TIDY_MS, SERVER_TIDY_MS);
+}
+
 static void ending_free(struct ending *ending) {
     session_free(ending->session); /* pidfd included */
+    server_note_freed(ending->server);
     free(ending);
 }
 
@@ -273,6 +283,20 @@ static void server_unlink(const struct server *server) {
         unlink(server->config->socket_path);
 }
 
+/* Gives back to the kernel what those had who are gone: many at a time would be remembered for ever. false: later, it was done a moment ago. */
+static bool server_trim(struct server *server) {
+    uint64_t now = kernel_now();
+
+    if (!server->untrimmed)
+        return true;
+    if (server->trimmed != 0 && now - server->trimmed < SERVER_TRIM_NS)
+        return false;
+    server->trimmed = now;
+    server->untrimmed = false;
+    malloc_trim(0);
+    return true;
+}
+
 static void server_tidy(uv_timer_t *timer) {
     struct server *server = timer->data;
 
@@ -306,6 +330,8 @@ static void server_tidy(uv_timer_t *timer) {
     if (server->shared_pending && !server->ended)
         return;
     vet_tidy(&server->vets);
+    if (!server->ended && !server_trim(server))
+        return;
     if (server->ended && !LIST_EMPTY(&server->vets) && kernel_now() - server->ended < SERVER_VETS_WAIT_NS)
         return; /* who hangs in a client's close for longer ends with the process */
     uv_timer_stop(timer);

@@ -70,6 +70,8 @@ struct server {
     uv_signal_t terminate, interrupt;
     bool accepting;
     bool shared_pending; /* a shared region is held, or ending, and looked at by the timer */
+    bool untrimmed;      /* memory was freed that the kernel may have back, */
+    uint64_t trimmed;    /* ns: as it last had; 0: not yet */
     uint64_t ended;      /* ns; 0: not yet */
     struct connection_list connections;
     unsigned n_connections;
@@ -99,6 +101,8 @@ void server_deinit(struct server *server);
 void connection_update(struct connection *connection);
 /* Something of a shared region may have to be waited for. */
 void server_tidy_shared(struct server *server);
+/* Memory of a client's was freed. */
+void server_note_freed(struct server *server);
 /* A connection is gone, and its session (NULL: it had none) ends. */
 void server_connection_ended(struct server *server, struct session *session);
 
