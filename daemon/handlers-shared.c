@@ -266,6 +266,27 @@ static uint32_t check_adopt(const struct drp_wire_adopt *adopt, const struct cha
     return adopt->granted == ret->options ? DRP_WIRE_OK : DRP_WIRE_ERROR_INVALID;
 }
 
+/*
+ * What it is worth beside others is for its user to say: by whichever of his processes said so before. Who has only opened it says nothing, and comes back
+ * first as often as not.
+ */
+static void take_worth(const struct connection *connection, struct shared *shared, const struct drp_wire_adopt *adopt) {
+    struct manager *manager = connection->server->manager;
+    struct region *region = shared->region;
+    const struct limit *limits = region->budget.of;
+
+    if (!may_have(connection, shared->uid))
+        return;
+    pthread_mutex_lock(&manager->lock);
+    region_set_worth(connection, region, limit_is_set(&limits[LIMIT_BUDGET]) ? 0 : adopt->budget,
+                     limit_is_set(&limits[LIMIT_SHARE]) ? 0 : adopt->share);
+    if (adopt->priority)
+        region->priority = adopt->priority;
+    if (limit_is_set(&limits[LIMIT_BUDGET]))
+        budgets_reload(manager);
+    pthread_mutex_unlock(&manager->lock);
+}
+
 /* The first one to come back with it makes it anew. */
 static uint32_t remake(struct connection *connection, struct channel_packet *packet, const struct passport *passport,
                        struct shared **ret) {
@@ -274,12 +295,12 @@ static uint32_t remake(struct connection *connection, struct channel_packet *pac
                                  .size = adopt->size,
                                  .options = adopt->granted,
                                  .chunk_shift = adopt->chunk_shift,
-                                 .priority = adopt->priority ? adopt->priority : DRP_PRIORITY_NORMAL,
+                                 .priority = DRP_PRIORITY_NORMAL,
                                  .chunk_total = adopt->chunk_total};
     uint32_t error = region_check_limits(connection, adopt->size);
 
     if (error == DRP_WIRE_OK)
-        error = found(connection, passport, &shape, channel_packet_take(packet, 0), adopt->budget, adopt->share, ret);
+        error = found(connection, passport, &shape, channel_packet_take(packet, 0), 0, 0, ret);
     if (error == DRP_WIRE_OK) /* without a mapping nothing is dropped yet, and then not before the others are known */
         (*ret)->region->adopting = (*ret)->region->held = true;
     return error;
@@ -301,6 +322,8 @@ void shared_adopt(struct connection *connection, struct channel_packet *packet) 
                 take_name(connection, shared, &passport);
         } else
             error = remake(connection, packet, &passport, &shared);
+        if (error == DRP_WIRE_OK)
+            take_worth(connection, shared, adopt);
     }
     if (error != DRP_WIRE_OK)
         reply_error(connection, packet, error);

@@ -244,7 +244,8 @@ int drp_region_new(struct drp_region **ret, struct drp *d, size_t size, const st
  * Opens a shared region (DRP_REGION_SHARED) that another process made, by its name. All who have it see the same memory, the same drops and
  * the same generations. What one has pinned stays for all; its pins end with its process. It lives as long as somebody has it. In a child
  * after fork(2) it is as any region. Its budget, share and priority are its maker's; it counts to the user who made it, and to every cgroup
- * in which somebody has it. The accesses are not intercepted; they signal, if it was made with DRP_REGION_SIGNAL. Whoever has it could drop it by hand, or write over it: share it with
+ * in which somebody has it; after a restart of the service it hears of them from whichever process of that user set them. What was lost, and what is
+ * volatile, each process knows for itself: who opens it is told of all that was ever dropped, also of what another has made again since. The accesses are not intercepted; they signal, if it was made with DRP_REGION_SIGNAL. Whoever has it could drop it by hand, or write over it: share it with
  * programs that are trusted with its contents.
  * @param uid whose region it is; names of different users are different
  * @return 0; -ENOENT: no region of that name now; -EACCES: its mode does not allow it; -EINVAL: no name; -EDQUOT: over a quota; -EOPNOTSUPP: the
