@@ -95,6 +95,7 @@ struct drp_region {
     int lost_fd;                            /* eventfd of the program; -1: none */
     uint64_t lost_drops;                    /* the count of drops that it was told of last; of the watcher */
     _Atomic(_Atomic uint32_t *) volatility; /* of volatile.c; NULL: never used */
+    uint64_t told_options;                  /* of options.c: what the daemon at drp.link was told; under request_lock */
     bool known;                             /* the daemon at drp.link has it under id; under request_lock */
     _Atomic uint64_t id;                    /* changes when a new daemon takes the region */
     uint64_t mapping;                       /* the daemon's id of it; with known */

@@ -31,6 +31,11 @@ int options_check_given(uint64_t required, uint64_t given);
 
 struct drp_region;
 
+/*
+ * Tells the service of those of OPTIONS_LOCAL that hold, unless it knows: only for who looks, so that it is refused or lost changes nothing. Without
+ * request_lock.
+ */
+void options_tell(struct drp_region *r);
 /* Makes a mapped region be as these options say. Fork lock held. */
 int options_apply(const struct drp_region *r, uint64_t options);
 

@@ -21,6 +21,7 @@
 
 #include "client.h"
 #include "local.h"
+#include "options.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -92,6 +93,7 @@ static void set_lost(struct drp *d) {
     atomic_store(&d->connected, false);
     for (struct drp_region *r = d->regions; r; r = r->next) {
         r->known = false;
+        r->told_options = 0;
         atomic_store(&r->connected, false);
     }
     pthread_mutex_unlock(&d->request_lock);
@@ -208,6 +210,9 @@ static void adopt_all(struct drp *d) {
         if (r->phase == REGION_LIVE && !is_refusal(&d->fresh, hand_over(r, &d->fresh)))
             break;
     publish(d);
+    for (r = d->regions; r; r = r->next)
+        if (r->phase == REGION_LIVE)
+            options_tell(r);
     lost_again(d);
     pthread_mutex_unlock(&d->regions_lock);
 }

@@ -323,6 +323,25 @@ static void handle_watch(struct connection *connection, struct channel_packet *p
         connection_reply(connection, header->type, header->serial, &reply, sizeof(reply), &socket, 1);
 }
 
+/* ---- TELL_OPTIONS ---- */
+
+/* The codec lets no other bits through than those that the client's mapping can have. */
+static void handle_tell_options(struct connection *connection, struct channel_packet *packet) {
+    const struct drp_wire_options *message = &packet->message.options;
+    struct region *region = session_find_region(connection->session, message->region);
+    struct drp_wire_header reply = {0};
+
+    if (!region) {
+        reply_error(connection, packet, DRP_WIRE_ERROR_NOT_FOUND);
+        return;
+    }
+    if (region->home->session)
+        region->told = message->options;
+    else
+        shared_share_of(shared_of(region->home), connection->session)->told = message->options;
+    connection_reply(connection, message->header.type, message->header.serial, &reply, sizeof(reply), NULL, 0);
+}
+
 static void handle_status(struct connection *connection, struct channel_packet *packet) {
     struct drp_wire_status_reply reply = {0};
 
@@ -381,6 +400,7 @@ void handlers_dispatch(struct connection *connection, struct channel_packet *pac
         [DRP_WIRE_OPEN] = handle_open,
         [DRP_WIRE_NATIVE] = handle_native,
         [DRP_WIRE_END_NATIVE] = handle_end_native,
+        [DRP_WIRE_TELL_OPTIONS] = handle_tell_options,
     };
     uint16_t type = packet->message.header.type;
 

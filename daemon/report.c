@@ -260,18 +260,21 @@ static void list_region(const struct config *config, const struct session *sessi
         .faults = atomic_load(&region->faults),
         .chunk_shift = region->chunk_shift,
         .priority = budget_priority(region),
-        .options = region->options,
+        .options = region->options | region->told,
         .budget = limit_value(&region->budget.of[LIMIT_BUDGET], config->region_budget),
         .pinned = region->pinned,
         .share = budget_share(region),
     };
 }
 
-static void list_shared(const struct config *config, const struct session *session, struct shared *shared,
-                        struct drp_wire_entry *ret) {
+/* As one of those who have it sees it. */
+static void list_shared(const struct config *config, const struct share *of, struct drp_wire_entry *ret) {
+    const struct shared *shared = of->shared;
     const struct share *share;
 
-    list_region(config, session, shared->region, ret);
+    list_region(config, of->session, shared->region, ret);
+    ret->flags |= shared->region->held ? DRP_ENTRY_HELD : 0;
+    ret->options |= of->told;
     ret->uid = shared->uid;
     LIST_FOREACH (share, &shared->shares, of_shared) {
         ret->pid++;
@@ -335,7 +338,7 @@ void report_list(struct manager *manager, uint64_t cursor, struct drp_wire_list_
                 list_region(manager->config, session, region, entry);
         LIST_FOREACH (share, &session->shares, of_session)
             if ((entry = on_page(ret, cursor, &index)))
-                list_shared(manager->config, session, share->shared, entry);
+                list_shared(manager->config, share, entry);
     }
     pthread_mutex_unlock(&manager->lock);
 }

@@ -22,6 +22,7 @@ struct share {
     struct session *session;
     struct shared *shared;
     unsigned opened;
+    uint64_t told; /* DRP_REGION_* of its mappings, as it says, for LIST */
 };
 LIST_HEAD(share_list, share);
 

@@ -31,6 +31,9 @@
 #define SHARE_MAX 10000
 #define BUDGET_MIN 4096
 #define LIMITS_KNOWN (DRP_LIMIT_BUDGET | DRP_LIMIT_QUOTA | DRP_LIMIT_SHARE | DRP_LIMIT_PRIORITY)
+/* TELL_OPTIONS: DRP_REGION_FORK_SHARED and DRP_REGION_FORK_ABSENT, of which there is one at most; DRP_REGION_DUMP. */
+#define FORK_OPTIONS UINT64_C(0x18)
+#define DUMP_OPTION UINT64_C(0x20)
 /* Errno values end here (the kernel's MAX_ERRNO). */
 #define ERRNO_MAX 4095
 /* off_t, pid_t, uid_t: what does not fit would name something else after the handler's cast. */
@@ -117,6 +120,13 @@ static enum codec_verdict check_uffd_reply(const union drp_wire_message *message
 /* How a region stands beside others, 0 being the default. */
 static bool worth_ok(uint64_t budget, uint32_t share, uint8_t priority) {
     return (budget == 0 || budget >= BUDGET_MIN) && share <= SHARE_MAX && priority <= PRIORITY_MAX;
+}
+
+static enum codec_verdict check_options(const union drp_wire_message *message, size_t size, size_t n_fds) {
+    uint64_t options = message->options.options;
+
+    (void)size, (void)n_fds;
+    return verdict((options & ~(FORK_OPTIONS | DUMP_OPTION)) == 0 && (options & FORK_OPTIONS) != FORK_OPTIONS);
 }
 
 static enum codec_verdict check_create(const union drp_wire_message *message, size_t size, size_t n_fds) {
@@ -455,6 +465,7 @@ static const struct rule rules[DRP_WIRE_TYPE_MAX + 1] = {
                          {SIZE(drp_wire_native), .gap = GAP(drp_wire_native, reserved), .check = check_native},
                          {SIZE(drp_wire_id)}},
     [DRP_WIRE_END_NATIVE] = {"end-native", {SIZE(drp_wire_id)}, {SIZE(drp_wire_header)}},
+    [DRP_WIRE_TELL_OPTIONS] = {"tell-options", {SIZE(drp_wire_options), .check = check_options}, {SIZE(drp_wire_header)}},
     [DRP_WIRE_WATCH] = {"watch", {SIZE(drp_wire_header)}, {SIZE(drp_wire_header), FDS(1, 1)}},
 };
 /* clang-format on */

@@ -16,15 +16,16 @@
 #define DRP_WIRE_MAX_FDS 4
 
 /* Feature bits of the hello; unknown ones are ignored by both sides, the reply names those that both know. */
-#define DRP_FEATURE_ADOPT (UINT64_C(1) << 0)  /* regions can be handed over after a restart of the daemon */
-#define DRP_FEATURE_PIECES (UINT64_C(1) << 1) /* MAP of nothing yet, MAP_PIECES, UNMAP_PIECES */
-#define DRP_FEATURE_WATCH (UINT64_C(1) << 2)  /* WATCH; drops are counted in state pages */
-#define DRP_FEATURE_SHARED (UINT64_C(1) << 4) /* CREATE_SHARED, OPEN; tickets with MAP */
-#define DRP_FEATURE_NATIVE (UINT64_C(1) << 5) /* NATIVE, END_NATIVE */
-#define DRP_FEATURE_LOCKED (UINT64_C(1) << 6) /* the client attaches locked segments */
+#define DRP_FEATURE_ADOPT (UINT64_C(1) << 0)   /* regions can be handed over after a restart of the daemon */
+#define DRP_FEATURE_PIECES (UINT64_C(1) << 1)  /* MAP of nothing yet, MAP_PIECES, UNMAP_PIECES */
+#define DRP_FEATURE_WATCH (UINT64_C(1) << 2)   /* WATCH; drops are counted in state pages */
+#define DRP_FEATURE_SHARED (UINT64_C(1) << 4)  /* CREATE_SHARED, OPEN; tickets with MAP */
+#define DRP_FEATURE_NATIVE (UINT64_C(1) << 5)  /* NATIVE, END_NATIVE */
+#define DRP_FEATURE_LOCKED (UINT64_C(1) << 6)  /* the client attaches locked segments */
+#define DRP_FEATURE_OPTIONS (UINT64_C(1) << 8) /* TELL_OPTIONS */
 #define DRP_FEATURES_KNOWN                                                                                  \
     (DRP_FEATURE_ADOPT | DRP_FEATURE_PIECES | DRP_FEATURE_WATCH | DRP_FEATURE_SHARED | DRP_FEATURE_NATIVE | \
-     DRP_FEATURE_LOCKED)
+     DRP_FEATURE_LOCKED | DRP_FEATURE_OPTIONS)
 
 enum drp_wire_type {
     DRP_WIRE_HELLO = 1,
@@ -51,7 +52,8 @@ enum drp_wire_type {
     DRP_WIRE_OPEN = 22,
     DRP_WIRE_NATIVE = 23,
     DRP_WIRE_END_NATIVE = 24,
-    DRP_WIRE_TYPE_MAX = 24,
+    DRP_WIRE_TELL_OPTIONS = 25,
+    DRP_WIRE_TYPE_MAX = 25,
     /* 0x4000 and up: events from the daemon, none in version 1 */
     DRP_WIRE_REPLY = 0x8000, /* added to the request's type */
 };
@@ -359,6 +361,14 @@ struct drp_wire_native {
 };
 static_assert(sizeof(struct drp_wire_native) == 48, "native");
 
+/* TELL_OPTIONS: how a region is mapped in the client, for LIST. Reply: header alone. */
+struct drp_wire_options {
+    struct drp_wire_header header;
+    uint64_t region;
+    uint64_t options; /* DRP_REGION_FORK_SHARED or DRP_REGION_FORK_ABSENT, DRP_REGION_DUMP */
+};
+static_assert(sizeof(struct drp_wire_options) == 32, "options");
+
 /* LIST: sessions, regions and domains, in pages. Request: cursor 0, then what the reply's next says until that is 0. */
 struct drp_wire_list {
     struct drp_wire_header header;
@@ -370,8 +380,8 @@ enum drp_wire_entry_kind { DRP_ENTRY_SESSION = 1, DRP_ENTRY_REGION = 2, DRP_ENTR
 
 /* drp_wire_entry.flags. Unknown ones are to be ignored. */
 #define DRP_ENTRY_QUARANTINED UINT32_C(1) /* session */
-#define DRP_ENTRY_PINS_CLOSED \
-    UINT32_C(2) /* session, region: for the session a quota of pins is used up, drp_pin() answers EDQUOT */
+#define DRP_ENTRY_PINS_CLOSED UINT32_C(2) /* session, region: a quota of pins is used up, pins are EDQUOT */
+#define DRP_ENTRY_HELD UINT32_C(4)        /* shared region: not dropped from until all are back after a restart */
 
 struct drp_wire_entry {
     uint32_t kind;
@@ -568,6 +578,7 @@ union drp_wire_message {
     struct drp_wire_pieces_reply pieces_reply;
     struct drp_wire_id id;
     struct drp_wire_native native;
+    struct drp_wire_options options;
     struct drp_wire_range range;
     struct drp_wire_drop_reply drop_reply;
     struct drp_wire_populate_reply populate_reply;

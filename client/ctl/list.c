@@ -63,7 +63,8 @@ static void print_regions(const struct drp_wire_entry *entries, size_t n) {
                e->faults, 1u << ((e->chunk_shift - 10) & 31), e->share, ctl_priority_name(e->priority),
                option_names(e->options, text), e->flags & DRP_ENTRY_PINS_CLOSED ? " [pins closed]" : "");
         if (e->options & DRP_REGION_SHARED)
-            printf("         shared by %u, of uid %u%s%s\n", e->pid, e->uid, e->name[0] ? ": " : "", ctl_clean(e->name));
+            printf("         shared by %u, of uid %u%s%s%s\n", e->pid, e->uid, e->name[0] ? ": " : "",
+                   ctl_clean(e->name), e->flags & DRP_ENTRY_HELD ? " [held until all are back]" : "");
     }
 }
 
@@ -155,6 +156,7 @@ static struct json_object *json_region(const struct drp_wire_entry *e) {
         ctl_add_text(object, "name", e->name);
         ctl_add(object, "uid", e->uid);
         ctl_add(object, "shared_by", e->pid);
+        ctl_add_bool(object, "held", e->flags & DRP_ENTRY_HELD);
     }
     return object;
 }

@@ -107,6 +107,21 @@ static void require_create_shared(const struct drp_wire_create_shared *m) {
     REQUIRE(m->mode <= 0666 && (m->mode & 0111) == 0);
 }
 
+static void require_hello(const struct drp_wire_hello *m) {
+    REQUIRE(m->magic == DRP_WIRE_MAGIC && m->version_min <= m->version_max);
+    REQUIRE(strnlen(m->name, sizeof(m->name)) < sizeof(m->name));
+}
+
+static void require_open(const struct drp_wire_open *m, size_t n_fds) {
+    require_shared_name(m->name, sizeof(m->name));
+    REQUIRE((n_fds == 1) == (m->name[0] == '\0') && (n_fds == 0 || m->uid == 0));
+}
+
+static void require_free(const struct drp_wire_free *m) {
+    REQUIRE(m->wanted > 0 && memchr(m->path, 0, sizeof(m->path)));
+    REQUIRE(m->path[0] == '\0' || m->path[0] == '/');
+}
+
 static void require_map(const struct drp_wire_map *m) {
     REQUIRE(m->address % 4096 == 0 && m->length % 4096 == 0 && m->offset % 4096 == 0);
     REQUIRE(m->length > 0 || (m->address == 0 && m->offset == 0));
@@ -136,8 +151,7 @@ static void require_request(const union drp_wire_message *m, size_t size, size_t
     REQUIRE(n_fds <= request_descriptors(type));
     switch (type) {
     case DRP_WIRE_HELLO:
-        REQUIRE(m->hello.magic == DRP_WIRE_MAGIC && m->hello.version_min <= m->hello.version_max);
-        REQUIRE(strnlen(m->hello.name, sizeof(m->hello.name)) < sizeof(m->hello.name));
+        require_hello(&m->hello);
         break;
     case DRP_WIRE_UFFD:
         REQUIRE((n_fds == 1) == (m->uffd.reason == 0) && m->uffd.reason < 4096);
@@ -149,8 +163,7 @@ static void require_request(const union drp_wire_message *m, size_t size, size_t
         require_create_shared(&m->create_shared);
         break;
     case DRP_WIRE_OPEN:
-        require_shared_name(m->open.name, sizeof(m->open.name));
-        REQUIRE((n_fds == 1) == (m->open.name[0] == '\0') && (n_fds == 0 || m->open.uid == 0));
+        require_open(&m->open, n_fds);
         break;
     case DRP_WIRE_ADOPT:
         REQUIRE(n_fds == 2 && m->adopt.priority <= 3 && m->adopt.share <= 10000);
@@ -163,6 +176,9 @@ static void require_request(const union drp_wire_message *m, size_t size, size_t
         break;
     case DRP_WIRE_NATIVE:
         require_native(&m->native);
+        break;
+    case DRP_WIRE_TELL_OPTIONS:
+        REQUIRE((m->options.options & ~UINT64_C(0x38)) == 0 && (m->options.options & 0x18) != 0x18);
         break;
     case DRP_WIRE_MAP_PIECES:
     case DRP_WIRE_UNMAP_PIECES:
@@ -179,8 +195,7 @@ static void require_request(const union drp_wire_message *m, size_t size, size_t
         require_limit(&m->limit);
         break;
     case DRP_WIRE_FREE:
-        REQUIRE(m->free.wanted > 0 && memchr(m->free.path, 0, sizeof(m->free.path)));
-        REQUIRE(m->free.path[0] == '\0' || m->free.path[0] == '/');
+        require_free(&m->free);
         break;
     default:
         break;

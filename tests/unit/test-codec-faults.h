@@ -160,6 +160,13 @@ static const struct fault {
     REQUEST(NATIVE, VALUE, AT(drp_wire_native, priority, 4)),
     REQUEST(NATIVE, RESERVED, AT(drp_wire_native, reserved[2], 1)),
     REQUEST_FDS(NATIVE, DESCRIPTORS, 1, AT(drp_wire_native, share, 1)),
+    /* TELL_OPTIONS */
+    REQUEST(TELL_OPTIONS, OK, AT(drp_wire_options, options, 0)),
+    REQUEST(TELL_OPTIONS, OK, AT(drp_wire_options, options, 0x30)),
+    REQUEST(TELL_OPTIONS, VALUE, AT(drp_wire_options, options, 0x18)),
+    REQUEST(TELL_OPTIONS, VALUE, AT(drp_wire_options, options, 0x1)),
+    REQUEST(TELL_OPTIONS, VALUE, AT(drp_wire_options, options, 0x40)),
+    REQUEST(TELL_OPTIONS, VALUE, AT(drp_wire_options, options, UINT64_C(1) << 63)),
     REQUEST(MAP, OK, AT(drp_wire_map, address, 0)),
     REQUEST(MAP, VALUE, AT(drp_wire_map, address, 1)),
     REQUEST(MAP, VALUE, AT(drp_wire_map, address, UINT64_C(0x7f0000000800))),
