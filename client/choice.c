@@ -85,8 +85,7 @@ enum drp_backend choice_of_region(enum drp_backend backend, const struct drp_reg
 
     if (backend != DRP_BACKEND_AUTO)
         return backend;
-    if ((asked & DRP_REGION_NO_PINS) && !options->budget && options_can(DRP_BACKEND_NATIVE, asked) == asked &&
-        choice_native_error() == 0)
+    if ((asked & DRP_REGION_NO_PINS) && options_can(DRP_BACKEND_NATIVE, asked) == asked && choice_native_error() == 0)
         return DRP_BACKEND_NATIVE;
     return DRP_BACKEND_DAEMON;
 }

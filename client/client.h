@@ -106,7 +106,8 @@ struct drp_region {
 struct drp {
     struct drp *next;         /* fork lock */
     enum drp_backend backend; /* of its regions */
-    bool served;              /* a service was there when it was made: always, unless the backend does without */
+    _Atomic bool served;      /* a service was found: always, unless the backend does without. Both locks to set */
+    char *given_path;         /* the program's word; NULL: none */
     char *socket_path;
     char name[sizeof(((struct drp_wire_hello *)0)->name)];
     pthread_mutex_t regions_lock;
@@ -188,6 +189,8 @@ int context_settle(struct drp *d, struct link *link);
  */
 int context_lock(struct drp *d);
 void context_unlock(struct drp *d);
+/* A context that does without a service may have been made before there was one: looks again, and has it told of the regions. */
+void context_look_again(struct drp *d);
 
 /* ---- limits.c ---- */
 

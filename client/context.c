@@ -11,6 +11,7 @@
 
 #include "choice.h"
 #include "client.h"
+#include "local.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -75,6 +76,11 @@ int context_new(struct drp **ret, const struct drp_config *config) {
     d->lost_socket = -1;
     d->notify = -1;
     d->signal_fd = -1;
+    if (c.socket_path && !(d->given_path = strdup(c.socket_path))) {
+        free(packets);
+        free(d);
+        return error_detail(-ENOMEM, "no memory for the socket's path");
+    }
     strncpy(d->name, c.name ? c.name : program_invocation_short_name, sizeof(d->name) - 1);
     fork_add(d);
     *ret = d;
@@ -93,6 +99,7 @@ void context_free(struct drp *d) {
         munmap(d->clock, DRP_CLOCK_BYTES);
     pthread_mutex_destroy(&d->regions_lock);
     pthread_mutex_destroy(&d->request_lock);
+    free(d->given_path);
     free(d->socket_path);
     free(d->packets);
     free(d);
@@ -249,7 +256,7 @@ static int connect_again(struct drp *d) {
 
 /* Some do without. */
 static bool context_has_service(const struct drp *d) {
-    return d->backend == DRP_BACKEND_AUTO || d->backend == DRP_BACKEND_DAEMON || d->served;
+    return d->backend == DRP_BACKEND_AUTO || d->backend == DRP_BACKEND_DAEMON || atomic_load(&d->served);
 }
 
 int context_lock(struct drp *d) {
@@ -274,6 +281,24 @@ void context_unlock(struct drp *d) {
     pthread_mutex_unlock(&d->request_lock);
 }
 
+void context_look_again(struct drp *d) {
+    const struct drp_config config = {.struct_size = sizeof(config), .socket_path = d->given_path};
+
+    if (d->backend != DRP_BACKEND_NATIVE || atomic_load(&d->served))
+        return;
+    pthread_mutex_lock(&d->regions_lock);
+    pthread_mutex_lock(&d->request_lock);
+    if (!atomic_load(&d->served) && context_connect(d, &config) == 0 && begin(d) == 0) {
+        d->inherited = false;
+        atomic_store(&d->served, true);
+        for (struct drp_region *r = d->regions; r; r = r->next)
+            if (r->phase == REGION_LIVE)
+                (void)native_register(r, &d->link); /* it does without */
+    }
+    pthread_mutex_unlock(&d->request_lock);
+    pthread_mutex_unlock(&d->regions_lock);
+}
+
 int drp_new(struct drp **ret, const struct drp_config *config) {
     enum drp_backend backend;
     struct drp_config c;
@@ -291,7 +316,7 @@ int drp_new(struct drp **ret, const struct drp_config *config) {
     r = backend == DRP_BACKEND_NONE ? 0 : context_connect(d, config);
     if (r == 0 && backend != DRP_BACKEND_NONE)
         r = begin(d);
-    d->served = r == 0 && backend != DRP_BACKEND_NONE;
+    atomic_store(&d->served, r == 0 && backend != DRP_BACKEND_NONE);
     if (r < 0 && backend == DRP_BACKEND_NATIVE)
         r = 0;
     if (r < 0) {

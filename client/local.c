@@ -193,6 +193,8 @@ int local_new(struct drp_region **ret, struct drp *d, size_t size, const struct 
     if (!r)
         return error_detail(-ENOMEM, "no memory for a region");
     r->backend = backend;
+    if (backend == DRP_BACKEND_NATIVE)
+        context_look_again(d);
     error = make(r, size, options);
     if (error == 0) {
         pthread_mutex_lock(&d->regions_lock);

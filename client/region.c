@@ -393,8 +393,13 @@ int region_new_unmapped(struct drp_region **ret, struct drp *d, size_t size, con
 
     if (error < 0)
         return error;
-    return backend == DRP_BACKEND_DAEMON ? region_make(ret, d, next_piece, create, &wish)
-                                         : local_new(ret, d, size, &o, backend);
+    if (backend != DRP_BACKEND_DAEMON) {
+        error = local_new(ret, d, size, &o, backend);
+        /* The service here keeps no budgets of native memory, but those of its own. */
+        if (error != -EOPNOTSUPP || d->backend != DRP_BACKEND_AUTO)
+            return error;
+    }
+    return region_make(ret, d, next_piece, create, &wish);
 }
 
 int drp_region_new(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options) {

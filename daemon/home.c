@@ -79,6 +79,17 @@ uint64_t home_resident_bytes(const struct home *home) {
     return bytes;
 }
 
+uint64_t home_native_bytes(struct home *home) {
+    struct native_counting *counting = &home->counting;
+
+    if (kernel_now() >= atomic_load(&counting->not_before)) {
+        atomic_store(&counting->all, true);
+        if (!atomic_exchange(&counting->asked, true))
+            worker_kick(counting->worker);
+    }
+    return atomic_load(&counting->resident);
+}
+
 bool home_is_in(const struct home *home, const struct domain *domain) {
     const struct share *share;
 

@@ -58,6 +58,8 @@ void home_add_region(struct home *home, struct region *region, const struct doma
 void home_remove_region(struct home *home, struct region *region);
 /* Resident bytes of all its regions. In the loop, or under the manager's lock. */
 uint64_t home_resident_bytes(const struct home *home);
+/* Of one that has native regions: what is resident of these, as of the last counts. Costs the same however many they are; they are counted again. */
+uint64_t home_native_bytes(struct home *home);
 /* Under the manager's lock: may memory of it be charged to the domain, or below it? */
 bool home_is_in(const struct home *home, const struct domain *domain);
 

@@ -49,6 +49,8 @@
 #define MEASURE_STEP (UINT64_C(1) << 30)
 #define MEASURE_PAUSE_NS UINT64_C(50000000)
 #define MEASURE_COST 100
+/* A client's regions are not gone through again for so long, if none of them was to be counted. */
+#define WALK_PAUSE_NS UINT64_C(5000000)
 /* What was there and could not be dropped is not offered for so long. */
 #define HELD_NS UINT64_C(1000000000)
 #define CHECK_NS UINT64_C(500000000)
@@ -125,6 +127,13 @@ static ssize_t advise(const struct region *region, struct iovec *ranges, size_t 
     return syscall(SYS_process_madvise, region->dropper_fd, ranges, n, advice, 0U);
 }
 
+static void set_resident(struct region *region, uint64_t bytes) {
+    uint64_t before = atomic_exchange(&region->native.resident, bytes);
+
+    if (region->native.counting)
+        atomic_fetch_add(&region->native.counting->resident, bytes - before);
+}
+
 /* ---- checking ---- */
 
 /* Of this thread, ns. */
@@ -165,6 +174,7 @@ static bool cover(struct worker *worker, FILE *smaps, uint64_t *start, uint64_t 
 }
 
 void native_close(struct region *region) {
+    set_resident(region, 0);
     if (region->native.pagemap >= 0)
         close(region->native.pagemap);
     region->native.pagemap = -1;
@@ -232,7 +242,7 @@ static void look_again(struct region *region) {
     native_check(region);
     region->native.at = 0;
     atomic_store(&region->native.asked, false);
-    atomic_store(&region->native.resident, 0);
+    set_resident(region, 0);
     atomic_store(&region->native.not_before, kernel_now() + HELD_NS);
 }
 
@@ -240,7 +250,7 @@ static void note(struct home *home, struct drop_job *job, uint64_t freed, uint64
     struct region *region = job->region;
     uint64_t resident = atomic_load(&region->native.resident);
 
-    atomic_store(&region->native.resident, resident > freed ? resident - freed : 0);
+    set_resident(region, resident > freed ? resident - freed : 0);
     counter_add(&region->dropped_bytes, freed);
     counter_add(&home->counters.dropped_bytes, freed);
     home_lock(home);
@@ -339,7 +349,7 @@ static void measure(struct home *home, struct region *region) {
     region->native.spent += cpu_time() - began;
     if (!done)
         return;
-    atomic_store(&region->native.resident, region->native.sum);
+    set_resident(region, region->native.sum);
     region->native.at = 0;
     atomic_store(&region->native.not_before, now + MEASURE_PAUSE_NS);
     atomic_store(&home->counting.not_before, now + region->native.spent * MEASURE_COST);
@@ -349,13 +359,17 @@ static void measure(struct home *home, struct region *region) {
 bool native_measure(struct home *home) {
     struct region *region, *found = NULL;
     uint64_t now = kernel_now();
+    bool all;
 
     atomic_store(&home->counting.asked, false);
     if (now < atomic_load(&home->counting.not_before))
         return false;
+    all = atomic_exchange(&home->counting.all, false);
     /* Who waits longest. It lives on without the lock: its end is a job of this thread. */
     home_lock(home);
     LIST_FOREACH (region, &home->regions, link) {
+        if (all)
+            atomic_store(&region->native.asked, true);
         if (!region->native.address || region->dropper_fd < 0 || region->dead || !atomic_load(&region->native.asked) ||
             now < atomic_load(&region->native.not_before))
             continue;
@@ -365,5 +379,7 @@ bool native_measure(struct home *home) {
     home_unlock(home);
     if (found)
         measure(home, found);
+    else
+        atomic_store(&home->counting.not_before, now + WALK_PAUSE_NS);
     return found;
 }

@@ -177,7 +177,6 @@ uint64_t plan_droppable(struct plans *plans, const struct domain *domain) {
 }
 
 uint64_t plan_native(struct plans *plans, const struct domain *domain) {
-    const struct region *region;
     struct home *home;
     uint64_t bytes = 0;
 
@@ -185,8 +184,7 @@ uint64_t plan_native(struct plans *plans, const struct domain *domain) {
         return 0;
     LIST_FOREACH (home, &plans->manager->homes, link)
         if (home->n_native > 0 && home_is_in(home, domain))
-            LIST_FOREACH (region, &home->regions, link)
-                bytes += region->native.address ? region_resident_bytes(region) : 0;
+            bytes += home_native_bytes(home);
     return bytes;
 }
 

@@ -40,7 +40,9 @@ struct span {
 struct native_counting {
     const struct worker *worker; /* which counts */
     _Atomic bool asked;          /* it was woken for that */
+    _Atomic bool all;            /* somebody wants to know the sum */
     _Atomic uint64_t not_before; /* ns: none is counted again until then */
+    _Atomic uint64_t resident;   /* bytes, the sum of the last counts */
 };
 
 /* Of a region that is the client's own memory (native.h). */

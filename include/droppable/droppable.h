@@ -80,7 +80,8 @@ struct drp_features;
 #define DRP_REGION_NO_SWAP (UINT64_C(1) << 7)
 /**
  * The program neither pins anything of the region nor asks what was lost, so that the kernel's own memory is good enough: with
- * DRP_BACKEND_AUTO it is taken then, where there is any and where it gives all else that is asked for. Reported for regions that have neither pins
+ * DRP_BACKEND_AUTO it is taken then, where there is any and where it gives all else that is asked for: a budget, where the service enforces it of
+ * native memory. Reported for regions that have neither pins
  * nor generations; it is never an error to ask for it.
  */
 #define DRP_REGION_NO_PINS (UINT64_C(1) << 8)
@@ -99,6 +100,7 @@ enum drp_backend {
      * of what it drops, so drp_pin(), drp_lost() and their kin fail with -EOPNOTSUPP, and drp_generation() never says the same twice. The
      * least unit is a page. Nothing of it is ever in swap or in a core dump. If there is a service when drp_new() is called, and it can, it
      * counts the region and drops from it besides: by priority and share, and down to budgets. Without one, budgets are refused (-EOPNOTSUPP).
+     * A service that comes later is found when the next region is made.
      */
     DRP_BACKEND_NATIVE = 2,
     /**
@@ -348,7 +350,8 @@ int drp_touch(struct drp_region *r, size_t offset, size_t length);
 
 /**
  * The generation of a range: the sum of its chunks' generations. Of one range, two equal generations mean that nothing of
- * it was dropped in between; unequal ones that something was. A range that is being dropped right now has an odd chunk.
+ * it was dropped in between; unequal ones that something was, or just was about to be. A chunk that is being dropped right now has an odd generation, which is taken back if it
+ * turns out to be pinned: note what drp_pin() returned, which is settled, or what drp_read_begin() did.
  * @return the generation; 0 for a range outside the region. Of a native region never the same twice: whether something was dropped is not known
  */
 uint64_t drp_generation(const struct drp_region *r, size_t offset, size_t length);

@@ -13,6 +13,7 @@
 #include <check.h>
 #include <droppable/droppable.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -401,11 +402,120 @@ START_TEST(test_ended_under_way) {
 }
 END_TEST
 
-int main(void) {
+/* ---- what a context finds ---- */
+
+static bool is_connected(const struct drp_region *region) {
+    struct drp_region_info info;
+
+    drp_region_get_info(region, &info);
+    return info.connected;
+}
+
+/* Who does not pin gets the kernel's memory, with a budget as well: the service enforces it. */
+START_TEST(test_auto_budget) {
+    const struct drp_region_options options = {
+        .struct_size = sizeof(options), .preferred = DRP_REGION_NO_PINS, .budget = SIZE / 2};
+    struct drp_region *region;
+    struct drp *d;
+
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(drp_region_new(&region, d, SIZE, &options), 0);
+    ck_assert_int_eq(drp_region_get_backend(region), DRP_BACKEND_NATIVE);
+    ck_assert(is_connected(region));
+    memset(drp_region_address(region), 1, SIZE);
+    for (uint64_t deadline = now_ms() + WAIT_MS; region_resident(region) > SIZE / 2; nap_ms(10))
+        ck_assert_uint_lt(now_ms(), deadline);
+    drp_region_free(region);
+    drp_free(d);
+}
+END_TEST
+
+/* It has no service at first, and finds the one that comes; what was made before is told then. */
+START_TEST(test_late_service) {
+    const struct drp_config config = {.struct_size = sizeof(config), .backend = DRP_BACKEND_NATIVE};
+    struct drp_region *early, *late;
+    struct drp *d;
+
+    connection = drp_free(connection);
+    ck_assert(service_kill(&service, WAIT_MS));
+    ck_assert_int_eq(drp_new(&d, &config), 0);
+    ck_assert_int_eq(drp_region_new(&early, d, SIZE, NULL), 0);
+    ck_assert(!is_connected(early));
+    service_restart(&service);
+    fixture_measure();
+    ck_assert_int_eq(drp_region_new(&late, d, SIZE, NULL), 0);
+    ck_assert(is_connected(late));
+    ck_assert(is_connected(early));
+    memset(drp_region_address(early), 1, SIZE);
+    expect_counted(id_of(early), SIZE);
+    ck_assert_int_eq(drp_region_set_budget(early, SIZE / 2), 0);
+    for (uint64_t deadline = now_ms() + WAIT_MS; region_resident(early) > SIZE / 2; nap_ms(10))
+        ck_assert_uint_lt(now_ms(), deadline);
+    drp_region_free(early);
+    drp_region_free(late);
+    drp_free(d);
+}
+END_TEST
+
+/* ---- another program ---- */
+
+#define HOLD "hold"
+
+/* As the program that a client runs: has memory of the same kind at the same address, and the connection that he has left open. */
+static int hold(const char *address, const char *socket) {
+    void *at = (void *)(uintptr_t)strtoull(address, NULL, 16); /* NOLINT(performance-no-int-to-ptr) */
+    int fd = atoi(socket);
+    char word;
+
+    if (mmap(at, SIZE, PROT_READ | PROT_WRITE, MAP_DROPPABLE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != at)
+        return 1;
+    memset(at, 1, SIZE);
+    return child_say(fd, 'h') && child_hear(fd, &word) && is_filled(at, 1, SIZE) && child_say(fd, 'f') ? 0 : 1;
+}
+
+static void run_program(int socket, void *data) {
+    char address[32], fd[16];
+    void *p = map_native(SIZE);
+    int session = raw_hello("runner");
+
+    memset(p, 1, SIZE);
+    child_check(tell(session, p, SIZE, data) == DRP_WIRE_OK);
+    snprintf(address, sizeof(address), "%llx", (unsigned long long)(uintptr_t)p);
+    snprintf(fd, sizeof(fd), "%d", socket);
+    child_check(fcntl(session, F_SETFD, 0) == 0 && fcntl(socket, F_SETFD, 0) == 0);
+    execl("/proc/self/exe", "test-native", HOLD, address, fd, (char *)NULL);
+    child_check(false);
+}
+
+/* What he ran is nobody's business: it is not counted, and not dropped from, as long as the connection may last. */
+START_TEST(test_executed) {
+    uint64_t *id = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct child child;
+    char region[24];
+
+    ck_assert_ptr_ne(id, MAP_FAILED);
+    child_start(&child, run_program, id);
+    child_expect(&child, 'h');
+    expect_counted(*id, 0);
+    snprintf(region, sizeof(region), "%llu", (unsigned long long)*id);
+    service_ctl(&service, NULL, 0, (const char *const[]){"drop", "--region", region, NULL});
+    service_ctl(&service, NULL, 0, (const char *const[]){"free", "64M", NULL});
+    nap_ms(200); /* several counts */
+    expect_counted(*id, 0);
+    ck_assert(child_say(child.socket, 'l'));
+    child_expect(&child, 'f');
+    child_end(&child);
+    munmap(id, PAGE);
+}
+END_TEST
+
+int main(int argc, char **argv) {
     Suite *suite = suite_create("native");
     TCase *tcase = tcase_create("native");
     void *p = mmap(NULL, PAGE, PROT_READ, MAP_DROPPABLE | MAP_ANONYMOUS, -1, 0);
 
+    if (argc == 4 && strcmp(argv[1], HOLD) == 0)
+        return hold(argv[2], argv[3]);
     if (p == MAP_FAILED)
         skip_all("the kernel has no MAP_DROPPABLE");
     if (geteuid() != 0)
@@ -424,6 +534,9 @@ int main(void) {
     tcase_add_test(tcase, test_exchanged);
     tcase_add_test(tcase, test_killed);
     tcase_add_test(tcase, test_ended_under_way);
+    tcase_add_test(tcase, test_auto_budget);
+    tcase_add_test(tcase, test_late_service);
+    tcase_add_test(tcase, test_executed);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
 }
