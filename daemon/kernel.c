@@ -227,17 +227,22 @@ static void read_setting(const char *path, char *line, size_t size) {
         fclose(file);
 }
 
-static void probe_locking(struct kernel *kernel) {
+/* Shared memory that is on no mount of ours. */
+static bool shmem_may_be_huge(void) {
     char line[256];
 
+    read_setting("/sys/kernel/mm/transparent_hugepage/shmem_enabled", line, sizeof(line));
+    return *line && !strstr(line, "[never]") && !strstr(line, "[deny]");
+}
+
+static void probe_locking(struct kernel *kernel) {
     if (kernel->noswap)
         return;
     kernel->locked_error = locked_probe();
     kernel->locked = kernel->locked_error == 0;
     kernel->locked_max = kernel->locked ? locked_max() : 0;
     kernel->ipc_namespace = locked_namespace();
-    read_setting("/sys/kernel/mm/transparent_hugepage/shmem_enabled", line, sizeof(line));
-    kernel->locked_huge = kernel->locked && *line && !strstr(line, "[never]") && !strstr(line, "[deny]");
+    kernel->locked_huge = kernel->locked && shmem_may_be_huge();
 }
 
 static void read_settings(struct kernel *kernel) {
@@ -247,6 +252,7 @@ static void read_settings(struct kernel *kernel) {
     kernel->numa = strpbrk(line, ",-") != NULL;
     read_setting("/sys/kernel/mm/transparent_hugepage/enabled", line, sizeof(line));
     kernel->thp_always = strstr(line, "[always]") != NULL;
+    kernel->huge = kernel->mount_huge >= 0 || shmem_may_be_huge();
 }
 
 /* ---- fill rates ---- */

@@ -19,6 +19,7 @@ struct kernel {
     int mount_small; /* O_PATH-able directory descriptor of a private tmpfs with 4 KiB pages (huge=never), or -1 */
     int mount_huge;  /* the same with huge=always, or -1 */
     int mount_error; /* why -1: negative errno */
+    bool huge;       /* objects with huge pages can be had, on the mount or, as shmem_enabled allows, without */
     bool noswap;     /* the private tmpfs never swaps */
 
     /* Without noswap: locked segments (locked.h). */

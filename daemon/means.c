@@ -12,7 +12,8 @@
 uint64_t means_options(const struct kernel *kernel) {
     bool no_swap = kernel_keeps_from_swap(kernel, false) || kernel_keeps_from_swap(kernel, true);
 
-    return DRP_REGION_HUGE | DRP_REGION_SIGNAL | DRP_REGION_SHARED | (no_swap ? DRP_REGION_NO_SWAP : 0);
+    return (kernel->huge ? DRP_REGION_HUGE : 0) | DRP_REGION_SIGNAL | DRP_REGION_SHARED |
+           (no_swap ? DRP_REGION_NO_SWAP : 0);
 }
 
 static bool is_locked_left(const struct manager *manager, const struct session *own) {
@@ -27,6 +28,7 @@ struct region_means means_for(const struct manager *manager, const struct sessio
     bool left = kernel->noswap || is_locked_left(manager, session);
 
     return (struct region_means){
+        .huge = kernel->huge,
         .huge_by_default = kernel->thp_always && kernel->mount_huge >= 0 && manager->config->system_huge_pages,
         .no_swap = left && kernel_keeps_from_swap(kernel, false),
         .no_swap_huge = left && kernel_keeps_from_swap(kernel, true),

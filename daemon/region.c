@@ -199,7 +199,7 @@ uint64_t region_choose_options(const struct region_means *means, uint64_t requir
     if (options &
         DRP_REGION_SIGNAL) /* the library fills it, with small pages; who cannot go without huge ones gets no signals */
         options &= required & DRP_REGION_HUGE ? ~DRP_REGION_SIGNAL : ~DRP_REGION_HUGE;
-    if (*chunk_shift != 0 && *chunk_shift != SPAN_SHIFT)
+    if (!means->huge || (*chunk_shift != 0 && *chunk_shift != SPAN_SHIFT))
         options &= ~DRP_REGION_HUGE; /* a part of a huge page cannot be dropped whole */
     if (!(required & DRP_REGION_HUGE) && (asked & DRP_REGION_NO_SWAP) && is_swap_avoidable(means))
         options &= ~DRP_REGION_HUGE;

@@ -143,6 +143,7 @@ int region_new(struct region **ret, const struct kernel *kernel, const struct re
 int region_new_native(struct region **ret, const struct region_shape *shape, uint64_t address, int pidfd);
 /* What regions can be here. */
 struct region_means {
+    bool huge;
     bool huge_by_default;
     bool no_swap;      /* memory that is never swapped, in small pages */
     bool no_swap_huge; /* the same in huge ones */

@@ -115,7 +115,7 @@ static uint32_t features_of(const struct manager *manager) {
            (kernel->uring_error == 0 ? DRP_STATUS_IO_URING : 0) | (kernel->uffd_error == 0 ? DRP_STATUS_UFFD : 0) |
            (kernel->uffd_wp_shmem ? DRP_STATUS_UFFD_WP : 0) |
            (kernel->uffd_device >= 0 && manager->config->lend_gid != (gid_t)-1 ? DRP_STATUS_UFFD_LENT : 0) |
-           (manager->pressure.realtime ? DRP_STATUS_REALTIME : 0) | (kernel->mount_huge >= 0 ? DRP_STATUS_HUGE : 0);
+           (manager->pressure.realtime ? DRP_STATUS_REALTIME : 0) | (kernel->huge ? DRP_STATUS_HUGE : 0);
 }
 
 static void note(char *notes, size_t size, bool missing, const char *text, int error) {
@@ -183,7 +183,9 @@ static void write_notes(const struct manager *manager, char *notes, size_t size)
          manager->lock_error);
     note(notes, size, !manager->pressure.realtime,
          "the sampler runs without real-time priority, which needs CAP_SYS_NICE", 0);
-    note(notes, size, kernel->mount_huge < 0, "huge pages as the system's shmem_enabled allows", 0);
+    note(notes, size, kernel->huge && kernel->mount_huge < 0, "huge pages as the system's shmem_enabled allows", 0);
+    note(notes, size, !kernel->huge, "no huge pages: there is no private tmpfs for them, and shmem_enabled is 'never'",
+         0);
 }
 
 void report_status(struct manager *manager, struct drp_wire_status_reply *ret) {

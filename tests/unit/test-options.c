@@ -23,13 +23,14 @@ struct choice {
 #define NO_SWAP DRP_REGION_NO_SWAP
 #define SIGNAL DRP_REGION_SIGNAL
 
-/* huge by default, no swap in small pages, no swap in huge ones */
+/* huge pages, huge by default, no swap in small pages, no swap in huge ones */
 #define MEANS(...) \
     { __VA_ARGS__ }
-#define NONE MEANS(false, false, false)
-#define BY_DEFAULT MEANS(true, false, false)
-#define TMPFS MEANS(true, true, true)   /* with noswap */
-#define LOCKED MEANS(true, true, false) /* segments, without huge pages */
+#define SMALL MEANS(false, false, false, false)
+#define NONE MEANS(true, false, false, false)
+#define BY_DEFAULT MEANS(true, true, false, false)
+#define TMPFS MEANS(true, true, true, true)   /* with noswap */
+#define LOCKED MEANS(true, true, true, false) /* segments, without huge pages */
 
 static const struct choice choices[] = {
     /* Nothing asked: the default. */
@@ -44,6 +45,8 @@ static const struct choice choices[] = {
     /* Huge pages asked. */
     {NONE, HUGE, 0, 64 * MIB, 0, HUGE, 21},
     {NONE, 0, HUGE, MIB, 0, HUGE, 21},
+    {SMALL, 0, HUGE, 64 * MIB, 0, 0, 16},
+    {SMALL, HUGE, 0, 64 * MIB, 0, 0, 16}, /* which is refused */
     /* Signals: of small pages. */
     {BY_DEFAULT, 0, SIGNAL, 64 * MIB, 0, SIGNAL, 16},
     {BY_DEFAULT, 0, SIGNAL | HUGE, 64 * MIB, 0, SIGNAL, 16},
