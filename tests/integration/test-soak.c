@@ -25,7 +25,8 @@
 
 #define MIB ((uint64_t)1 << 20)
 #define LIMIT (256 * MIB)
-#define HOG_STEPS 140 /* MiB */
+#define HOG_BYTES (140 * MIB)
+#define HOG_HOLDS_MS 200
 #define SLOTS 6
 #define COUNTERS 2
 #define WAIT_MS 60000
@@ -72,7 +73,7 @@ static struct {
     bool have_memcg;
     struct child hog;
     bool hogging;
-    unsigned life, reloads, starts, kills, ends, deaths, checks;
+    unsigned life, hogs, reloads, starts, kills, ends, deaths, checks;
     bool measured; /* what this life is without clients */
     size_t n_quiet;
     struct {
@@ -200,28 +201,36 @@ static void look_after_clients(void) {
 
 /* ---- pressure ---- */
 
+/* For a moment each time: what does not fit for good would only be slow. */
 static void run_hog(int socket, void *data) {
-    char *memory = MAP_FAILED, word;
+    char word;
 
     (void)data;
     while (read(socket, &word, 1) == 1 && word != 'e') {
-        if (memory != MAP_FAILED)
-            munmap(memory, HOG_STEPS * MIB);
-        memory = MAP_FAILED;
-        if (word == 'u') {
-            memory = mmap(NULL, HOG_STEPS * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-            child_check(memory != MAP_FAILED);
-            for (size_t at = 0; at < HOG_STEPS * MIB; at += 4096)
-                *(volatile char *)(memory + at) = 1;
-        }
+        char *memory = mmap(NULL, HOG_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+        child_check(memory != MAP_FAILED);
+        for (size_t at = 0; at < HOG_BYTES; at += 4096)
+            *(volatile char *)(memory + at) = 1;
+        nap_ms(HOG_HOLDS_MS);
+        munmap(memory, HOG_BYTES);
+        child_check(child_say(socket, word));
     }
 }
 
-static void toggle_hog(void) {
+static void wait_for_hog(void) {
+    if (soak.hogging)
+        child_expect(&soak.hog, 'u');
+    soak.hogging = false;
+}
+
+static void let_hog(void) {
     if (!soak.have_memcg)
         return;
-    soak.hogging = !soak.hogging;
-    ck_assert(child_say(soak.hog.socket, soak.hogging ? 'u' : 'd'));
+    wait_for_hog();
+    soak.hogging = true;
+    soak.hogs++;
+    ck_assert(child_say(soak.hog.socket, 'u'));
 }
 
 /* ---- the service ---- */
@@ -305,8 +314,7 @@ static void be_quiet(void) {
     for (size_t i = 0; i < SLOTS; i++)
         if (slots[i].kind)
             end_client(&slots[i]);
-    if (soak.hogging)
-        toggle_hog();
+    wait_for_hog();
     set("");
     ck_assert(status_becomes("sessions", 1, WAIT_MS));
     ck_assert(status_becomes("regions", 0, WAIT_MS));
@@ -365,7 +373,7 @@ static void act(void) {
     else if (what < 65)
         ask_service();
     else if (what < 75)
-        toggle_hog();
+        let_hog();
     else if (what < 85 && may_die())
         replace_service();
 }
@@ -377,7 +385,7 @@ static void begin(void) {
     printf("%.1f minutes, seed %u\n", minutes, seed);
     soak.began = now_ms();
     soak.end = soak.began + (uint64_t)(minutes * 60000);
-    soak.quiet_ms = (soak.end - soak.began) / 30 > 4000 ? (soak.end - soak.began) / 30 : 4000;
+    soak.quiet_ms = (soak.end - soak.began) / 30 > 20000 ? (soak.end - soak.began) / 30 : 20000;
     soak.next_quiet = soak.began + soak.quiet_ms;
     snprintf(path, sizeof(path), "%s/samples.tsv", folder ? folder : "");
     soak.samples = folder ? fopen(path, "we") : NULL;
@@ -400,11 +408,11 @@ static void finish(void) {
     if (soak.samples)
         fclose(soak.samples);
     printf(
-        "{\"seconds\": %llu, \"clients\": %u, \"killed\": %u, \"ended\": %u, \"asked\": %u, \"reloads\": %u, \"services_replaced\": %u, "
+        "{\"seconds\": %llu, \"clients\": %u, \"killed\": %u, \"ended\": %u, \"asked\": %u, \"reloads\": %u, \"hogs\": %u, \"services_replaced\": %u, "
         "\"quiet_points\": %zu, \"oom_kills\": %llu, \"unexpected_errors\": %llu, \"rss_kib\": %llu, \"anonymous_kib_first\": %llu, "
         "\"anonymous_kib_last\": %llu, \"descriptors\": %zu}\n",
         (unsigned long long)(now_ms() - soak.began) / 1000, soak.starts, soak.kills, soak.ends, soak.checks,
-        soak.reloads, soak.deaths, soak.n_quiet, (unsigned long long)kills,
+        soak.reloads, soak.hogs, soak.deaths, soak.n_quiet, (unsigned long long)kills,
         (unsigned long long)service_status(&service, "unexpected_errors"), (unsigned long long)status_kib("VmRSS:"),
         (unsigned long long)soak.quiet[1 % soak.n_quiet].anonymous / 1024,
         (unsigned long long)soak.quiet[soak.n_quiet - 1].anonymous / 1024, service_descriptors(&service));
@@ -417,7 +425,7 @@ static void finish(void) {
 START_TEST(test_soak) {
     begin();
     be_quiet();
-    while (now_ms() < soak.end) {
+    while (now_ms() < soak.end || soak.deaths == 0) {
         act();
         look_after_clients();
         nap_ms(chance(60));

@@ -486,6 +486,13 @@ static bool service_ended(const struct service *service) {
            (waitid(P_PID, (id_t)service->pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || info.si_pid != 0);
 }
 
+/* What the service holds of a process where there are no pidfds. */
+static bool is_process(const char *path) {
+    const char *number = path + strlen("/proc/");
+
+    return strncmp(path, "/proc/", strlen("/proc/")) == 0 && *number && strspn(number, "0123456789") == strlen(number);
+}
+
 /* Entries of a folder of /proc/PID, of which the text (a link, or the file comm) begins with one of these. */
 static size_t count(const struct service *service, const char *folder, const char *const *beginnings,
                     size_t n_beginnings) {
@@ -512,6 +519,7 @@ static size_t count(const struct service *service, const char *folder, const cha
             close(fd);
         for (size_t i = 0; i < n_beginnings; i++)
             n += strncmp(text, beginnings[i], strlen(beginnings[i])) == 0;
+        n += is_link && is_process(text);
     }
     closedir(dir);
     return n;
