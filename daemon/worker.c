@@ -32,6 +32,7 @@
 
 /* Enough for the deepest worker with a sanitizer's frames; only what is used becomes resident. */
 #define WORKER_STACK_SIZE (512 * 1024)
+#define KICK_TRIES 1000
 #define WORKER_TURN_NS 100000 /* the least there is */
 
 static void worker_on_signal(int signal) {
@@ -230,9 +231,14 @@ void worker_join(struct worker *worker) {
 }
 
 void worker_kick(const struct worker *worker) {
-    /* A full socket means that the thread is kicked already. */
-    if (worker->started)
-        (void)!send(worker->handle, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    /* A full socket means that the thread is kicked already. No memory for it does not: nobody would ever kick again for this. */
+    for (unsigned i = 0; worker->started && i < KICK_TRIES; i++) {
+        ssize_t r = send(worker->handle, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+        if (r >= 0 || (errno != ENOMEM && errno != ENOBUFS && errno != EINTR))
+            return;
+        sched_yield();
+    }
 }
 
 int worker_send_fd(const struct worker *worker, int fd, void *data) {
