@@ -196,6 +196,14 @@ void service_record(const char *path) {
     record = path;
 }
 
+static void (*run_before_exec)(void);
+static void (*run_started)(int pid);
+
+void service_before_exec(void (*run)(void), void (*started)(int pid)) {
+    run_before_exec = run;
+    run_started = started;
+}
+
 static void service_exec(const struct service *service) {
     char program[512];
     const char *arguments[] = {program_path("droppabled", program, sizeof(program)),
@@ -222,12 +230,16 @@ static void service_exec(const struct service *service) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() != parent || dup2(log, STDERR_FILENO) < 0 || dup2(log, STDOUT_FILENO) < 0)
             _exit(126);
+        if (run_before_exec)
+            run_before_exec();
         execve(program, (char *const *)arguments, environ);
         _exit(127);
     }
     ck_assert_msg(child > 0, "vfork: %s", strerror(errno));
     close(log);
     ((struct service *)service)->pid = child;
+    if (run_started)
+        run_started(child);
 }
 
 void service_restart(struct service *service) {

@@ -26,6 +26,11 @@ void service_prepare(struct service *service, const char *config);
 void service_start(struct service *service, const char *config);
 /* Services that are started from now on write a trace into the file (borrowed); NULL: none. */
 void service_record(const char *path);
+/*
+ * Between the making of a service's process and its program: run() in that process, which shares this one's memory and is to make system calls only. As
+ * soon as it has run, started(pid) here.
+ */
+void service_before_exec(void (*run)(void), void (*started)(int pid));
 /* New settings, in the place of service_start()'s, and SIGHUP. Returns when the log has a new line with the text; fails the test otherwise. */
 void service_reload(struct service *service, const char *config, const char *text);
 /* The same service again, on the same socket, after it ended or was killed. */

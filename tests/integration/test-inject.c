@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Each system call that the service makes for a client's life fails once, as a kernel may let it fail: the life of one client is repeated, each time
+ * with one call less. What the client has pinned stays, what it did not drop is whole or told as lost, it gets an error that the protocol knows or loses its connection, and
+ * nobody hangs; the same life without a failure goes well afterwards, and nothing is left of either.
+ *
+ * How many calls of a kind there are, the life itself tells. Of those that are made often the first, the last and some between them fail; with
+ * $DROPPABLE_INJECT_ALL each of them, with each of its errors.
+ */
+
+#include "child.h"
+#include "codec.h"
+#include "fixture.h"
+#include "inject.h"
+#include "raw.h"
+#include "suite.h"
+
+#include <check.h>
+#include <droppable/droppable.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MIB (UINT64_C(1) << 20)
+#define SIZE (4 * MIB)
+#define CHUNK ((size_t)65536)
+#define LIFE_S 5
+#define POINTS 3
+/* Beside wire errors, what a life ends with. */
+#define ENDED 99 /* its connection was ended */
+#define STRANGE 101
+#define LOST 102
+#define SIGNALLED 1000
+#define POINTS_ALL 40
+
+/* ---- a life ---- */
+
+/* In the child. What was told first instead of success: a wire error, or ENDED; 0: nothing. */
+static int told;
+
+static bool note(int r) {
+    if (r != DRP_WIRE_OK && told == 0)
+        told = r == RAW_ENDED ? ENDED : r;
+    if (r != RAW_ENDED && (r < 0 || r > DRP_WIRE_ERROR_MAX))
+        _exit(STRANGE); /* no error of the protocol's */
+    return r == DRP_WIRE_OK;
+}
+
+struct life {
+    int socket;
+    uint64_t region, mapping;
+    char *memory;
+    struct drp_pin_cell *cells;
+    const _Atomic uint32_t *generations;
+};
+
+static bool begin(struct life *life) {
+    struct drp_wire_hello hello = {
+        .header.type = DRP_WIRE_HELLO, .magic = DRP_WIRE_MAGIC, .version_min = 1, .version_max = 1, .name = "life"};
+    int uffd = raw_userfaultfd();
+
+    life->socket = raw_connect();
+    return note(raw_call(life->socket, &hello, sizeof(hello), NULL, 0, NULL)) &&
+           note(raw_uffd(life->socket, uffd, uffd < 0 ? EPERM : 0, NULL));
+}
+
+static bool map(struct life *life) {
+    struct drp_wire_create create = {.header.type = DRP_WIRE_CREATE, .size = SIZE};
+    struct drp_wire_map map = {.header.type = DRP_WIRE_MAP};
+    struct channel_packet packet;
+    void *state, *pins;
+
+    if (!note(raw_call(life->socket, &create, sizeof(create), NULL, 0, &packet)))
+        return false;
+    life->region = packet.message.create_reply.region;
+    life->memory = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, packet.fds[0], 0);
+    state = mmap(NULL, drp_state_bytes(SIZE / CHUNK), PROT_READ, MAP_SHARED, packet.fds[1], 0);
+    channel_packet_close(&packet);
+    child_check(life->memory != MAP_FAILED && state != MAP_FAILED);
+    life->generations = drp_state_generations(state);
+    map.region = life->region;
+    map.address = (uintptr_t)life->memory;
+    map.length = SIZE;
+    if (!note(raw_call(life->socket, &map, sizeof(map), NULL, 0, &packet)))
+        return false;
+    life->mapping = packet.message.map_reply.mapping;
+    pins = mmap(NULL, drp_pin_bytes(SIZE / CHUNK), PROT_READ | PROT_WRITE, MAP_SHARED, packet.fds[0], 0);
+    channel_packet_close(&packet);
+    child_check(pins != MAP_FAILED);
+    life->cells = drp_pin_cells(pins);
+    return true;
+}
+
+/* Each chunk is as it was written, or all zero and told. */
+static void check_memory(const struct life *life) {
+    for (size_t i = 0; i < SIZE / CHUNK; i++) {
+        uint32_t generation = atomic_load(&life->generations[i]);
+        const char *chunk = life->memory + i * CHUNK;
+
+        if (is_filled(chunk, 7, CHUNK))
+            continue;
+        if (i == 0 || generation == 0 || !is_zero(chunk, CHUNK)) /* pinned; not told; torn */
+            _exit(LOST);
+    }
+}
+
+static void use(struct life *life) {
+    struct drp_wire_range range = {.header.type = DRP_WIRE_POPULATE, .region = life->region, .length = SIZE};
+    const struct raw_region region = {.id = life->region};
+
+    memset(life->memory, 7, SIZE);
+    atomic_store(&life->cells[0].count, 1);
+    note(raw_drop(life->socket, &region, 0, SIZE, NULL));
+    check_memory(life);
+    life->memory[SIZE - 1] = 7; /* a fault of a span that was dropped */
+    note(raw_drop(life->socket, &region, SIZE / 2, SIZE / 2, NULL));
+    note(raw_call(life->socket, &range, sizeof(range), NULL, 0, NULL));
+    if (!is_filled(life->memory, 7, CHUNK))
+        _exit(LOST);
+    note(raw_id(life->socket, DRP_WIRE_UNMAP, life->mapping));
+    note(raw_id(life->socket, DRP_WIRE_DESTROY, life->region));
+}
+
+/* A region that signals, a shared one. */
+static void use_others(struct life *life) {
+    struct drp_wire_create create = {.header.type = DRP_WIRE_CREATE, .size = MIB, .required = DRP_REGION_SIGNAL};
+    struct drp_wire_create_shared shared = {
+        .create = {.header.type = DRP_WIRE_CREATE_SHARED, .size = MIB, .required = DRP_REGION_SHARED}};
+    struct drp_wire_map map = {.header.type = DRP_WIRE_MAP};
+    struct channel_packet packet;
+
+    if (note(raw_call(life->socket, &create, sizeof(create), NULL, 0, &packet))) {
+        uint64_t id = packet.message.create_reply.region;
+
+        channel_packet_close(&packet);
+        note(raw_id(life->socket, DRP_WIRE_DESTROY, id));
+    }
+    if (note(raw_call(life->socket, &shared, sizeof(shared), NULL, 0, &packet))) {
+        map.region = packet.message.create_reply.region;
+        channel_packet_close(&packet);
+        note(raw_call(life->socket, &map, sizeof(map), NULL, 0, NULL));
+        note(raw_id(life->socket, DRP_WIRE_DESTROY, map.region));
+    }
+}
+
+/* Its exit status is what it was told. */
+static int live(void) {
+    pid_t pid = fork();
+    int status;
+
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        struct life life = {0};
+
+        signal(SIGALRM, SIG_DFL);
+        alarm(LIFE_S);
+        if (begin(&life) && map(&life)) {
+            use(&life);
+            use_others(&life);
+        }
+        _exit(told);
+    }
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : SIGNALLED + WTERMSIG(status);
+}
+
+/* ---- all calls ---- */
+
+struct tally {
+    unsigned points, unnoticed, errors, ended;
+};
+
+static unsigned failed;
+
+static void complain(const struct inject_kind *kind, unsigned nth, int error, const char *what, int told_now) {
+    printf("%s, call %u, %s: %s (%d)\n", kind->name, nth, strerrorname_np(error), what, told_now);
+    fflush(stdout);
+    failed++;
+}
+
+static void fail_once(size_t i, unsigned nth, int error, struct tally *tally) {
+    const struct inject_kind *kind = &inject_kinds[i];
+    int now;
+
+    inject_arm((int)i, nth, error);
+    now = live();
+    if (!inject_disarm())
+        return; /* there were fewer this time */
+    tally->points++;
+    tally->unnoticed += now == 0;
+    tally->ended += now == ENDED;
+    tally->errors += now > 0 && now < ENDED;
+    if (now >= SIGNALLED)
+        complain(kind, nth, error, "the client hangs, or dies of a signal", now - SIGNALLED);
+    else if (now > ENDED)
+        complain(kind, nth, error, now == LOST ? "memory is lost, and nobody told" : "no error of the protocol's", now);
+    fixture_expect_idle();
+    now = live();
+    if (now != 0)
+        complain(kind, nth, error, "the next client's life is not as before", now);
+}
+
+static void fail_each(size_t i, unsigned n) {
+    bool all = getenv("DROPPABLE_INJECT_ALL");
+    unsigned points = all ? POINTS_ALL : POINTS;
+    struct tally tally = {0};
+
+    points = n < points ? n : points;
+    for (unsigned p = 0; p < points; p++) {
+        unsigned nth = points == 1 ? 1 : 1 + p * (n - 1) / (points - 1);
+
+        for (size_t e = 0;
+             e < INJECT_ERRORS && inject_kinds[i].errors[e] != 0 && (all || e == p % INJECT_ERRORS || e == 0); e++)
+            if (all || e == 0)
+                fail_once(i, nth, inject_kinds[i].errors[e], &tally);
+    }
+    printf("%-20s %5u %8u %10u %7u %6u\n", inject_kinds[i].name, n, tally.points, tally.unnoticed, tally.errors,
+           tally.ended);
+    fflush(stdout);
+}
+
+START_TEST(test_inject) {
+    size_t kinds = inject_n_kinds();
+    unsigned *counts = calloc(kinds, sizeof(*counts));
+
+    ck_assert_ptr_nonnull(counts);
+    ck_assert_int_eq(live(), 0);
+    inject_arm(-1, 0, 0);
+    ck_assert_int_eq(live(), 0);
+    fixture_expect_idle();
+    for (size_t i = 0; i < kinds; i++)
+        counts[i] = inject_count(i);
+    printf("%-20s %5s %8s %10s %7s %6s\n", "call", "made", "failed", "unnoticed", "error", "ended");
+    for (size_t i = 0; i < kinds; i++)
+        if (counts[i] > 0)
+            fail_each(i, counts[i]);
+    free(counts);
+    ck_assert_uint_eq(failed, 0);
+}
+END_TEST
+
+static void setup(void) {
+    ck_assert(inject_prepare());
+    fixture_setup();
+}
+
+int main(void) {
+    Suite *suite = suite_create("inject");
+    TCase *inject = tcase_create("inject");
+
+    if (!may_intercept() || !inject_prepare())
+        skip_all("no userfaultfd for this user, or a kernel whose filters cannot ask (SECCOMP_RET_USER_NOTIF)");
+    tcase_set_timeout(inject, 1800);
+    tcase_add_checked_fixture(inject, setup, fixture_teardown);
+    tcase_add_test(inject, test_inject);
+    suite_add_tcase(suite, inject);
+    return suite_run(suite);
+}
