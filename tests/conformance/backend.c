@@ -186,8 +186,10 @@ static int enter(const char *name) {
         library = "libdroppable-preload.so";
         setenv("DROPPABLE_BACKEND", "daemon", 1);
         open_socket();
-    } else if (strcmp(name, "none") == 0)
-        library = "libconformance-none.so";
+    } else if (strcmp(name, "none") == 0) {
+        library = "libdroppable-preload.so";
+        setenv("DROPPABLE_BACKEND", "none", 1);
+    }
     if (r < 0 || !library)
         return r;
     path = backend_file(library);
