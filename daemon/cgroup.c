@@ -307,14 +307,15 @@ static int read_stat(const struct cgroup *cgroup, struct cgroup_stat *ret) {
     return n < 0 ? -errno : cgroup_parse_stat(text, (size_t)n, cgroup->version, ret);
 }
 
-int cgroup_read(struct cgroup *cgroup, uint64_t stat_below, struct cgroup_look *ret) {
-    struct cgroup_look look;
+int cgroup_read(struct cgroup *cgroup, uint64_t stat_below, const struct cgroup_look *known, struct cgroup_look *ret) {
+    struct cgroup_look look = {.limit = known ? known->limit : 0, .high = known ? known->high : 0};
     struct cgroup_stat stat = {0};
     uint64_t bound;
-    int r;
+    int r = 0;
 
-    r = read_value(cgroup->fds[FILE_LIMIT], CGROUP_NO_LIMIT, &look.limit);
-    if (r == 0)
+    if (!known)
+        r = read_value(cgroup->fds[FILE_LIMIT], CGROUP_NO_LIMIT, &look.limit);
+    if (r == 0 && !known)
         r = read_value(cgroup->fds[FILE_HIGH], CGROUP_NO_LIMIT, &look.high);
     if (r == 0)
         r = read_value(cgroup->fds[FILE_USAGE], 0, &look.usage);

@@ -42,10 +42,10 @@ struct cgroup_look {
     bool stat_read;         /* memory.stat was needed */
 };
 /*
- * One look. memory.stat is read only when limit - usage or high - usage is under stat_below. Limits are reread each time (they are cheap and change).
- * -ENODEV: the cgroup was removed.
+ * One look. memory.stat is read only when limit - usage or high - usage is under stat_below. known: a look not long ago, whose limits are taken
+ * instead of reading them; NULL: they are read. -ENODEV: the cgroup was removed.
  */
-int cgroup_read(struct cgroup *cgroup, uint64_t stat_below, struct cgroup_look *ret);
+int cgroup_read(struct cgroup *cgroup, uint64_t stat_below, const struct cgroup_look *known, struct cgroup_look *ret);
 
 struct cgroup_stat {
     uint64_t inactive_file; /* v1: total_inactive_file */

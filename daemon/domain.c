@@ -26,6 +26,8 @@
 
 #define DEPTH_MAX 32
 #define DESCRIPTORS_EACH 8
+/* A limit that is known is no older than that, and one look. */
+#define DOMAIN_LIMITS_NS UINT64_C(10000000)
 
 /* Some source has to be made, or closed. */
 static void domains_wake_loop(struct domains *domains) {
@@ -264,20 +266,27 @@ static void domain_look_machine(struct domains *domains, struct domain *domain) 
                                         .headroom_high = CGROUP_NO_LIMIT};
 }
 
-/* One that cannot be read has no limit of its own. */
+/*
+ * One that cannot be read has no limit of its own. A look each few milliseconds costs as much for each file as a quarter of its waking up, so
+ * then not each of them reads the limits, which whoever sets them sets once.
+ */
 static void domain_look_cgroup(struct domain *domain) {
+    const struct cgroup_look *known = NULL;
     int r = -EACCES;
 
+    if (domain->interval > 0 && domain->limits_read < DOMAIN_LIMITS_NS / domain->interval)
+        known = &domain->look;
+    domain->limits_read = known ? domain->limits_read + 1 : 1;
     if (domain->cgroup)
-        r = cgroup_read(domain->cgroup, domain->controller.limits.reserve + domain->controller.limits.margin,
+        r = cgroup_read(domain->cgroup, domain->controller.limits.reserve + domain->controller.limits.margin, known,
                         &domain->look);
     if (r == -ENODEV)
         domain_note_gone(domain);
-    if (r < 0)
-        domain->look = (struct cgroup_look){.limit = CGROUP_NO_LIMIT,
-                                            .high = CGROUP_NO_LIMIT,
-                                            .headroom = CGROUP_NO_LIMIT,
-                                            .headroom_high = CGROUP_NO_LIMIT};
+    if (r >= 0)
+        return;
+    domain->limits_read = DOMAIN_LIMITS_NS; /* what follows is not known */
+    domain->look = (struct cgroup_look){
+        .limit = CGROUP_NO_LIMIT, .high = CGROUP_NO_LIMIT, .headroom = CGROUP_NO_LIMIT, .headroom_high = CGROUP_NO_LIMIT};
 }
 
 uint64_t domain_headroom(const struct domain *domain) {

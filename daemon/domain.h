@@ -38,11 +38,12 @@ struct domain {
 
     struct cgroup_look look; /* the newest; of the machine: no high */
     struct controller controller;
-    bool waiters;        /* a pager waits for credit of it, as of the turn's begin */
-    unsigned barren;     /* plans in a row that got nothing done */
-    uint64_t not_before; /* ns: no look until then */
-    uint64_t due;        /* ns: the next look, if nothing asks for an earlier one */
-    uint64_t interval;   /* ns, between the last look and due */
+    bool waiters;         /* a pager waits for credit of it, as of the turn's begin */
+    unsigned barren;      /* plans in a row that got nothing done */
+    uint64_t not_before;  /* ns: no look until then */
+    uint64_t due;         /* ns: the next look, if nothing asks for an earlier one */
+    uint64_t interval;    /* ns, between the last look and due */
+    uint64_t limits_read; /* looks ago */
 
     struct limits budget;    /* what was set for its path, as of limits_version; of budget.c */
     unsigned limits_version; /* 0: never looked */

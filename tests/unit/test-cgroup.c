@@ -174,7 +174,7 @@ static void look(const char *host_name, int version, const char *mount, const ch
 
     snprintf(directory, sizeof(directory), "%s%s", host_init(&host, host_name), mount);
     ck_assert_int_eq(cgroup_new(&cgroup, version, directory, path), 0);
-    ck_assert_int_eq(cgroup_read(cgroup, stat_below, ret), 0);
+    ck_assert_int_eq(cgroup_read(cgroup, stat_below, NULL, ret), 0);
     ck_assert_ptr_null(cgroup_free(cgroup));
 }
 
@@ -263,12 +263,12 @@ START_TEST(test_removed) {
     }
     r = cgroup_new(&cgroup, place.version, child, "");
     if (r == 0) {
-        ck_assert_int_eq(cgroup_read(cgroup, UINT64_MAX, &got), 0);
+        ck_assert_int_eq(cgroup_read(cgroup, UINT64_MAX, NULL, &got), 0);
         ck_assert(!cgroup_is_gone(cgroup));
         ck_assert(!cgroup_is_root(cgroup));
         ck_assert_int_eq(rmdir(child), 0);
         ck_assert(cgroup_is_gone(cgroup));
-        ck_assert_int_eq(cgroup_read(cgroup, UINT64_MAX, &got), -ENODEV);
+        ck_assert_int_eq(cgroup_read(cgroup, UINT64_MAX, NULL, &got), -ENODEV);
         cgroup_free(cgroup);
         ck_assert_int_eq(cgroup_new(&cgroup, place.version, child, ""), -ENOENT);
     } else {

@@ -347,6 +347,26 @@ START_TEST(test_retired) {
 }
 END_TEST
 
+/* Where looks are dense, not each reads the limits; but each reads the usage, and what could not be read is read anew. */
+START_TEST(test_limits_known) {
+    struct domain *domain = find();
+
+    domain->interval = 4 * UINT64_C(1000000);
+    write_cgroup("/a/b", 60 * MIB, -1, 41 * MIB);
+    domain_take_look(&domains, domain); /* the first after that of find() */
+    ck_assert_uint_eq(domain->look.limit, 100 * MIB);
+    ck_assert_uint_eq(domain->look.usage, 41 * MIB);
+    domain_take_look(&domains, domain);
+    domain_take_look(&domains, domain);
+    ck_assert_uint_eq(domain->look.limit, 60 * MIB);
+    write_cgroup("/a/b", 50 * MIB, -1, 41 * MIB);
+    domain->interval = 0; /* it is in need */
+    domain_take_look(&domains, domain);
+    ck_assert_uint_eq(domain->look.limit, 50 * MIB);
+    domain_unref(domain);
+}
+END_TEST
+
 /* v1 only, twice the reserve before the limit; the loop is woken when it is to be moved by more than a bit. */
 START_TEST(test_threshold) {
     struct domain *domain = find();
@@ -387,6 +407,7 @@ int main(void) {
     tcase_add_test(domain, test_vanished);
     tcase_add_test(domain, test_branch_vanished);
     tcase_add_test(domain, test_retired);
+    tcase_add_test(domain, test_limits_known);
     tcase_add_test(domain, test_threshold);
     suite_add_tcase(suite, domain);
     return suite_run(suite);
