@@ -310,7 +310,7 @@ int drp_new(struct drp **ret, const struct drp_config *config) {
         r = choice_of_context(c.backend, &backend);
     if (r == 0)
         r = context_new(&d, config);
-    if (r < 0)
+    if (r != 0)
         return r;
     d->backend = backend;
     r = backend == DRP_BACKEND_NONE ? 0 : context_connect(d, config);

@@ -36,7 +36,7 @@ struct drp_region;
  * request_lock.
  */
 void options_tell(struct drp_region *r);
-/* Makes a mapped region be as these options say. Fork lock held. */
-int options_apply(const struct drp_region *r, uint64_t options);
+/* Makes a mapped region be as these bits of options say. Fork lock held. */
+int options_apply(const struct drp_region *r, uint64_t bits);
 
 #endif

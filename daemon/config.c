@@ -12,8 +12,6 @@
  * is among the values, so inih's comments after " ;" do no harm.
  */
 
-#define _GNU_SOURCE
-
 #include "config-keys.h"
 
 #include <dirent.h>

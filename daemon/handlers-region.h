@@ -23,8 +23,8 @@ void region_set_worth(const struct connection *connection, struct region *region
 /* Links a new region of the session; on an error it is freed. */
 uint32_t region_link(struct connection *connection, struct region *region);
 void region_fill_reply(struct drp_wire_create_reply *reply, const struct region *region);
-/* In another thread: the operation goes on in the loop. */
-void region_finished(void *operation);
+/* In another thread: the operation, which is data, goes on in the loop. */
+void region_finished(void *data);
 
 /* In handlers-shared.c: an ADOPT of a shared region; what a MAP needs of one, once there is a mapping; and its DESTROY. */
 void shared_adopt(struct connection *connection, struct channel_packet *packet);

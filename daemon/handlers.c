@@ -30,8 +30,11 @@ void reply_error(struct connection *connection, const struct channel_packet *pac
 /* ---- HELLO, UFFD ---- */
 
 static void copy_name(char *to, const char *from, size_t size) {
-    for (size_t i = 0; i < size && from[i]; i++)
-        to[i] = from[i] >= 0x20 && from[i] <= 0x7e ? from[i] : '?';
+    for (size_t i = 0; i < size && from[i]; i++) {
+        to[i] = '?';
+        if (from[i] >= 0x20 && from[i] <= 0x7e)
+            to[i] = from[i];
+    }
 }
 
 static bool lends_uffd(const struct connection *connection) {

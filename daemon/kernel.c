@@ -17,8 +17,6 @@
  * main thread, and workers have their own.
  */
 
-#define _GNU_SOURCE
-
 #include "kernel.h"
 
 #include "locked.h"

@@ -535,7 +535,7 @@ const char *codec_type_name(uint16_t type) {
     return rule ? rule->name : "unknown";
 }
 
-const char *codec_verdict_name(enum codec_verdict which) {
+const char *codec_verdict_name(enum codec_verdict verdict) {
     static const char *const names[CODEC_VERDICT_MAX] = {
         [CODEC_OK] = "message fine",
         [CODEC_SHORT] = "message too short",
@@ -546,7 +546,7 @@ const char *codec_verdict_name(enum codec_verdict which) {
         [CODEC_VALUE] = "field out of range",
     };
 
-    return (size_t)which < ARRAY_SIZE(names) ? names[which] : "unknown verdict";
+    return (size_t)verdict < ARRAY_SIZE(names) ? names[verdict] : "unknown verdict";
 }
 
 /*

@@ -75,9 +75,9 @@ int ctl_print_json(struct json_object *object);
 /* "12.3" from bytes; "-" for UINT64_MAX. The text is valid for eight more calls. */
 const char *ctl_mib(uint64_t bytes);
 /*
- * The text with control characters as '?': programs choose their names. Valid for eight more calls; cut at 159 bytes.
+ * What is in from, with control characters as '?': programs choose their names. Valid for eight more calls; cut at 159 bytes.
  */
-const char *ctl_clean(const char *text);
+const char *ctl_clean(const char *from);
 const char *ctl_priority_name(uint32_t priority);
 const char *ctl_interception_name(uint32_t interception);
 /* enum drp_wire_source: a key ("psi_some"). */
