@@ -91,10 +91,11 @@ static void vet_main(struct worker *worker) {
     for (size_t i = 0; verdict.type == VET_OK && i < vet->n_fds; i++)
         if (!is_of_kind(vet->fds[i], vet->kind))
             verdict.type = VET_FOREIGN;
-    /* The verdict first: closing may take for ever. */
-    channel_send(worker->control, &verdict, sizeof(verdict), NULL, 0, 0);
-    if (verdict.type == VET_OK)
-        channel_send(worker->control, &vet->message, (size_t)size, vet->fds, vet->n_fds, 0);
+    /* The verdict first: closing may take for ever. What cannot be said is not to be waited for. */
+    if (channel_send(worker->control, &verdict, sizeof(verdict), NULL, 0, 0) != CHANNEL_OK ||
+        (verdict.type == VET_OK &&
+         channel_send(worker->control, &vet->message, (size_t)size, vet->fds, vet->n_fds, 0) != CHANNEL_OK))
+        shutdown(worker->control, SHUT_WR);
     worker_calm(worker);
     while (!worker_stopping(worker))
         (void)poll(&control, 1, -1);
