@@ -40,7 +40,7 @@
         }                         \
     }
 
-/* Not UFFDIO_WAKE, which cannot fail for a valid range. Not epoll_ctl(2): where it fails libuv ends the program. Its own trial of a descriptor, in uv_poll_init(), comes before that and is handled. */
+/* Not UFFDIO_WAKE, which cannot fail for a valid range. Not epoll_ctl(2), and no EIO of read(2): where these fail libuv ends the program. Its own trial of a descriptor, in uv_poll_init(), comes before that and is handled. */
 const struct inject_kind inject_kinds[] = {
     CALL(accept4, EMFILE, ENOMEM, ECONNABORTED),
     CALL(recvmsg, ENOMEM, EINTR),
@@ -52,7 +52,7 @@ const struct inject_kind inject_kinds[] = {
     CALL(poll, EINTR, ENOMEM),
     CALL(pidfd_open, EMFILE, ENOMEM),
     CALL(openat, EMFILE, ENOMEM, EACCES),
-    CALL(read, EINTR, EIO),
+    CALL(read, EINTR),
     CALL(pread64, EINTR, EIO),
     CALL(readlink, ENOMEM),
     CALL(newfstatat, ENOMEM),
