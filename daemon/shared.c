@@ -320,15 +320,17 @@ void shared_close(struct share *share, bool dead) {
     LIST_REMOVE(share, of_shared);
     free(share);
     if (LIST_EMPTY(&shared->shares))
-        shared_end(shared, dead);
+        shared_end(shared, dead && !shared->survivors);
 }
 
 void shared_close_all(struct session *session, bool dead) {
     struct share *share;
 
     pthread_mutex_lock(&session->manager->lock);
-    while ((share = LIST_FIRST(&session->shares)))
+    while ((share = LIST_FIRST(&session->shares))) {
+        share->shared->survivors |= !dead;
         shared_close(share, dead);
+    }
     pthread_mutex_unlock(&session->manager->lock);
 }
 

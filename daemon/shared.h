@@ -40,6 +40,7 @@ struct shared {
     uint64_t era; /* whoever has a ticket of an earlier one is waited for. Written in the region's thread while it is handed over first */
     struct completion looked; /* that thread has looked for tickets */
     bool looking;             /* of the loop: it is about to */
+    bool survivors;           /* somebody whose session has ended lives, and takes it to the next service, as it is */
     bool missing;             /* of the last look, as the next */
     uint64_t look_at;         /* ns: no look before */
 };
