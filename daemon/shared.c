@@ -319,8 +319,9 @@ void shared_close(struct share *share, bool dead) {
     LIST_REMOVE(share, of_session);
     LIST_REMOVE(share, of_shared);
     free(share);
+    /* Where somebody may live who has it, and takes it to this service or to the next, its memory is not freed: what he has pinned is there. */
     if (LIST_EMPTY(&shared->shares))
-        shared_end(shared, dead && !shared->survivors);
+        shared_end(shared, dead && !shared->survivors && !shared->region->held);
 }
 
 void shared_close_all(struct session *session, bool dead) {

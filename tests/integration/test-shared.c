@@ -274,6 +274,37 @@ START_TEST(test_service_dies) {
 }
 END_TEST
 
+static void wait_for_regions(uint64_t count) {
+    for (uint64_t deadline = now_ms() + WAIT_MS; listing_count("regions") != count; nap_ms(5))
+        ck_assert_uint_lt(now_ms(), deadline);
+}
+
+/* Whoever is back is killed, and was the only one: his memory is freed, but that of who is late is not. */
+START_TEST(test_killed_before_late_one) {
+    struct guest guest = {.handle = -1};
+    struct child early, late;
+
+    start(&early, &guest);
+    start(&late, &guest);
+    tell(&late, 'p');
+    region = drp_region_free(region);
+    ck_assert_int_eq(kill(late.pid, SIGSTOP), 0);
+    ck_assert(service_kill(&service, WAIT_MS));
+    service_restart(&service);
+    wait_for_regions(1);
+    child_kill(&early);
+    wait_for_regions(0);
+    ck_assert_int_eq(kill(late.pid, SIGCONT), 0);
+    wait_for_regions(1);
+    tell(&late, 'c');
+    ck_assert_int_eq(drp_region_open(&region, connection, "cache", geteuid()), 0);
+    drop_until(CHUNK);
+    tell(&late, 'c');
+    child_kill(&late);
+    drop_until(0);
+}
+END_TEST
+
 /* ---- hostile ---- */
 
 static int raw_open(int socket, const char *name, uint32_t uid, int fd) {
@@ -428,6 +459,7 @@ int main(void) {
     tcase_add_test(tcase, test_handle_and_owner_dies);
     tcase_add_test(tcase, test_names);
     tcase_add_test(tcase, test_service_dies);
+    tcase_add_test(tcase, test_killed_before_late_one);
     tcase_add_test(tcase, test_hostile);
     tcase_add_test(tcase, test_storm);
     suite_add_tcase(suite, tcase);
