@@ -424,6 +424,10 @@ static void dropper_take_down(struct home *home) {
     struct region *region;
 
     dropper_give_up(home);
+    /* What a batch before this needed says nothing of what may now take seconds; but somebody may wait for what the dead had. */
+    home_lock(home);
+    dropper_set_urgency(home, atomic_load(&home->client_dead) ? URGENCY_TRIM : URGENCY_NONE);
+    home_unlock(home);
     while ((job = TAILQ_FIRST(&home->dropper.jobs)))
         job_finish(home, job);
     LIST_FOREACH (region, &home->regions, link) {

@@ -231,7 +231,11 @@ void pager_arm_spans(struct session *session, struct region *const *regions, con
     /* For this request only: a client's storm of faults shall not run at that. Before the request, which sets it back. */
     session_lock(session);
     sequence = atomic_load(&pager->arm_sequence);
-    if (!(sequence & 1)) { /* else an earlier request still stands: its thread is held up, these go unarmed */
+    /*
+     * Else an earlier request still stands: its thread is held up, these go unarmed. Nor of one that ends: its number may be another's by then. (It
+     * takes this lock once more between being told to and its end.)
+     */
+    if (!(sequence & 1) && !worker_stopping(&pager->worker)) {
         for (unsigned i = 0; i < n && i < PAGER_ARM_MAX; i++)
             if (needs_arming(regions[i], spans[i])) {
                 pager->arm.regions[wanted] = regions[i];

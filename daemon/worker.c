@@ -100,7 +100,8 @@ static void worker_take_short_turns(int nice) {
         uint64_t runtime, deadline, period;
     } attr = {.size = sizeof(attr), .policy = SCHED_OTHER, .nice = nice, .runtime = WORKER_TURN_NS};
 
-    (void)syscall(SYS_sched_setattr, 0, &attr, 0);
+    if (syscall(SYS_sched_setattr, 0, &attr, 0) < 0)
+        (void)setpriority(PRIO_PROCESS, 0, nice);
 }
 
 static void *worker_thread(void *data) {
