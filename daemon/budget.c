@@ -206,20 +206,34 @@ static int set_one(struct setting *setting, struct limits *limits, uid_t owner) 
     return 0;
 }
 
-static int set_in_region(struct manager *manager, struct setting *setting, uint64_t id) {
+struct region *budget_find_region(struct manager *manager, const struct budget_object *object) {
+    struct region *region = object->session ? session_find_region(object->session, object->id) : NULL;
     struct home *home;
-    struct region *region;
-    int r = -ENOENT;
+
+    if (region)
+        return region;
+    LIST_FOREACH (home, &manager->homes, link)
+        LIST_FOREACH (region, &home->regions, link)
+            if (region->id == object->id)
+                return region;
+    return NULL;
+}
+
+static int set_in_region(struct manager *manager, struct setting *setting, const struct budget_object *object) {
+    struct region *region = budget_find_region(manager, object);
+    int r;
 
     setting->found = 0;
-    LIST_FOREACH (home, &manager->homes, link) {
-        LIST_FOREACH (region, &home->regions, link)
-            if (region->id == id) {
-                r = set_one(setting, &region->budget, home_uid(home));
-                setting->effective.of[LIMIT_PRIORITY] = budget_priority(region);
-            }
-    }
+    if (!region)
+        return -ENOENT;
+    r = set_one(setting, &region->budget, home_uid(region->home));
+    setting->effective.of[LIMIT_PRIORITY] = budget_priority(region);
     return r;
+}
+
+static int set_in_session(struct setting *setting, struct session *session) {
+    setting->found = 0;
+    return set_one(setting, &session->budget, session->uid);
 }
 
 static int set_in_sessions(struct manager *manager, struct setting *setting, uint64_t id) {
@@ -228,7 +242,7 @@ static int set_in_sessions(struct manager *manager, struct setting *setting, uin
 
     setting->found = 0;
     LIST_FOREACH (session, &manager->sessions, link)
-        if (r >= 0 && (setting->scope == BUDGET_SESSION ? session->id : (uint64_t)session->pid) == id)
+        if (r >= 0 && (uint64_t)session->pid == id)
             r = set_one(setting, &session->budget, session->uid);
     return r < 0 ? r : setting->found > 0 ? 0 : -ENOENT;
 }
@@ -305,30 +319,36 @@ static int set_cgroup(struct manager *manager, struct setting *setting, const ch
     return r;
 }
 
-static int set_all(struct manager *manager, struct setting *setting, uint64_t id, const char *path) {
-    if (setting->scope == BUDGET_USER)
-        return set_user(manager, setting, id);
-    if (setting->scope == BUDGET_CGROUP)
-        return set_cgroup(manager, setting, path);
-    if (setting->scope == BUDGET_REGION)
-        return set_in_region(manager, setting, id);
-    return set_in_sessions(manager, setting, id);
+static int set_all(struct manager *manager, struct setting *setting, const struct budget_object *object) {
+    switch (object->scope) {
+    case BUDGET_USER:
+        return set_user(manager, setting, object->id);
+    case BUDGET_CGROUP:
+        return set_cgroup(manager, setting, object->path);
+    case BUDGET_REGION:
+        return set_in_region(manager, setting, object);
+    case BUDGET_SESSION:
+        return set_in_session(setting, object->session);
+    default:
+        return set_in_sessions(manager, setting, object->id);
+    }
 }
 
-int budget_set(struct manager *manager, uid_t by, bool administrator, enum budget_scope scope, uint64_t id,
-               const char *path, const struct limit_values *values, struct limit_values *ret_effective) {
+int budget_set(struct manager *manager, uid_t by, bool administrator, const struct budget_object *object,
+               const struct limit_values *values, struct limit_values *ret_effective) {
     struct setting setting = {
-        .config = manager->config, .scope = scope, .by = by, .administrator = administrator, .values = values};
+        .config = manager->config, .scope = object->scope, .by = by, .administrator = administrator, .values = values};
+    const char *path = object->path;
     int r;
 
-    if ((values->mask & ~kinds_of(scope)) ||
-        (scope == BUDGET_CGROUP && (!path || path[0] != '/' || strlen(path) >= 4096)))
+    if ((values->mask & ~kinds_of(object->scope)) ||
+        (object->scope == BUDGET_CGROUP && (!path || path[0] != '/' || strlen(path) >= 4096)))
         return -EINVAL;
     pthread_mutex_lock(&manager->lock);
-    r = set_all(manager, &setting, id, path);
+    r = set_all(manager, &setting, object);
     if (r >= 0 && values->mask) {
         setting.apply = true;
-        r = set_all(manager, &setting, id, path);
+        r = set_all(manager, &setting, object);
         budgets_reload(manager);
     }
     pthread_mutex_unlock(&manager->lock);

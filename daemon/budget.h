@@ -83,6 +83,14 @@ void budget_leave(struct session *session);
 int budget_hold_user(struct manager *manager, uid_t uid, struct budget_user **ret);
 void budget_release_user(struct budget_user *user);
 
+/* What limits are of. */
+struct budget_object {
+    enum budget_scope scope;
+    uint64_t id;             /* of the region, process, user */
+    const char *path;        /* of the cgroup */
+    struct session *session; /* who asks; its own regions are found without a look at all others'. NULL: nobody who has any */
+};
+
 /*
  * Sets what values' mask names, or nothing; with an empty mask it only answers. by: the uid that asks; administrator: whatever is the owner's,
  * he may, and more. ret_effective: what then holds (mask: the kinds that the
@@ -91,8 +99,11 @@ void budget_release_user(struct budget_user *user);
  * that user (an administrator may set for a user that is not there). -ERANGE: value out of range. -EINVAL: the scope has no such value, or
  * no absolute path. -ENOSPC: set for too many. -ENOMEM.
  */
-int budget_set(struct manager *manager, uid_t by, bool administrator, enum budget_scope scope, uint64_t id,
-               const char *path, const struct limit_values *values, struct limit_values *ret_effective);
+int budget_set(struct manager *manager, uid_t by, bool administrator, const struct budget_object *object,
+               const struct limit_values *values, struct limit_values *ret_effective);
+
+/* Of an object of scope BUDGET_REGION; NULL: there is none. From the loop. */
+struct region *budget_find_region(struct manager *manager, const struct budget_object *object);
 
 /* Who is most over the budget. Pointers are good as long as the manager's lock is held. */
 struct budget_excess {

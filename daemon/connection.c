@@ -182,9 +182,13 @@ static uint64_t loop_time(void) {
 /* May the request that begins so be read? Else it stays in the socket. */
 static bool connection_has_turn(struct connection *connection, const union drp_wire_message *start) {
     struct server *server = connection->server;
-    enum turn_answer answer = turns_ask(&server->turns, &connection->turn, start->header.type,
-                                        handlers_is_for_all(connection, start), kernel_now());
+    enum turn_answer answer;
 
+    if (turns_have_ended(&server->turns,
+                         &connection->turn)) /* before what it is about is looked up, which nobody is charged for */
+        return false;
+    answer = turns_ask(&server->turns, &connection->turn, start->header.type, handlers_is_for_all(connection, start),
+                       kernel_now());
     if (answer == TURN_LATER) {
         connection->resting = true;
         LIST_INSERT_HEAD(&server->resting, connection, resting_link);

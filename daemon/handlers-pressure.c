@@ -48,9 +48,12 @@ static uint64_t effective(const struct limit_values *values, enum limit_kind kin
 void handle_limit(struct connection *connection, struct channel_packet *packet) {
     const struct drp_wire_limit *limit = &packet->message.limit;
     struct manager *manager = connection->server->manager;
-    bool own = limit->scope == DRP_LIMIT_CLIENT && limit->id == 0;
-    enum budget_scope scope = own ? BUDGET_SESSION : (enum budget_scope)limit->scope;
-    uint64_t id = own ? connection->session->id : limit->id;
+    const struct budget_object object = {
+        .scope = limit->scope == DRP_LIMIT_CLIENT && limit->id == 0 ? BUDGET_SESSION : (enum budget_scope)limit->scope,
+        .id = limit->id,
+        .path = limit->path,
+        .session = connection->session,
+    };
     struct limit_values values = {.mask = limit->mask}, found;
     struct drp_wire_limit_reply reply;
     int r;
@@ -59,7 +62,7 @@ void handle_limit(struct connection *connection, struct channel_packet *packet) 
     values.of[LIMIT_QUOTA] = limit->values.quota;
     values.of[LIMIT_SHARE] = limit->values.share;
     values.of[LIMIT_PRIORITY] = limit->values.priority;
-    r = budget_set(manager, connection->uid, is_administrator(connection), scope, id, limit->path, &values, &found);
+    r = budget_set(manager, connection->uid, is_administrator(connection), &object, &values, &found);
     if (r < 0) {
         reply_error(connection, packet, limit_error(r));
         return;
@@ -70,7 +73,7 @@ void handle_limit(struct connection *connection, struct channel_packet *packet) 
         .effective.quota = effective(&found, LIMIT_QUOTA),
         .effective.share = (uint32_t)effective(&found, LIMIT_SHARE),
         .effective.priority = (uint32_t)effective(&found, LIMIT_PRIORITY),
-        .resident = report_resident(manager, scope, id, limit->path),
+        .resident = report_resident(manager, &object),
         .mask = found.mask,
     };
     connection_reply(connection, limit->header.type, limit->header.serial, &reply, sizeof(reply), NULL, 0);

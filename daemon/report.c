@@ -42,14 +42,7 @@ struct domain *report_domain(const struct manager *manager, const char *path) {
 }
 
 static bool is_meant(const struct session *session, enum budget_scope scope, uint64_t id) {
-    switch (scope) {
-    case BUDGET_CLIENT:
-        return (uint64_t)session->pid == id;
-    case BUDGET_USER:
-        return session->uid == id;
-    default:
-        return session->id == id;
-    }
+    return (scope == BUDGET_USER ? (uint64_t)session->uid : (uint64_t)session->pid) == id;
 }
 
 static bool shared_is_meant(const struct shared *shared, enum budget_scope scope, uint64_t id) {
@@ -79,31 +72,54 @@ static uint64_t bytes_in(struct manager *manager, const struct home *home, const
     return bytes;
 }
 
-uint64_t report_resident(struct manager *manager, enum budget_scope scope, uint64_t id, const char *path) {
+static uint64_t bytes_of_session(const struct session *session) {
+    uint64_t bytes = session_resident_bytes(session);
+    const struct share *share;
+
+    LIST_FOREACH (share, &session->shares, of_session)
+        bytes += home_resident_bytes(&share->shared->home);
+    return bytes;
+}
+
+static uint64_t bytes_of_cgroup(struct manager *manager, const char *path) {
     struct domain *domain;
-    struct region *region;
     struct home *home;
     uint64_t bytes = 0;
 
     pthread_mutex_lock(&manager->lock);
-    domain = scope == BUDGET_CGROUP ? report_domain(manager, path) : NULL;
+    domain = report_domain(manager, path);
     if (domain)
         domain->refs++;
     pthread_mutex_unlock(&manager->lock);
     /* Without the lock: thousands of objects take milliseconds. */
     LIST_FOREACH (home, &manager->homes, link)
-        if (scope == BUDGET_REGION) {
-            LIST_FOREACH (region, &home->regions, link)
-                if (region->id == id)
-                    bytes += region_resident_bytes(region);
-        } else if (scope == BUDGET_CGROUP)
-            bytes += domain ? bytes_in(manager, home, domain) : 0;
-        else if (home->session ? is_meant(home->session, scope, id) : shared_is_meant(shared_of(home), scope, id))
-            bytes += home_resident_bytes(home);
+        bytes += domain ? bytes_in(manager, home, domain) : 0;
     pthread_mutex_lock(&manager->lock);
     domain_unref(domain);
     pthread_mutex_unlock(&manager->lock);
     return bytes;
+}
+
+uint64_t report_resident(struct manager *manager, const struct budget_object *object) {
+    const struct region *region;
+    const struct home *home;
+    uint64_t bytes = 0;
+
+    switch (object->scope) {
+    case BUDGET_REGION:
+        region = budget_find_region(manager, object);
+        return region ? region_resident_bytes(region) : 0;
+    case BUDGET_SESSION:
+        return bytes_of_session(object->session);
+    case BUDGET_CGROUP:
+        return bytes_of_cgroup(manager, object->path);
+    default:
+        LIST_FOREACH (home, &manager->homes, link)
+            if (home->session ? is_meant(home->session, object->scope, object->id)
+                              : shared_is_meant(shared_of(home), object->scope, object->id))
+                bytes += home_resident_bytes(home);
+        return bytes;
+    }
 }
 
 static uint32_t features_of(const struct manager *manager) {

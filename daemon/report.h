@@ -19,8 +19,8 @@ void report_status(struct manager *manager, struct drp_wire_status_reply *ret);
 void report_list(struct manager *manager, uint64_t cursor, struct drp_wire_list_reply *ret);
 void report_why(struct manager *manager, uint64_t cursor, struct drp_wire_why_reply *ret);
 void report_histograms(struct manager *manager, struct drp_wire_histograms_reply *ret);
-/* Bytes of all that a scope of budget_set() is about. */
-uint64_t report_resident(struct manager *manager, enum budget_scope scope, uint64_t id, const char *path);
+/* Bytes of all that limits of an object are about. */
+uint64_t report_resident(struct manager *manager, const struct budget_object *object);
 /* Under the manager's lock: the domain of a cgroup's path; "" or "/": the machine. NULL: no client is in it. */
 struct domain *report_domain(const struct manager *manager, const char *path);
 /* Is the socket's peer in the group, as its own or a supplementary one (SO_PEERGROUPS)? */

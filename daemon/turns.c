@@ -75,6 +75,10 @@ static uint32_t bit_of(uint16_t type) {
     return type < 32 ? UINT32_C(1) << type : 0;
 }
 
+bool turns_have_ended(const struct turns *turns, const struct turn *turn) {
+    return turn->user->round == turns->round && turn->user->spent >= TURNS_ROUND_NS;
+}
+
 enum turn_answer turns_ask(const struct turns *turns, struct turn *turn, uint16_t type, bool for_all, uint64_t now) {
     struct turns_user *user = turn->user;
 
@@ -87,7 +91,7 @@ enum turn_answer turns_ask(const struct turns *turns, struct turn *turn, uint16_
     }
     if (turn->waiting && turn->at > now)
         return TURN_LATER;
-    return user->round == turns->round && user->spent >= TURNS_ROUND_NS ? TURN_NEXT_ROUND : TURN_NOW;
+    return turns_have_ended(turns, turn) ? TURN_NEXT_ROUND : TURN_NOW;
 }
 
 void turns_charge(const struct turns *turns, struct turn *turn, uint64_t cost, uint64_t now) {

@@ -55,6 +55,8 @@ enum turn_answer {
     TURN_LATER,      /* at turn->at */
 };
 
+/* Has the user had this round's share? Then there is nothing to ask. */
+bool turns_have_ended(const struct turns *turns, const struct turn *turn);
 /* -ENOMEM. */
 int turns_join(struct turns *turns, struct turn *turn, uid_t uid, uint64_t now);
 void turns_leave(struct turns *turns, struct turn *turn, uint64_t now);

@@ -84,13 +84,29 @@ static int set(uid_t by, enum budget_scope scope, uint64_t id, enum limit_kind k
     struct limit_values values = {.mask = LIMIT_BIT(kind)}, effective;
 
     values.of[kind] = value;
-    return budget_set(&manager, by, by == ROOT, scope, id, "/jobs", &values, &effective);
+    return budget_set(&manager, by, by == ROOT, &(struct budget_object){.scope = scope, .id = id, .path = "/jobs"},
+                      &values, &effective);
+}
+
+static struct session *find_session(uint64_t id) {
+    struct session *session;
+
+    LIST_FOREACH (session, &manager.sessions, link)
+        if (session->id == id)
+            return session;
+    ck_abort_msg("there is no session %" PRIu64, id);
 }
 
 static uint64_t get(enum budget_scope scope, uint64_t id, enum limit_kind kind) {
     struct limit_values effective;
 
-    ck_assert_int_eq(budget_set(&manager, 5, false, scope, id, "/jobs", &(struct limit_values){0}, &effective), 0);
+    ck_assert_int_eq(budget_set(&manager, 5, false,
+                                &(struct budget_object){.scope = scope,
+                                                        .id = id,
+                                                        .path = "/jobs",
+                                                        .session = scope == BUDGET_SESSION ? find_session(id) : NULL},
+                                &(struct limit_values){0}, &effective),
+                     0);
     ck_assert(effective.mask & LIMIT_BIT(kind));
     return effective.of[kind];
 }
@@ -137,6 +153,7 @@ START_TEST(test_owner_lowers_and_cannot_raise) {
 END_TEST
 
 START_TEST(test_what_can_be_set) {
+    const struct budget_object client = {.scope = BUDGET_CLIENT, .id = 100};
     struct limit_values values = {.mask = LIMIT_BIT(LIMIT_BUDGET) | LIMIT_BIT(LIMIT_SHARE)}, effective;
 
     ck_assert_int_eq(set(ROOT, BUDGET_REGION, 20, LIMIT_QUOTA, MIB), -EINVAL);
@@ -152,15 +169,17 @@ START_TEST(test_what_can_be_set) {
     ck_assert_int_eq(set(ALICE, BUDGET_USER, BOB, LIMIT_BUDGET, MIB), -EPERM);
     ck_assert_int_eq(set(4711, BUDGET_USER, 4711, LIMIT_BUDGET, MIB), -ENOENT);
     ck_assert_int_eq(set(ROOT, BUDGET_USER, UINT32_MAX, LIMIT_BUDGET, MIB), -ENOENT);
-    ck_assert_int_eq(budget_set(&manager, ROOT, true, BUDGET_CGROUP, 0, "jobs", &values, &effective), -EINVAL);
+    ck_assert_int_eq(budget_set(&manager, ROOT, true, &(struct budget_object){.scope = BUDGET_CGROUP, .path = "jobs"},
+                                &values, &effective),
+                     -EINVAL);
 
     /* All of them or none. */
     values.of[LIMIT_BUDGET] = MIB;
     values.of[LIMIT_SHARE] = 101;
-    ck_assert_int_eq(budget_set(&manager, ALICE, false, BUDGET_CLIENT, 100, NULL, &values, &effective), -EPERM);
+    ck_assert_int_eq(budget_set(&manager, ALICE, false, &client, &values, &effective), -EPERM);
     ck_assert_uint_eq(get(BUDGET_CLIENT, 100, LIMIT_BUDGET), LIMIT_INFINITE);
     values.of[LIMIT_SHARE] = 50;
-    ck_assert_int_eq(budget_set(&manager, ALICE, false, BUDGET_CLIENT, 100, NULL, &values, &effective), 0);
+    ck_assert_int_eq(budget_set(&manager, ALICE, false, &client, &values, &effective), 0);
     ck_assert_uint_eq(effective.of[LIMIT_BUDGET], MIB);
     ck_assert_uint_eq(effective.of[LIMIT_SHARE], 50);
 }
