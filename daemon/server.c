@@ -34,8 +34,9 @@
 #define SERVER_SHARES_WAIT_NS UINT64_C(10000000000)
 /* An ordinary end takes less. */
 #define SERVER_LINGER_NS UINT64_C(1000000000)
-/* It looks at all memory that is free. */
+/* Between two trims, and so many times what the last one took: it looks at all memory that is free. */
 #define SERVER_TRIM_NS UINT64_C(300000000)
+#define SERVER_TRIM_COST 100
 #define SERVER_VETS_WAIT_NS UINT64_C(100000000)
 #define SERVER_END_WAIT_NS UINT64_C(3000000000)
 
@@ -285,20 +286,22 @@ static void server_unlink(const struct server *server) {
 
 /* Gives back to the kernel what those had who are gone: many at a time would be remembered for ever. false: later, it was done a moment ago. */
 static bool server_trim(struct server *server) {
-    uint64_t now = kernel_now();
+    uint64_t now = kernel_now(), spent;
 
     if (!server->untrimmed)
         return true;
-    if (server->trimmed != 0 && now - server->trimmed < SERVER_TRIM_NS)
+    if (now < server->trim_at)
         return false;
-    server->trimmed = now;
     server->untrimmed = false;
     malloc_trim(0);
+    spent = (kernel_now() - now) * SERVER_TRIM_COST;
+    server->trim_at = now + (spent > SERVER_TRIM_NS ? spent : SERVER_TRIM_NS);
     return true;
 }
 
 static void server_tidy(uv_timer_t *timer) {
     struct server *server = timer->data;
+    bool trimmed = server->ended || server_trim(server); /* also where somebody never ends */
 
     server_tidy_endings(server);
     server_tidy_shared(server);
@@ -330,7 +333,7 @@ static void server_tidy(uv_timer_t *timer) {
     if (server->shared_pending && !server->ended)
         return;
     vet_tidy(&server->vets);
-    if (!server->ended && !server_trim(server))
+    if (!server->ended && (!trimmed || server->untrimmed))
         return;
     if (server->ended && !LIST_EMPTY(&server->vets) && kernel_now() - server->ended < SERVER_VETS_WAIT_NS)
         return; /* who hangs in a client's close for longer ends with the process */

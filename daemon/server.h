@@ -71,7 +71,7 @@ struct server {
     bool accepting;
     bool shared_pending; /* a shared region is held, or ending, and looked at by the timer */
     bool untrimmed;      /* memory was freed that the kernel may have back, */
-    uint64_t trimmed;    /* ns: as it last had; 0: not yet */
+    uint64_t trim_at;    /* ns: not before */
     uint64_t ended;      /* ns; 0: not yet */
     struct connection_list connections;
     unsigned n_connections;
