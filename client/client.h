@@ -107,6 +107,7 @@ struct drp {
     struct drp *next;         /* fork lock */
     enum drp_backend backend; /* of its regions */
     _Atomic bool served;      /* a service was found: always, unless the backend does without. Both locks to set */
+    int64_t look_again_at;    /* ms of wait_now_ms(): for a service, where there was one that did not answer. regions_lock */
     char *given_path;         /* the program's word; NULL: none */
     char *socket_path;
     char name[sizeof(((struct drp_wire_hello *)0)->name)];
@@ -164,6 +165,8 @@ int link_open(struct link *link, const char *path, const char *name);
  * request. 0; the errno of the daemon's error; -ENOTCONN: connection lost; -ETIMEDOUT; -ECANCELED: link->stop; -EPROTO.
  */
 int link_call(struct link *link, void *request, size_t size, const int *fds, size_t n_fds, int timeout_ms);
+/* An error after which a connection is of no use, as against a refusal of the daemon. */
+bool link_is_lost(int error);
 /* The two halves of link_call(), for who has to do something between them. */
 int link_send(struct link *link, void *request, size_t size, const int *fds, size_t n_fds, int timeout_ms);
 int link_wait(struct link *link, uint16_t type, int timeout_ms);
@@ -289,6 +292,7 @@ int range_populate(struct drp_region *r, void *address, uint64_t offset, uint64_
 
 /* ---- wait.c ---- */
 
+int64_t wait_now_ms(void);
 /* poll(2), whatever RLIMIT_NOFILE is now. */
 int wait_poll(struct pollfd *polls, unsigned n, int timeout_ms);
 

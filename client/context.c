@@ -12,6 +12,7 @@
 #include "choice.h"
 #include "client.h"
 #include "local.h"
+#include "options.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,6 +25,8 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#define LOOK_AGAIN_MS 10000
 
 /* The public structs as they were in the first release: the least that a caller can have. */
 #define CONFIG_SIZE_MIN offsetof(struct drp_config, backend)
@@ -195,11 +198,6 @@ static int send_uffd(struct drp *d, struct link *link) {
     return r;
 }
 
-/* Errors after which a connection is of no use, as against a refusal of the daemon. */
-static bool is_fatal(int error) {
-    return error == -ENOTCONN || error == -ETIMEDOUT || error == -ECANCELED || error == -EPROTO;
-}
-
 int context_settle(struct drp *d, struct link *link) {
     uint32_t interception = DRP_INTERCEPTION_NONE;
     int clock;
@@ -215,7 +213,7 @@ int context_settle(struct drp *d, struct link *link) {
     if (r < 0)
         return r;
     r = link_wait(link, DRP_WIRE_UFFD, REQUEST_TIMEOUT_MS);
-    if (is_fatal(r))
+    if (link_is_lost(r))
         return r;
     if (r == 0 && link->packet->message.uffd_reply.interception == DRP_WIRE_INTERCEPTION_FULL)
         interception = DRP_INTERCEPTION_FULL;
@@ -223,7 +221,7 @@ int context_settle(struct drp *d, struct link *link) {
         atomic_store(&d->interception_error, r < 0 ? r : -EOPNOTSUPP);
     atomic_store(&d->interception, interception);
     r = limits_hand_over(d, link);
-    return is_fatal(r) ? r : 0;
+    return link_is_lost(r) ? r : 0;
 }
 
 /* request_lock held, or nobody else has d yet. */
@@ -281,21 +279,44 @@ void context_unlock(struct drp *d) {
     pthread_mutex_unlock(&d->request_lock);
 }
 
+/* Of those that were made before there was a service; they do without it. regions_lock held. */
+static void tell_of_regions(struct drp *d) {
+    for (struct drp_region *r = d->regions; r; r = r->next) {
+        int error = 0;
+
+        if (r->phase != REGION_LIVE)
+            continue;
+        pthread_mutex_lock(&d->request_lock);
+        error = native_register(r, &d->link);
+        pthread_mutex_unlock(&d->request_lock);
+        if (error == 0)
+            error = options_tell(r);
+        if (link_is_lost(error))
+            break;
+    }
+}
+
 void context_look_again(struct drp *d) {
     const struct drp_config config = {.struct_size = sizeof(config), .socket_path = d->given_path};
 
     if (d->backend != DRP_BACKEND_NATIVE || atomic_load(&d->served))
         return;
     pthread_mutex_lock(&d->regions_lock);
-    pthread_mutex_lock(&d->request_lock);
-    if (!atomic_load(&d->served) && context_connect(d, &config) == 0 && begin(d) == 0) {
-        d->inherited = false;
-        atomic_store(&d->served, true);
-        for (struct drp_region *r = d->regions; r; r = r->next)
-            if (r->phase == REGION_LIVE)
-                (void)native_register(r, &d->link); /* it does without */
+    if (!atomic_load(&d->served) && wait_now_ms() >= d->look_again_at) {
+        int r;
+
+        pthread_mutex_lock(&d->request_lock);
+        r = context_connect(d, &config);
+        if (r == 0)
+            r = begin(d);
+        d->inherited &= r != 0;
+        atomic_store(&d->served, r == 0);
+        pthread_mutex_unlock(&d->request_lock);
+        if (r == 0)
+            tell_of_regions(d);
+        else if (r != -ENOENT && r != -ECONNREFUSED) /* one that hangs is not to be waited for at each region */
+            d->look_again_at = wait_now_ms() + LOOK_AGAIN_MS;
     }
-    pthread_mutex_unlock(&d->request_lock);
     pthread_mutex_unlock(&d->regions_lock);
 }
 

@@ -207,7 +207,7 @@ int local_new(struct drp_region **ret, struct drp *d, size_t size, const struct 
         region_end(r, true);
         return error;
     }
-    options_tell(r);
+    (void)options_tell(r);
     *ret = r;
     return 0;
 }

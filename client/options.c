@@ -221,18 +221,22 @@ static int change(struct drp_region *r, uint64_t mask, uint64_t values) {
     return error;
 }
 
-void options_tell(struct drp_region *r) {
+int options_tell(struct drp_region *r) {
     struct drp *d = r->context;
     struct drp_wire_options request = {.header.type = DRP_WIRE_TELL_OPTIONS};
+    int error = 0;
 
     pthread_mutex_lock(&d->request_lock);
     request.region = atomic_load(&r->id);
     request.options = atomic_load(&r->options) & OPTIONS_LOCAL;
     if (r->known && atomic_load(&d->connected) && (d->link.hello.features & DRP_FEATURE_OPTIONS) &&
-        request.options != r->told_options &&
-        link_call(&d->link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_MS) == 0)
-        r->told_options = request.options;
+        request.options != r->told_options) {
+        error = link_call(&d->link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_MS);
+        if (error == 0)
+            r->told_options = request.options;
+    }
     pthread_mutex_unlock(&d->request_lock);
+    return error;
 }
 
 int drp_region_set_options(struct drp_region *r, uint64_t mask, uint64_t values) {
@@ -244,6 +248,6 @@ int drp_region_set_options(struct drp_region *r, uint64_t mask, uint64_t values)
     error = change(r, mask, values);
     fork_unlock();
     if (error == 0)
-        options_tell(r);
+        (void)options_tell(r);
     return error;
 }

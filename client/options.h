@@ -33,9 +33,9 @@ struct drp_region;
 
 /*
  * Tells the service of those of OPTIONS_LOCAL that hold, unless it knows: only for who looks, so that it is refused or lost changes nothing. Without
- * request_lock.
+ * request_lock. 0 or a negative errno.
  */
-void options_tell(struct drp_region *r);
+int options_tell(struct drp_region *r);
 /* Makes a mapped region be as these bits of options say. Fork lock held. */
 int options_apply(const struct drp_region *r, uint64_t bits);
 

@@ -363,7 +363,7 @@ int region_make(struct drp_region **ret, struct drp *d, region_next_piece *next_
         region_end(r, true);
         return error;
     }
-    options_tell(r);
+    (void)options_tell(r);
     *ret = r;
     return 0;
 }

@@ -32,11 +32,8 @@
 
 #define CONNECT_RETRY_MS 10
 
-static int64_t now_ms(void) {
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+bool link_is_lost(int error) {
+    return error == -ENOTCONN || error == -ETIMEDOUT || error == -ECANCELED || error == -EPROTO;
 }
 
 void link_init(struct link *link, struct channel_packet *packet) {
@@ -65,7 +62,7 @@ static int wait_for(struct link *link, short events, int64_t deadline) {
     int n;
 
     do {
-        left = deadline - now_ms();
+        left = deadline - wait_now_ms();
         n = wait_poll(polls, 2, left > 0 ? (int)left : 0);
     } while (n < 0 && errno == EINTR);
     if (n < 0)
@@ -100,7 +97,7 @@ static int reply_error(uint16_t type, uint32_t error) {
 
 int link_send(struct link *link, void *request, size_t size, const int *fds, size_t n_fds, int timeout_ms) {
     struct drp_wire_header *header = request;
-    int64_t deadline = now_ms() + timeout_ms;
+    int64_t deadline = wait_now_ms() + timeout_ms;
     int r;
 
     if (link->socket < 0)
@@ -176,7 +173,7 @@ static int receive(struct link *link, int64_t deadline) {
 
 int link_wait(struct link *link, uint16_t type, int timeout_ms) {
     const struct channel_packet *packet = link->packet;
-    int64_t deadline = now_ms() + timeout_ms;
+    int64_t deadline = wait_now_ms() + timeout_ms;
     enum codec_verdict verdict;
     int r;
 
@@ -210,7 +207,7 @@ int link_call(struct link *link, void *request, size_t size, const int *fds, siz
 /* connect(2) of a non-blocking socket: EAGAIN while the daemon has not taken earlier connections off its queue. */
 static int connect_path(struct link *link, const char *path) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    int64_t deadline = now_ms() + REQUEST_TIMEOUT_MS;
+    int64_t deadline = wait_now_ms() + REQUEST_TIMEOUT_MS;
     int r;
 
     if (strlen(path) >= sizeof(address.sun_path))
@@ -223,7 +220,7 @@ static int connect_path(struct link *link, const char *path) {
     if (link->socket < 0)
         return error_detail(-errno, "cannot make a socket: %s", strerror(errno));
     while (connect(link->socket, (struct sockaddr *)&address, sizeof(address)) < 0) {
-        int64_t next = now_ms() + CONNECT_RETRY_MS;
+        int64_t next = wait_now_ms() + CONNECT_RETRY_MS;
 
         if (errno == EINTR)
             continue;

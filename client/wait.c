@@ -10,8 +10,16 @@
 #include <errno.h>
 #include <sys/select.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #define TURN_MS 100
+
+int64_t wait_now_ms(void) {
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
 
 /* Into the sets. false: too high a number, which is left out. */
 static bool enter(const struct pollfd *p, fd_set *in, fd_set *out) {

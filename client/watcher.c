@@ -172,7 +172,7 @@ static bool is_refusal(const struct link *link, int error) {
     /* Somebody else who has a shared region may hold it up: that is an answer, and no reason to leave the others behind. */
     if (error == -ETIMEDOUT && reply->serial == link->serial && reply->error == DRP_WIRE_ERROR_QUARANTINED)
         return true;
-    return error != -ENOTCONN && error != -ETIMEDOUT && error != -ECANCELED && error != -EPROTO;
+    return !link_is_lost(error);
 }
 
 /* Makes d->fresh the connection of all. regions_lock held. */
@@ -211,8 +211,8 @@ static void adopt_all(struct drp *d) {
             break;
     publish(d);
     for (r = d->regions; r; r = r->next)
-        if (r->phase == REGION_LIVE)
-            options_tell(r);
+        if (r->phase == REGION_LIVE && link_is_lost(options_tell(r)))
+            break; /* it hangs: each of them would wait for it again */
     lost_again(d);
     pthread_mutex_unlock(&d->regions_lock);
 }
