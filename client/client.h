@@ -107,8 +107,8 @@ struct drp {
     struct drp *next;         /* fork lock */
     enum drp_backend backend; /* of its regions */
     _Atomic bool served;      /* a service was found: always, unless the backend does without. Both locks to set */
-    int64_t look_again_at;    /* ms of wait_now_ms(): for a service, where there was one that did not answer. regions_lock */
-    char *given_path;         /* the program's word; NULL: none */
+    int64_t look_again_at; /* ms of wait_now_ms(): for a service, where there was one that did not answer. regions_lock */
+    char *given_path;      /* the program's word; NULL: none */
     char *socket_path;
     char name[sizeof(((struct drp_wire_hello *)0)->name)];
     pthread_mutex_t regions_lock;

@@ -212,10 +212,11 @@ struct region *budget_find_region(struct manager *manager, const struct budget_o
 
     if (region)
         return region;
-    LIST_FOREACH (home, &manager->homes, link)
+    LIST_FOREACH (home, &manager->homes, link) {
         LIST_FOREACH (region, &home->regions, link)
             if (region->id == object->id)
                 return region;
+    }
     return NULL;
 }
 
