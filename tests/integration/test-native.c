@@ -510,12 +510,15 @@ START_TEST(test_executed) {
 END_TEST
 
 int main(int argc, char **argv) {
-    Suite *suite = suite_create("native");
-    TCase *tcase = tcase_create("native");
-    void *p = mmap(NULL, PAGE, PROT_READ, MAP_DROPPABLE | MAP_ANONYMOUS, -1, 0);
+    Suite *suite;
+    TCase *tcase;
+    void *p;
 
     if (argc == 4 && strcmp(argv[1], HOLD) == 0)
         return hold(argv[2], argv[3]);
+    suite = suite_create("native");
+    tcase = tcase_create("native");
+    p = mmap(NULL, PAGE, PROT_READ, MAP_DROPPABLE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED)
         skip_all("the kernel has no MAP_DROPPABLE");
     if (geteuid() != 0)
