@@ -282,7 +282,7 @@ void context_unlock(struct drp *d) {
 /* Of those that were made before there was a service; they do without it. regions_lock held. */
 static void tell_of_regions(struct drp *d) {
     for (struct drp_region *r = d->regions; r; r = r->next) {
-        int error = 0;
+        int error;
 
         if (r->phase != REGION_LIVE)
             continue;

@@ -184,8 +184,8 @@ static bool connection_has_turn(struct connection *connection, const union drp_w
     struct server *server = connection->server;
     enum turn_answer answer;
 
-    if (turns_have_ended(&server->turns,
-                         &connection->turn)) /* before what it is about is looked up, which nobody is charged for */
+    /* Before what it is about is looked up, which nobody is charged for. */
+    if (turns_have_ended(&server->turns, &connection->turn))
         return false;
     answer = turns_ask(&server->turns, &connection->turn, start->header.type, handlers_is_for_all(connection, start),
                        kernel_now());

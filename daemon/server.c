@@ -284,25 +284,23 @@ static void server_unlink(const struct server *server) {
         unlink(server->config->socket_path);
 }
 
-/* Gives back to the kernel what those had who are gone: many at a time would be remembered for ever. false: later, it was done a moment ago. */
-static bool server_trim(struct server *server) {
+/* Gives back to the kernel what those had who are gone: many at a time would be remembered for ever. Later, if it was done a moment ago. */
+static void server_trim(struct server *server) {
     uint64_t now = kernel_now(), spent;
 
-    if (!server->untrimmed)
-        return true;
-    if (now < server->trim_at)
-        return false;
+    if (!server->untrimmed || now < server->trim_at)
+        return;
     server->untrimmed = false;
     malloc_trim(0);
     spent = (kernel_now() - now) * SERVER_TRIM_COST;
     server->trim_at = now + (spent > SERVER_TRIM_NS ? spent : SERVER_TRIM_NS);
-    return true;
 }
 
 static void server_tidy(uv_timer_t *timer) {
     struct server *server = timer->data;
-    bool trimmed = server->ended || server_trim(server); /* also where somebody never ends */
 
+    if (!server->ended)
+        server_trim(server); /* also where somebody never ends */
     server_tidy_endings(server);
     server_tidy_shared(server);
     if (!server->accepting && !server->ended) {
@@ -333,7 +331,7 @@ static void server_tidy(uv_timer_t *timer) {
     if (server->shared_pending && !server->ended)
         return;
     vet_tidy(&server->vets);
-    if (!server->ended && (!trimmed || server->untrimmed))
+    if (!server->ended && server->untrimmed)
         return;
     if (server->ended && !LIST_EMPTY(&server->vets) && kernel_now() - server->ended < SERVER_VETS_WAIT_NS)
         return; /* who hangs in a client's close for longer ends with the process */

@@ -86,24 +86,6 @@ static int own_table(int *keep, size_t n_keep) {
     return 0;
 }
 
-/*
- * Short turns on a CPU, for who only answers others: whoever asks for these is let in sooner, and gets no more of it in all (Linux 6.12; before
- * that it changes nothing).
- */
-static void worker_take_short_turns(int nice) {
-    /* The first version of struct sched_attr: the kernel's header does not go together with <sched.h>. */
-    struct {
-        uint32_t size, policy;
-        uint64_t flags;
-        int32_t nice;
-        uint32_t priority;
-        uint64_t runtime, deadline, period;
-    } attr = {.size = sizeof(attr), .policy = SCHED_OTHER, .nice = nice, .runtime = WORKER_TURN_NS};
-
-    if (syscall(SYS_sched_setattr, 0, &attr, 0) < 0)
-        (void)setpriority(PRIO_PROCESS, 0, nice);
-}
-
 static void *worker_thread(void *data) {
     struct worker *worker = data;
     int keep[sizeof(worker->keep) / sizeof(worker->keep[0]) + 3];
@@ -288,8 +270,22 @@ int worker_receive(struct worker *worker, int *ret_fd, void **ret_data) {
     }
 }
 
+/*
+ * Short turns on a CPU, for who only answers others: whoever asks for these is let in sooner, and gets no more of it in all (Linux 6.12; before
+ * that it changes nothing).
+ */
 void worker_calm(const struct worker *worker) {
-    worker_take_short_turns(worker->nice);
+    /* The first version of struct sched_attr: the kernel's header does not go together with <sched.h>. */
+    struct {
+        uint32_t size, policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t runtime, deadline, period;
+    } attr = {.size = sizeof(attr), .policy = SCHED_OTHER, .nice = worker->nice, .runtime = WORKER_TURN_NS};
+
+    if (syscall(SYS_sched_setattr, 0, &attr, 0) < 0)
+        (void)setpriority(PRIO_PROCESS, 0, worker->nice);
 }
 
 void worker_set_nice(const struct worker *worker, int nice) {
