@@ -11,11 +11,9 @@
 
 #include <check.h>
 #include <droppable/droppable.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <sys/eventfd.h>
 
 #define MIB (UINT64_C(1) << 20)
 #define CHUNK ((size_t)65536)
@@ -52,14 +50,6 @@ static void drop(struct drp_region *r, size_t chunk, size_t n) {
     ck_assert_uint_eq(freed, n * CHUNK);
 }
 
-/* Is there an event within so many ms? Takes it. */
-static bool event(int fd, int timeout_ms) {
-    struct pollfd readable = {.fd = fd, .events = POLLIN};
-    eventfd_t count;
-
-    return poll(&readable, 1, timeout_ms) == 1 && eventfd_read(fd, &count) == 0;
-}
-
 static void expect_run(struct drp_region *r, size_t chunk, size_t n) {
     size_t offset = 0, length = 0;
 
@@ -81,18 +71,18 @@ START_TEST(test_events_and_ranges) {
     ck_assert_int_ge(one, 0);
     ck_assert_int_ge(two, 0);
     ck_assert_int_eq(drp_get_lost_fd(connection), all);
-    ck_assert(!event(all, 0));
+    ck_assert(!event_comes(all, 0));
     expect_none(region);
 
     fill(region, 0, CHUNKS);
-    ck_assert(!event(all, 0)); /* nothing was dropped */
+    ck_assert(!event_comes(all, 0)); /* nothing was dropped */
     drop(region, 3, 2);
     drop(region, 5, 1); /* continues it */
     drop(region, 100, 1);
     drop(region, CHUNKS - 1, 1);
-    ck_assert(event(one, WAIT_MS));
-    ck_assert(event(all, WAIT_MS));
-    ck_assert(!event(two, 0));
+    ck_assert(event_comes(one, WAIT_MS));
+    ck_assert(event_comes(all, WAIT_MS));
+    ck_assert(!event_comes(two, 0));
     expect_run(region, 3, 3);
     expect_run(region, 100, 1);
     fill(region, 100, 1);
@@ -105,7 +95,7 @@ START_TEST(test_events_and_ranges) {
 
     fill(other, 0, 1);
     drop(other, 0, 1);
-    ck_assert(event(two, WAIT_MS));
+    ck_assert(event_comes(two, WAIT_MS));
     expect_run(other, 0, 1);
 }
 END_TEST
@@ -118,15 +108,15 @@ START_TEST(test_before_and_by_budget) {
     fill(region, 0, 4);
     drop(region, 1, 2);
     fd = drp_region_get_lost_fd(region);
-    ck_assert(event(fd, WAIT_MS));
+    ck_assert(event_comes(fd, WAIT_MS));
     expect_run(region, 1, 2);
 
     fill(region, 0, CHUNKS);
-    while (event(fd, 0))
+    while (event_comes(fd, 0))
         ;
     ck_assert_int_eq(drp_set_budget(connection, SIZE / 2), 0);
     while (sum < SIZE / 2) {
-        ck_assert(event(fd, WAIT_MS));
+        ck_assert(event_comes(fd, WAIT_MS));
         while (drp_region_take_lost(region, &offset, &length) == 1)
             sum += length;
     }
@@ -140,19 +130,19 @@ START_TEST(test_restart) {
 
     fill(region, 0, CHUNKS);
     drop(region, 0, 1);
-    ck_assert(event(fd, WAIT_MS));
-    ck_assert(event(all, WAIT_MS));
+    ck_assert(event_comes(fd, WAIT_MS));
+    ck_assert(event_comes(all, WAIT_MS));
     expect_run(region, 0, 1);
     ck_assert(service_kill(&service, WAIT_MS));
     service_restart(&service);
-    ck_assert(event(all, WAIT_MS)); /* whatever the old one dropped at its end */
+    ck_assert(event_comes(all, WAIT_MS)); /* whatever the old one dropped at its end */
     for (uint64_t deadline = now_ms() + WAIT_MS; !info.connected; drp_region_get_info(region, &info))
         ck_assert_uint_lt(now_ms(), deadline);
-    ck_assert(event(fd, WAIT_MS));
+    ck_assert(event_comes(fd, WAIT_MS));
     expect_none(region);
     fill(region, 0, CHUNKS);
     drop(region, 7, 3);
-    for (uint64_t deadline = now_ms() + WAIT_MS; !told; told = event(fd, 10))
+    for (uint64_t deadline = now_ms() + WAIT_MS; !told; told = event_comes(fd, 10))
         ck_assert_uint_lt(now_ms(), deadline);
     expect_run(region, 7, 3);
     expect_none(region);
@@ -167,12 +157,12 @@ static void be_child(int socket, void *data) {
 
     child_check(drp_region_take_lost(region, &offset, &length) == 1 && offset == 0 && length == SIZE);
     child_check(drp_region_take_lost(region, &offset, &length) == 0);
-    child_check(!event(fds[0], 0) && !event(fds[1], 0));
+    child_check(!event_comes(fds[0], 0) && !event_comes(fds[1], 0));
     child_check(drp_get_lost_fd(connection) == fds[0]);
     child_check(drp_region_new(&fresh, connection, SIZE, NULL) == 0);
     memset(drp_region_address(fresh), 1, SIZE);
     child_check(drp_drop(fresh, 0, CHUNK, NULL, NULL) == 0);
-    child_check(event(fds[0], WAIT_MS));
+    child_check(event_comes(fds[0], WAIT_MS));
     child_say(socket, 'c');
 }
 
@@ -185,9 +175,9 @@ START_TEST(test_fork) {
     child_start(&child, be_child, fds);
     child_expect(&child, 'c');
     child_end(&child);
-    ck_assert(!event(fds[0], 0));
+    ck_assert(!event_comes(fds[0], 0));
     drop(region, 0, 1);
-    ck_assert(event(fds[1], WAIT_MS));
+    ck_assert(event_comes(fds[1], WAIT_MS));
     expect_run(region, 0, 1);
 }
 END_TEST
@@ -223,7 +213,7 @@ START_TEST(test_storm) {
         bool last = atomic_load(&ended);
 
         if (!last)
-            event(fd, 100);
+            event_comes(fd, 100);
         while ((r = drp_region_take_lost(region, &offset, &length)) == 1) {
             runs++;
             for (size_t i = offset / CHUNK; i < (offset + length) / CHUNK; i++)
@@ -267,7 +257,7 @@ START_TEST(test_deaf) {
     }
     fill(region, 0, 1);
     drop(region, 0, 1);
-    ck_assert(event(drp_region_get_lost_fd(region), WAIT_MS));
+    ck_assert(event_comes(drp_region_get_lost_fd(region), WAIT_MS));
     raw_region_end(socket, &deaf);
     close(socket);
 }

@@ -11,10 +11,8 @@
 
 #include <check.h>
 #include <droppable/droppable.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 
@@ -67,14 +65,6 @@ static void drop(size_t chunk, size_t n, size_t expected) {
     ck_assert_uint_eq(freed, expected * CHUNK);
 }
 
-/* Is there an event within so many ms? Takes it. */
-static bool event(int fd, int timeout_ms) {
-    struct pollfd readable = {.fd = fd, .events = POLLIN};
-    eventfd_t count;
-
-    return poll(&readable, 1, timeout_ms) == 1 && eventfd_read(fd, &count) == 0;
-}
-
 /* ---- the other process ---- */
 
 struct order {
@@ -108,7 +98,7 @@ static struct answer obey(struct drp *d, struct drp_region *r, const struct orde
         child_check(drp_drop(r, offset, length, NULL, NULL) == 0);
         break;
     case 'e': /* waits for an event */
-        child_check(event(drp_region_get_lost_fd(r), WAIT_MS));
+        child_check(event_comes(drp_region_get_lost_fd(r), WAIT_MS));
         break;
     case 't': /* takes a run */
         if (drp_region_take_lost(r, &offset, &length) == 1)
@@ -243,15 +233,15 @@ START_TEST(test_told) {
     tell(&first, 'e', 0, 0);
     expect_told(&first, 3, 2);
     expect_told(&first, 0, 0);
-    ck_assert(event(fd, WAIT_MS));
-    ck_assert(event(all, WAIT_MS));
+    ck_assert(event_comes(fd, WAIT_MS));
+    ck_assert(event_comes(all, WAIT_MS));
     expect_run(3, 2);
     expect_run(0, 0);
 
     tell(&first, 'd', 10, 1);
     tell(&first, 'd', 20, 1);
-    ck_assert(event(fd, WAIT_MS));
-    ck_assert(event(all, WAIT_MS));
+    ck_assert(event_comes(fd, WAIT_MS));
+    ck_assert(event_comes(all, WAIT_MS));
     for (uint64_t deadline = now_ms() + WAIT_MS; drp_generation(region, 20 * CHUNK, CHUNK) == 0;)
         ck_assert_uint_lt(now_ms(), deadline);
     expect_run(10, 1);
@@ -297,7 +287,7 @@ START_TEST(test_told_after_restart) {
     }
     tell(&first, 'e', 0, 0);
     tell(&late, 'e', 0, 0);
-    ck_assert(event(fd, WAIT_MS));
+    ck_assert(event_comes(fd, WAIT_MS));
     expect_run(40, 2);
     expect_run(0, 0);
     expect_told(&first, 40, 2);

@@ -393,23 +393,8 @@ END_TEST
 
 /* ---- the userfaultfd ---- */
 
-/* Makes its copy of the userfaultfd blocking and takes the events away, so that the pager's read(2) waits. */
 static void *steal_events(void *data) {
-    int fd = *(int *)data;
-    struct uffd_msg message;
-
-    for (;;) {
-        struct pollfd readable = {.fd = fd, .events = POLLIN};
-
-        fcntl(fd, F_SETFL, 0);
-        if (poll(&readable, 1, 0) == 1 && read(fd, &message, sizeof(message)) == sizeof(message) &&
-            message.event == UFFD_EVENT_PAGEFAULT) {
-            struct uffdio_range range = {.start = message.arg.pagefault.address & ~(uint64_t)(PAGE - 1), .len = PAGE};
-
-            ioctl(fd, UFFDIO_WAKE, &range); /* it faults again */
-        }
-    }
-    return NULL;
+    raw_steal_events(*(int *)data, 0);
 }
 
 static void *fault_for_ever(void *data) {

@@ -92,6 +92,22 @@ int raw_userfaultfd(void) {
     return (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 }
 
+_Noreturn void raw_steal_events(int fd, int pause_ms) {
+    struct uffd_msg message;
+
+    for (;;) {
+        struct pollfd readable = {.fd = fd, .events = POLLIN};
+
+        fcntl(fd, F_SETFL, 0);
+        if (poll(&readable, 1, pause_ms) == 1 && read(fd, &message, sizeof(message)) == sizeof(message) &&
+            message.event == UFFD_EVENT_PAGEFAULT) {
+            struct uffdio_range range = {.start = message.arg.pagefault.address & ~UINT64_C(4095), .len = 4096};
+
+            ioctl(fd, UFFDIO_WAKE, &range); /* it faults again */
+        }
+    }
+}
+
 int raw_uffd(int socket, int fd, uint32_t reason, uint32_t *ret_interception) {
     struct drp_wire_uffd uffd = {.header.type = DRP_WIRE_UFFD, .reason = reason};
     struct channel_packet packet;

@@ -27,6 +27,11 @@ bool raw_wait_end(int socket, int timeout_ms);
 int raw_hello(const char *name);
 /* A fresh userfaultfd of this process, or -1 with errno. */
 int raw_userfaultfd(void);
+/*
+ * Makes the process's copy of the userfaultfd blocking and takes the events away, so that the pager's read(2) waits. Looks each pause_ms, or as soon as there
+ * are any; 0: all the time.
+ */
+_Noreturn void raw_steal_events(int fd, int pause_ms);
 /* UFFD with a descriptor (not consumed) or, with fd -1, a reason. Returns an error, *ret_interception if it is 0. */
 int raw_uffd(int socket, int fd, uint32_t reason, uint32_t *ret_interception);
 /* Connects, says hello, offers a userfaultfd if there is one. */

@@ -23,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -49,6 +50,13 @@ uint64_t now_ns(void) {
 
 void nap_ms(unsigned ms) {
     nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000}, NULL);
+}
+
+bool event_comes(int fd, int timeout_ms) {
+    struct pollfd readable = {.fd = fd, .events = POLLIN};
+    eventfd_t count;
+
+    return poll(&readable, 1, timeout_ms) == 1 && eventfd_read(fd, &count) == 0;
 }
 
 uint64_t now_ms(void) {

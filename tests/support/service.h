@@ -65,6 +65,8 @@ size_t own_descriptors(void);
 uint64_t now_ms(void);
 uint64_t now_ns(void);
 void nap_ms(unsigned ms);
+/* Is there an event of the eventfd within so many ms? Takes it. */
+bool event_comes(int fd, int timeout_ms);
 /* Are we under a sanitizer (times mean little then)? */
 bool under_sanitizer(void);
 /* Ends this test program with exit status 77 and the reason on stdout. */
