@@ -209,7 +209,7 @@ static void pager_run_arm(struct session *session) {
     if (arm.realtime)
         worker_set_realtime(&pager->worker, false);
     else
-        worker_set_nice(&pager->worker, 0);
+        worker_set_nice(&pager->worker, pager->worker.nice);
     atomic_fetch_add(&pager->arm_sequence, 1);
     syscall(SYS_futex, &pager->arm_sequence, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
