@@ -52,7 +52,8 @@ static uint32_t rank_limit(const struct plan *plan, unsigned base, unsigned upto
 }
 
 /* For one of so many spans. Inline, so that what is done for each is: in 64 GiB there are 32,768. */
-static inline void each_span(struct plan *plan, unsigned upto, uint32_t one_of, plan_visit_fn visit, void *data) {
+static inline __attribute__((always_inline)) void each_span(struct plan *plan, unsigned upto, uint32_t one_of,
+                                                            plan_visit_fn visit, void *data) {
     struct span_view view;
     uint64_t t = 0;
     uint32_t skip; /* spans with a bound from here on */
@@ -113,21 +114,30 @@ static inline unsigned count_run(struct census *census, unsigned before, unsigne
     return rank;
 }
 
+/* The compiler's own is a call, since not all processors can. */
+static inline unsigned bits_count(uint32_t bits) {
+    bits -= bits >> 1 & UINT32_C(0x55555555);
+    bits = (bits & UINT32_C(0x33333333)) + (bits >> 2 & UINT32_C(0x33333333));
+    bits = (bits + (bits >> 4)) & UINT32_C(0x0f0f0f0f);
+    return bits * UINT32_C(0x01010101) >> 24;
+}
+
 /*
  * Chunk by chunk, but only those in question, and without a branch on what is found: ages of pinned chunks may be anything, and a wrong
  * guess takes longer than all the rest. Of the highest rank, which often holds most, only bytes are of use.
  */
-static void census_pinned(const struct plan *plan, const struct span_view *view, struct census *census) {
-    unsigned before = RANK_NONE, end = 0;
+static void census_pinned(const struct span_view *view, struct census *census) {
+    const struct span_block *block = view->blocks;
+    unsigned before = RANK_NONE, end = 0, base = view->base;
+    uint64_t weight = view->weight;
 
-    for (unsigned i = 0; i < view->count; i += SPAN_BLOCK) {
-        uint32_t older = view->older[i / SPAN_BLOCK], last = view->below[i / SPAN_BLOCK] & ~older;
+    for (unsigned i = 0, count = view->count; i < count; i += SPAN_BLOCK, block++) {
+        uint32_t older = block->older, last = block->below & ~older, other = block->other;
 
-        if (last != 0)
-            census->bytes[census->upto] += (unsigned)__builtin_popcount(last) * view->weight;
-        if (older != 0 && view->alike[i / SPAN_BLOCK]) {
-            before = count_run(census, i == end ? before : RANK_NONE,
-                               view->base + plan_coldness(plan, span_tick(view, i)), SPAN_BLOCK * view->weight);
+        census->bytes[census->upto] += bits_count(last) * weight;
+        if (older != 0 && block->alike) {
+            before = count_run(census, i == end ? before : RANK_NONE, base + plan_age_rank(span_age(view, i, other)),
+                               SPAN_BLOCK * weight);
             end = i + SPAN_BLOCK;
             continue;
         }
@@ -135,7 +145,7 @@ static void census_pinned(const struct plan *plan, const struct span_view *view,
             unsigned chunk = i + (unsigned)__builtin_ctz(older);
 
             before = count_run(census, chunk == end ? before : RANK_NONE,
-                               view->base + plan_coldness(plan, span_tick(view, chunk)), view->weight);
+                               base + plan_age_rank(span_age(view, chunk, other)), weight);
             end = chunk + 1;
         }
     }
@@ -166,7 +176,7 @@ static bool census_span(struct plan *plan, struct policy_region *region, struct 
 
     span_open(view, region, &plan->cells);
     if (view->n_pins > 0)
-        census_pinned(plan, view, census);
+        census_pinned(view, census);
     else
         census_unpinned(plan, view, census);
     if (view->read)

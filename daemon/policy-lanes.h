@@ -18,6 +18,8 @@
 
 typedef uint32_t lanes __attribute__((vector_size(16)));
 typedef int32_t lanes_signed __attribute__((vector_size(16)));
+typedef short lanes_halves __attribute__((vector_size(16)));
+typedef char lanes_chars __attribute__((vector_size(16)));
 /* As it lies in memory: cells are aligned to their own size only, and what a client may write meanwhile is read once. */
 typedef uint32_t lanes_shared __attribute__((vector_size(16), aligned(8), may_alias));
 
@@ -51,31 +53,33 @@ static inline int32_t lanes_most(lanes_signed a) {
     return a[0] > a[1] ? a[0] : a[1];
 }
 
-/* The masks of a block's chunks, as bits. */
-struct lanes_masks {
-    lanes_signed of[LANES_BLOCK / LANES];
+/* A bit for each of a block's chunks from masks of four, found one after the other: so what is on its way fits into registers. */
+struct lanes_found {
+#ifdef __SSE2__
+    lanes_signed first;
+    lanes_halves half;
+#endif
+    uint32_t bits;
 };
 
-static inline uint32_t lanes_bits(const struct lanes_masks *masks) {
+static inline void lanes_find(struct lanes_found *found, unsigned i, lanes_signed mask) {
 #ifdef __SSE2__
-    typedef short halves __attribute__((vector_size(16)));
-    typedef char bytes __attribute__((vector_size(16)));
-    uint32_t bits = 0;
+    lanes_halves half;
 
-    _Pragma("GCC unroll 2") for (unsigned i = 0; i < 2; i++) {
-        const lanes_signed *four = &masks->of[4 * i];
-        halves a = (halves)__builtin_ia32_packssdw128(four[0], four[1]);
-        halves b = (halves)__builtin_ia32_packssdw128(four[2], four[3]);
-
-        bits |= (uint32_t)__builtin_ia32_pmovmskb128((bytes)__builtin_ia32_packsswb128(a, b)) << 16 * i;
+    if (i / LANES % 2 == 0) {
+        found->first = mask;
+        return;
     }
-    return bits;
+    half = (lanes_halves)__builtin_ia32_packssdw128(found->first, mask);
+    if (i / LANES % 4 == 1)
+        found->half = half;
+    else
+        found->bits |= (uint32_t)__builtin_ia32_pmovmskb128((lanes_chars)__builtin_ia32_packsswb128(found->half, half))
+                       << i / 16 * 16;
 #else
-    lanes all = {0}, bits = {1, 2, 4, 8};
+    lanes each = (lanes)mask & (lanes){1, 2, 4, 8};
 
-    for (unsigned i = 0; i < LANES_BLOCK / LANES; i++, bits <<= LANES)
-        all |= (lanes)masks->of[i] & bits;
-    return all[0] | all[1] | all[2] | all[3];
+    found->bits |= (each[0] | each[1] | each[2] | each[3]) << i;
 #endif
 }
 
@@ -92,9 +96,7 @@ static inline uint32_t lanes_flagged(const struct lanes_flags *flags, unsigned b
 
     _Pragma("GCC unroll 2") for (unsigned i = 0; i < LANES_BLOCK / 16; i++) {
 #ifdef __SSE2__
-        typedef char bytes __attribute__((vector_size(16)));
-
-        bits |= (uint32_t)__builtin_ia32_pmovmskb128((bytes)(flags->of[i] << (7 - bit))) << 16 * i;
+        bits |= (uint32_t)__builtin_ia32_pmovmskb128((lanes_chars)(flags->of[i] << (7 - bit))) << 16 * i;
 #else
         lanes_bytes each = (flags->of[i] >> bit & UINT64_C(0x0101010101010101)) * UINT64_C(0x0102040810204080) >> 56;
 
@@ -111,61 +113,39 @@ static inline lanes lanes_mask(uint32_t bits, unsigned i) {
     return (lanes)((lanes_all(bits) & each) == each);
 }
 
-/* Of four cells the last pins' ticks, and a mask of those that are not pinned now. */
+/* Of four cells the last pins' ticks, 0 of those that are pinned now, and a mask of the others. */
 static inline lanes lanes_pins(const struct drp_pin_cell *cells, lanes *ret_ticks) {
     const volatile lanes_shared *shared = (const volatile lanes_shared *)(const volatile void *)cells;
     lanes a = shared[0], b = shared[1];
+    lanes free = (lanes)(__builtin_shufflevector(a, b, 0, 2, 4, 6) == 0);
 
-    *ret_ticks = __builtin_shufflevector(a, b, 1, 3, 5, 7);
-    return (lanes)(__builtin_shufflevector(a, b, 0, 2, 4, 6) == 0);
+    *ret_ticks = __builtin_shufflevector(a, b, 1, 3, 5, 7) & free;
+    return free;
 }
 
-/* Of free chunks; of others none. */
-static inline lanes_signed lanes_old(lanes ticks, lanes free) {
-    return (lanes_signed)(((0 - ticks) & free) ^ UINT32_C(0x80000000));
+/* Of ticks; 0 is none. As old_of(). */
+static inline lanes_signed lanes_old(lanes ticks) {
+    return (lanes_signed)(UINT32_C(0x80000000) - ticks);
 }
 
 /* A bit for each chunk of a block that is older. */
 static inline uint32_t lanes_older(const int32_t *old, int32_t limit) {
-    lanes_signed than = lanes_all_signed(limit);
-    struct lanes_masks older;
+    struct lanes_found older = {0};
 
-    LANES_EACH older.of[i / LANES] = lanes_load(old + i) > than;
-    return lanes_bits(&older);
+    LANES_EACH lanes_find(&older, i, lanes_load(old + i) > limit);
+    return older.bits;
 }
 
-/* Writes a value for each chunk of a block that has a bit. */
-static inline void lanes_put(int32_t *old, uint32_t bits, int32_t value) {
-    if (bits == 0)
-        return;
-    LANES_EACH {
-        lanes_signed before = lanes_load(old + i);
-
-        lanes_store(old + i, before ^ ((before ^ value) & (lanes_signed)lanes_mask(bits, i)));
-    }
-}
-
-/* As age_add(), of all that are not none. */
-static inline void lanes_add(int32_t *old, uint32_t extra) {
-    lanes_signed least = lanes_all_signed(old_of(AGE_TICK_MAX - extra));
-
-    LANES_EACH lanes_store(old + i, lanes_max(lanes_load(old + i), least) - (int32_t)extra);
-}
-
-/* As age_missed(), of chunks that were missed: the bits of how often. */
-static inline void lanes_missed(int32_t *old, uint32_t now, uint32_t once, uint32_t twice) {
-    lanes_signed past = lanes_all_signed(old_limit(now, 0));
-    lanes zero = lanes_all(now + UINT32_C(0x80000000));
+/* How old the oldest of these chunks is. */
+static inline int32_t lanes_oldest(const int32_t *old, uint32_t bits) {
+    lanes_signed oldest = lanes_all_signed(OLD_NONE), none = oldest;
 
     LANES_EACH {
-        lanes_signed before = lanes_load(old + i);
-        lanes counts = (lanes)(before > past), age = (lanes)before + zero;
+        lanes_signed mask = (lanes_signed)lanes_mask(bits, i);
 
-        age ^= (age ^ age >> MISSED_AGE_SHIFT) & lanes_mask(once, i) & counts;
-        if (twice != 0)
-            age ^= (age ^ age >> 2 * MISSED_AGE_SHIFT) & lanes_mask(twice, i) & counts;
-        lanes_store(old + i, (lanes_signed)(age - zero));
+        oldest = lanes_max((lanes_load(old + i) & mask) | (none & ~mask), oldest);
     }
+    return lanes_most(oldest);
 }
 
 #endif

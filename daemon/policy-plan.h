@@ -33,8 +33,12 @@ struct census {
 };
 
 /* The oldest bucket has the lowest rank. */
+static inline unsigned plan_age_rank(uint32_t age) {
+    return N_BUCKETS - 1 - age_bucket(age);
+}
+
 static inline unsigned plan_coldness(const struct plan *plan, uint32_t last) {
-    return N_BUCKETS - 1 - age_bucket(plan->now > last ? plan->now - last : 0);
+    return plan_age_rank(plan->now > last ? plan->now - last : 0);
 }
 
 static inline bool plan_region_usable(const struct policy_region *region) {

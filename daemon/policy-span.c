@@ -22,66 +22,59 @@ static bool pins_written(const struct policy_region *region, unsigned i, uint64_
 
 /* ---- chunks that were pinned, a block at a time ---- */
 
-/* What reading a block's cells comes to. A bit for each of its chunks. */
+/* A block on its way. A bit for each of its chunks. */
 struct block {
     unsigned first, count; /* chunks of the span */
     int32_t *old;          /* when each was last pinned */
     uint32_t free;         /* those that can be dropped: not pinned now, not gone */
     uint32_t never;        /* of these, which were never pinned */
     uint32_t unused;       /* which were pinned, but not since the span's last fault; told if any has flags */
-    uint32_t below, older; /* which were pinned, but not since the walk's limits */
-    uint32_t extra;        /* what is still to be added to the tick of each */
-    int32_t oldest;        /* that any has */
+    int32_t oldest;        /* that any has; told if none has flags */
+    struct span_block *found;
 };
 
 static void note_coldest(struct span_view *view, uint32_t tick) {
     view->coldest = tick < view->coldest ? tick : view->coldest;
 }
 
-static void add_below(const struct span_view *view, struct block *block, uint32_t chunks, uint32_t tick) {
-    block->below |= tick < view->limit ? chunks : 0;
-    block->older |= tick < view->limit_older ? chunks : 0;
+static void add_below(const struct span_view *view, struct span_block *found, uint32_t chunks, uint32_t tick) {
+    found->below |= tick < view->limit ? chunks : 0;
+    found->older |= tick < view->limit_older ? chunks : 0;
 }
 
 static void note_oldest(struct span_view *view, const struct block *block) {
     if (block->oldest != OLD_NONE)
-        note_coldest(view, age_add(old_tick(block->oldest), block->extra));
-}
-
-static int32_t block_oldest(const struct block *block) {
-    lanes_signed oldest = lanes_all_signed(OLD_NONE);
-
-    LANES_EACH oldest = lanes_max(lanes_load(block->old + i), oldest);
-    return lanes_most(oldest);
+        note_coldest(view, age_add(old_tick(block->oldest), view->seen));
 }
 
 /* One mapping and a whole block, as nearly all are: all at once. */
 static inline __attribute__((always_inline)) void read_mapping(const struct span_view *view,
-                                                               const struct drp_pin_cell *cells, bool tell_unused,
+                                                               const struct drp_pin_cell *cells, bool flagged,
                                                                struct block *block) {
-    lanes_signed limit = lanes_all_signed(old_limit(view->limit, view->seen)), oldest = lanes_all_signed(OLD_NONE);
-    lanes_signed limit_older = lanes_all_signed(old_limit(view->limit_older, view->seen));
-    lanes_signed use = lanes_all_signed(old_limit(view->use, 0));
-    struct lanes_masks free, never, unused, below, older;
+    lanes_signed limit = lanes_all_signed(view->old_limit), older_limit = lanes_all_signed(view->old_limit_older);
+    lanes_signed use = lanes_all_signed(view->old_use), oldest = lanes_all_signed(OLD_NONE);
+    struct lanes_found free = {0}, never = {0}, unused = {0}, below = {0}, older = {0};
     int32_t *olds = block->old;
 
     LANES_EACH {
         lanes ticks, is_free = lanes_pins(cells + i, &ticks);
-        lanes_signed old = lanes_old(ticks, is_free);
+        lanes_signed old = lanes_old(ticks);
 
         lanes_store(olds + i, old);
-        oldest = lanes_max(old, oldest);
-        free.of[i / LANES] = (lanes_signed)is_free;
-        never.of[i / LANES] = ticks == 0;
-        unused.of[i / LANES] = old > use;
-        below.of[i / LANES] = old > limit;
-        older.of[i / LANES] = old > limit_older;
+        if (!flagged)
+            oldest = lanes_max(old, oldest);
+        lanes_find(&free, i, (lanes_signed)is_free);
+        lanes_find(&never, i, ticks == 0);
+        if (flagged)
+            lanes_find(&unused, i, old > use);
+        lanes_find(&below, i, old > limit);
+        lanes_find(&older, i, old > older_limit);
     }
-    block->free = lanes_bits(&free);
-    block->never = lanes_bits(&never) & block->free;
-    block->unused = tell_unused ? lanes_bits(&unused) : 0;
-    block->below = lanes_bits(&below);
-    block->older = lanes_bits(&older);
+    block->free = free.bits;
+    block->never = never.bits & free.bits;
+    block->unused = unused.bits;
+    block->found->below = below.bits;
+    block->found->older = older.bits;
     block->oldest = lanes_most(oldest);
 }
 
@@ -101,7 +94,7 @@ static inline lanes read_cells(const struct drp_pin_cell *cells, unsigned left, 
 
 /* Who pins last counts. cells: of the span's first chunk, by mapping. */
 static void read_mappings(const struct span_view *view, const struct drp_pin_cell *const *cells, struct block *block) {
-    struct lanes_masks all_free, never;
+    struct lanes_found all_free = {0}, never = {0};
 
     for (unsigned i = 0; i < LANES_BLOCK; i += LANES) {
         unsigned left = i < block->count ? block->count - i : 0;
@@ -114,16 +107,16 @@ static void read_mappings(const struct span_view *view, const struct drp_pin_cel
             later = (lanes)(others > ticks);
             ticks = (later & others) | (~later & ticks);
         }
-        lanes_store(block->old + i, lanes_old(ticks, free));
-        all_free.of[i / LANES] = (lanes_signed)free;
-        never.of[i / LANES] = ticks == 0;
+        lanes_store(block->old + i, lanes_old(ticks & free));
+        lanes_find(&all_free, i, (lanes_signed)free);
+        lanes_find(&never, i, ticks == 0);
     }
-    block->free = lanes_bits(&all_free);
-    block->never = lanes_bits(&never) & block->free;
-    block->unused = lanes_older(block->old, old_limit(view->use, 0));
-    block->below = lanes_older(block->old, old_limit(view->limit, view->seen));
-    block->older = lanes_older(block->old, old_limit(view->limit_older, view->seen));
-    block->oldest = block_oldest(block);
+    block->free = all_free.bits;
+    block->never = never.bits & all_free.bits;
+    block->unused = lanes_older(block->old, view->old_use);
+    block->found->below = lanes_older(block->old, view->old_limit);
+    block->found->older = lanes_older(block->old, view->old_limit_older);
+    block->oldest = lanes_oldest(block->old, UINT32_MAX);
 }
 
 /* Flags of a block's chunks, and any that one has. */
@@ -182,19 +175,12 @@ static inline uint8_t flags_of(const struct flags *flags, unsigned chunk) {
     return (uint8_t)(flags->each.of[chunk / 16][chunk / 8 % 2] >> chunk % 8 * 8);
 }
 
-/* What is pending for all of them, before that of some is written. */
-static void add_extra(struct block *block) {
-    if (block->extra > 0)
-        lanes_add(block->old, block->extra);
-    block->extra = 0;
-}
-
 /* Those that are something else than their pins say, but no zeros: one by one, as they are few. */
 static void judge_each(struct span_view *view, const struct flags *flags, uint32_t chunks, struct block *block) {
     for (; chunks != 0; chunks &= chunks - 1) {
         unsigned chunk = (unsigned)__builtin_ctz(chunks);
         uint8_t flag = flags_of(flags, chunk);
-        uint32_t tick = age_add(old_tick(block->old[chunk]), 0); /* UINT32_MAX would be none */
+        uint32_t tick = age_add(old_tick(block->old[chunk]), view->seen);
 
         if (block->never >> chunk & 1)
             tick = view->within && span_is_far(flag) ? view->far : view->near;
@@ -203,25 +189,23 @@ static void judge_each(struct span_view *view, const struct flags *flags, uint32
         tick = age_missed(tick, view->now, flag);
         block->old[chunk] = old_of(tick);
         note_coldest(view, tick);
-        add_below(view, block, UINT32_C(1) << chunk, tick);
+        add_below(view, block->found, UINT32_C(1) << chunk, tick);
     }
 }
 
 /* As span_unseen(). */
-static void judge_never(struct span_view *view, uint32_t far, uint32_t others, struct block *block) {
+static void judge_never(struct span_view *view, uint32_t far, uint32_t others, struct span_block *found) {
     if (!view->within) {
         others |= far;
         far = 0;
     }
     if (others != 0)
         note_coldest(view, view->near);
-    add_below(view, block, far, view->far);
-    add_below(view, block, others, view->near);
-    if ((block->below & (far | others)) == 0)
-        return;
-    add_extra(block);
-    lanes_put(block->old, far, old_of(view->far));
-    lanes_put(block->old, others, old_of(view->near));
+    add_below(view, found, far, view->far);
+    add_below(view, found, others, view->near);
+    found->far = far;
+    found->near = others;
+    found->other |= far | others;
 }
 
 /*
@@ -232,6 +216,7 @@ static void judge(struct span_view *view, const struct flags *flags, struct bloc
     uint32_t back = with_flag(flags, POLICY_CHUNK_BACK), empty = with_flag(flags, POLICY_CHUNK_EMPTY);
     uint32_t missed = with_flag(flags, 1 << POLICY_MISSED_SHIFT) | with_flag(flags, 2 << POLICY_MISSED_SHIFT);
     uint32_t gone = with_flag(flags, POLICY_CHUNK_GONE), far, pinned, zero, each;
+    struct span_block *found = block->found;
 
     block->free &= ~gone;
     block->never &= ~gone;
@@ -239,26 +224,30 @@ static void judge(struct span_view *view, const struct flags *flags, struct bloc
     zero = back & pinned & ~empty & block->unused;
     forget_back(view->flags + block->first, back & pinned & ~zero, block->count);
     far = back & ~with_flag(flags, POLICY_CHUNK_NEAR) & block->never;
-    each = (missed & block->never) | ((missed | (empty & block->unused)) & pinned & ~zero & block->below);
-    if ((gone | zero | each) != 0) {
-        add_extra(block);
-        lanes_put(block->old, gone | zero, OLD_NONE);
-        block->below &= ~(gone | each);
-        block->older &= ~(gone | each);
-        judge_each(view, flags, each, block);
-        if (zero == 0)
-            block->oldest = block_oldest(block);
-        else
-            note_coldest(view, 0);
-        add_below(view, block, zero, 0);
+    each = (missed & block->never) | ((missed | (empty & block->unused)) & pinned & ~zero & found->below);
+    found->below &= ~(gone | each);
+    found->older &= ~(gone | each);
+    found->zero = zero;
+    found->other = zero | each;
+    found->far = found->near = 0;
+    judge_each(view, flags, each, block);
+    if (zero != 0) {
+        note_coldest(view, 0);
+        add_below(view, found, zero, 0);
+    } else if (pinned != 0) {
+        block->oldest = lanes_oldest(block->old, pinned & ~each);
+        note_oldest(view, block);
     }
-    note_oldest(view, block);
+    if (block->never == 0)
+        return;
     if (far != 0) /* for every order */
         note_coldest(view, view->far);
-    judge_never(view, far & ~missed, block->never & ~far & ~missed, block);
+    judge_never(view, far & ~missed, block->never & ~far & ~missed, found);
 }
 
-static inline void read_block(struct span_view *view, const struct drp_pin_cell *const *cells, struct block *block) {
+static inline __attribute__((always_inline)) void read_block(struct span_view *view,
+                                                             const struct drp_pin_cell *const *cells,
+                                                             struct block *block) {
     bool whole = view->n_pins == 1 && block->count == SPAN_BLOCK;
     struct flags flags;
 
@@ -275,33 +264,42 @@ static inline void read_block(struct span_view *view, const struct drp_pin_cell 
     else
         read_mappings(view, cells, block);
     note_oldest(view, block);
+    block->found->other = block->found->zero = 0;
     if (block->never != 0)
-        judge_never(view, 0, block->never, block);
+        judge_never(view, 0, block->never, block->found);
 }
 
 /* Are all of a whole block, which lie below the limit, certainly the same? */
-static bool block_alike(const struct block *block) {
+static bool block_alike(const struct span_block *found, const int32_t *old) {
     lanes_signed same = lanes_all_signed(-1);
 
-    if (block->below != UINT32_MAX)
+    if (found->below != UINT32_MAX)
         return false;
-    LANES_EACH same &= lanes_load(block->old + i) == block->old[0];
+    if (found->other != 0)
+        return found->zero == UINT32_MAX ||
+               (found->other == UINT32_MAX && (found->far == UINT32_MAX || found->near == UINT32_MAX));
+    LANES_EACH same &= lanes_load(old + i) == old[0];
     return (same[0] & same[1] & same[2] & same[3]) != 0;
 }
 
-static void pins_to_ages(struct span_view *view, const struct drp_pin_cell *const *cells) {
+static inline __attribute__((always_inline)) void pins_to_ages(struct span_view *view,
+                                                               const struct drp_pin_cell *const *cells) {
     uint32_t any = 0;
 
+    view->youngest = view->now > view->seen ? old_of(view->now - view->seen) : INT32_MAX;
+    view->old_limit = old_limit(view->limit, view->seen);
+    view->old_limit_older = old_limit(view->limit_older, view->seen);
+    view->old_use = old_limit(view->use, 0);
     for (unsigned i = 0; i < view->count; i += SPAN_BLOCK) {
-        unsigned count = view->count - i < SPAN_BLOCK ? view->count - i : SPAN_BLOCK;
-        struct block block = {.first = i, .count = count, .old = view->old + i, .extra = view->seen};
+        struct block block;
 
+        block.first = i;
+        block.old = view->old + i;
+        block.found = &view->blocks[i / SPAN_BLOCK];
+        block.count = view->count - i < SPAN_BLOCK ? view->count - i : SPAN_BLOCK;
         read_block(view, cells, &block);
         any |= block.free;
-        view->below[i / SPAN_BLOCK] = block.below;
-        view->older[i / SPAN_BLOCK] = block.older;
-        view->extra[i / SPAN_BLOCK] = block.extra;
-        view->alike[i / SPAN_BLOCK] = block_alike(&block);
+        block.found->alike = block_alike(block.found, block.old);
     }
     if (any == 0) /* nothing before it is old again */
         view->coldest = view->now + 1;

@@ -17,6 +17,14 @@
 /* So many are looked at together. */
 #define SPAN_BLOCK 32
 
+/* What the pins of a block come to. A bit for each chunk. */
+struct span_block {
+    uint32_t below, older;    /* can be dropped, and was used last before the walk's limits */
+    uint32_t other;           /* does not count from its last pin: */
+    uint32_t zero, far, near; /* but from 0, or the span's tick of that name; in none of these: what old[] says is all */
+    bool alike;               /* whether all are certainly the same */
+};
+
 struct span_view {
     struct policy_span *span;
     _Atomic uint8_t *flags; /* of its first chunk */
@@ -37,14 +45,10 @@ struct span_view {
     uint64_t first_chunk;
     unsigned count;   /* chunks, 1..SPAN_CHUNKS */
     uint32_t coldest; /* what a walk makes of the bound, for every order */
-    /*
-     * If pins were read: by chunk, how old, if the chunk is below the limit; by block what that counts as younger, a bit for each chunk before
-     * the limits, and whether all are certainly the same.
-     */
-    int32_t old[SPAN_CHUNKS];
-    uint32_t extra[SPAN_CHUNKS / SPAN_BLOCK];
-    uint32_t below[SPAN_CHUNKS / SPAN_BLOCK], older[SPAN_CHUNKS / SPAN_BLOCK];
-    bool alike[SPAN_CHUNKS / SPAN_BLOCK];
+    /* If pins were read: how old a pin is for age 0, and how old is too young for the walk's limits, and for the last fault. */
+    int32_t youngest, old_limit, old_limit_older, old_use;
+    struct span_block blocks[SPAN_CHUNKS / SPAN_BLOCK];
+    int32_t old[SPAN_CHUNKS]; /* when each was pinned last */
 };
 
 /* What is needed to know of it as a whole; limit, base, now and within are there, and the region has that span. False: nothing is in it. */
@@ -124,13 +128,33 @@ static inline uint32_t span_unseen(struct span_view *view, uint8_t flags) {
 
 /* From which tick the age of a chunk counts that is older than the walk's limit, if pins were read. */
 static inline uint32_t span_tick(const struct span_view *view, unsigned chunk) {
-    return age_add(old_tick(view->old[chunk]), view->extra[chunk / SPAN_BLOCK]);
+    const struct span_block *block = &view->blocks[chunk / SPAN_BLOCK];
+    unsigned bit = chunk % SPAN_BLOCK;
+
+    if (!(block->other >> bit & 1))
+        return age_add(old_tick(view->old[chunk]), view->seen);
+    if (block->zero >> bit & 1)
+        return 0;
+    if (block->far >> bit & 1)
+        return view->far;
+    return block->near >> bit & 1 ? view->near : old_tick(view->old[chunk]);
+}
+
+/* The age itself; other: of its block. */
+static inline uint32_t span_age(const struct span_view *view, unsigned chunk, uint32_t other) {
+    int32_t old = view->old[chunk];
+    uint32_t tick;
+
+    if (!(other >> chunk % SPAN_BLOCK & 1))
+        return old > view->youngest ? (uint32_t)old - (uint32_t)view->youngest : 0;
+    tick = span_tick(view, chunk);
+    return view->now > tick ? view->now - tick : 0;
 }
 
 /* The next chunk from the given one on that is older than the walk's limit; SPAN_CHUNKS or more: none. */
 static inline unsigned span_next_below(const struct span_view *view, unsigned chunk) {
     for (unsigned word = chunk / SPAN_BLOCK; word * SPAN_BLOCK < view->count; word++) {
-        uint32_t below = view->below[word];
+        uint32_t below = view->blocks[word].below;
 
         if (word == chunk / SPAN_BLOCK)
             below &= UINT32_MAX << chunk % SPAN_BLOCK;
@@ -152,7 +176,7 @@ static inline bool span_next(struct span_view *view, unsigned *chunk, unsigned *
         if (*chunk >= view->count)
             return false;
         *ret_tick = span_tick(view, *chunk);
-        *ret_count = view->alike[*chunk / SPAN_BLOCK] ? SPAN_BLOCK - *chunk % SPAN_BLOCK : 1;
+        *ret_count = view->blocks[*chunk / SPAN_BLOCK].alike ? SPAN_BLOCK - *chunk % SPAN_BLOCK : 1;
         return true;
     }
     for (; *chunk < view->count; *chunk += n) {

@@ -19,7 +19,7 @@
 #define COST_CHUNKS (UINT32_C(1) << 20)
 #define COST_TRIES 8
 #define COST_MS_MAX 5.0
-/* Where pins are read: 2.2 to 3.8 ms where this was written, at a load of 18; other machines may be slower, and are as busy. */
+/* Where pins are read: 2.1 to 4.3 ms where this was written, at a load of 15; other machines may be slower, and are as busy. */
 #define COST_PINNED_MS_MAX 15.0
 #define NO_BAR 1e9
 /* As many as the service has room for. */
