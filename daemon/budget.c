@@ -206,22 +206,7 @@ static int set_one(struct setting *setting, struct limits *limits, uid_t owner) 
     return 0;
 }
 
-struct region *budget_find_region(struct manager *manager, const struct budget_object *object) {
-    struct region *region = object->session ? session_find_region(object->session, object->id) : NULL;
-    struct home *home;
-
-    if (region)
-        return region;
-    LIST_FOREACH (home, &manager->homes, link) {
-        LIST_FOREACH (region, &home->regions, link)
-            if (region->id == object->id)
-                return region;
-    }
-    return NULL;
-}
-
-static int set_in_region(struct manager *manager, struct setting *setting, const struct budget_object *object) {
-    struct region *region = budget_find_region(manager, object);
+static int set_in_region(struct setting *setting, struct region *region) {
     int r;
 
     setting->found = 0;
@@ -327,7 +312,7 @@ static int set_all(struct manager *manager, struct setting *setting, const struc
     case BUDGET_CGROUP:
         return set_cgroup(manager, setting, object->path);
     case BUDGET_REGION:
-        return set_in_region(manager, setting, object);
+        return set_in_region(setting, object->region);
     case BUDGET_SESSION:
         return set_in_session(setting, object->session);
     default:

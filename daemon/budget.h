@@ -86,9 +86,10 @@ void budget_release_user(struct budget_user *user);
 /* What limits are of. */
 struct budget_object {
     enum budget_scope scope;
-    uint64_t id;             /* of the region, process, user */
+    uint64_t id;             /* of the process, user */
     const char *path;        /* of the cgroup */
-    struct session *session; /* who asks; its own regions are found without a look at all others'. NULL: nobody who has any */
+    struct region *region;   /* NULL: there is none */
+    struct session *session; /* BUDGET_SESSION */
 };
 
 /*
@@ -101,9 +102,6 @@ struct budget_object {
  */
 int budget_set(struct manager *manager, uid_t by, bool administrator, const struct budget_object *object,
                const struct limit_values *values, struct limit_values *ret_effective);
-
-/* Of an object of scope BUDGET_REGION; NULL: there is none. From the loop. */
-struct region *budget_find_region(struct manager *manager, const struct budget_object *object);
 
 /* Who is most over the budget. Pointers are good as long as the manager's lock is held. */
 struct budget_excess {

@@ -28,7 +28,7 @@ enum demand_source {
 
 enum demand_urgency {
     URGENCY_NONE = 0,  /* a client drops its own */
-    URGENCY_TRIM = 1,  /* nobody waits for it: budgets, a person's hand */
+    URGENCY_TRIM = 1,  /* no task waits for it: budgets, a person's hand */
     URGENCY_STALL = 2, /* tasks are slowed down: memory.high, PSI */
     URGENCY_LIFE = 3,  /* the next allocation may end somebody */
 };

@@ -88,16 +88,30 @@ static int dropper_send_object(struct home *home, struct region *region) {
 
 void dropper_set_urgency(struct home *home, enum demand_urgency urgency) {
     struct dropper *dropper = &home->dropper;
-    bool realtime = urgency >= URGENCY_STALL, urgent = urgency >= URGENCY_TRIM;
+    bool realtime = urgency >= URGENCY_STALL;
 
     dropper->urgency_wanted = urgency;
     if (dropper->reading)
         return;
     if (realtime != (dropper->urgency >= URGENCY_STALL))
         worker_set_realtime(&dropper->worker, realtime);
-    if (urgent != (dropper->urgency >= URGENCY_TRIM))
-        worker_set_nice(&dropper->worker, urgent ? WORKER_URGENT_NICE : 0);
     dropper->urgency = urgency;
+}
+
+bool dropper_hurry(struct home *home, enum demand_urgency urgency) {
+    struct drop_job *job;
+    bool busy = false;
+
+    TAILQ_FOREACH (job, &home->dropper.jobs, link)
+        if (job->pooled) {
+            busy = true;
+            if (job->urgency < urgency)
+                job->urgency = urgency;
+        }
+    /* Not of one that ends, which gives its jobs up and may then take long. */
+    if (busy && !worker_stopping(&home->dropper.worker) && urgency > home->dropper.urgency_wanted)
+        dropper_set_urgency(home, urgency);
+    return busy;
 }
 
 void dropper_set_reading(struct home *home, bool reading) {
@@ -426,8 +440,10 @@ static void dropper_take_down(struct home *home) {
     dropper_give_up(home);
     /* What a batch before this needed says nothing of what may now take seconds; but somebody may wait for what the dead had. */
     home_lock(home);
-    dropper_set_urgency(home, atomic_load(&home->client_dead) ? URGENCY_TRIM : URGENCY_NONE);
+    dropper_set_urgency(home, URGENCY_NONE);
     home_unlock(home);
+    if (atomic_load(&home->client_dead))
+        worker_set_nice(worker, WORKER_URGENT_NICE);
     while ((job = TAILQ_FIRST(&home->dropper.jobs)))
         job_finish(home, job);
     LIST_FOREACH (region, &home->regions, link) {

@@ -105,10 +105,12 @@ int dropper_submit_destroy(struct home *home, struct region *region, void (*dest
 int dropper_submit_adopt(struct home *home, struct region *region, int old_state_fd,
                          void (*work)(struct region *region), void (*adopted)(void *data), void *data);
 /*
- * Under the home's lock: how the thread runs until the queue is empty. Before all ordinary threads while tasks wait for what it does; with a high
- * priority for the rest that is the service's own doing; as anybody for what its client asks for, who could keep it busy for ever.
+ * Under the home's lock: how the thread runs until the queue is empty. Before all ordinary threads while tasks wait for what it does; as anybody
+ * for what its client asks for, and for budgets, which he may set himself, or stay over: he could keep it busy for ever.
  */
 void dropper_set_urgency(struct home *home, enum demand_urgency urgency);
+/* Under the home's lock: is it busy with a slice for pressure? Then that is so urgent from now on, at least: who asks has to wait for it. */
+bool dropper_hurry(struct home *home, enum demand_urgency urgency);
 /* In its thread: something long begins, or is over. */
 void dropper_set_reading(struct home *home, bool reading);
 /* Gives up every waiting job: their requests see them as failed. What the stuck call still frees is not counted. */

@@ -45,19 +45,47 @@ static uint64_t effective(const struct limit_values *values, enum limit_kind kin
     return values->mask & LIMIT_BIT(kind) ? values->of[kind] : 0;
 }
 
+/* What it is about, as long as that is the session's own: found without a look at what others have. */
+static struct budget_object own_object(const struct connection *connection, const struct drp_wire_limit *limit) {
+    struct session *session = connection->session;
+    struct budget_object object = {.scope = (enum budget_scope)limit->scope, .id = limit->id, .path = limit->path};
+
+    if (session && limit->scope == DRP_LIMIT_CLIENT && limit->id == 0) {
+        object.scope = BUDGET_SESSION;
+        object.session = session;
+    } else if (session && limit->scope == DRP_LIMIT_REGION)
+        object.region = session_find_region(session, limit->id);
+    return object;
+}
+
+bool is_own_limit(const struct connection *connection, const struct drp_wire_limit *limit) {
+    struct budget_object object = own_object(connection, limit);
+
+    return object.session || object.region;
+}
+
+static struct region *find_region(struct manager *manager, uint64_t id) {
+    struct region *region;
+    struct home *home;
+
+    LIST_FOREACH (home, &manager->homes, link) {
+        LIST_FOREACH (region, &home->regions, link)
+            if (region->id == id)
+                return region;
+    }
+    return NULL;
+}
+
 void handle_limit(struct connection *connection, struct channel_packet *packet) {
     const struct drp_wire_limit *limit = &packet->message.limit;
     struct manager *manager = connection->server->manager;
-    const struct budget_object object = {
-        .scope = limit->scope == DRP_LIMIT_CLIENT && limit->id == 0 ? BUDGET_SESSION : (enum budget_scope)limit->scope,
-        .id = limit->id,
-        .path = limit->path,
-        .session = connection->session,
-    };
+    struct budget_object object = own_object(connection, limit);
     struct limit_values values = {.mask = limit->mask}, found;
     struct drp_wire_limit_reply reply;
     int r;
 
+    if (object.scope == BUDGET_REGION && !object.region)
+        object.region = find_region(manager, limit->id);
     values.of[LIMIT_BUDGET] = limit->values.budget;
     values.of[LIMIT_QUOTA] = limit->values.quota;
     values.of[LIMIT_SHARE] = limit->values.share;

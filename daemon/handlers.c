@@ -361,15 +361,6 @@ static void handle_list(struct connection *connection, struct channel_packet *pa
                      offsetof(struct drp_wire_list_reply, entries) + reply.count * sizeof(reply.entries[0]), NULL, 0);
 }
 
-/* Only what a program says of itself. */
-static bool is_own_limit(const struct connection *connection, const struct drp_wire_limit *limit) {
-    if (!connection->session)
-        return false;
-    return limit->scope == DRP_LIMIT_CLIENT   ? limit->id == 0
-           : limit->scope == DRP_LIMIT_REGION ? session_find_region(connection->session, limit->id) != NULL
-                                              : false;
-}
-
 bool handlers_is_for_all(const struct connection *connection, const union drp_wire_message *start) {
     uint16_t type = start->header.type;
 

@@ -57,6 +57,8 @@ void handle_end_native(struct connection *connection, struct channel_packet *pac
 void handle_limit(struct connection *connection, struct channel_packet *packet);
 void handle_free(struct connection *connection, struct channel_packet *packet);
 void handle_why(struct connection *connection, struct channel_packet *packet);
+/* Is it what a program says of itself? limit: its first HANDLERS_LOOK bytes, not checked yet. */
+bool is_own_limit(const struct connection *connection, const struct drp_wire_limit *limit);
 void handle_histograms(struct connection *connection, struct channel_packet *packet);
 
 #endif

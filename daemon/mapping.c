@@ -143,29 +143,32 @@ void mapping_set_state(struct mapping *mapping, uint32_t span, enum mapping_span
 
 /* ---- extents ---- */
 
+/* From so many on, one look at all is cheaper than to move others for each. */
+#define MANY 16
+
 int extents_init(struct extents *extents) {
     void *p = mmap(NULL, 2 * EXTENTS_MAX * sizeof(struct extent), PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     if (p == MAP_FAILED)
         return -errno;
-    *extents = (struct extents){.entries = p, .places = (struct extent *)p + EXTENTS_MAX};
+    *extents = (struct extents){.entries.entries = p, .places.entries = (struct extent *)p + EXTENTS_MAX};
     return 0;
 }
 
 void extents_deinit(struct extents *extents) {
-    if (extents->entries)
-        munmap(extents->entries, 2 * EXTENTS_MAX * sizeof(struct extent));
+    if (extents->entries.entries)
+        munmap(extents->entries.entries, 2 * EXTENTS_MAX * sizeof(struct extent));
     *extents = (struct extents){0};
 }
 
 /* Index of the first extent that ends above the address. */
 static size_t extents_lower(const struct extents *extents, uint64_t address) {
-    size_t low = 0, high = extents->n;
+    size_t low = 0, high = extents->entries.n;
 
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        const struct extent *e = &extents->entries[middle];
+        const struct extent *e = extent_at(&extents->entries, middle);
 
         if (e->address + e->length <= address)
             low = middle + 1;
@@ -177,11 +180,11 @@ static size_t extents_lower(const struct extents *extents, uint64_t address) {
 
 /* Index of the first place of the mapping that ends above the offset, or of what follows the mapping. */
 static size_t places_lower(const struct extents *extents, const struct mapping *mapping, uint64_t offset) {
-    size_t low = 0, high = extents->n;
+    size_t low = 0, high = extents->places.n;
 
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        const struct extent *e = &extents->places[middle];
+        const struct extent *e = extent_at(&extents->places, middle);
 
         if (e->mapping < mapping || (e->mapping == mapping && e->offset + e->length <= offset))
             low = middle + 1;
@@ -195,53 +198,77 @@ static size_t places_lower(const struct extents *extents, const struct mapping *
 static const struct extent *places_overlap(const struct extents *extents, const struct mapping *mapping,
                                            uint64_t offset, uint64_t end) {
     size_t i = places_lower(extents, mapping, offset);
-    const struct extent *e = &extents->places[i];
+    const struct extent *e = extent_at(&extents->places, i);
 
-    return i < extents->n && e->mapping == mapping && e->offset < end ? e : NULL;
+    return i < extents->places.n && e->mapping == mapping && e->offset < end ? e : NULL;
 }
 
 const struct extent *extents_find(const struct extents *extents, uint64_t address) {
     size_t i = extents_lower(extents, address);
+    const struct extent *e = extent_at(&extents->entries, i);
 
-    return i < extents->n && extents->entries[i].address <= address ? &extents->entries[i] : NULL;
+    return i < extents->entries.n && e->address <= address ? e : NULL;
 }
 
 const struct extent *extents_overlap(const struct extents *extents, uint64_t start, uint64_t end) {
     size_t i = extents_lower(extents, start);
+    const struct extent *e = extent_at(&extents->entries, i);
 
-    return i < extents->n && extents->entries[i].address < end ? &extents->entries[i] : NULL;
+    return i < extents->entries.n && e->address < end ? e : NULL;
 }
 
-/* Takes an entry out of one of the arrays, of n. */
-static void array_erase(struct extent *array, size_t n, size_t i) {
-    memmove(&array[i], &array[i + 1], (n - 1 - i) * sizeof(*array));
+static void array_move_gap(struct extent_array *array, size_t to) {
+    size_t room = EXTENTS_MAX - array->n;
+
+    if (to < array->gap)
+        memmove(&array->entries[to + room], &array->entries[to], (array->gap - to) * sizeof(*array->entries));
+    else
+        memmove(&array->entries[array->gap], &array->entries[array->gap + room],
+                (to - array->gap) * sizeof(*array->entries));
+    array->gap = to;
 }
 
-static void array_insert(struct extent *array, size_t n, size_t i, const struct extent *extent) {
-    memmove(&array[i + 1], &array[i], (n - i) * sizeof(*array));
-    array[i] = *extent;
+static void array_erase(struct extent_array *array, size_t i, size_t count) {
+    array_move_gap(array, i);
+    array->n -= count;
+}
+
+static void array_insert(struct extent_array *array, size_t i, const struct extent *extent) {
+    array_move_gap(array, i);
+    array->entries[array->gap++] = *extent;
+    array->n++;
+}
+
+/* Leaves those for which it is true. */
+static void array_filter(struct extent_array *array, bool (*keep)(const struct extent *extent, const void *argument),
+                         const void *argument) {
+    size_t kept = 0;
+
+    array_move_gap(array, array->n);
+    for (size_t i = 0; i < array->n; i++)
+        if (keep(&array->entries[i], argument))
+            array->entries[kept++] = array->entries[i];
+    array->n = array->gap = kept;
 }
 
 static void extents_erase(struct extents *extents, size_t i) {
-    const struct extent *e = &extents->entries[i];
+    const struct extent *e = extent_at(&extents->entries, i);
 
-    array_erase(extents->places, extents->n, places_lower(extents, e->mapping, e->offset));
-    array_erase(extents->entries, extents->n, i);
-    extents->n--;
+    array_erase(&extents->places, places_lower(extents, e->mapping, e->offset), 1);
+    array_erase(&extents->entries, i, 1);
 }
 
 /* There is room. */
 static void extents_insert(struct extents *extents, size_t i, const struct extent *extent) {
-    array_insert(extents->places, extents->n, places_lower(extents, extent->mapping, extent->offset), extent);
-    array_insert(extents->entries, extents->n, i, extent);
-    extents->n++;
+    array_insert(&extents->places, places_lower(extents, extent->mapping, extent->offset), extent);
+    array_insert(&extents->entries, i, extent);
 }
 
 /* Another shape that neither overlaps a neighbour nor passes one by. */
 static void extents_reshape(struct extents *extents, size_t i, const struct extent *extent) {
-    struct extent *e = &extents->entries[i];
+    struct extent *e = extent_at(&extents->entries, i);
 
-    extents->places[places_lower(extents, e->mapping, e->offset)] = *extent;
+    *extent_at(&extents->places, places_lower(extents, e->mapping, e->offset)) = *extent;
     *e = *extent;
 }
 
@@ -253,21 +280,24 @@ static bool continues(const struct extent *first, const struct extent *next) {
 int extents_add(struct extents *extents, const struct extent *extent) {
     size_t i = extents_lower(extents, extent->address);
     struct extent joined = *extent;
+    const struct extent *previous, *next;
     bool before, behind;
 
     if (extents_overlap(extents, extent->address, extent->address + extent->length) ||
         places_overlap(extents, extent->mapping, extent->offset, extent->offset + extent->length))
         return -EEXIST;
-    before = i > 0 && continues(&extents->entries[i - 1], extent);
-    behind = i < extents->n && continues(extent, &extents->entries[i]);
-    if (!before && !behind && extents->n == EXTENTS_MAX)
+    previous = i > 0 ? extent_at(&extents->entries, i - 1) : NULL;
+    next = i < extents->entries.n ? extent_at(&extents->entries, i) : NULL;
+    before = previous && continues(previous, extent);
+    behind = next && continues(extent, next);
+    if (!before && !behind && extents->entries.n == EXTENTS_MAX)
         return -ENOSPC;
     if (behind)
-        joined.length += extents->entries[i].length;
+        joined.length += next->length;
     if (before) {
-        joined.length += extents->entries[i - 1].length;
-        joined.address = extents->entries[i - 1].address;
-        joined.offset = extents->entries[i - 1].offset;
+        joined.length += previous->length;
+        joined.address = previous->address;
+        joined.offset = previous->offset;
     }
     if (before && behind)
         extents_erase(extents, i);
@@ -285,56 +315,109 @@ static void extents_split(struct extents *extents, uint64_t address) {
     size_t i = extents_lower(extents, address);
     struct extent head, tail;
 
-    if (i == extents->n || extents->entries[i].address >= address)
+    if (i == extents->entries.n || extent_at(&extents->entries, i)->address >= address)
         return;
-    head = tail = extents->entries[i];
+    head = tail = *extent_at(&extents->entries, i);
     head.length = address - head.address;
     tail.address = address;
     tail.length -= head.length;
     tail.offset += head.length;
     extents_reshape(extents, i, &head);
-    if (extents->n < EXTENTS_MAX) /* else the tail is forgotten */
+    if (extents->entries.n < EXTENTS_MAX) /* else the tail is forgotten */
         extents_insert(extents, i + 1, &tail);
 }
 
+struct range {
+    uint64_t start, end;
+};
+
+static bool is_outside(const struct extent *extent, const void *argument) {
+    const struct range *range = argument;
+
+    return extent->address < range->start || extent->address >= range->end;
+}
+
 void extents_remove(struct extents *extents, uint64_t start, uint64_t end) {
-    size_t i;
+    size_t first, last;
 
     extents_split(extents, start);
     extents_split(extents, end);
-    for (i = extents_lower(extents, start); i < extents->n && extents->entries[i].address < end;)
-        extents_erase(extents, i);
+    first = extents_lower(extents, start);
+    last = extents_lower(extents, end);
+    if (last - first < MANY)
+        for (; last > first; last--)
+            extents_erase(extents, last - 1);
+    else {
+        array_filter(&extents->places, is_outside, &(struct range){start, end});
+        array_erase(&extents->entries, first, last - first);
+    }
+}
+
+/* The entry and the next become one if they are. */
+static void extents_join(struct extents *extents, size_t i) {
+    struct extent joined;
+
+    if (i + 1 >= extents->entries.n || !continues(extent_at(&extents->entries, i), extent_at(&extents->entries, i + 1)))
+        return;
+    joined = *extent_at(&extents->entries, i);
+    joined.length += extent_at(&extents->entries, i + 1)->length;
+    extents_erase(extents, i + 1);
+    extents_reshape(extents, i, &joined);
+}
+
+static void reverse(struct extent_array *array, size_t first, size_t end) {
+    for (; first + 1 < end; first++, end--) {
+        struct extent swapped = *extent_at(array, first);
+
+        *extent_at(array, first) = *extent_at(array, end - 1);
+        *extent_at(array, end - 1) = swapped;
+    }
+}
+
+/* Of neighbours [first, middle) and [middle, end), the second come before the first. */
+static void array_rotate(struct extent_array *array, size_t first, size_t middle, size_t end) {
+    reverse(array, first, middle);
+    reverse(array, middle, end);
+    reverse(array, first, end);
 }
 
 void extents_move(struct extents *extents, uint64_t from, uint64_t to, uint64_t length) {
-    size_t i;
+    struct extent_array *entries = &extents->entries;
+    size_t first, last, target;
 
     if (length == 0 || from == to)
         return;
     extents_split(extents, from);
     extents_split(extents, from + length);
     extents_remove(extents, to, to + length); /* the kernel unmapped what was there */
-    while ((i = extents_lower(extents, from)) < extents->n && extents->entries[i].address < from + length) {
-        struct extent moved = extents->entries[i];
+    first = extents_lower(extents, from);
+    last = extents_lower(extents, from + length);
+    target = extents_lower(extents, to);
+    if (first == last)
+        return;
+    for (size_t i = first; i < last; i++) { /* their places stay in order */
+        struct extent *e = extent_at(entries, i);
 
-        extents_erase(extents, i);
-        moved.address = moved.address - from + to;
-        extents_add(extents, &moved);
+        e->address += to - from;
+        *extent_at(&extents->places, places_lower(extents, e->mapping, e->offset)) = *e;
     }
+    if (target >= last) {
+        array_rotate(entries, first, last, target);
+        target -= last - first;
+    } else
+        array_rotate(entries, target, first, last);
+    extents_join(extents, target + (last - first) - 1);
+    if (target > 0)
+        extents_join(extents, target - 1);
 }
 
-static size_t array_forget(struct extent *array, size_t n, const struct mapping *mapping) {
-    size_t kept = 0;
-
-    for (size_t i = 0; i < n; i++)
-        if (array[i].mapping != mapping)
-            array[kept++] = array[i];
-    return kept;
+static bool is_anothers(const struct extent *extent, const void *argument) {
+    return extent->mapping != (const struct mapping *)argument;
 }
 
 void extents_forget(struct extents *extents, const struct mapping *mapping) {
-    array_forget(extents->places, extents->n, mapping);
-    extents->n = array_forget(extents->entries, extents->n, mapping);
+    array_filter(&extents->places, is_anothers, mapping);
+    array_filter(&extents->entries, is_anothers, mapping);
 }
 
 bool extents_next(const struct extents *extents, const struct mapping *mapping, uint64_t offset, uint64_t end,

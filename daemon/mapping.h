@@ -54,15 +54,24 @@ struct extent {
 /* Of a session. A client has 65530 mappings by default, and each of ours may be two while spans of it differ. */
 #define EXTENTS_MAX 32768
 
+/* In an order, with the room that is left in one place: what comes or goes beside the last that did moves no other. */
+struct extent_array {
+    struct extent *entries; /* of EXTENTS_MAX; gap of them, then the room, then the others */
+    size_t n, gap;
+};
+
 /*
  * The extents of a session, in order of address and, the same ones, in order of mapping and offset. No two overlap, in either. What continues
  * its neighbour in both is one with it. Allocates at init only.
  */
 struct extents {
-    struct extent *entries;
-    struct extent *places;
-    size_t n;
+    struct extent_array entries;
+    struct extent_array places;
 };
+
+static inline struct extent *extent_at(const struct extent_array *array, size_t i) {
+    return &array->entries[i < array->gap ? i : i + (EXTENTS_MAX - array->n)];
+}
 
 /* pin_fd < 0: a new pin page, *ret_pin_fd is its read-write descriptor for the client. Else that page is taken (checked by the caller), *ret_pin_fd = -1. */
 int mapping_new(struct mapping **ret, struct region *region, struct session *session, int pin_fd, int *ret_pin_fd);

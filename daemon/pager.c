@@ -209,7 +209,7 @@ static void pager_run_arm(struct session *session) {
     if (arm.realtime)
         worker_set_realtime(&pager->worker, false);
     else
-        worker_set_nice(&pager->worker, 0);
+        worker_set_nice(&pager->worker, pager->worker.nice);
     atomic_fetch_add(&pager->arm_sequence, 1);
     syscall(SYS_futex, &pager->arm_sequence, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
@@ -275,8 +275,11 @@ static void pager_run_rearm(struct session *session) {
 static void pager_wake_all(struct session *session) {
     session->pager.overflow = false;
     session_lock(session);
-    for (size_t i = 0; i < session->extents.n; i++)
-        uffd_wake(session, session->extents.entries[i].address, session->extents.entries[i].length);
+    for (size_t i = 0; i < session->extents.entries.n; i++) {
+        const struct extent *e = extent_at(&session->extents.entries, i);
+
+        uffd_wake(session, e->address, e->length);
+    }
     session_unlock(session);
 }
 

@@ -120,32 +120,23 @@ static void describe_region(struct region *region, struct policy_region *ret, un
         ret->resident = region_resident_bytes(region);
 }
 
-/* Under the home's lock: is it still busy with an earlier slice? */
-static bool has_slice(const struct home *home) {
-    const struct drop_job *job;
-
-    TAILQ_FOREACH (job, &home->dropper.jobs, link)
-        if (job->pooled)
-            return true;
-    return false;
-}
-
 static bool may_give(const struct region *region) {
     bool there = region->native.address ? atomic_load(&region->native.valid) : region->n_mappings > 0;
 
     return there && !region->dead && !region->held;
 }
 
-static void describe_home(struct plans *plans, struct home *home, const struct budget_excess *excess,
-                          unsigned *pin_looks, size_t *n) {
+static void describe_home(struct plans *plans, struct home *home, const struct plan_demand *demand, unsigned *pin_looks,
+                          size_t *n) {
     struct region *region;
 
     home_lock(home);
-    if (has_slice(home))
+    if (dropper_hurry(home, demand->urgency))
         plans->busy = true;
     else
         LIST_FOREACH (region, &home->regions, link) {
-            if (!may_give(region) || *n == plans->regions_max || (excess && !budget_covers(excess, region)))
+            if (!may_give(region) || *n == plans->regions_max ||
+                (demand->excess && !budget_covers(demand->excess, region)))
                 continue;
             plans->region_of[*n] = region;
             describe_region(region, &plans->regions[(*n)++], pin_looks);
@@ -162,7 +153,7 @@ static size_t describe(struct plans *plans, const struct plan_demand *demand) {
     plans->busy = false;
     LIST_FOREACH (home, &plans->manager->homes, link)
         if (!atomic_load(&home->quarantined) && home_is_in(home, demand->domain))
-            describe_home(plans, home, demand->excess, &pin_looks, &n);
+            describe_home(plans, home, demand, &pin_looks, &n);
     return n;
 }
 

@@ -101,14 +101,12 @@ static uint64_t bytes_of_cgroup(struct manager *manager, const char *path) {
 }
 
 uint64_t report_resident(struct manager *manager, const struct budget_object *object) {
-    const struct region *region;
     const struct home *home;
     uint64_t bytes = 0;
 
     switch (object->scope) {
     case BUDGET_REGION:
-        region = budget_find_region(manager, object);
-        return region ? region_resident_bytes(region) : 0;
+        return object->region ? region_resident_bytes(object->region) : 0;
     case BUDGET_SESSION:
         return bytes_of_session(object->session);
     case BUDGET_CGROUP:

@@ -53,17 +53,13 @@ static bool is_malformed(const struct request *r) {
 
 /* ---- moving ---- */
 
-/* The first piece of [start, end) goes to another place, which is a reservation of ours. */
-static int move_piece(uintptr_t start, uintptr_t end, uintptr_t to, bool stays, uintptr_t *ret_end) {
+/* By the kernel, and in the table. *ret_moved: it is at the new place, also if it fails. */
+static int move_piece(const struct piece *from, uintptr_t to, bool stays, bool *ret_moved) {
     int flags = MREMAP_MAYMOVE | MREMAP_FIXED | (stays ? MREMAP_DONTUNMAP : 0), error = 0, r;
+    size_t length = from->end - from->start;
+    struct piece piece = *from;
     struct region_piece told;
-    struct piece piece;
-    size_t length;
 
-    r = table_cut(start, end, &piece);
-    if (r <= 0)
-        return r < 0 ? r : -EFAULT;
-    length = piece.end - piece.start;
     piece_end(piece.arena->region, (void *)piece.start, length);
     if (raw_mremap((void *)piece.start, length, length, flags, (void *)to) == MAP_FAILED)
         error = -errno;
@@ -75,26 +71,36 @@ static int move_piece(uintptr_t start, uintptr_t end, uintptr_t to, bool stays, 
     r = table_add(&piece);
     if (r == 0)
         piece_announce(piece.arena->region, &told); /* else it stays what it is, unseen */
-    arena_release(piece.arena);
-    *ret_end = start + length;
+    *ret_moved = error == 0 && r == 0;
     return error < 0 ? error : r;
 }
 
-/* *ret_done: bytes that are at the new place, also if it fails. */
+/*
+ * They go to another place, which is a reservation of ours. *ret_done: bytes that are at the new place, also if it fails. Other threads may fork
+ * meanwhile: at no moment is there nothing of a piece for the child.
+ */
 static int move_pieces(const struct request *request, int protection, size_t *ret_done) {
-    uintptr_t end = request->from + request->had, next;
-    bool stays = request->flags & MREMAP_DONTUNMAP;
-    void *p;
+    uintptr_t end = request->from + request->had;
+    bool stays = request->flags & MREMAP_DONTUNMAP, moved;
     int r = 0;
 
     *ret_done = 0;
-    for (uintptr_t at = request->from; r == 0 && at < end; at = next) {
-        r = move_piece(at, end, request->to + (at - request->from), stays, &next);
-        if (r == 0)
-            *ret_done = next - request->from;
+    while (r == 0 && *ret_done < request->had) {
+        uintptr_t at = request->from + *ret_done;
+        struct move move;
+        void *p;
+
+        r = table_begin_move(at, end, &move);
+        if (r <= 0)
+            return r < 0 ? r : -EFAULT;
+        r = move_piece(&move.piece, request->to + *ret_done, stays, &moved);
+        if (moved)
+            *ret_done = move.piece.end - request->from;
         /* The kernel has left the old mapping, of the same bytes; it keeps the place until others are there. */
         if (r == 0 && stays)
-            r = serve_map((void *)at, NULL, next - at, protection, MAP_FIXED, &p);
+            r = serve_map((void *)at, NULL, move.piece.end - at, protection, MAP_FIXED, &p);
+        table_end_move(&move);
+        arena_release(move.piece.arena);
     }
     return r;
 }

@@ -26,6 +26,7 @@
 
 static union fork_mutex lock;
 static struct piece entries[ENTRIES_MAX];
+static struct move *moves;
 _Atomic size_t table_count; /* written under the lock */
 
 int table_init(void) {
@@ -190,18 +191,48 @@ static void cut(size_t i, const struct piece *part) {
     }
 }
 
-int table_cut(uintptr_t start, uintptr_t end, struct piece *ret) {
-    int r = 0;
+/* Under the lock. */
+static int cut_first(uintptr_t start, uintptr_t end, struct piece *ret) {
     size_t i;
 
+    if (!find(start, end, &i, ret))
+        return 0;
+    if (entries[i].start < ret->start && ret->end < entries[i].end && count() == ENTRIES_MAX)
+        return -ENOMEM;
+    cut(i, ret);
+    return 1;
+}
+
+int table_cut(uintptr_t start, uintptr_t end, struct piece *ret) {
+    int r;
+
     table_lock();
-    if (find(start, end, &i, ret)) {
-        r = entries[i].start < ret->start && ret->end < entries[i].end && count() == ENTRIES_MAX ? -ENOMEM : 1;
-        if (r > 0)
-            cut(i, ret);
+    r = cut_first(start, end, ret);
+    table_unlock();
+    return r;
+}
+
+int table_begin_move(uintptr_t start, uintptr_t end, struct move *move) {
+    int r;
+
+    table_lock();
+    r = cut_first(start, end, &move->piece);
+    if (r > 0) {
+        move->next = moves;
+        moves = move;
     }
     table_unlock();
     return r;
+}
+
+void table_end_move(struct move *move) {
+    table_lock();
+    for (struct move **p = &moves; *p; p = &(*p)->next)
+        if (*p == move) {
+            *p = move->next;
+            break;
+        }
+    table_unlock();
 }
 
 int table_set_flags(uintptr_t start, uintptr_t end, int mask, int flags) {
@@ -274,6 +305,17 @@ bool table_next_piece(const struct drp_region *region, uintptr_t from, struct re
 
 /* ---- fork ---- */
 
+/* Back to where it was, unless that is another's by now: then it has been moved. */
+static void take_back(const struct piece *piece) {
+    struct piece other;
+    size_t i;
+
+    if (piece->flags & PIECE_NO_FORK || count() == ENTRIES_MAX || find(piece->start, piece->end, &i, &other))
+        return;
+    insert(lower(piece->start), piece);
+    join(piece->start, piece->end);
+}
+
 void table_fork_child(struct arena *arenas) {
     size_t kept = 0;
 
@@ -287,4 +329,6 @@ void table_fork_child(struct arena *arenas) {
         }
     if (kept != count())
         set_count(kept);
+    for (; moves; moves = moves->next)
+        take_back(&moves->piece);
 }

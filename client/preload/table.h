@@ -38,6 +38,12 @@ struct piece {
     int flags; /* PIECE_* */
 };
 
+/* A piece on its way to other addresses, in its mover's frame. The members are the table's until the move has ended. */
+struct move {
+    struct piece piece; /* as it was */
+    struct move *next;
+};
+
 extern _Atomic size_t table_count; /* of pieces */
 
 /* Is there any piece? Without the lock, for the calls that have nothing to do with us. */
@@ -62,6 +68,13 @@ bool table_find(uintptr_t start, uintptr_t end, struct piece *ret);
  * room for what stays.
  */
 int table_cut(uintptr_t start, uintptr_t end, struct piece *ret);
+/*
+ * The same, for what is moved: a child that is forked until the move ends finds the piece where it was. Whether the kernel has moved it by then it
+ * cannot tell, and need not: the call has not returned.
+ */
+int table_begin_move(uintptr_t start, uintptr_t end, struct move *move);
+/* What is at either place is in the table now. */
+void table_end_move(struct move *move);
 /* Sets those flags of mask in all pieces of a range. -ENOMEM: no room for what has to be split; none is changed. */
 int table_set_flags(uintptr_t start, uintptr_t end, int mask, int flags);
 /* Has any piece of a range one of those flags? */
@@ -73,7 +86,10 @@ bool table_is_last(const struct arena *arena);
 /* A region_next_piece of client.h. */
 bool table_next_piece(const struct drp_region *region, uintptr_t from, struct region_piece *ret);
 
-/* In the child after fork(), which had the lock taken: drops the pieces that children do not have, and counts references anew: who else worked on an arena does not exist here. */
+/*
+ * In the child after fork(), which had the lock taken: drops the pieces that children do not have, ends all moves, and counts references anew: who
+ * else worked on an arena does not exist here.
+ */
 void table_fork_child(struct arena *arenas);
 
 #endif

@@ -520,6 +520,7 @@ static const struct {
     {"limit", run_limit},
     {"storm", program_run_storm},
     {"remap", run_remap},
+    {"moving", program_run_moving},
     {"plain", run_plain},
     {"checked", program_run_checked},
     {"checked-pins", program_run_checked_pins},

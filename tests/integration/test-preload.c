@@ -133,6 +133,25 @@ START_TEST(test_remap) {
 }
 END_TEST
 
+/* The service does not answer while a thread moves a piece and another one forks. */
+START_TEST(test_moving) {
+    struct child child = start("moving");
+
+    for (unsigned i = 0; i < 2; i++) {
+        child_expect(&child, 'a');
+        ck_assert_int_eq(kill(service.pid, SIGSTOP), 0);
+        go_on(&child);
+        child_expect(&child, 'b');
+        ck_assert_int_eq(kill(service.pid, SIGCONT), 0);
+        go_on(&child);
+    }
+    child_expect(&child, 'c');
+    ck_assert_uint_eq(session_resident(&child), 0);
+    go_on(&child);
+    child_end(&child);
+}
+END_TEST
+
 static void watch_advice(const char *name) {
     struct child child = start(name);
 
@@ -466,6 +485,7 @@ static Suite *preload_suite(void) {
     tcase_add_test(tcase, test_memory);
     tcase_add_test(tcase, test_parts);
     tcase_add_test(tcase, test_remap);
+    tcase_add_test(tcase, test_moving);
     tcase_add_test(tcase, test_advice);
     tcase_add_test(tcase, test_nobody);
     tcase_add_test(tcase, test_fork);

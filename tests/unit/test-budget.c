@@ -80,33 +80,31 @@ static void fill(unsigned i, uint64_t bytes) {
         ck_assert_int_eq(fallocate(regions[i].data_fd, 0, 0, (off_t)bytes), 0);
 }
 
-static int set(uid_t by, enum budget_scope scope, uint64_t id, enum limit_kind kind, uint64_t value) {
-    struct limit_values values = {.mask = LIMIT_BIT(kind)}, effective;
+static struct budget_object object_of(enum budget_scope scope, uint64_t id) {
+    struct budget_object object = {.scope = scope, .id = id, .path = "/jobs"};
 
-    values.of[kind] = value;
-    return budget_set(&manager, by, by == ROOT, &(struct budget_object){.scope = scope, .id = id, .path = "/jobs"},
-                      &values, &effective);
+    for (int i = 0; i < 3; i++) {
+        if (scope == BUDGET_SESSION && sessions[i].id == id)
+            object.session = &sessions[i];
+        if (scope == BUDGET_REGION && regions[i].id == id)
+            object.region = &regions[i];
+    }
+    return object;
 }
 
-static struct session *find_session(uint64_t id) {
-    struct session *session;
+static int set(uid_t by, enum budget_scope scope, uint64_t id, enum limit_kind kind, uint64_t value) {
+    struct limit_values values = {.mask = LIMIT_BIT(kind)}, effective;
+    struct budget_object object = object_of(scope, id);
 
-    LIST_FOREACH (session, &manager.sessions, link)
-        if (session->id == id)
-            return session;
-    ck_abort_msg("there is no session %" PRIu64, id);
+    values.of[kind] = value;
+    return budget_set(&manager, by, by == ROOT, &object, &values, &effective);
 }
 
 static uint64_t get(enum budget_scope scope, uint64_t id, enum limit_kind kind) {
+    struct budget_object object = object_of(scope, id);
     struct limit_values effective;
 
-    ck_assert_int_eq(budget_set(&manager, 5, false,
-                                &(struct budget_object){.scope = scope,
-                                                        .id = id,
-                                                        .path = "/jobs",
-                                                        .session = scope == BUDGET_SESSION ? find_session(id) : NULL},
-                                &(struct limit_values){0}, &effective),
-                     0);
+    ck_assert_int_eq(budget_set(&manager, 5, false, &object, &(struct limit_values){0}, &effective), 0);
     ck_assert(effective.mask & LIMIT_BIT(kind));
     return effective.of[kind];
 }

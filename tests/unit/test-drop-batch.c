@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A batch of drops, without its thread: what two jobs have in common is dropped once, what is pinned or held not at all, and how long arming is waited for. */
+/*
+ * A batch of drops, without its thread: what two jobs have in common is dropped once, what is pinned or held not at all, how long arming is waited
+ * for, and how the thread runs.
+ */
 
 #include "drop-batch.h"
 
@@ -16,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -224,6 +228,79 @@ START_TEST(test_arming_comes_in_time) {
 }
 END_TEST
 
+/* ---- how the thread runs ---- */
+
+static bool may_be_realtime(void) {
+    struct sched_param param = {.sched_priority = 1}, ordinary = {0};
+    bool may = sched_setscheduler(0, SCHED_FIFO, &param) == 0;
+
+    ck_assert_int_eq(sched_setscheduler(0, SCHED_OTHER, &ordinary), 0);
+    return may;
+}
+
+/* The batch's op is of a queued job of that urgency. */
+static void queue(struct drop_op *op, struct drop_job *job, struct drop_request *request, enum demand_urgency urgency) {
+    memset(memory, 1, SPAN_SIZE);
+    take(op, job, request, 0, CHUNKS);
+    job->urgency = urgency;
+    job->pooled = true;
+    TAILQ_INSERT_TAIL(&home.dropper.jobs, job, link);
+}
+
+/* What a client asks for, and for a budget, which he can set himself as often as he likes, runs as anybody; for what tasks wait for before all of them. */
+START_TEST(test_priority) {
+    enum demand_urgency urgency = (enum demand_urgency)_i;
+    struct drop_request request;
+    struct drop_job job;
+    struct drop_op op;
+    int nice = getpriority(PRIO_PROCESS, 0);
+    bool may = may_be_realtime();
+
+    home.dropper.worker.tid = gettid();
+    queue(&op, &job, &request, urgency);
+    drop_batch_run(&home, &op, 1);
+    ck_assert_int_eq(getpriority(PRIO_PROCESS, 0), nice);
+    if (may)
+        ck_assert_int_eq(sched_getscheduler(0), urgency >= URGENCY_STALL ? SCHED_FIFO : SCHED_OTHER);
+    dropper_set_urgency(&home, URGENCY_NONE);
+    ck_assert_int_eq(sched_getscheduler(0), SCHED_OTHER);
+    TAILQ_REMOVE(&home.dropper.jobs, &job, link);
+}
+END_TEST
+
+/* A slice that nobody needed becomes as urgent as what waits behind it, and never less; a client's own drop is none. */
+START_TEST(test_hurry) {
+    struct drop_request request;
+    struct drop_job job;
+    struct drop_op op;
+    bool may = may_be_realtime();
+
+    home.dropper.worker.tid = gettid();
+    ck_assert(!dropper_hurry(&home, URGENCY_LIFE));
+    ck_assert_int_eq(home.dropper.urgency, URGENCY_NONE);
+    queue(&op, &job, &request, URGENCY_TRIM);
+    ck_assert(dropper_hurry(&home, URGENCY_TRIM));
+    ck_assert_int_eq(sched_getscheduler(0), SCHED_OTHER);
+    ck_assert(dropper_hurry(&home, URGENCY_LIFE));
+    ck_assert_int_eq(home.dropper.urgency, URGENCY_LIFE);
+    if (may)
+        ck_assert_int_eq(sched_getscheduler(0), SCHED_FIFO);
+    ck_assert(dropper_hurry(&home, URGENCY_STALL));
+    ck_assert_int_eq(job.urgency, URGENCY_LIFE);
+    drop_batch_run(&home, &op, 1);
+    ck_assert_int_eq(home.dropper.urgency, URGENCY_LIFE); /* the queue is not empty */
+    dropper_set_urgency(&home, URGENCY_NONE);
+    atomic_store(&home.dropper.worker.stop, true);
+    ck_assert(dropper_hurry(&home, URGENCY_LIFE));
+    ck_assert_int_eq(home.dropper.urgency, URGENCY_NONE);
+    atomic_store(&home.dropper.worker.stop, false);
+    job.pooled = false;
+    ck_assert(!dropper_hurry(&home, URGENCY_LIFE));
+    ck_assert_int_eq(home.dropper.urgency, URGENCY_NONE);
+    TAILQ_REMOVE(&home.dropper.jobs, &job, link);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("drop-batch");
     TCase *tcase = tcase_create("drop-batch");
@@ -234,6 +311,8 @@ int main(void) {
     tcase_add_loop_test(tcase, test_arming_is_waited_for, URGENCY_NONE, URGENCY_LIFE + 1);
     tcase_add_test(tcase, test_arming_is_asked_once);
     tcase_add_test(tcase, test_arming_comes_in_time);
+    tcase_add_loop_test(tcase, test_priority, URGENCY_NONE, URGENCY_LIFE + 1);
+    tcase_add_test(tcase, test_hurry);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
 }

@@ -8,10 +8,13 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <time.h>
 
 #define PAGE UINT64_C(4096)
 #define PAGES 512
 #define MAPPINGS 4
+/* CPU time for EXTENTS_MAX of them, where each by a move of all others takes seconds. */
+#define MANY_MS 300
 
 struct cell {
     struct mapping *mapping;
@@ -63,8 +66,9 @@ static void check_model(void) {
     ck_assert_msg(wrong == PAGES, "by address: page %zu is not where the model has it", wrong);
     for (size_t i = 0; i < MAPPINGS; i++)
         check_places(&mappings[i]);
-    for (size_t i = 1; i < extents.n; i++)
-        ck_assert_uint_ge(extents.entries[i].address, extents.entries[i - 1].address + extents.entries[i - 1].length);
+    for (size_t i = 1; i < extents.entries.n; i++)
+        ck_assert_uint_ge(extent_at(&extents.entries, i)->address,
+                          extent_at(&extents.entries, i - 1)->address + extent_at(&extents.entries, i - 1)->length);
 }
 
 static void model_add(struct mapping *mapping, size_t first, size_t count, uint64_t offset) {
@@ -126,15 +130,15 @@ END_TEST
 START_TEST(test_neighbours_are_joined) {
     add(&mappings[0], 10, 2, 10 * PAGE);
     add(&mappings[0], 14, 2, 14 * PAGE);
-    ck_assert_uint_eq(extents.n, 2);
+    ck_assert_uint_eq(extents.entries.n, 2);
     add(&mappings[0], 12, 2, 12 * PAGE); /* both */
-    ck_assert_uint_eq(extents.n, 1);
+    ck_assert_uint_eq(extents.entries.n, 1);
     add(&mappings[0], 9, 1, 9 * PAGE);
     add(&mappings[0], 16, 1, 16 * PAGE);
-    ck_assert_uint_eq(extents.n, 1);
+    ck_assert_uint_eq(extents.entries.n, 1);
     add(&mappings[0], 17, 1, 18 * PAGE); /* the next address, not the next bytes */
     add(&mappings[1], 8, 1, 8 * PAGE);   /* another's */
-    ck_assert_uint_eq(extents.n, 3);
+    ck_assert_uint_eq(extents.entries.n, 3);
     check_model();
 }
 END_TEST
@@ -143,10 +147,10 @@ START_TEST(test_cut_in_the_middle) {
     add(&mappings[0], 10, 20, 0);
     cut(15, 5);
     check_model();
-    ck_assert_uint_eq(extents.n, 2);
+    ck_assert_uint_eq(extents.entries.n, 2);
     cut(0, 512);
     check_model();
-    ck_assert_uint_eq(extents.n, 0);
+    ck_assert_uint_eq(extents.entries.n, 0);
 }
 END_TEST
 
@@ -155,7 +159,7 @@ START_TEST(test_move_a_part) {
     add(&mappings[1], 100, 20, 0);
     move(15, 110, 5); /* over a part of the other */
     check_model();
-    ck_assert_uint_eq(extents.n, 5);
+    ck_assert_uint_eq(extents.entries.n, 5);
 }
 END_TEST
 
@@ -179,7 +183,7 @@ START_TEST(test_full_table_forgets_a_tail) {
     ck_assert_ptr_nonnull(extents_find(&extents, extent.address));
     ck_assert_ptr_null(extents_find(&extents, extent.address + 4 * PAGE));
     ck_assert_ptr_null(extents_find(&extents, extent.address + 5 * PAGE)); /* forgotten: no room for it */
-    ck_assert_uint_eq(extents.n, EXTENTS_MAX);
+    ck_assert_uint_eq(extents.entries.n, EXTENTS_MAX);
 }
 END_TEST
 
@@ -210,7 +214,7 @@ START_TEST(test_forgotten) {
     extents_forget(&extents, &mappings[0]);
     model[10] = model[11] = model[14] = model[15] = (struct cell){0};
     check_model();
-    ck_assert_uint_eq(extents.n, 2);
+    ck_assert_uint_eq(extents.entries.n, 2);
 }
 END_TEST
 
@@ -236,6 +240,76 @@ START_TEST(test_random_against_model) {
         if (step % 16 == 0)
             check_model();
     }
+}
+END_TEST
+
+/* ---- what many cost ---- */
+
+static uint64_t cpu_ms(void) {
+    struct timespec now;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static void fill(void) {
+    struct extent extent = {.length = PAGE, .mapping = &mappings[0]};
+
+    for (size_t i = 0; i < EXTENTS_MAX; i++) {
+        extent.address = extent.offset = 2 * i * PAGE;
+        if (extents_add(&extents, &extent) != 0)
+            ck_abort_msg("no room for piece %zu", i);
+    }
+}
+
+/* munmap(2) of all, of which one event tells where one VMA holds what the client called many pieces; or one for each, in either order. */
+START_TEST(test_ends_of_many) {
+    uint64_t began;
+
+    fill();
+    began = cpu_ms();
+    extents_remove(&extents, 0, UINT64_MAX);
+    ck_assert_uint_lt(cpu_ms() - began, MANY_MS);
+    ck_assert_uint_eq(extents.entries.n, 0);
+
+    fill();
+    began = cpu_ms();
+    for (size_t i = 0; i < EXTENTS_MAX; i++)
+        extents_remove(&extents, 2 * i * PAGE, (2 * i + 1) * PAGE);
+    ck_assert_uint_lt(cpu_ms() - began, MANY_MS);
+    ck_assert_uint_eq(extents.entries.n, 0);
+
+    fill();
+    began = cpu_ms();
+    for (size_t i = EXTENTS_MAX; i > 0; i--)
+        extents_remove(&extents, 2 * (i - 1) * PAGE, (2 * i - 1) * PAGE);
+    ck_assert_uint_lt(cpu_ms() - began, MANY_MS);
+    ck_assert_uint_eq(extents.entries.n, 0);
+}
+END_TEST
+
+/* The same for mremap(2), and for a mapping whose places are in another order than its addresses. */
+START_TEST(test_moves_of_many) {
+    struct extent extent = {.length = PAGE, .mapping = &mappings[0]};
+    uint64_t began;
+
+    fill();
+    began = cpu_ms();
+    extents_move(&extents, 0, 4 * EXTENTS_MAX * PAGE, 2 * EXTENTS_MAX * PAGE);
+    ck_assert_uint_lt(cpu_ms() - began, MANY_MS);
+    ck_assert_uint_eq(extents.entries.n, EXTENTS_MAX);
+    ck_assert_uint_eq(extents_find(&extents, 4 * EXTENTS_MAX * PAGE)->offset, 0);
+    extents_remove(&extents, 0, UINT64_MAX);
+
+    for (size_t i = 0; i < EXTENTS_MAX; i++) {
+        extent.address = 2 * i * PAGE;
+        extent.offset = i * 12345 % EXTENTS_MAX * PAGE;
+        ck_assert_int_eq(extents_add(&extents, &extent), 0);
+    }
+    began = cpu_ms();
+    extents_remove(&extents, 0, UINT64_MAX);
+    ck_assert_uint_lt(cpu_ms() - began, MANY_MS);
+    ck_assert_uint_eq(extents.entries.n, 0);
 }
 END_TEST
 
@@ -270,6 +344,8 @@ int main(void) {
     tcase_add_test(tcase, test_full_table_forgets_a_tail);
     tcase_add_test(tcase, test_pieces_of_a_mapping);
     tcase_add_test(tcase, test_forgotten);
+    tcase_add_test(tcase, test_ends_of_many);
+    tcase_add_test(tcase, test_moves_of_many);
     tcase_add_loop_test(tcase, test_random_against_model, 0, 8);
     tcase_add_test(tcase, test_runs_of_disarmed_spans);
     suite_add_tcase(suite, tcase);

@@ -228,6 +228,38 @@ START_TEST(test_fork) {
 }
 END_TEST
 
+/* What is on its way is nowhere but in a child, which finds it where it was, unless that is another's by now, or none of it is a child's. */
+START_TEST(test_move) {
+    struct move first, second, third, fourth;
+    struct piece piece;
+
+    arenas[0].next = &arenas[1];
+    add(&arenas[0], 10, 20, 0, 3);
+    add(&arenas[0], 30, 40, 50, 3);
+    add(&arenas[1], 50, 60, 0, 3 | PIECE_NO_FORK);
+    ck_assert_int_eq(table_begin_move(at(25), at(30), &first), 0);
+    ck_assert_int_eq(table_begin_move(at(12), at(30), &first), 1);
+    ck_assert(first.piece.start == at(12) && first.piece.end == at(20) && first.piece.offset == 2 * PAGE);
+    ck_assert_int_eq(table_begin_move(at(30), at(34), &second), 1);
+    ck_assert_int_eq(table_begin_move(at(36), at(38), &third), 1);
+    ck_assert_int_eq(table_begin_move(at(50), at(52), &fourth), 1);
+    ck_assert(!table_find(at(12), at(30), &piece));
+    add(&arenas[1], 33, 34, 20, 3);
+    table_end_move(&third);
+    third.piece.arena->references--;
+    memset(&third, 0xff, sizeof(third));
+    table_fork_child(&arenas[0]);
+    for (size_t i = 0; i < PAGES; i++)
+        if ((i >= 30 && i < 33) || i == 36 || i == 37 || i >= 50)
+            model[i].arena = NULL;
+    check_model();
+    table_fork_child(&arenas[0]); /* they have ended */
+    check_model();
+    cut(0, PAGES);
+    check_model();
+}
+END_TEST
+
 START_TEST(test_random_against_model) {
     unsigned seed = (unsigned)_i + 1;
 
@@ -264,6 +296,7 @@ int main(void) {
     tcase_add_test(tcase, test_pieces_of_a_region);
     tcase_add_test(tcase, test_full);
     tcase_add_test(tcase, test_fork);
+    tcase_add_test(tcase, test_move);
     tcase_add_loop_test(tcase, test_random_against_model, 0, 8);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
