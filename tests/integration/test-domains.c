@@ -108,6 +108,19 @@ static bool make_memcg(void) {
     return false;
 }
 
+static uint64_t domain_of(const struct child *child) {
+    return listing_number("sessions", "pid", (uint64_t)child->pid, "domain");
+}
+
+/* A client in its cgroup, for which all is watched that the test is about. */
+static void start_watched_client(struct child *client) {
+    child_start(client, be_client, NULL);
+    child_expect(client, 'r');
+    expect_watched(domain_of(client), "memory_max");
+    if (memcg.version == 1)
+        expect_watched(domain_of(client), "usage_threshold");
+}
+
 /* Usage comes near the limit; what is in use cannot be dropped. */
 START_TEST(test_near_the_limit) {
     struct child client, hog;
@@ -115,8 +128,7 @@ START_TEST(test_near_the_limit) {
 
     if (!make_memcg())
         return;
-    child_start(&client, be_client, NULL);
-    child_expect(&client, 'r');
+    start_watched_client(&client);
     if (memcg.version == 2)
         ck_assert(memcg_set(&memcg, "memory.high", LIMIT - 12 * MIB));
     child_start(&hog, be_hog, &bytes);
@@ -141,8 +153,7 @@ START_TEST(test_at_the_limit) {
 
     if (!make_memcg())
         return;
-    child_start(&client, be_client, NULL);
-    child_expect(&client, 'r');
+    start_watched_client(&client);
     child_start(&hog, be_hog, &bytes);
     ck_assert_int_eq(waitpid(hog.pid, &status, 0), hog.pid);
     ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
@@ -274,10 +285,12 @@ START_TEST(test_limit_is_set_later) {
 
     if (!make_memcg() || memcg.version == 2)
         return;
-    child_start(&client, be_client, NULL);
-    child_expect(&client, 'r');
+    start_watched_client(&client);
     ck_assert(memcg_set(&memcg, "memory.limit_in_bytes", LIMIT / 2));
-    usleep(1500000); /* the service looks once a second */
+    for (uint64_t deadline = now_ms() + WAIT_MS;
+         listing_number("domains", "id", domain_of(&client), "limit") > LIMIT / 2;)
+        ck_assert_uint_lt(now_ms(), deadline);
+    expect_watched(domain_of(&client), "usage_threshold"); /* anew */
     child_start(&hog, be_hog, &bytes);
     child_expect(&hog, 'r');
     expect_source(THRESHOLD);
@@ -319,10 +332,6 @@ static void be_toucher(int socket, void *data) {
 static void ask(const struct child *child, char word) {
     ck_assert(child_say(child->socket, word));
     child_expect(child, 'd');
-}
-
-static uint64_t domain_of(const struct child *child) {
-    return listing_number("sessions", "pid", (uint64_t)child->pid, "domain");
 }
 
 static void expect_domain(const struct child *child, const struct memcg *where) {

@@ -6,6 +6,8 @@
 
 #include "fixture.h"
 
+#include "rest.h"
+
 #include <check.h>
 #include <fcntl.h>
 #include <json-c/json.h>
@@ -15,6 +17,7 @@
 #include <unistd.h>
 
 #define IDLE_MS 20000
+#define WATCH_MS 10000
 #define LIST_SIZE (1 << 20)
 
 struct service service;
@@ -25,14 +28,7 @@ void fixture_measure(void) {
     ck_assert(status_becomes("regions", 0, IDLE_MS));
     for (uint64_t deadline = now_ms() + IDLE_MS; service_left_of_clients(&service) != 0; nap_ms(5))
         ck_assert_uint_lt(now_ms(), deadline); /* droppablectl's session ends a moment later */
-    idle_threads = service_threads(&service);
-    idle_descriptors = service_descriptors(&service);
-    for (uint64_t deadline = now_ms() + 200; now_ms() < deadline; nap_ms(5)) { /* so does its cgroup's watch */
-        size_t threads = service_threads(&service), descriptors = service_descriptors(&service);
-
-        idle_threads = threads < idle_threads ? threads : idle_threads;
-        idle_descriptors = descriptors < idle_descriptors ? descriptors : idle_descriptors;
-    }
+    service_at_rest(&service, IDLE_MS, &idle_descriptors, &idle_threads); /* the machine is watched, its cgroup no more */
 }
 
 void fixture_start(const char *config) {
@@ -115,6 +111,18 @@ size_t listing_count(const char *array) {
 
     json_object_put(list);
     return n;
+}
+
+void expect_watched(uint64_t domain, const char *source) {
+    char sources[256];
+
+    for (uint64_t deadline = now_ms() + WATCH_MS;; nap_ms(5)) {
+        listing_text("domains", "id", domain, "sources", sources, sizeof(sources));
+        if (strstr(sources, source))
+            return;
+        ck_assert_msg(now_ms() < deadline, "domain %llu is watched by %s, not %s", (unsigned long long)domain, sources,
+                      source);
+    }
 }
 
 bool status_becomes(const char *key, uint64_t value, int timeout_ms) {

@@ -34,6 +34,8 @@ uint64_t listing_number(const char *array, const char *key, uint64_t value, cons
 void listing_text(const char *array, const char *key, uint64_t value, const char *wanted, char *ret, size_t size);
 /* How many entries there are. */
 size_t listing_count(const char *array);
+/* Waits until a domain's "sources" are told to include it; fails the test otherwise. Its files are opened beside what its clients do. */
+void expect_watched(uint64_t domain, const char *source);
 /* Waits until service_status(key) is the value. */
 bool status_becomes(const char *key, uint64_t value, int timeout_ms);
 
