@@ -20,7 +20,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/capability.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
@@ -109,6 +111,55 @@ int locked_new(uint64_t size, int *ret_fd, void **ret_map) {
     }
     *ret_map = map;
     return 0;
+}
+
+/* The number alone does not say: one that is free again becomes another's, and each IPC namespace has its own. */
+static bool is_same_file(int a, int b) {
+    union {
+        struct file_handle handle;
+        char room[sizeof(struct file_handle) + MAX_HANDLE_SZ];
+    } of_a = {.handle.handle_bytes = MAX_HANDLE_SZ}, of_b = {.handle.handle_bytes = MAX_HANDLE_SZ};
+    int mount_a, mount_b;
+
+    return name_to_handle_at(a, "", &of_a.handle, &mount_a, AT_EMPTY_PATH) == 0 &&
+           name_to_handle_at(b, "", &of_b.handle, &mount_b, AT_EMPTY_PATH) == 0 && mount_a == mount_b &&
+           of_a.handle.handle_type == of_b.handle.handle_type && of_a.handle.handle_bytes == of_b.handle.handle_bytes &&
+           memcmp(of_a.handle.f_handle, of_b.handle.f_handle, of_a.handle.handle_bytes) == 0;
+}
+
+static int check_attached(int fd, void *map, uint64_t size) {
+    int own, r;
+
+    if (mprotect(map, size, PROT_NONE) < 0)
+        return -errno;
+    own = open_mapping(map, size);
+    if (own < 0)
+        return own;
+    r = is_same_file(fd, own) ? 0 : -EINVAL;
+    close(own);
+    return r;
+}
+
+int locked_take(int fd, uint64_t size, void **ret_map) {
+    struct shmid_ds state;
+    struct stat st;
+    void *map;
+    int r;
+
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    if (st.st_ino > INT_MAX || shmctl((int)st.st_ino, IPC_STAT, &state) < 0 || !(state.shm_perm.mode & SHM_LOCKED) ||
+        state.shm_perm.cuid != geteuid() || state.shm_segsz != size)
+        return -EINVAL;
+    map = shmat((int)st.st_ino, NULL, SHM_RDONLY);
+    if (map == (void *)-1)
+        return -errno;
+    r = check_attached(fd, map, size);
+    if (r < 0)
+        munmap(map, size);
+    else
+        *ret_map = map;
+    return r;
 }
 
 int locked_lend(uint64_t inode, uid_t uid, gid_t gid) {

@@ -18,6 +18,8 @@ unsigned locked_max(void);
  * the lock, unless somebody else holds the segment. -ENOSPC, -EINVAL: the system's limits; negative errno.
  */
 int locked_new(uint64_t size, int *ret_fd, void **ret_map);
+/* Attaches an object, if it is one that a service before this one made; as locked_new(). -EINVAL: it is none; negative errno. */
+int locked_take(int fd, uint64_t size, void **ret_map);
 /* Lets a user attach it, so that the lock outlives this process. inode: of the descriptor, which is the segment's id. 0 or negative errno. */
 int locked_lend(uint64_t inode, uid_t uid, gid_t gid);
 /* Its memory is ordinary from now on, whoever holds it. Before the attachment goes. Looks at each page: not in the loop. */

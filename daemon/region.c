@@ -96,6 +96,8 @@ static int region_make_object(struct region *region, const struct kernel *kernel
 
     if (region->data_fd < 0)
         r = region_new_object(region, kernel, required);
+    else if (kernel->locked) /* what is none is mapped as any other */
+        (void)locked_take(region->data_fd, region->object_offset + region->size, &region->object_map);
     if (r < 0)
         return r;
     if (fstat(region->data_fd, &st) < 0)

@@ -8,6 +8,7 @@
 #include "child.h"
 #include "filter.h"
 #include "fixture.h"
+#include "raw.h"
 #include "suite.h"
 
 #include <check.h>
@@ -18,6 +19,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/ipc.h>
+#include <sys/mman.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -245,6 +247,7 @@ static void end_service(bool killed) {
 START_TEST(test_next_service) {
     struct drp_region *region;
     struct drp *d;
+    void *kept;
     int segment;
 
     hide_fsopen();
@@ -259,13 +262,17 @@ START_TEST(test_next_service) {
     ck_assert(is_filled(drp_region_address(region), 3, SIZE));
     service_restart(&service);
     ck_assert(status_becomes("regions", 1, WAIT_MS));
-    ck_assert_int_eq(attachments(segment), 1);
+    ck_assert_int_eq(attachments(segment), 2);
     ck_assert_uint_eq(granted(region), DRP_REGION_NO_SWAP);
+    ck_assert(is_kept_from_cores(region));
     ck_assert(is_filled(drp_region_address(region), 3, SIZE));
     check_memory(region);
+    kept = shmat(segment, NULL, 0);
+    ck_assert_ptr_ne(kept, (void *)-1);
     drp_region_free(region);
     drp_free(d);
     ck_assert(becomes(segment, -1));
+    ck_assert_int_eq(shmdt(kept), 0);
     service_stop(&service);
 }
 END_TEST
@@ -353,6 +360,98 @@ START_TEST(test_few_segments) {
 }
 END_TEST
 
+/* What was made by the service before counts, too. */
+START_TEST(test_few_handed_over) {
+    struct drp_region *regions[4];
+    struct drp *d;
+
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    for (int i = 0; i < 4; i++)
+        ck_assert_int_eq(drp_region_new(&regions[i], d, SIZE, &needed), 0);
+    ck_assert(service_kill(&service, WAIT_MS));
+    service_restart(&service);
+    ck_assert(status_becomes("regions", 4, WAIT_MS));
+    check_refusal(d);
+    for (int i = 0; i < 4; i++)
+        drp_region_free(regions[i]);
+    drp_free(d);
+    fixture_measure();
+}
+END_TEST
+
+/* ---- another's ---- */
+
+/* A locked segment of the number of another, which is the next in a namespace of its own. -1: it does not come to that. */
+static int make_namesake(int number, void **ret_map) {
+    for (int i = 0; i < 65536; i++) {
+        int id = shmget(IPC_PRIVATE, SIZE, IPC_CREAT | SHM_NORESERVE | 0600);
+
+        if (id == number) {
+            *ret_map = shmat(id, NULL, 0);
+            return shmctl(id, SHM_LOCK, NULL) == 0 && *ret_map != (void *)-1 ? id : -1;
+        }
+        if (id < 0 || shmctl(id, IPC_RMID, NULL) < 0)
+            return -1;
+    }
+    return -1;
+}
+
+static int open_map(const void *map) {
+    char path[64];
+
+    snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", (unsigned long)map, (unsigned long)map + SIZE);
+    return open(path, O_RDWR | O_CLOEXEC);
+}
+
+static int state_page(uint64_t chunks) {
+    int fd = memfd_create("state", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    child_check(fd >= 0 && ftruncate(fd, (off_t)drp_state_bytes(chunks)) == 0 &&
+                fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0);
+    return fd;
+}
+
+static void hand_over_namesake(int socket, void *data) {
+    struct drp_wire_adopt adopt = {.header.type = DRP_WIRE_ADOPT,
+                                   .size = SIZE,
+                                   .chunk_total = SIZE >> 16,
+                                   .chunk_shift = 16,
+                                   .granted = DRP_REGION_NO_SWAP};
+    struct channel_packet packet;
+    void *map;
+    int connection, fds[2];
+
+    child_check(unshare(CLONE_NEWIPC) == 0);
+    child_check(make_namesake(*(int *)data, &map) >= 0);
+    fds[0] = open_map(map);
+    fds[1] = state_page(adopt.chunk_total);
+    child_check(fds[0] >= 0);
+    connection = raw_session("namesake");
+    child_check(raw_call(connection, &adopt, sizeof(adopt), fds, 2, &packet) == DRP_WIRE_OK);
+    channel_packet_close(&packet);
+    child_check(raw_id(connection, DRP_WIRE_DESTROY, packet.message.create_reply.region) == DRP_WIRE_OK);
+    child_say(socket, 'd');
+}
+
+/* A segment's number is not all that it is: of an object that only has the same one nobody's lock ends. */
+START_TEST(test_namesake) {
+    struct drp_region *region;
+    struct child child;
+    struct drp *d;
+    int segment;
+
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(drp_region_new(&region, d, SIZE, &needed), 0);
+    segment = segment_of(region);
+    child_start(&child, hand_over_namesake, &segment);
+    child_expect(&child, 'd');
+    child_end(&child);
+    ck_assert_int_eq(attachments(segment), 2);
+    drp_region_free(region);
+    drp_free(d);
+}
+END_TEST
+
 static void setup_few(void) {
     hide_fsopen();
     ck_assert_int_eq(unshare(CLONE_NEWIPC), 0);
@@ -395,12 +494,14 @@ int main(void) {
         tcase_add_test(segments, test_fork);
         tcase_add_test(segments, test_lock_ends_with_region);
         tcase_add_loop_test(segments, test_others, 0, 2);
+        tcase_add_test(segments, test_namesake);
         suite_add_tcase(suite, segments);
         tcase_set_timeout(next, 30);
         tcase_add_loop_test(next, test_next_service, 0, 2);
         suite_add_tcase(suite, next);
         tcase_add_checked_fixture(few, setup_few, fixture_teardown);
         tcase_add_test(few, test_few_segments);
+        tcase_add_test(few, test_few_handed_over);
         suite_add_tcase(suite, few);
     } else
         printf("noswap: segments cannot be locked by this user, only who is refused is tested\n");
