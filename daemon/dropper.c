@@ -449,9 +449,12 @@ static void dropper_take_down(struct home *home) {
     LIST_FOREACH (region, &home->regions, link) {
         worker_call_begin(worker);
         CRASH_POINT("session-taken-down");
-        /* Another process may hold the object: its pages go all the same. A client who lives takes it to the next service, as it is. */
+        /*
+         * Another process may hold the object: its pages go all the same, unless it was promised them. A client who lives takes it to the next
+         * service, as it is.
+         */
         if (atomic_load(&home->client_dead)) {
-            if (region->dropper_fd >= 0 && !region->native.address)
+            if (region->dropper_fd >= 0 && !region->native.address && !atomic_load(&region->inherited))
                 (void)!fallocate(region->dropper_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                                  (off_t)region->object_offset, (off_t)region->size);
             region_unlock(region);

@@ -342,6 +342,8 @@ static void handle_tell_options(struct connection *connection, struct channel_pa
         region->told = message->options;
     else
         shared_share_of(shared_of(region->home), connection->session)->told = message->options;
+    if (message->options & DRP_REGION_FORK_SHARED)
+        atomic_store(&region->inherited, true);
     connection_reply(connection, message->header.type, message->header.serial, &reply, sizeof(reply), NULL, 0);
 }
 

@@ -65,6 +65,7 @@ struct region {
     uint64_t size;
     uint64_t options; /* DRP_REGION_* granted */
     uint64_t told; /* those of the client's mapping, as it says, for LIST. Of the loop. Of a shared one: share.told */
+    _Atomic bool inherited; /* children may have the memory from their parent (DRP_REGION_FORK_SHARED), whatever it says since. Set by the loop */
     uint32_t chunk_shift;
     uint32_t priority;
     uint64_t chunk_count;

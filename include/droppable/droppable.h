@@ -58,9 +58,11 @@ struct drp_features;
 /**
  * A child after fork(2) has the same memory, not zeros: it reads and writes what the parent does, for as long as either lives. Only what the
  * parent has pinned is there for sure, and only while the parent lives: drp_* calls about the region fail in the child (ENOTCONN). The service
- * does not see the child's accesses; after the parent's end it drops nothing of the region any more, which then lives as long as the child.
- * With DRP_REGION_SHARED besides the child can join: drp_region_open_handle() with a handle that its parent had before fork(2), or by name. That is
- * a mapping of its own, of the same memory at another address, in which it pins, and which outlives the parent as any shared region does.
+ * does not see the child's accesses; after the parent's end, however it ends, it drops nothing of the region any more: that is ordinary memory
+ * then, which lives as long as the child, counts for no budget, and may be swapped before Linux 6.4.
+ * With DRP_REGION_SHARED besides the child can join, as long as somebody has the region: drp_region_open_handle() with a handle that its parent had
+ * before fork(2), or by name. That is a mapping of its own, of the same memory at another address, in which it pins, and which outlives the parent as
+ * any shared region does.
  */
 #define DRP_REGION_FORK_SHARED (UINT64_C(1) << 3)
 /** In a child after fork(2) the addresses are not accessible (SIGSEGV), and nothing else takes their place. At most one of these two. */

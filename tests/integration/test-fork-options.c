@@ -160,6 +160,78 @@ START_TEST(test_parent_dies) {
 }
 END_TEST
 
+/* ---- the end of the parent of a child that did not join ---- */
+
+struct legacy {
+    uint64_t options;
+    bool taken_back; /* children made later have no part in it */
+};
+
+/* c: says whether all is as it was. */
+static void be_heir(int socket) {
+    char word;
+
+    child_check(child_say(socket, 'h'));
+    while (child_hear(socket, &word) && word == 'c') {
+        child_check(is_filled(at(region, 0), 7, SIZE));
+        child_check(child_say(socket, 'c'));
+    }
+}
+
+static void leave_legacy(int socket, void *data) {
+    const struct legacy *legacy = data;
+    pid_t pid;
+
+    child_check(drp_new(&connection, NULL) == 0);
+    region = make(legacy->options, NULL);
+    memset(at(region, 0), 7, SIZE);
+    pid = fork();
+    child_check(pid >= 0);
+    if (pid == 0) {
+        be_heir(socket);
+        _exit(0);
+    }
+    if (legacy->taken_back)
+        child_check(drp_region_set_options(region, DRP_REGION_FORK_SHARED | DRP_REGION_DUMP, DRP_REGION_DUMP) == 0);
+    else
+        child_check(drp_region_set_options(region, DRP_REGION_DUMP, DRP_REGION_DUMP) == 0);
+    child_check(child_say(socket, 'd'));
+    for (;;)
+        pause();
+}
+
+static const struct legacy legacies[] = {
+    {DRP_REGION_FORK_SHARED, false},
+    {DRP_REGION_FORK_SHARED, true},
+    {DRP_REGION_FORK_SHARED | DRP_REGION_SHARED, false},
+    {DRP_REGION_FORK_SHARED | DRP_REGION_SHARED, true},
+};
+
+/* The child says 'h', its parent 'd', in any order. */
+static void expect_both(const struct child *child) {
+    char first, second;
+
+    ck_assert(child_hear(child->socket, &first) && child_hear(child->socket, &second));
+    ck_assert_int_eq(first + second, 'h' + 'd');
+}
+
+/* It has no pins and no generations: nobody may take its memory away while it runs. */
+START_TEST(test_parent_leaves) {
+    struct legacy legacy = legacies[_i];
+    struct child parent;
+
+    connection = drp_free(connection);
+    child_start(&parent, leave_legacy, &legacy);
+    expect_both(&parent);
+    ck_assert_int_eq(kill(parent.pid, SIGKILL), 0);
+    ck_assert(process_ends(parent.pid, WAIT_MS));
+    ck_assert(status_becomes("regions", 0, WAIT_MS));
+    fixture_expect_idle(); /* nobody of the service is at it any more */
+    tell(&parent, 'c');
+    child_kill(&parent); /* and closes the socket, which ends the child */
+}
+END_TEST
+
 /* An ordinary region cannot be joined: it says so before the child is made. */
 START_TEST(test_not_shared) {
     region = make(DRP_REGION_FORK_SHARED, NULL);
@@ -316,6 +388,7 @@ int main(void) {
     tcase_set_timeout(tcase, 60);
     tcase_add_test(tcase, test_child_joins);
     tcase_add_test(tcase, test_parent_dies);
+    tcase_add_loop_test(tcase, test_parent_leaves, 0, sizeof(legacies) / sizeof(legacies[0]));
     tcase_add_test(tcase, test_not_shared);
     tcase_add_test(tcase, test_list);
     tcase_add_test(tcase, test_held);
