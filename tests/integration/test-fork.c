@@ -111,8 +111,8 @@ static unsigned foreign_descriptors(void) {
         if (length <= 0)
             continue;
         target[length] = '\0';
-        n += strstr(target, "droppable-") || strncmp(target, "/#", 2) == 0 || strstr(target, "userfaultfd") ||
-             strstr(target, "pidfd");
+        n += strstr(target, "droppable-") || strncmp(target, "/#", 2) == 0 ||
+             (target[0] != '/' && (strstr(target, "userfaultfd") || strstr(target, "pidfd")));
     }
     closedir(dir);
     return n;

@@ -9,12 +9,19 @@
 #include "rest.h"
 
 #include <check.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <json-c/json.h>
+#include <linux/userfaultfd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+/* Linux 5.11. */
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
 
 #define IDLE_MS 20000
 #define WATCH_MS 10000
@@ -165,10 +172,18 @@ bool is_zero(const void *memory, size_t size) {
     return is_filled((const char *)memory + size / sizeof(*words) * sizeof(*words), 0, size % sizeof(*words));
 }
 
-bool may_intercept(void) {
-    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+static bool may_have(int flags) {
+    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | flags);
 
     if (fd >= 0)
         close(fd);
     return fd >= 0;
+}
+
+bool may_intercept(void) {
+    return may_have(O_NONBLOCK);
+}
+
+bool may_signal(void) {
+    return may_have(UFFD_USER_MODE_ONLY) || (errno == EINVAL && may_have(0));
 }

@@ -44,6 +44,8 @@ bool status_feature(const char *name);
 
 /* Can this user have a full userfaultfd, made as the library makes it? */
 bool may_intercept(void);
+/* One that raises signals? Before Linux 5.11 there is only one kind, which the system may keep for root. */
+bool may_signal(void);
 
 /* Is all of it zero? Safe against what gcc makes of loops over foreign memory. */
 bool is_zero(const void *memory, size_t size);
