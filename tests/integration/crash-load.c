@@ -232,7 +232,10 @@ void crash_load_run(int socket, void *data) {
     atomic_store(&load.stop, true);
     pthread_join(threads[0], NULL);
     pthread_join(threads[1], NULL);
-    child_check(load.pins > 0 && load.touches > 0 && load.slowest < PAGE_CHECK_HANG_NS);
+    child_check(load.pins > 0 && load.touches > 0);
+    if (load.slowest >= PAGE_CHECK_HANG_NS)
+        fprintf(stderr, "the slowest access took %llu ms\n", (unsigned long long)(load.slowest / 1000000));
+    child_check(load.slowest < PAGE_CHECK_HANG_NS);
     finish();
     child_check(own_descriptors() == descriptors);
 }
