@@ -34,6 +34,7 @@
 struct link {
     int socket; /* non-blocking; -1: closed */
     int pidfd;  /* of the daemon's process; -1: cannot be had */
+    pid_t pid;  /* the same, where there is no pidfd; 0: it has no number here */
     int stop;   /* readable: give up waiting; -1: nothing to wait for. Not owned */
     uint32_t serial;
     struct drp_wire_hello_reply hello;

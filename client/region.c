@@ -427,7 +427,8 @@ static int destroy(struct drp_region *r) {
         request.header.type = DRP_WIRE_END_NATIVE;
     pthread_mutex_lock(&d->request_lock);
     if (r->known && atomic_load(&d->connected)) {
-        if (r->granted & DRP_REGION_SHARED) { /* this mapping: others of this process may have the same region */
+        /* This mapping: others of this process may have the same region. */
+        if (r->granted & DRP_REGION_SHARED && r->mapping != 0) {
             request = (struct drp_wire_id){.header.type = DRP_WIRE_UNMAP, .id = r->mapping};
             link_call(&d->link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_MS);
             request = (struct drp_wire_id){.header.type = DRP_WIRE_DESTROY};
@@ -536,6 +537,8 @@ int region_adopt(struct drp_region *r, struct link *link) {
         return error;
     r->known = true;
     atomic_store(&r->id, link->packet->message.create_reply.region);
+    /* The old daemon's number may be another region's mapping in this one. */
+    r->mapping = 0;
     error = adopt_state(r, link);
     if (error < 0)
         return error;

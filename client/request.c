@@ -256,8 +256,10 @@ static void find_process(struct link *link) {
         if (getsockopt(link->socket, SOL_SOCKET, SO_PEERPIDFD, &fd, &size) == 0)
             link->pidfd = fd;
     }
-    if (link->pidfd < 0 && peer.pid != 0)
+    if (link->pidfd < 0 && peer.pid != 0) {
         link->pidfd = (int)syscall(SYS_pidfd_open, (pid_t)link->hello.daemon_pid, 0);
+        link->pid = link->pidfd < 0 ? (pid_t)link->hello.daemon_pid : 0;
+    }
     fork_unlock();
 }
 

@@ -6,7 +6,7 @@
  *   connected    asleep in poll(2) on the connection and the stop eventfd, without timeout
  *   lost         the connection ended: requests fail with ENOTCONN from here on. Regions keep their pins and
  *                generations as they are, odd ones are waited for: the daemon's punches may still be in flight
- *   gone         the daemon's process has ended, all its threads with it (pidfd; 3 s at most): an odd generation will not be settled
+ *   gone         the daemon's process has ended, all its threads with it (pidfd, or its number; 3 s at most): an odd generation will not be settled
  *                any more and counts as lost. Regions are plain memory
  *   connecting   by inotify on the socket's directory, and by a timer from 10 ms to 1 s in case that there is none. A
  *                new connection is built up in drp.fresh, where no other thread sees it, each region is handed over,
@@ -30,10 +30,12 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define STACK_SIZE ((size_t)128 << 10)
 #define GONE_WAIT_MS 3000
+#define GONE_LOOK_MS 20
 #define BACKOFF_MIN_MS 10
 #define BACKOFF_MAX_MS 1000
 
@@ -100,12 +102,29 @@ static void set_lost(struct drp *d) {
     pthread_mutex_unlock(&d->regions_lock);
 }
 
+/* Has the daemon's process ended, certainly? Its number may be another's by now: then the answer comes late. */
+static bool has_ended(const struct link *link) {
+    struct pollfd process = {.fd = link->pidfd, .events = POLLIN};
+
+    if (link->pidfd >= 0)
+        return poll(&process, 1, 0) > 0;
+    return link->pid > 0 && kill(link->pid, 0) < 0 && errno == ESRCH;
+}
+
 /*
- * Without a pidfd the end of the connection has to do for the end of the process. A process that does not end is held up by
- * somebody else's lock: our own punches take our own object's lock, and are long through by then, unless we hold it ourselves.
+ * The connection ends before the punches that are under way. A process that does not end is held up by somebody else's lock: our own
+ * punches take our own object's lock, and are long through by then, unless we hold it ourselves. Nothing tells the end of one that has no
+ * pidfd (before Linux 5.3), and of one in another pid namespace (before 6.5) nothing can be seen.
  */
 static bool wait_gone(struct drp *d) {
-    return d->link.pidfd < 0 || sleep_on(d, d->link.pidfd, POLLIN, GONE_WAIT_MS);
+    int64_t deadline = wait_now_ms() + GONE_WAIT_MS;
+
+    if (d->link.pidfd >= 0)
+        return sleep_on(d, d->link.pidfd, POLLIN, GONE_WAIT_MS);
+    while (!has_ended(&d->link) && wait_now_ms() < deadline)
+        if (!sleep_on(d, -1, 0, GONE_LOOK_MS))
+            return false;
+    return true;
 }
 
 /*
@@ -113,8 +132,7 @@ static bool wait_gone(struct drp *d) {
  * has, or another daemon has the region.
  */
 static void set_gone(struct drp *d) {
-    struct pollfd process = {.fd = d->link.pidfd, .events = POLLIN};
-    bool ended = d->link.pidfd < 0 || poll(&process, 1, 0) > 0;
+    bool ended = has_ended(&d->link);
 
     pthread_mutex_lock(&d->regions_lock);
     for (struct drp_region *r = d->regions; r; r = r->next)
@@ -202,6 +220,10 @@ static int hand_over(struct drp_region *r, struct link *link) {
     }
 }
 
+/*
+ * A daemon that does not answer in time is as good as lost: each region more would wait for it again, and what it takes over too late nobody would
+ * know of. With the connection ended, all of it is done once more.
+ */
 static void adopt_all(struct drp *d) {
     struct drp_region *r;
 
@@ -209,10 +231,14 @@ static void adopt_all(struct drp *d) {
     for (r = d->regions; r; r = r->next)
         if (r->phase == REGION_LIVE && !is_refusal(&d->fresh, hand_over(r, &d->fresh)))
             break;
+    if (r)
+        shutdown(d->fresh.socket, SHUT_RDWR);
     publish(d);
     for (r = d->regions; r; r = r->next)
         if (r->phase == REGION_LIVE && link_is_lost(options_tell(r)))
-            break; /* it hangs: each of them would wait for it again */
+            break;
+    if (r)
+        shutdown(d->link.socket, SHUT_RDWR);
     lost_again(d);
     pthread_mutex_unlock(&d->regions_lock);
 }

@@ -73,7 +73,7 @@ const struct inject_kind inject_kinds[] = {
     CALL(sched_setattr, EPERM),
     CALL(sched_setscheduler, EPERM),
     CALL(io_uring_setup, ENOMEM, EMFILE),
-    CALL(io_uring_enter, EINTR, EAGAIN, EBUSY),
+    CALL(io_uring_enter, EINTR, EBUSY, ENOMEM),
     CALL(inotify_add_watch, ENOSPC),
     REQUEST(UFFDIO_API, EINVAL, ENOMEM),
     REQUEST(UFFDIO_REGISTER, ENOMEM, EBUSY),

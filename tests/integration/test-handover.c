@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * When regions are handed over to a new service and it does not go as it should: a mapping that is refused, a reply that does not come. Between the
+ * library and the service stands a relay of the test's.
+ */
+
+#include "child.h"
+#include "client.h"
+#include "fixture.h"
+#include "suite.h"
+
+#include <check.h>
+#include <droppable/droppable.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define CHUNK ((size_t)65536)
+#define SIZE (4 * CHUNK)
+#define REGIONS 6
+#define WAIT_MS 30000
+
+static bool comes_back(struct drp_region *region) {
+    struct drp_region_info info;
+
+    for (uint64_t deadline = now_ms() + WAIT_MS; now_ms() < deadline; nap_ms(2)) {
+        drp_region_get_info(region, &info);
+        if (info.connected)
+            return true;
+    }
+    return false;
+}
+
+/*
+ * A region whose mapping the new service refuses has the number of a mapping that it had before, which is another's by now. Its end must not be that
+ * one's: what is pinned there would be dropped, or nothing ever again.
+ */
+START_TEST(test_refused_mapping) {
+    struct drp_region *regions[REGIONS], *others[REGIONS], *refused;
+    int page = memfd_create("wrong", MFD_CLOEXEC);
+    bool taken = false;
+    uint64_t before;
+    struct drp *d;
+
+    ck_assert_int_ge(page, 0);
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    for (int i = 0; i < REGIONS; i++) {
+        char name[16];
+        const struct drp_region_options options = {
+            .struct_size = sizeof(options), .required = DRP_REGION_SHARED, .name = name};
+
+        snprintf(name, sizeof(name), "region%d", i);
+        ck_assert_int_eq(drp_region_new(&regions[i], d, SIZE, &options), 0);
+        ck_assert_int_eq(drp_region_open(&others[i], d, name, geteuid()), 0);
+        ck_assert_int_eq(drp_pin(regions[i], 0, SIZE / 2, NULL), 0);
+        ck_assert_int_eq(drp_pin(others[i], SIZE / 2, SIZE / 2, NULL), 0);
+        memset(drp_region_address(regions[i]), i + 1, SIZE);
+    }
+    refused = others[REGIONS / 2];
+    before = refused->mapping;
+    ck_assert(service_kill(&service, WAIT_MS));
+    ck_assert_int_ge(dup3(page, refused->pin_fd, O_CLOEXEC), 0);
+    service_restart(&service);
+    for (int i = 0; i < REGIONS; i++) {
+        ck_assert(comes_back(regions[i]));
+        ck_assert(others[i] == refused || comes_back(others[i]));
+        taken |= regions[i]->mapping == before || (others[i] != refused && others[i]->mapping == before);
+    }
+    ck_assert(!atomic_load(&refused->connected));
+    ck_assert(taken); /* another one has that number now */
+    drp_region_free(refused);
+    for (int i = 0; i < REGIONS; i++) {
+        size_t pinned = others[i] == refused ? SIZE / 2 : SIZE;
+
+        ck_assert_int_eq(drp_drop(regions[i], 0, SIZE, NULL, NULL), 0);
+        ck_assert(is_filled(drp_region_address(regions[i]), i + 1, pinned));
+        /* Nor does the service miss a mapping whose process lives, and hold the region for it. */
+        ck_assert_int_eq(drp_unpin(regions[i], 0, SIZE / 2), 0);
+        ck_assert(others[i] == refused || drp_unpin(others[i], SIZE / 2, SIZE / 2) == 0);
+        for (uint64_t deadline = now_ms() + WAIT_MS; !is_zero(drp_region_address(regions[i]), SIZE); nap_ms(5)) {
+            ck_assert_uint_lt(now_ms(), deadline);
+            ck_assert_int_eq(drp_drop(regions[i], 0, SIZE, NULL, NULL), 0);
+        }
+        drp_region_free(regions[i]);
+        if (others[i] != refused)
+            drp_region_free(others[i]);
+    }
+    drp_free(d);
+    close(page);
+    fixture_measure();
+}
+END_TEST
+
+/* ---- a reply that does not come ---- */
+
+static struct {
+    char path[sizeof(service.socket) + 8];
+    int listener, stop;
+    _Atomic unsigned withheld;
+} relay;
+
+static void name_socket(struct sockaddr_un *ret, const char *path) {
+    *ret = (struct sockaddr_un){.sun_family = AF_UNIX};
+    snprintf(ret->sun_path, sizeof(ret->sun_path), "%s", path);
+}
+
+/* Passes one packet on. false: the end. */
+static bool pass_on(int from, int to, bool *withhold) {
+    struct channel_packet packet = {0};
+    bool ok = channel_receive(from, &packet, 0) == CHANNEL_OK;
+
+    if (ok && *withhold) {
+        *withhold = false;
+        atomic_fetch_add(&relay.withheld, 1);
+    } else
+        ok = ok && channel_send(to, &packet.message, packet.size, packet.fds, packet.n_fds, 0) == CHANNEL_OK;
+    channel_packet_close(&packet);
+    return ok;
+}
+
+/* One connection. Of the second one the first reply to ADOPT is withheld. */
+static void relay_connection(int client, int server, unsigned n) {
+    struct pollfd polls[] = {{.fd = client, .events = POLLIN}, {.fd = server, .events = POLLIN}};
+    bool withhold = false, keep = false, go_on = true;
+
+    while (go_on && poll(polls, 2, -1) > 0) {
+        if (polls[0].revents) {
+            struct drp_wire_header header;
+            bool has_fds;
+
+            withhold = n == 2 && relay.withheld == 0 &&
+                       channel_peek(client, &header, sizeof(header), &has_fds) == CHANNEL_OK &&
+                       header.type == DRP_WIRE_ADOPT;
+            go_on = pass_on(client, server, &keep);
+        }
+        if (go_on && polls[1].revents)
+            go_on = pass_on(server, client, &withhold);
+    }
+}
+
+static void *run_relay(void *data) {
+    struct pollfd polls[] = {{.fd = relay.listener, .events = POLLIN}, {.fd = relay.stop, .events = POLLIN}};
+    struct sockaddr_un address;
+
+    (void)data;
+    name_socket(&address, service.socket);
+    for (unsigned n = 1; poll(polls, 2, -1) > 0 && !polls[1].revents; n++) {
+        int client = accept4(relay.listener, NULL, NULL, SOCK_CLOEXEC);
+        int server = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+        if (connect(server, (struct sockaddr *)&address, sizeof(address)) == 0)
+            relay_connection(client, server, n);
+        else
+            n--;
+        close(client);
+        close(server);
+    }
+    return NULL;
+}
+
+static void relay_start(pthread_t *ret) {
+    struct sockaddr_un address;
+
+    snprintf(relay.path, sizeof(relay.path), "%s.relay", service.socket);
+    name_socket(&address, relay.path);
+    relay.stop = eventfd(0, EFD_CLOEXEC);
+    relay.listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    ck_assert(relay.stop >= 0 && relay.listener >= 0);
+    ck_assert_int_eq(bind(relay.listener, (struct sockaddr *)&address, sizeof(address)), 0);
+    ck_assert_int_eq(listen(relay.listener, 4), 0);
+    ck_assert_int_eq(pthread_create(ret, NULL, run_relay, NULL), 0);
+}
+
+static void relay_stop(pthread_t thread) {
+    ck_assert_int_eq(eventfd_write(relay.stop, 1), 0);
+    pthread_join(thread, NULL);
+    close(relay.listener);
+    close(relay.stop);
+    unlink(relay.path);
+}
+
+/* The service took a region over, and the library does not know: it ends the connection, and hands all of it over again. */
+START_TEST(test_no_reply) {
+    struct drp_config config = {.struct_size = sizeof(config), .socket_path = relay.path};
+    struct drp_region *regions[2];
+    pthread_t thread;
+    struct drp *d;
+
+    relay_start(&thread);
+    ck_assert_int_eq(drp_new(&d, &config), 0);
+    for (int i = 0; i < 2; i++) {
+        ck_assert_int_eq(drp_region_new(&regions[i], d, SIZE, NULL), 0);
+        ck_assert_int_eq(drp_pin(regions[i], 0, CHUNK, NULL), 0);
+        memset(drp_region_address(regions[i]), i + 1, SIZE);
+    }
+    ck_assert(service_kill(&service, WAIT_MS));
+    service_restart(&service);
+    for (int i = 0; i < 2; i++) {
+        uint64_t freed = 0, pinned = 0;
+
+        ck_assert(comes_back(regions[i]));
+        ck_assert_int_eq(drp_drop(regions[i], 0, SIZE, &freed, &pinned), 0);
+        ck_assert(freed == SIZE - CHUNK && pinned == CHUNK);
+        ck_assert(is_filled(drp_region_address(regions[i]), i + 1, CHUNK));
+    }
+    ck_assert_uint_eq(relay.withheld, 1);
+    for (int i = 0; i < 2; i++)
+        drp_region_free(regions[i]);
+    drp_free(d);
+    relay_stop(thread);
+    fixture_measure();
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("handover");
+    TCase *tcase = tcase_create("handover");
+
+    tcase_add_checked_fixture(tcase, fixture_setup, fixture_teardown);
+    tcase_set_timeout(tcase, 90);
+    tcase_add_test(tcase, test_refused_mapping);
+    tcase_add_test(tcase, test_no_reply);
+    suite_add_tcase(suite, tcase);
+    return suite_run(suite);
+}
