@@ -68,6 +68,7 @@ static void reply_hello(struct connection *connection, const struct drp_wire_hel
             if (fds[i] >= 0)
                 close(fds[i]);
         connection_reply_error(connection, hello->header.type, hello->header.serial, DRP_WIRE_ERROR_MEMORY);
+        connection_end(connection, NULL);
         return;
     }
     connection_reply(connection, hello->header.type, hello->header.serial, &reply, sizeof(reply), fds, n);
@@ -88,6 +89,7 @@ static void handle_hello(struct connection *connection, struct channel_packet *p
                     connection->pidfd);
     if (r < 0) {
         reply_error(connection, packet, DRP_WIRE_ERROR_MEMORY);
+        connection_end(connection, NULL);
         return;
     }
     copy_name(session->name, hello->name, sizeof(hello->name));
@@ -101,6 +103,7 @@ static void handle_hello(struct connection *connection, struct channel_packet *p
         session->pidfd = -1;
         session_free(session);
         reply_error(connection, packet, DRP_WIRE_ERROR_MEMORY);
+        connection_end(connection, NULL);
         return;
     }
     session->attaches = hello->features & DRP_FEATURE_LOCKED;

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <time.h>
 
 /* The next run of claimed chunks at or after *chunk. */
 static bool op_next_run(const struct drop_op *op, uint64_t *chunk, uint64_t *ret_end) {
@@ -103,6 +104,21 @@ static unsigned lanes_open(struct drop_op *ops, unsigned n, struct lane *lanes) 
     return count;
 }
 
+/*
+ * What a ring that fails has been given already must be through before its chunks are settled: else it would punch what somebody has filled since.
+ * Leaving the ring does not wait for it.
+ */
+static void ring_drain(struct io_uring *ring, unsigned in_flight) {
+    struct io_uring_cqe *cqe;
+
+    while (in_flight > 0)
+        if (io_uring_peek_cqe(ring, &cqe) == 0) {
+            io_uring_cqe_seen(ring, cqe);
+            in_flight--;
+        } else if (io_uring_wait_cqe(ring, &cqe) < 0) /* it fails at this, too: they come all the same */
+            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
 /* Punches every run of the ops, the objects beside each other. false: the ring is broken. */
 static bool ring_punch(struct home *home, struct drop_op *ops, unsigned n) {
     struct io_uring *ring = &home->dropper.ring;
@@ -116,8 +132,11 @@ static bool ring_punch(struct home *home, struct drop_op *ops, unsigned n) {
         struct io_uring_cqe *cqe;
         int r = io_uring_submit_and_wait(ring, 1);
 
-        if (r < 0 && r != -EINTR && r != -EAGAIN && r != -EBUSY)
+        if (r < 0 && r != -EINTR && r != -EAGAIN && r != -EBUSY) {
+            ring_drain(ring, pending - io_uring_sq_ready(ring));
+            worker_call_end(&home->dropper.worker);
             return false;
+        }
         CRASH_POINT("drop-punched-by-ring");
         while (io_uring_peek_cqe(ring, &cqe) == 0) {
             struct lane *lane = io_uring_cqe_get_data(cqe);
@@ -137,7 +156,7 @@ static bool ring_punch(struct home *home, struct drop_op *ops, unsigned n) {
 static void punch_by_ring(struct home *home, struct drop_op *ops, unsigned n) {
     bool broken = !ring_punch(home, ops, n);
 
-    if (broken) { /* what it still holds must never run later: this waits for it */
+    if (broken) {
         io_uring_queue_exit(&home->dropper.ring);
         home->dropper.have_ring = false;
     }

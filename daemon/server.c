@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #define SERVER_BACKLOG 128
+#define SERVER_ACCEPTS 16
 /* So many connections over the limit are told so; more are just closed. */
 #define SERVER_REFUSED_MAX 32
 #define SERVER_TIDY_MS 50
@@ -126,7 +127,8 @@ static void server_accept(uv_poll_t *poll, int status, int events) {
 
     (void)status;
     (void)events;
-    for (;;) {
+    /* The rest comes in the loop's next turn: who connects faster than that shall not keep it from everything else. */
+    for (int i = 0; i < SERVER_ACCEPTS; i++) {
         int socket = accept4(server->socket, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), r;
 
         if (socket < 0) {
