@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* `droppabled --record FILE`: what a client does is in the trace, in the order in which it was done, and a file that cannot be had is named. */
 
+#include "again.h"
 #include "fixture.h"
 #include "service.h"
 #include "suite.h"
@@ -83,7 +84,10 @@ START_TEST(everything_is_in_it) {
     ck_assert_int_eq(drp_pin(region, 3 * CHUNK, 2 * CHUNK, NULL), 0);
     ck_assert_int_eq(drp_unpin(region, 3 * CHUNK, 2 * CHUNK), 0);
     wait_for_line('p', id, " 3 2 ");
-    ck_assert_int_eq(drp_drop(region, 0, 2 * CHUNK, NULL, NULL), 0);
+    for (struct armed_drops drops = {0}; armed_drops_again(&drops, &recorded);) {
+        memset(p, 1, 2 * CHUNK);
+        ck_assert_int_eq(drp_drop(region, 0, 2 * CHUNK, NULL, NULL), 0);
+    }
     p[CHUNK] = 2;
     ck_assert_int_eq(service_ctl(&recorded, out, sizeof(out), drop_all), 0);
     p[10 * CHUNK] = 3;
