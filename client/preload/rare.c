@@ -16,12 +16,7 @@
 #include <unistd.h>
 
 static bool is_ours(uintptr_t start, size_t length) {
-    struct piece piece;
-    bool found = start + length > start && table_find(start, start + length, &piece);
-
-    if (found)
-        arena_release(piece.arena);
-    return found;
+    return table_has(start, start + length);
 }
 
 /* ---- process_madvise(2) ---- */

@@ -253,6 +253,11 @@ static int judge(struct request *request) {
     return r;
 }
 
+static bool concerns_us(const struct request *r) {
+    return table_has(r->from, r->from + (r->had ? r->had : ARENA_PAGE)) ||
+           (r->flags & MREMAP_FIXED && table_has(r->to, r->to + r->wanted));
+}
+
 void *serve_mremap(void *address, size_t had, size_t wanted, int flags, void *to) {
     struct request request = {
         .from = (uintptr_t)address,
@@ -261,8 +266,11 @@ void *serve_mremap(void *address, size_t had, size_t wanted, int flags, void *to
         .wanted = round_up(wanted),
         .flags = flags,
     };
-    int saved = errno, r = serve_begin();
+    int saved = errno, r = 1;
 
+    /* Else it is the kernel's, also for who comes here from inside. */
+    if (concerns_us(&request))
+        r = serve_begin();
     if (r == 0) {
         r = judge(&request);
         serve_end();

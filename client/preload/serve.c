@@ -110,12 +110,10 @@ void serve_taken(const void *address, size_t length) {
  */
 static int make_room(void *address, size_t length, int protection, int flags, int fd, long offset) {
     uintptr_t start, end;
-    struct piece piece;
     void *p;
 
-    if (!arena_pages(address, length, &start, &end) || !table_find(start, end, &piece))
+    if (!arena_pages(address, length, &start, &end) || !table_has(start, end))
         return 0;
-    arena_release(piece.arena);
     if (serve_may_end(start, end) < 0)
         return -EPERM;
     p = raw_mmap(NULL, length, protection, flags & ~(MAP_FIXED | MAP_POPULATE | MAP_LOCKED), fd, offset);

@@ -8,6 +8,11 @@
  * array is of fixed size, as many entries as the kernel gives mappings to a process by default, and costs only what was
  * touched of it. Its lock is held for looking and moving entries, never over a call that could come back here or wait.
  *
+ * Signal handlers may call mprotect(2) and the like of the program's own memory, which is good with the kernel, and may have interrupted the
+ * lock's holder. So he has all signals blocked, which costs two system calls. Almost all calls are about other memory, and cost nothing of that:
+ * whether there is a piece in a range is found out without the lock. Who changes entries makes a counter odd meanwhile; who has read it even and
+ * the same before and after has seen the table as it was. What is read in between may be anything, and is only compared.
+ *
  * A piece that was found may be unmapped by another thread at once; its arena stays until the reference is given back.
  */
 
@@ -17,36 +22,71 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 
 #define ENTRIES_MAX 65536
 #define TRY_SECONDS 1
+#define LOOKS_MAX 100 /* without the lock */
 
 static union fork_mutex lock;
+static sigset_t holder_signals; /* the mask that the lock's holder had */
 static struct piece entries[ENTRIES_MAX];
 static struct move *moves;
-_Atomic size_t table_count; /* written under the lock */
+static _Atomic unsigned changes; /* odd: entries are being changed; written under the lock */
+_Atomic size_t table_count;      /* written under the lock */
 
 int table_init(void) {
     return fork_mutex_init(&lock);
 }
 
+/* *ret: the mask before. */
+static void block_signals(sigset_t *ret) {
+    sigset_t all;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, ret);
+}
+
 void table_lock(void) {
+    sigset_t before;
+
+    block_signals(&before);
     pthread_mutex_lock(&lock.mutex);
+    holder_signals = before;
 }
 
 void table_unlock(void) {
+    sigset_t before = holder_signals;
+
     pthread_mutex_unlock(&lock.mutex);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 bool table_try_lock(void) {
     struct timespec until;
+    sigset_t before;
 
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += TRY_SECONDS;
-    return pthread_mutex_clocklock(&lock.mutex, CLOCK_MONOTONIC, &until) == 0;
+    block_signals(&before);
+    if (pthread_mutex_clocklock(&lock.mutex, CLOCK_MONOTONIC, &until) == 0) {
+        holder_signals = before;
+        return true;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return false;
+}
+
+static void begin_change(void) {
+    atomic_store_explicit(&changes, atomic_load_explicit(&changes, memory_order_relaxed) + 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release);
+}
+
+static void end_change(void) {
+    atomic_store_explicit(&changes, atomic_load_explicit(&changes, memory_order_relaxed) + 1, memory_order_release);
 }
 
 static size_t count(void) {
@@ -57,14 +97,14 @@ static void set_count(size_t n) {
     atomic_store_explicit(&table_count, n, memory_order_relaxed);
 }
 
-/* Index of the first entry that ends after the address. */
+/* Index of the first entry that ends after the address. Also without the lock. */
 static size_t lower(uintptr_t address) {
     size_t low = 0, high = count();
 
     while (low < high) {
         size_t middle = low + (high - low) / 2;
 
-        if (entries[middle].end <= address)
+        if (__atomic_load_n(&entries[middle].end, __ATOMIC_RELAXED) <= address)
             low = middle + 1;
         else
             high = middle;
@@ -115,8 +155,10 @@ int table_add(const struct piece *piece) {
 
     table_lock();
     if (count() < ENTRIES_MAX) {
+        begin_change();
         insert(lower(piece->start), piece);
         join(piece->start, piece->end);
+        end_change();
         r = 0;
     }
     table_unlock();
@@ -140,10 +182,32 @@ static bool find(uintptr_t start, uintptr_t end, size_t *ret_index, struct piece
     return true;
 }
 
+bool table_has(uintptr_t start, uintptr_t end) {
+    struct piece piece;
+    bool has;
+    size_t i;
+
+    for (unsigned look = 0; look < LOOKS_MAX; look++) {
+        unsigned before = atomic_load_explicit(&changes, memory_order_acquire);
+
+        i = lower(start);
+        has = start < end && i < count() && __atomic_load_n(&entries[i].start, __ATOMIC_RELAXED) < end;
+        atomic_thread_fence(memory_order_acquire);
+        if ((before & 1) == 0 && atomic_load_explicit(&changes, memory_order_relaxed) == before)
+            return has;
+    }
+    table_lock(); /* its holder was put to sleep */
+    has = find(start, end, &i, &piece);
+    table_unlock();
+    return has;
+}
+
 bool table_find(uintptr_t start, uintptr_t end, struct piece *ret) {
     bool found;
     size_t i;
 
+    if (!table_has(start, end))
+        return false;
     table_lock();
     found = find(start, end, &i, ret);
     if (found)
@@ -199,13 +263,17 @@ static int cut_first(uintptr_t start, uintptr_t end, struct piece *ret) {
         return 0;
     if (entries[i].start < ret->start && ret->end < entries[i].end && count() == ENTRIES_MAX)
         return -ENOMEM;
+    begin_change();
     cut(i, ret);
+    end_change();
     return 1;
 }
 
 int table_cut(uintptr_t start, uintptr_t end, struct piece *ret) {
     int r;
 
+    if (!table_has(start, end))
+        return 0;
     table_lock();
     r = cut_first(start, end, ret);
     table_unlock();
@@ -238,13 +306,17 @@ void table_end_move(struct move *move) {
 int table_set_flags(uintptr_t start, uintptr_t end, int mask, int flags) {
     int r = -ENOMEM;
 
+    if (!table_has(start, end))
+        return 0;
     table_lock();
     if (count() + count_splits(start, end) <= ENTRIES_MAX) {
+        begin_change();
         split(start);
         split(end);
         for (size_t i = lower(start); i < count() && entries[i].start < end; i++)
             entries[i].flags = (entries[i].flags & ~mask) | flags;
         join(start, end);
+        end_change();
         r = 0;
     }
     table_unlock();
@@ -254,6 +326,8 @@ int table_set_flags(uintptr_t start, uintptr_t end, int mask, int flags) {
 bool table_has_flags(uintptr_t start, uintptr_t end, int flags) {
     bool has = false;
 
+    if (!table_has(start, end))
+        return false;
     table_lock();
     for (size_t i = lower(start); !has && i < count() && entries[i].start < end; i++)
         has = entries[i].flags & flags;
@@ -331,4 +405,5 @@ void table_fork_child(struct arena *arenas) {
         set_count(kept);
     for (; moves; moves = moves->next)
         take_back(&moves->piece);
+    pthread_sigmask(SIG_SETMASK, &holder_signals, NULL);
 }

@@ -51,7 +51,10 @@ static inline bool table_any(void) {
     return atomic_load_explicit(&table_count, memory_order_relaxed) > 0;
 }
 
-/* For arena.c: the lock also keeps the list of arenas. */
+/*
+ * For arena.c: the lock also keeps the list of arenas. Its holder gets no signals, whose handlers may come here: he would wait for
+ * himself.
+ */
 void table_lock(void);
 void table_unlock(void);
 /* For who may have interrupted its holder: waits a while at most. */
@@ -61,6 +64,8 @@ int table_init(void);
 
 /* Adds a piece, of whose arena the caller has a reference, which he keeps. -ENOMEM. */
 int table_add(const struct piece *piece);
+/* Is there a piece in [start, end)? Without the lock, unless that takes long; also for whoever has interrupted anybody. */
+bool table_has(uintptr_t start, uintptr_t end);
 /* The first piece in [start, end), as far as it lies inside. true: *ret has a reference, which arena_release() gives back. */
 bool table_find(uintptr_t start, uintptr_t end, struct piece *ret);
 /*
@@ -87,7 +92,7 @@ bool table_is_last(const struct arena *arena);
 bool table_next_piece(const struct drp_region *region, uintptr_t from, struct region_piece *ret);
 
 /*
- * In the child after fork(), which had the lock taken: drops the pieces that children do not have, ends all moves, and counts references anew: who
+ * In the child after fork(), which had the lock taken, and gives it back: drops the pieces that children do not have, ends all moves, and counts references anew: who
  * else worked on an arena does not exist here.
  */
 void table_fork_child(struct arena *arenas);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The programs of test-preload in which something happens in the middle of a call: a fork while a piece is moved. */
+/* The programs of test-preload in which something happens in the middle of a call: a fork, or a signal, while a piece is moved. */
 
 #include "child.h"
 #include "fixture.h"
@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -21,6 +22,34 @@
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4
 #endif
+
+/* ---- a signal within mremap ---- */
+
+static volatile sig_atomic_t handled;
+
+/* What collectors and profilers do to memory of their own, which no handler of theirs has to wait for. */
+static void use_own_memory(int number) {
+    char *p = mmap(NULL, 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *q;
+
+    (void)number;
+    child_check(p != MAP_FAILED && mprotect(p, 2 * PAGE, PROT_READ | PROT_WRITE) == 0);
+    *p = 1;
+    q = mremap(p, PAGE, 4 * PAGE, MREMAP_MAYMOVE);
+    child_check(q != MAP_FAILED && *q == 1 && madvise(q, PAGE, MADV_DONTNEED) == 0 && *q == 0);
+    child_check(munmap(q, 4 * PAGE) == 0 && munmap(p + PAGE, PAGE) == 0);
+    handled = 1;
+}
+
+static void interrupt(pthread_t thread) {
+    uint64_t deadline = now_ms() + 10000;
+
+    handled = 0;
+    child_check(signal(SIGUSR1, use_own_memory) != SIG_ERR && pthread_kill(thread, SIGUSR1) == 0);
+    while (!handled) {
+        child_check(now_ms() < deadline);
+        sched_yield();
+    }
+}
 
 /* ---- fork beside mremap ---- */
 
@@ -88,6 +117,7 @@ static void fork_beside(int socket, int flags) {
     if (pid == 0)
         _exit(!is_zero(mover.from, SIZE) || munmap(mover.from, SIZE) < 0);
     child_check(waitpid(pid, &status, 0) == pid && status == 0);
+    interrupt(thread);
     program_show(socket, 'b'); /* it goes on */
     child_check(pthread_join(thread, NULL) == 0);
     child_check(is_filled(mover.to, 1, SIZE) && munmap(mover.to, SIZE) == 0);
@@ -95,7 +125,10 @@ static void fork_beside(int socket, int flags) {
 }
 
 void program_run_moving(int socket) {
+    char *other = program_map(PAGE); /* so that there is always something of ours */
+
     fork_beside(socket, 0);
     fork_beside(socket, MREMAP_DONTUNMAP);
+    child_check(munmap(other, PAGE) == 0);
     program_show(socket, 'c');
 }

@@ -133,7 +133,7 @@ START_TEST(test_remap) {
 }
 END_TEST
 
-/* The service does not answer while a thread moves a piece and another one forks. */
+/* The service does not answer while a thread moves a piece, is interrupted, and another one forks. */
 START_TEST(test_moving) {
     struct child child = start("moving");
 

@@ -8,7 +8,13 @@
 
 #include <check.h>
 #include <errno.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
 
 #define PAGE ((uintptr_t)4096)
 #define PAGES 256
@@ -260,6 +266,109 @@ START_TEST(test_move) {
 }
 END_TEST
 
+/* ---- who comes in between ---- */
+
+static volatile sig_atomic_t handled;
+
+static void look_at_other(int number) {
+    struct piece piece;
+
+    (void)number;
+    ck_assert(!table_find(at(40), at(50), &piece));
+    ck_assert(table_find(at(12), at(14), &piece));
+    piece.arena->references--;
+    handled++;
+}
+
+/* A handler that looks must not have interrupted the lock's holder. */
+START_TEST(test_signal) {
+    int status;
+    pid_t pid;
+
+    ck_assert_int_eq(table_init(), 0);
+    add(&arenas[0], 10, 20, 0, 3);
+    ck_assert(signal(SIGUSR1, look_at_other) != SIG_ERR);
+    table_lock();
+    raise(SIGUSR1);
+    ck_assert_int_eq(handled, 0);
+    table_unlock();
+    ck_assert_int_eq(handled, 1);
+    ck_assert(table_try_lock());
+    pid = fork();
+    ck_assert_int_ge(pid, 0);
+    raise(SIGUSR1);
+    ck_assert_int_eq(handled, 1);
+    if (pid == 0)
+        table_fork_child(&arenas[0]);
+    else
+        table_unlock();
+    ck_assert_int_eq(handled, 2);
+    if (pid == 0)
+        _exit(0);
+    ck_assert(waitpid(pid, &status, 0) == pid && status == 0);
+    raise(SIGUSR1); /* none is blocked any more */
+    ck_assert_int_eq(handled, 3);
+    check_model();
+    cut(0, PAGES);
+}
+END_TEST
+
+static void *look(void *data) {
+    struct piece piece;
+
+    return table_find(at(40), at(50), &piece) ? data : NULL;
+}
+
+/* Calls about other memory wait for nobody. */
+START_TEST(test_other_memory) {
+    struct timespec until;
+    pthread_t thread;
+    void *found;
+
+    add(&arenas[0], 10, 20, 0, 3);
+    table_lock();
+    ck_assert_int_eq(pthread_create(&thread, NULL, look, arenas), 0);
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 10;
+    ck_assert_int_eq(pthread_timedjoin_np(thread, &found, &until), 0);
+    ck_assert_ptr_null(found);
+    table_unlock();
+    cut(0, PAGES);
+}
+END_TEST
+
+#define ROUNDS 2000
+
+static _Atomic bool looking_ends;
+
+/* What is always there is always seen, and what never is never. */
+static void *look_all_the_time(void *data) {
+    while (!atomic_load(&looking_ends))
+        if (!table_has(at(200), at(201)) || table_has(at(100), at(200)))
+            return data;
+    return NULL;
+}
+
+START_TEST(test_looks_beside_changes) {
+    struct piece piece = {.start = at(0), .end = at(100), .arena = &arenas[1]};
+    pthread_t thread;
+    void *wrong;
+
+    add(&arenas[0], 200, 210, 0, 3);
+    ck_assert_int_eq(pthread_create(&thread, NULL, look_all_the_time, arenas), 0);
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        ck_assert_int_eq(table_add(&piece), 0);
+        set_flags(204, 205, PIECE_PROTECTION, i % 2 * 3);
+        ck_assert_int_eq(table_cut(piece.start, piece.end, &piece), 1);
+        piece.arena->references--;
+    }
+    atomic_store(&looking_ends, true);
+    ck_assert_int_eq(pthread_join(thread, &wrong), 0);
+    ck_assert_ptr_null(wrong);
+    cut(0, PAGES);
+}
+END_TEST
+
 START_TEST(test_random_against_model) {
     unsigned seed = (unsigned)_i + 1;
 
@@ -297,6 +406,9 @@ int main(void) {
     tcase_add_test(tcase, test_full);
     tcase_add_test(tcase, test_fork);
     tcase_add_test(tcase, test_move);
+    tcase_add_test(tcase, test_signal);
+    tcase_add_test(tcase, test_other_memory);
+    tcase_add_test(tcase, test_looks_beside_changes);
     tcase_add_loop_test(tcase, test_random_against_model, 0, 8);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
