@@ -232,6 +232,11 @@ int region_end(struct drp_region *r, bool tell);
  */
 int region_adopt(struct drp_region *r, struct link *link);
 
+/* ---- seal.c ---- */
+
+/* After MAP, when its pin page is mapped: seals the page and says so, from when on its pins count. */
+int seal_pins(const struct drp_region *r, struct link *link);
+
 /* ---- hold.c ---- */
 
 /*

@@ -192,6 +192,8 @@ static int announce(struct drp_region *r, struct link *link) {
         r->ticket_fd = channel_packet_take(link->packet, 1);
     error = map_page(r->pin_fd, drp_pin_bytes(r->chunk_total), PROT_READ | PROT_WRITE, "pin page", &r->pin);
     fork_unlock();
+    if (error == 0)
+        error = seal_pins(r, link);
     if (error < 0)
         return error;
     pins_set_pins(&r->pins, r->pin, r->chunk_base);

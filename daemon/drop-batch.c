@@ -46,7 +46,7 @@ static void wake_waiters(const struct drop_op *op, uint64_t chunk) {
     const struct region *region = op->region;
 
     for (unsigned i = 0; i < region->n_mappings; i++)
-        if (generation_has_waiters(region->mappings[i]->pin_header)) {
+        if (region->cells[i] && generation_has_waiters(region->mappings[i]->pin_header)) {
             CRASH_POINT("pin-wait");
             syscall(SYS_futex, &region->generations[chunk], FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
             return;

@@ -14,7 +14,7 @@
 
 /*
  * Claims a chunk for dropping: its generation turns odd, then every mapping's pin count is read. False: pinned; the generation is back
- * at its old value and waiters have to be woken. True: the chunk may be punched and must then be settled.
+ * at its old value and waiters have to be woken. True: the chunk may be punched and must then be settled. Cells that are NULL hold no pins.
  */
 static inline bool generation_claim(_Atomic uint32_t *generation, struct drp_pin_cell *const *cells, unsigned n_cells,
                                     uint64_t cell) {
@@ -23,7 +23,7 @@ static inline bool generation_claim(_Atomic uint32_t *generation, struct drp_pin
     atomic_store_explicit(generation, settled + 1, memory_order_seq_cst);
     CRASH_POINT("drop-odd");
     for (unsigned i = 0; i < n_cells; i++)
-        if (atomic_load_explicit(&cells[i][cell].count, memory_order_seq_cst) != 0) {
+        if (cells[i] && atomic_load_explicit(&cells[i][cell].count, memory_order_seq_cst) != 0) {
             atomic_store_explicit(generation, settled, memory_order_seq_cst);
             return false;
         }

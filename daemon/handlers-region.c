@@ -339,12 +339,13 @@ static uint32_t make_mapping(struct operation *operation, struct channel_packet 
         return error;
     if (packet->n_fds > 0) {
         pin_fd = packet->fds[0];
-        if (kernel_check_page_object(pin_fd, drp_pin_bytes(region->chunk_total)) < 0)
+        if (kernel_check_page_object(pin_fd, drp_pin_bytes(region->chunk_total)) < 0 ||
+            !kernel_pin_page_is_sealed(&operation->manager->kernel, pin_fd))
             return DRP_WIRE_ERROR_DESCRIPTOR;
     }
     if (map->length > 0 && !operation_make_pieces(operation, 1))
         return DRP_WIRE_ERROR_MEMORY;
-    r = mapping_new(&operation->mapping, region, operation->session, pin_fd, &fd);
+    r = mapping_new(&operation->mapping, &operation->manager->kernel, region, operation->session, pin_fd, &fd);
     if (r < 0)
         return DRP_WIRE_ERROR_MEMORY;
     if (fd >= 0)
@@ -415,7 +416,7 @@ static void begin_unmap(struct operation *operation) {
     operation->completion.run(&operation->completion);
 }
 
-static struct mapping *find_mapping(struct session *session, uint64_t id) {
+struct mapping *region_find_mapping(struct session *session, uint64_t id) {
     struct share *share;
     struct region *region;
 
@@ -437,7 +438,7 @@ void handle_unmap(struct connection *connection, struct channel_packet *packet) 
 
     if (!operation)
         return;
-    operation->mapping = find_mapping(connection->session, packet->message.id.id);
+    operation->mapping = region_find_mapping(connection->session, packet->message.id.id);
     if (operation->mapping)
         begin_unmap(operation);
     else
@@ -475,7 +476,7 @@ static void unmap_pieces_done(struct completion *completion) {
 static uint32_t take_pieces(struct operation *operation, const struct drp_wire_pieces *message) {
     struct extent *pieces;
 
-    operation->mapping = find_mapping(operation->session, message->mapping);
+    operation->mapping = region_find_mapping(operation->session, message->mapping);
     if (!operation->mapping)
         return DRP_WIRE_ERROR_NOT_FOUND;
     for (uint32_t i = 0; i < message->count; i++)

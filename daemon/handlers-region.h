@@ -23,6 +23,8 @@ void region_set_worth(const struct connection *connection, struct region *region
 /* Links a new region of the session; on an error it is freed. */
 uint32_t region_link(struct connection *connection, struct region *region);
 void region_fill_reply(struct drp_wire_create_reply *reply, const struct region *region);
+/* One of the session's mappings, or NULL. */
+struct mapping *region_find_mapping(struct session *session, uint64_t id);
 /* In another thread: the operation, which is data, goes on in the loop. */
 void region_finished(void *data);
 

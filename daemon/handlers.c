@@ -9,6 +9,7 @@
 #include "codec.h"
 #include "container.h"
 #include "crash-point.h"
+#include "handlers-region.h"
 #include "log.h"
 #include "means.h"
 #include "operation.h"
@@ -350,6 +351,29 @@ static void handle_tell_options(struct connection *connection, struct channel_pa
     connection_reply(connection, message->header.type, message->header.serial, &reply, sizeof(reply), NULL, 0);
 }
 
+/* ---- SEAL_PINS ---- */
+
+static void handle_seal_pins(struct connection *connection, struct channel_packet *packet) {
+    const struct drp_wire_header *header = &packet->message.header;
+    struct mapping *mapping = region_find_mapping(connection->session, packet->message.id.id);
+    struct drp_wire_header reply = {0};
+    int r;
+
+    if (!mapping) {
+        reply_error(connection, packet, DRP_WIRE_ERROR_NOT_FOUND);
+        return;
+    }
+    home_lock(mapping->region->home);
+    r = mapping_take_seal(mapping);
+    home_unlock(mapping->region->home);
+    if (r < 0)
+        reply_error(connection, packet, DRP_WIRE_ERROR_DESCRIPTOR);
+    else
+        connection_reply(connection, header->type, header->serial, &reply, sizeof(reply), NULL, 0);
+}
+
+/* ---- STATUS, LIST ---- */
+
 static void handle_status(struct connection *connection, struct channel_packet *packet) {
     struct drp_wire_status_reply reply = {0};
 
@@ -400,6 +424,7 @@ void handlers_dispatch(struct connection *connection, struct channel_packet *pac
         [DRP_WIRE_NATIVE] = handle_native,
         [DRP_WIRE_END_NATIVE] = handle_end_native,
         [DRP_WIRE_TELL_OPTIONS] = handle_tell_options,
+        [DRP_WIRE_SEAL_PINS] = handle_seal_pins,
     };
     uint16_t type = packet->message.header.type;
 

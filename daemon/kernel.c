@@ -318,14 +318,25 @@ static void measure_fill_rates(struct kernel *kernel) {
 /* ---- all of it ---- */
 
 /* What nothing works without: sealed memfds, and /proc to open them again. */
-static int require_pages(void) {
+static int require_pages(struct kernel *kernel) {
     int writable = -1;
     int readable = -1;
     int r;
 
-    r = kernel_page_object("droppable-probe", 4096, 0400, &writable);
+    kernel->seals_writes = true;
+    r = kernel_pin_page(kernel, 4096, &writable);
     if (r < 0)
         return r;
+    if (fcntl(writable, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) < 0) {
+        kernel->seals_writes = false;
+        r = errno == EINVAL ? fcntl(writable, F_ADD_SEALS, F_SEAL_SEAL) : -1;
+        if (r < 0)
+            r = -errno;
+    }
+    if (r < 0) {
+        close(writable);
+        return r;
+    }
     r = kernel_reopen_readonly(writable, &readable);
     if (r == 0)
         close(readable);
@@ -343,7 +354,7 @@ int kernel_init(struct kernel *kernel) {
         return -EOPNOTSUPP;
     found.page_size = (size_t)page_size;
     found.cpus = cpus > 0 ? (unsigned)cpus : 1;
-    r = require_pages();
+    r = require_pages(&found);
     if (r < 0)
         return r;
 
@@ -368,17 +379,17 @@ void kernel_deinit(struct kernel *kernel) {
 /* ---- objects ---- */
 
 /* Size, mode and seals of a memfd that nobody else knows yet. */
-static int finish_memfd(int fd, uint64_t size, mode_t mode) {
+static int finish_memfd(int fd, uint64_t size, mode_t mode, unsigned seals) {
     if (fchmod(fd, mode) < 0)
         return -errno;
     if (ftruncate(fd, (off_t)size) < 0)
         return -errno;
-    if (fcntl(fd, F_ADD_SEALS, SEALS_ALL) < 0)
+    if (fcntl(fd, F_ADD_SEALS, seals) < 0)
         return -errno;
     return 0;
 }
 
-static int make_memfd(const char *name, uint64_t size, mode_t mode, int *ret_fd) {
+static int make_memfd(const char *name, uint64_t size, mode_t mode, unsigned seals, int *ret_fd) {
     int fd;
     int r;
 
@@ -389,7 +400,7 @@ static int make_memfd(const char *name, uint64_t size, mode_t mode, int *ret_fd)
         fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
         return -errno;
-    r = finish_memfd(fd, size, mode);
+    r = finish_memfd(fd, size, mode, seals);
     if (r < 0) {
         close(fd);
         return r;
@@ -403,7 +414,7 @@ int kernel_data_object(const struct kernel *kernel, uint64_t size, bool huge, in
     int fd;
 
     if (root < 0)
-        return make_memfd("droppable-data", size, 0600, ret_fd);
+        return make_memfd("droppable-data", size, 0600, SEALS_ALL, ret_fd);
     if (size > INT64_MAX)
         return -EFBIG;
     fd = open_tmpfile(root);
@@ -426,7 +437,17 @@ bool kernel_keeps_from_swap(const struct kernel *kernel, bool huge) {
 }
 
 int kernel_page_object(const char *name, uint64_t size, mode_t mode, int *ret_fd) {
-    return make_memfd(name, size, mode, ret_fd);
+    return make_memfd(name, size, mode, SEALS_ALL, ret_fd);
+}
+
+int kernel_pin_page(const struct kernel *kernel, uint64_t size, int *ret_fd) {
+    return make_memfd("droppable-pins", size, 0600, kernel->seals_writes ? SEALS_SIZE : SEALS_ALL, ret_fd);
+}
+
+bool kernel_pin_page_is_sealed(const struct kernel *kernel, int fd) {
+    int seals = fcntl(fd, F_GET_SEALS);
+
+    return seals >= 0 && (!kernel->seals_writes || (seals & F_SEAL_FUTURE_WRITE));
 }
 
 int kernel_reopen_readonly(int fd, int *ret_fd) {

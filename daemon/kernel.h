@@ -33,6 +33,7 @@ struct kernel {
     int uffd_error;         /* 0: a full userfaultfd can be made by this process; else negative errno */
     uint64_t uffd_features; /* those that UFFDIO_API offers */
     bool uffd_wp_shmem;     /* UFFD_FEATURE_WP_HUGETLBFS_SHMEM: disarm by write-protect mode */
+    bool seals_writes;      /* F_SEAL_FUTURE_WRITE (Linux 5.1) */
     bool cachestat;         /* cachestat(2) counts the pages of an object (Linux 6.5) */
     bool numa;              /* several nodes have memory: a fill by the daemon would come from its own */
     bool thp_always;        /* transparent huge pages for everybody, unless they refuse */
@@ -61,6 +62,13 @@ int64_t kernel_cached_pages(int fd, uint64_t offset, uint64_t length);
 
 /* A memfd of size bytes, mode, sealed SHRINK|GROW|SEAL, read-write. */
 int kernel_page_object(const char *name, uint64_t size, mode_t mode, int *ret_fd);
+/*
+ * A pin page: a memfd of size bytes, read-write, sealed SHRINK|GROW. Its client maps it and adds FUTURE_WRITE|SEAL: from then on nobody can
+ * punch it, for which whoever reads it would have to wait. Where the kernel has no such seal it is sealed like any page object.
+ */
+int kernel_pin_page(const struct kernel *kernel, uint64_t size, int *ret_fd);
+/* Is that so, as far as the kernel has the seal? Takes no lock. */
+bool kernel_pin_page_is_sealed(const struct kernel *kernel, int fd);
 /* A read-only descriptor of the same object. */
 int kernel_reopen_readonly(int fd, int *ret_fd);
 /* Checks a sealed page object that a client hands back: memfd on tmpfs, exactly size bytes, sealed SHRINK|GROW. 0 or negative errno. */

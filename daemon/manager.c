@@ -10,6 +10,7 @@
 #include "manager.h"
 
 #include "native.h"
+#include "region.h"
 
 #include "cgroup-place.h"
 
@@ -50,14 +51,17 @@ static int manager_make_clock(struct manager *manager) {
     return 0;
 }
 
-/* A region costs a descriptor here and five VMAs; a shared one three times as much (tally.h). A quarter of both is kept for connections and threads. */
+/*
+ * A region costs five VMAs here, and as many descriptors: one, and one for each mapping whose pin page is not sealed. A shared one costs three times
+ * as much (tally.h). A quarter of both is kept for connections and threads.
+ */
 static unsigned regions_that_fit(void) {
     struct rlimit files = {.rlim_cur = 1024};
     unsigned long maps = kernel_max_map_count();
     uint64_t fit;
 
     getrlimit(RLIMIT_NOFILE, &files);
-    fit = files.rlim_cur / 4 * 3 < maps / 4 * 3 / 5 ? files.rlim_cur / 4 * 3 : maps / 4 * 3 / 5;
+    fit = (files.rlim_cur < maps ? files.rlim_cur : maps) / 4 * 3 / (1 + REGION_MAPPINGS_OWN);
     return fit < 65536 ? (unsigned)fit : 65536;
 }
 

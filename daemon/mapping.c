@@ -14,6 +14,7 @@
 #include "sparse-table.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -23,13 +24,31 @@
 #define PINS_SMALL (4 * 1024 * 1024 + 4096)
 #define PINS_STEPS 4096
 
+/* A new page, which is kept open until it is sealed. */
+static int new_pins(struct mapping *mapping, size_t size, int *ret_pin_fd) {
+    int fd, r = kernel_pin_page(mapping->kernel, size, &fd);
+
+    if (r < 0)
+        return r;
+    if (!kernel_pin_page_is_sealed(mapping->kernel, fd)) {
+        mapping->pins_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        if (mapping->pins_fd < 0) {
+            r = -errno;
+            close(fd);
+            return r;
+        }
+    }
+    *ret_pin_fd = fd;
+    return 0;
+}
+
 static int mapping_map_pins(struct mapping *mapping, int pin_fd, int *ret_pin_fd) {
     size_t size = drp_pin_bytes(mapping->region->chunk_total);
     int fd = pin_fd, r;
 
     *ret_pin_fd = -1;
     if (fd < 0) {
-        r = kernel_page_object("droppable-pins", size, 0600, &fd);
+        r = new_pins(mapping, size, &fd);
         if (r < 0)
             return r;
     }
@@ -41,6 +60,7 @@ static int mapping_map_pins(struct mapping *mapping, int pin_fd, int *ret_pin_fd
             close(fd);
         return r;
     }
+    mapping->sealed = mapping->pins_fd < 0;
     mapping->pin_header = mapping->pins;
     mapping->cells = drp_pin_cells(mapping->pins) + mapping->region->chunk_base;
     if (pin_fd < 0)
@@ -48,7 +68,8 @@ static int mapping_map_pins(struct mapping *mapping, int pin_fd, int *ret_pin_fd
     return 0;
 }
 
-int mapping_new(struct mapping **ret, struct region *region, struct session *session, int pin_fd, int *ret_pin_fd) {
+int mapping_new(struct mapping **ret, const struct kernel *kernel, struct region *region, struct session *session,
+                int pin_fd, int *ret_pin_fd) {
     struct mapping *mapping = calloc(1, sizeof(*mapping));
     size_t commits = region->span_count * sizeof(uint16_t), pages = (drp_pin_bytes(region->chunk_total) + 4095) / 4096;
     int r;
@@ -57,6 +78,8 @@ int mapping_new(struct mapping **ret, struct region *region, struct session *ses
         return -ENOMEM;
     mapping->region = region;
     mapping->session = session;
+    mapping->kernel = kernel;
+    mapping->pins_fd = -1;
     mapping->tables_size = commits + region->span_count + pages;
     mapping->tables = sparse_table_new(mapping->tables_size);
     if (!mapping->tables) {
@@ -80,9 +103,27 @@ struct mapping *mapping_free(struct mapping *mapping) {
         return NULL;
     if (mapping->pins)
         munmap(mapping->pins, drp_pin_bytes(mapping->region->chunk_total));
+    if (mapping->pins_fd >= 0)
+        close(mapping->pins_fd);
     sparse_table_free(mapping->tables, mapping->tables_size);
     free(mapping);
     return NULL;
+}
+
+int mapping_take_seal(struct mapping *mapping) {
+    struct region *region = mapping->region;
+
+    if (mapping->sealed)
+        return 0;
+    if (!kernel_pin_page_is_sealed(mapping->kernel, mapping->pins_fd))
+        return -EPERM;
+    close(mapping->pins_fd);
+    mapping->pins_fd = -1;
+    mapping->sealed = true;
+    for (unsigned i = 0; i < region->n_mappings; i++)
+        if (region->mappings[i] == mapping)
+            region->cells[i] = mapping->cells;
+    return 0;
 }
 
 /* Looks at the pages that hold a span's pins, unless they are known to be there: they stay. */
@@ -108,6 +149,8 @@ void mapping_look_at_pins(struct mapping *mapping, unsigned *looks) {
     size_t size = drp_pin_bytes(region->chunk_total);
     uint32_t n = atomic_load_explicit(&region->touched_count, memory_order_acquire);
 
+    if (!mapping->sealed)
+        return;
     if (size <= PINS_SMALL) { /* all at once */
         if (*looks == 0)
             return;

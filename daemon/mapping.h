@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct kernel;
+
 enum mapping_span_state {
     MAPPING_ARMED = 0,        /* registered MISSING: the next missing page reaches the pager */
     MAPPING_DISARMED = 1,     /* registered WP: the kernel fills, events still come */
@@ -22,7 +24,10 @@ struct mapping {
     struct session *session; /* whose view it is */
     bool intercepted;        /* faults of its extents are seen */
 
-    void *pins; /* the pin page, PROT_READ */
+    void *pins;  /* the pin page, PROT_READ */
+    int pins_fd; /* the same, until the client has sealed it; then -1. Of the loop */
+    bool sealed;
+    const struct kernel *kernel;
     struct drp_pin_header *pin_header;
     struct drp_pin_cell *cells; /* of the region's first chunk */
     uint8_t *pins_present;      /* by page of it: bit 0 says that it is there. Of who has the session's lock */
@@ -73,9 +78,18 @@ static inline struct extent *extent_at(const struct extent_array *array, size_t 
     return &array->entries[i < array->gap ? i : i + (EXTENTS_MAX - array->n)];
 }
 
-/* pin_fd < 0: a new pin page, *ret_pin_fd is its read-write descriptor for the client. Else that page is taken (checked by the caller), *ret_pin_fd = -1. */
-int mapping_new(struct mapping **ret, struct region *region, struct session *session, int pin_fd, int *ret_pin_fd);
+/*
+ * pin_fd < 0: a new pin page, *ret_pin_fd is its read-write descriptor for the client. Else that page is taken (checked by the caller, sealed), *ret_pin_fd = -1.
+ * The kernel's facts outlive the mapping.
+ */
+int mapping_new(struct mapping **ret, const struct kernel *kernel, struct region *region, struct session *session,
+                int pin_fd, int *ret_pin_fd);
 struct mapping *mapping_free(struct mapping *mapping);
+/*
+ * In the loop, under the lock: the client says that its pin page is sealed. Until then he can punch it, and who reads a cell waits for the end of that: so no pin
+ * of his counts before, and none is read. -EPERM: it is not sealed.
+ */
+int mapping_take_seal(struct mapping *mapping);
 /*
  * Brings pins_present up to date for touched spans: what no client wrote must not be read, since that would fill it. Takes each look at the
  * kernel off *looks and goes on from there the next time; what was not looked at counts as never pinned, until the dropper looks at

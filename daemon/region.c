@@ -346,7 +346,7 @@ uint64_t region_resident_bytes(const struct region *region) {
 }
 
 void region_add_mapping(struct region *region, struct mapping *mapping) {
-    region->cells[region->n_mappings] = mapping->cells;
+    region->cells[region->n_mappings] = mapping->sealed ? mapping->cells : NULL;
     region->mappings[region->n_mappings++] = mapping; /* the handler sees to it that there is room */
 }
 

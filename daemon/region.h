@@ -98,7 +98,7 @@ struct region {
     _Atomic uint8_t *chunk_flags;
 
     struct mapping **mappings;   /* under the home's lock, as all of these */
-    struct drp_pin_cell **cells; /* theirs, in the same order */
+    struct drp_pin_cell **cells; /* theirs, in the same order; NULL of one whose pin page is not sealed */
     unsigned n_mappings;
     unsigned mappings_max; /* for which there is room */
     bool held;     /* shared: somebody has it mapped who has not said so yet: nothing is dropped. Changed by the loop */

@@ -466,6 +466,7 @@ static const struct rule rules[DRP_WIRE_TYPE_MAX + 1] = {
                          {SIZE(drp_wire_id)}},
     [DRP_WIRE_END_NATIVE] = {"end-native", {SIZE(drp_wire_id)}, {SIZE(drp_wire_header)}},
     [DRP_WIRE_TELL_OPTIONS] = {"tell-options", {SIZE(drp_wire_options), .check = check_options}, {SIZE(drp_wire_header)}},
+    [DRP_WIRE_SEAL_PINS] = {"seal-pins", {SIZE(drp_wire_id)}, {SIZE(drp_wire_header)}},
     [DRP_WIRE_WATCH] = {"watch", {SIZE(drp_wire_header)}, {SIZE(drp_wire_header), FDS(1, 1)}},
 };
 /* clang-format on */

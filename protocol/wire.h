@@ -53,7 +53,8 @@ enum drp_wire_type {
     DRP_WIRE_NATIVE = 23,
     DRP_WIRE_END_NATIVE = 24,
     DRP_WIRE_TELL_OPTIONS = 25,
-    DRP_WIRE_TYPE_MAX = 25,
+    DRP_WIRE_SEAL_PINS = 26,
+    DRP_WIRE_TYPE_MAX = 26,
     /* 0x4000 and up: events from the daemon, none in version 1 */
     DRP_WIRE_REPLY = 0x8000, /* added to the request's type */
 };
@@ -208,9 +209,9 @@ static_assert(sizeof(struct drp_wire_adopt) == 72, "adopt");
 
 /*
  * MAP: the client mapped [offset, offset + length) of the region at address; all three 0: nothing yet, MAP_PIECES will tell. With a
- * descriptor: the pin page of an adopted mapping
- * (a memfd of this daemon's predecessor, sealed SHRINK|GROW|SEAL); of a shared region also its ticket. Reply's descriptor: the pin page to map;
- * none if one was handed over. Of a shared region also a ticket: to keep as long as the region is mapped, and to give to nobody.
+ * descriptor: the pin page of an adopted mapping (a memfd of this daemon's predecessor, sealed SHRINK|GROW|FUTURE_WRITE|SEAL); of a shared region also
+ * its ticket. Reply's descriptor: the pin page to map; none if one was handed over. The client maps and seals it, and says so (SEAL_PINS, a drp_wire_id;
+ * reply: header alone). Of a shared region also a ticket: to keep as long as the region is mapped, and to give to nobody.
  */
 struct drp_wire_map {
     struct drp_wire_header header;

@@ -84,6 +84,8 @@ static const struct bad_message bad_messages[] = {
     {"long stats", "malformed: stats: message too long", DRP_WIRE_STATS, 4096, 0, 0, false},
     {"too long", "malformed: packet or descriptors truncated", DRP_WIRE_STATS, 6000, 0, 0, false},
     {"type 0", "malformed: unknown: message type unknown", 0, 16, 0, 0, false},
+    {"short seal", "malformed: seal-pins: message too short", DRP_WIRE_SEAL_PINS, 23, 0, 0, false},
+    {"seal with fd", "malformed: seal-pins: wrong number of descriptors", DRP_WIRE_SEAL_PINS, 0, 1, 0, false},
     {"type 18", "malformed: unknown: message type unknown", DRP_WIRE_TYPE_MAX + 1, 16, 0, 0, false},
     {"event", "malformed: unknown: message type unknown", 0x4000, 16, 0, 0, false},
     {"a reply", "malformed: unknown: message type unknown", DRP_WIRE_STATS | DRP_WIRE_REPLY, 96, 0, 0, false},

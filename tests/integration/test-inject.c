@@ -71,6 +71,7 @@ static bool map(struct life *life) {
     struct drp_wire_map map = {.header.type = DRP_WIRE_MAP};
     struct channel_packet packet;
     void *state, *pins;
+    bool sealed;
 
     if (!note(raw_call(life->socket, &create, sizeof(create), NULL, 0, &packet)))
         return false;
@@ -87,8 +88,11 @@ static bool map(struct life *life) {
         return false;
     life->mapping = packet.message.map_reply.mapping;
     pins = mmap(NULL, drp_pin_bytes(SIZE / CHUNK), PROT_READ | PROT_WRITE, MAP_SHARED, packet.fds[0], 0);
-    channel_packet_close(&packet);
     child_check(pins != MAP_FAILED);
+    sealed = note(raw_seal_pins(life->socket, life->mapping, packet.fds[0]));
+    channel_packet_close(&packet);
+    if (!sealed)
+        return false;
     life->cells = drp_pin_cells(pins);
     return true;
 }

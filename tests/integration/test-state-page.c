@@ -206,6 +206,26 @@ END_TEST
 
 /* ---- the objects that the client may write ---- */
 
+/* Has the kernel (5.1) the seal that forbids to punch what is mapped? */
+static bool seals_writes(void) {
+    int fd = memfd_create("probe", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    bool has = fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE) == 0;
+
+    close(fd);
+    return has;
+}
+
+/* Who reads a page that is being punched waits for the end of that, however slowly it goes: no punching of what the daemon reads, by any way. */
+static void try_punching(const struct raw_region *region) {
+    size_t size = drp_pin_bytes(region->chunk_total);
+
+    child_check(fallocate(region->pin_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)size) < 0);
+    child_check(errno == EPERM);
+    child_check(madvise(region->pins, size, MADV_REMOVE) < 0);
+    child_check(fallocate(region->pin_fd, FALLOC_FL_ZERO_RANGE, 0, (off_t)size) < 0);
+    child_check(mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, region->pin_fd, 0) == MAP_FAILED);
+}
+
 /* Pin page and data object cannot be made smaller or unpunchable under the daemon. */
 static void attack_objects(int test, void *data) {
     struct drp_wire_drop_reply reply;
@@ -222,7 +242,8 @@ static void attack_objects(int test, void *data) {
     child_check(ftruncate(region.pin_fd, 1 << 30) < 0);
     child_check(fcntl(region.pin_fd, F_ADD_SEALS, F_SEAL_WRITE) < 0);
     child_check(fcntl(region.data_fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE) < 0);
-    child_check(fallocate(region.pin_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, PAGE) == 0); /* its own loss */
+    if (seals_writes())
+        try_punching(&region);
     memset(region.pins, 0xff, drp_pin_bytes(region.chunk_total)); /* everything pinned, for ever */
     child_check(raw_drop(socket, &region, 0, MIB, &reply) == DRP_WIRE_OK);
     child_check(reply.freed == 0 && reply.pinned == MIB);
@@ -238,6 +259,76 @@ static void attack_objects(int test, void *data) {
     raw_region_end(socket, &region);
     close(socket);
 }
+
+/* MAP, with the page that comes with the reply mapped, and not sealed. */
+static void map_unsealed(int socket, struct raw_region *region) {
+    struct drp_wire_map map = {.header.type = DRP_WIRE_MAP, .region = region->id};
+    struct channel_packet packet;
+
+    child_check(raw_call(socket, &map, sizeof(map), NULL, 0, &packet) == DRP_WIRE_OK && packet.n_fds == 1);
+    region->mapping = packet.message.map_reply.mapping;
+    region->pin_fd = packet.fds[0];
+    region->pins = mmap(NULL, drp_pin_bytes(region->chunk_total), PROT_READ | PROT_WRITE, MAP_SHARED, packet.fds[0], 0);
+    child_check(region->pins != MAP_FAILED);
+    region->cells = drp_pin_cells(region->pins) + region->chunk_base;
+}
+
+static int hand_in_pins(int socket, const struct raw_region *region) {
+    struct drp_wire_map map = {.header.type = DRP_WIRE_MAP, .region = region->id};
+
+    return raw_call(socket, &map, sizeof(map), &region->pin_fd, 1, NULL);
+}
+
+/* What is not sealed may be punched: it is not read, not even for what it pins, and not taken back. */
+static void attack_unsealed(int test, void *data) {
+    struct drp_wire_drop_reply reply;
+    struct raw_region region, second;
+    int socket;
+
+    (void)test;
+    (void)data;
+    child_become_nobody();
+    socket = raw_session("attacker");
+    raw_region_new(socket, MIB, &region);
+    second = region;
+    map_unsealed(socket, &second);
+    child_check(fallocate(second.pin_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, PAGE) == 0);
+    memset(region.address, 1, MIB);
+    second.cells[1].count = 1;
+    region.cells[2].count = 1;
+    child_check(raw_drop(socket, &region, 0, 4 * CHUNK, &reply) == DRP_WIRE_OK);
+    child_check(reply.freed == 3 * CHUNK && reply.pinned == CHUNK);
+    child_check(hand_in_pins(socket, &second) == DRP_WIRE_ERROR_DESCRIPTOR);
+    child_check(fcntl(second.pin_fd, F_ADD_SEALS, F_SEAL_SEAL) == 0); /* not the seal that it takes */
+    child_check(hand_in_pins(socket, &second) == DRP_WIRE_ERROR_DESCRIPTOR);
+    child_check(raw_id(socket, DRP_WIRE_UNMAP, second.mapping) == DRP_WIRE_OK);
+
+    /* From the sealing on it is believed. */
+    map_unsealed(socket, &second);
+    second.cells[5].count = 1;
+    child_check(raw_id(socket, DRP_WIRE_SEAL_PINS, second.mapping) == DRP_WIRE_ERROR_DESCRIPTOR);
+    child_check(raw_id(socket, DRP_WIRE_SEAL_PINS, second.mapping + 1) == DRP_WIRE_ERROR_NOT_FOUND);
+    child_check(raw_seal_pins(socket, second.mapping, second.pin_fd) == DRP_WIRE_OK);
+    child_check(raw_id(socket, DRP_WIRE_SEAL_PINS, second.mapping) == DRP_WIRE_OK);
+    child_check(raw_drop(socket, &region, 4 * CHUNK, 4 * CHUNK, &reply) == DRP_WIRE_OK);
+    child_check(reply.freed == 3 * CHUNK && reply.pinned == CHUNK);
+    child_check(hand_in_pins(socket, &second) == DRP_WIRE_OK);
+    raw_region_end(socket, &region);
+    close(socket);
+}
+
+START_TEST(test_unsealed) {
+    struct child child;
+
+    if (!seals_writes()) {
+        printf("test_unsealed: the kernel has no F_SEAL_FUTURE_WRITE, left out\n");
+        return;
+    }
+    child_start(&child, attack_unsealed, NULL);
+    child_end(&child);
+    ck_assert_uint_eq(service_status(&service, "unexpected_errors"), 0);
+}
+END_TEST
 
 START_TEST(test_objects) {
     struct child child;
@@ -258,6 +349,7 @@ int main(void) {
     tcase_add_test(pages, test_state_page);
     tcase_add_test(pages, test_clock_page);
     tcase_add_test(pages, test_objects);
+    tcase_add_test(pages, test_unsealed);
     suite_add_tcase(suite, pages);
     return suite_run(suite);
 }

@@ -22,6 +22,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+
 #define REPLY_MS 60000
 
 int raw_connect(void) {
@@ -152,6 +156,13 @@ void raw_region_new(int socket, uint64_t size, struct raw_region *ret) {
     raw_region_new_chunked(socket, size, 0, ret);
 }
 
+int raw_seal_pins(int socket, uint64_t mapping, int fd) {
+    if (fcntl(fd, F_GET_SEALS) & F_SEAL_SEAL) /* before 5.1 it came so */
+        return DRP_WIRE_OK;
+    ck_assert_int_eq(fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SEAL), 0);
+    return raw_id(socket, DRP_WIRE_SEAL_PINS, mapping);
+}
+
 /* Maps the state page, tells the daemon of the length mapped at ret->address, maps the pin page. */
 static void raw_map(int socket, struct raw_region *ret, uint64_t length) {
     struct drp_wire_map map = {.header.type = DRP_WIRE_MAP};
@@ -169,6 +180,7 @@ static void raw_map(int socket, struct raw_region *ret, uint64_t length) {
     ret->pin_fd = packet.fds[0];
     ret->pins = mmap(NULL, drp_pin_bytes(ret->chunk_total), PROT_READ | PROT_WRITE, MAP_SHARED, ret->pin_fd, 0);
     ck_assert_ptr_ne(ret->pins, MAP_FAILED);
+    ck_assert_int_eq(raw_seal_pins(socket, ret->mapping, ret->pin_fd), DRP_WIRE_OK);
     ret->cells = drp_pin_cells(ret->pins) + ret->chunk_base;
 }
 

@@ -49,6 +49,8 @@ struct raw_region {
     const _Atomic uint32_t *generations; /* of the region's first chunk */
 };
 
+/* Seals a mapping's pin page, which is mapped, and tells of it (SEAL_PINS): an error, or RAW_ENDED. */
+int raw_seal_pins(int socket, uint64_t mapping, int fd);
 /* CREATE, mmap(2) of data and state page, MAP, mmap(2) of the pin page. */
 void raw_region_new(int socket, uint64_t size, struct raw_region *ret);
 /* The same, with chunks of so many bytes: 1 << chunk_shift. */

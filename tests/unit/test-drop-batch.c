@@ -30,6 +30,7 @@ static struct drp_clock_page clock_page;
 static struct manager manager;
 static struct session session; /* whose mapping it is; the home is nobody's */
 static struct home home;
+static struct kernel facts;
 static struct region *region;
 static struct drp_pin_cell *cells; /* as the client has them */
 static char *memory;
@@ -40,7 +41,7 @@ static void map_pins(void) {
     int fd;
 
     ck_assert_int_eq(region_reserve_mapping(region, &home.lock), 0);
-    ck_assert_int_eq(mapping_new(&mapping, region, &session, -1, &fd), 0);
+    ck_assert_int_eq(mapping_new(&mapping, &facts, region, &session, -1, &fd), 0);
     pins = mmap(NULL, drp_pin_bytes(CHUNKS), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     ck_assert_ptr_ne(pins, MAP_FAILED);
     close(fd);

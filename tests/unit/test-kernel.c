@@ -236,6 +236,37 @@ START_TEST(test_page_object) {
 }
 END_TEST
 
+/* Its client seals it, against everything that needs no mapping; what is mapped goes on. */
+START_TEST(test_pin_page) {
+    const struct kernel without = {.seals_writes = false};
+    char *writer;
+    int fd;
+
+    ck_assert_int_eq(kernel_pin_page(&without, 8192, &fd), 0);
+    ck_assert(kernel_pin_page_is_sealed(&without, fd));
+    ck_assert_int_eq(kernel_check_page_object(fd, 8192), 0);
+    close(fd);
+    ck_assert(!kernel_pin_page_is_sealed(&kernel, -1));
+    if (!kernel.seals_writes)
+        return;
+
+    ck_assert_int_eq(kernel_pin_page(&kernel, 8192, &fd), 0);
+    ck_assert(!kernel_pin_page_is_sealed(&kernel, fd));
+    ck_assert_int_eq(kernel_check_page_object(fd, 8192), -EPERM);
+    ck_assert_int_lt(ftruncate(fd, 4096), 0);
+    writer = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    ck_assert_ptr_ne(writer, MAP_FAILED);
+    ck_assert_int_eq(fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SEAL), 0);
+    ck_assert(kernel_pin_page_is_sealed(&kernel, fd));
+    ck_assert_int_eq(kernel_check_page_object(fd, 8192), 0);
+    writer[0] = 1;
+    ck_assert_int_lt(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096), 0);
+    ck_assert_int_eq(writer[0], 1);
+    munmap(writer, 8192);
+    close(fd);
+}
+END_TEST
+
 static int open_again(int fd, int flags) {
     char path[64];
 
@@ -505,6 +536,7 @@ int main(void) {
     tcase_add_test(tcase, test_psi_open);
     tcase_add_test(tcase, test_data_objects);
     tcase_add_test(tcase, test_page_object);
+    tcase_add_test(tcase, test_pin_page);
     tcase_add_test(tcase, test_state_page_other_uid);
     tcase_add_test(tcase, test_checks_refuse);
     tcase_add_test(tcase, test_is_userfaultfd);
