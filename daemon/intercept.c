@@ -247,47 +247,87 @@ uint64_t intercept_arm(struct session *session, struct region *region, uint32_t 
 /* ---- taking commitments back ---- */
 
 #define REFRESH_BATCH 16
-/* Spans looked at in one batch at most, and those of them that have nothing committed. */
+/* Spans passed by in a mapping in one batch at most, and those looked at of them that have nothing committed. */
 #define REFRESH_STEPS 4096
 #define REFRESH_FULL 4
+/* In one hold of the lock; a look takes 5 us. */
+#define REFRESH_HOLD_STEPS 1024
+#define REFRESH_HOLD_LOOKS 16
 
 struct refresh {
     struct region *regions[REFRESH_BATCH];
     uint32_t spans[REFRESH_BATCH];
     unsigned n;
     uint64_t back;
+    uint32_t steps; /* in this mapping */
+    unsigned full;  /* likewise */
 };
 
-/*
- * Under the lock: measures touched spans of a mapping from its cursor on, until the batch is full. Also full ones, now and then: a client can
- * punch its own object without anybody being told.
- */
-static void refresh_mapping(struct session *session, struct mapping *mapping, unsigned max, struct refresh *refresh) {
+/* Under the lock: measures the span, and notes it if the kernel may still fill some of it. */
+static void refresh_span(struct session *session, struct mapping *mapping, uint32_t span, struct refresh *refresh) {
     struct region *region = mapping->region;
-    uint32_t n = atomic_load(&region->touched_count);
-    unsigned full = 0;
+    uint64_t before = mapping->committed;
+    struct page_set resident;
+    int pages = region_resident(region, span, &resident);
 
-    for (uint32_t steps = 0; steps < n && steps < REFRESH_STEPS && refresh->n < max; steps++) {
-        uint64_t before = mapping->committed;
-        struct page_set resident;
+    if (pages < 0)
+        return;
+    session_set_commit(session, mapping, span, intercept_fillable(session, mapping, span, &resident));
+    region_expect(region, span, (unsigned)pages);
+    refresh->back += before > mapping->committed ? before - mapping->committed : 0;
+    if (mapping->span_commit[span] == 0)
+        return;
+    refresh->regions[refresh->n] = region;
+    refresh->spans[refresh->n++] = span;
+}
+
+/*
+ * Under the lock: measures touched spans of a mapping from its cursor on, until the batch is full or the lock was held for long enough. Also full
+ * ones, now and then: a client can punch its own object without anybody being told. false: that was all of the mapping's for this batch.
+ */
+static bool refresh_some(struct session *session, struct mapping *mapping, unsigned max, struct refresh *refresh) {
+    const struct region *region = mapping->region;
+    uint32_t n = atomic_load(&region->touched_count), end = refresh->steps + REFRESH_HOLD_STEPS;
+
+    for (unsigned looks = 0; looks < REFRESH_HOLD_LOOKS && refresh->steps < end; refresh->steps++) {
         uint32_t span;
-        int pages;
 
+        if (refresh->steps >= n || refresh->steps >= REFRESH_STEPS || refresh->n >= max)
+            return false;
         mapping->refresh = mapping->refresh + 1 < n ? mapping->refresh + 1 : 0;
         span = atomic_load(&region->touched[mapping->refresh]);
-        if (mapping->span_state[span] == MAPPING_ARMED || (mapping->span_commit[span] == 0 && ++full > REFRESH_FULL))
+        if (mapping->span_state[span] == MAPPING_ARMED ||
+            (mapping->span_commit[span] == 0 && ++refresh->full > REFRESH_FULL))
             continue;
-        pages = region_resident(region, span, &resident);
-        if (pages < 0)
-            continue;
-        session_set_commit(session, mapping, span, intercept_fillable(session, mapping, span, &resident));
-        region_expect(region, span, (unsigned)pages);
-        refresh->back += before > mapping->committed ? before - mapping->committed : 0;
-        if (mapping->span_commit[span] == 0)
-            continue;
-        refresh->regions[refresh->n] = region;
-        refresh->spans[refresh->n++] = span;
+        looks++;
+        refresh_span(session, mapping, span, refresh);
     }
+    return true;
+}
+
+/* Returns what the kernel may still fill of it. The lock is let go in between: whoever waits for it has it then. */
+static uint64_t refresh_mapping(struct session *session, struct mapping *mapping, unsigned max, struct refresh *refresh) {
+    uint64_t committed;
+    bool more;
+
+    refresh->steps = refresh->full = 0;
+    do {
+        session_lock(session);
+        more = refresh_some(session, mapping, max, refresh);
+        committed = mapping->committed;
+        session_unlock(session);
+    } while (more);
+    return committed;
+}
+
+/* Only such as have mappings: these are freed by a command to this thread alone, so without the lock they still stand. Native ones are not. */
+static struct region *next_region(struct session *session, struct region *region) {
+    session_lock(session);
+    do
+        region = region ? LIST_NEXT(region, link) : LIST_FIRST(&session->home.regions);
+    while (region && region->n_mappings == 0);
+    session_unlock(session);
+    return region;
 }
 
 uint64_t intercept_refresh(struct session *session, unsigned max, bool rearm, uint64_t wanted) {
@@ -296,18 +336,13 @@ uint64_t intercept_refresh(struct session *session, unsigned max, bool rearm, ui
     while (max > 0 && back < wanted) {
         struct refresh refresh = {0};
         unsigned batch = max < REFRESH_BATCH ? max : REFRESH_BATCH;
+        struct region *region = NULL;
         uint64_t left = 0;
-        struct region *region;
 
-        session_lock(session);
-        LIST_FOREACH (region, &session->home.regions, link)
-            for (unsigned i = 0; i < region->n_mappings; i++) {
-                refresh_mapping(session, region->mappings[i], batch, &refresh);
-                left += region->mappings[i]->committed;
-            }
-        session_unlock(session);
+        while ((region = next_region(session, region)))
+            for (unsigned i = 0; i < region->n_mappings; i++)
+                left += refresh_mapping(session, region->mappings[i], batch, &refresh);
         back += refresh.back;
-        /* A region is freed only by a command to this thread, so these still stand. */
         for (unsigned i = 0; rearm && i < refresh.n && back < wanted; i++)
             back += intercept_arm(session, refresh.regions[i], refresh.spans[i], 1);
         max -= batch;

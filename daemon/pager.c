@@ -271,16 +271,14 @@ static void pager_run_rearm(struct session *session) {
 
 /* ---- events ---- */
 
-/* Has everybody ask anew. Takes no lock of the client's. */
+/* Has everybody ask anew. Takes no lock of the client's, and none of ours: this thread alone changes extents, and there may be thousands. */
 static void pager_wake_all(struct session *session) {
     session->pager.overflow = false;
-    session_lock(session);
     for (size_t i = 0; i < session->extents.entries.n; i++) {
         const struct extent *e = extent_at(&session->extents.entries, i);
 
         uffd_wake(session, e->address, e->length);
     }
-    session_unlock(session);
 }
 
 static void count_wait(struct session *session, struct pager_deferred *d) {

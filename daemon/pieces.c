@@ -220,21 +220,34 @@ static bool is_known(const struct session *session, const struct extent *piece) 
            piece->offset - e->offset == piece->address - e->address;
 }
 
-/* All or none. Those that were known already have no mapping afterwards. */
+static int enter_piece(struct session *session, const struct extent *piece) {
+    int r;
+
+    session_lock(session);
+    r = extents_add(&session->extents, piece);
+    session_unlock(session);
+    return r;
+}
+
+static void leave_piece(struct session *session, const struct extent *piece) {
+    session_lock(session);
+    extents_remove(&session->extents, piece->address, piece->address + piece->length);
+    session_unlock(session);
+}
+
+/* All or none. Those that were known already have no mapping afterwards. One in each hold of the lock: it may move as many as there are. */
 static int enter_pieces(struct session *session, struct extent *pieces, size_t n) {
     int r = 0;
     size_t i;
 
-    session_lock(session);
     for (i = 0; i < n && r == 0; i++)
         if (is_known(session, &pieces[i]))
             pieces[i].mapping = NULL;
         else
-            r = extents_add(&session->extents, &pieces[i]);
+            r = enter_piece(session, &pieces[i]);
     while (r < 0 && --i > 0)
         if (pieces[i - 1].mapping)
-            extents_remove(&session->extents, pieces[i - 1].address, pieces[i - 1].address + pieces[i - 1].length);
-    session_unlock(session);
+            leave_piece(session, &pieces[i - 1]);
     return r;
 }
 
