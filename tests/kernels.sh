@@ -19,7 +19,7 @@ shift 2
 # 6.12 MAP_DROPPABLE. 4.18 and 4.19 are as 4.14, and what comes after 6.12 is nothing of ours. Then what may be missing by configuration.
 PROFILES=(4.14 5.4 5.10 5.15 6.1 6.6 6.12 4.19-userfaultfd 5.15-io_uring-psi 6.1-mounts 6.12-userfaultfd-io_uring)
 # How memory is had, lost, dropped and seen: on each.
-MEANS=(region mapping pieces fork backends native probe lost volatile shared signal noswap secrets refill)
+MEANS=(region mapping pieces fork fork-options backends native probe lost volatile shared shared-lost signal shared-signal noswap secrets refill)
 # What the service allows, counts and says, which is the same whatever its means: on those that have least of them, each in its way. Preload is one of
 # them because it takes the longest.
 RULES=(preload domains control state-page lending permissions container quotas reload)
@@ -55,16 +55,24 @@ run_test() { # PROFILE TEST
 
 # 1 if one failed.
 print_table() {
-    awk -F'\t' -v order="${MEANS[*]} ${RULES[*]}" '
-        !($1 in seen) { seen[$1] = 1; profiles[++n] = $1 }
-        { word[$1, $2] = $3; time[$1, $2] = $4; tests[$2] = 1 }
+    awk -F'\t' -v order="${PROFILES[*]}" -v rows_order="${MEANS[*]} ${RULES[*]}" '
+        # Those of them that are in the list, then what is not.
+        function arrange(order, there, ret,    all, n_all, i, n, item, known) {
+            n_all = split(order, all, " ")
+            for (i = 1; i <= n_all; i++) {
+                known[all[i]] = 1
+                if (all[i] in there)
+                    ret[++n] = all[i]
+            }
+            for (item in there)
+                if (!(item in known))
+                    ret[++n] = item
+            return n
+        }
+        { word[$1, $2] = $3; time[$1, $2] = $4; seen[$1] = 1; tests[$2] = 1 }
         END {
-            n_rows = split(order, rows, " ")
-            for (i = 1; i <= n_rows; i++)
-                listed[rows[i]] = 1
-            for (test in tests)
-                if (!(test in listed))
-                    rows[++n_rows] = test
+            n = arrange(order, seen, profiles)
+            n_rows = arrange(rows_order, tests, rows)
             line = "| test |"; rule = "| --- |"; sums = "| seconds |"
             for (p = 1; p <= n; p++) {
                 line = line " " profiles[p] " |"
@@ -76,8 +84,6 @@ print_table() {
             }
             print line "\n" rule
             for (i = 1; i <= n_rows; i++) {
-                if (!(rows[i] in tests))
-                    continue
                 line = "| " rows[i] " |"
                 for (p = 1; p <= n; p++) {
                     cell = word[profiles[p], rows[i]]

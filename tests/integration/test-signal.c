@@ -36,8 +36,8 @@ static struct drp_region *region;
 
 /* ---- the handler ---- */
 
-static _Thread_local sigjmp_buf *escape;   /* where a signalled access goes on; NULL: the handler populates */
-static _Thread_local volatile size_t told; /* the place in the region of the last signal */
+static _Thread_local sigjmp_buf *volatile escape; /* where a signalled access goes on; NULL: the handler populates */
+static _Thread_local volatile size_t told;        /* the place in the region of the last signal */
 static _Thread_local volatile unsigned signals;
 static size_t populate_length = PAGE;
 

@@ -184,6 +184,10 @@ bool may_intercept(void) {
     return may_have(O_NONBLOCK);
 }
 
+bool anybody_may_signal(void) {
+    return may_have(UFFD_USER_MODE_ONLY);
+}
+
 bool may_signal(void) {
-    return may_have(UFFD_USER_MODE_ONLY) || (errno == EINVAL && may_have(0));
+    return anybody_may_signal() || (errno == EINVAL && may_have(0));
 }

@@ -46,6 +46,8 @@ bool status_feature(const char *name);
 bool may_intercept(void);
 /* One that raises signals? Before Linux 5.11 there is only one kind, which the system may keep for root. */
 bool may_signal(void);
+/* That anybody may have, since it takes no privilege? */
+bool anybody_may_signal(void);
 
 /* Is all of it zero? Safe against what gcc makes of loops over foreign memory. */
 bool is_zero(const void *memory, size_t size);
