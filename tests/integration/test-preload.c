@@ -350,7 +350,7 @@ START_TEST(test_same_words) {
     static char ours[TEXT_SIZE], kernels[TEXT_SIZE];
 
     ck_assert_int_eq(output_of("say", "daemon", ours), 0);
-    ck_assert_uint_gt(service_status(&service, "filled_bytes"), 0); /* it was the service */
+    ck_assert(!may_intercept() || service_status(&service, "filled_bytes") > 0); /* it was the service */
     if (!kernel_has_it()) {
         printf("this kernel has no MAP_DROPPABLE to compare with\n");
         return;
