@@ -124,11 +124,20 @@ static void fork_beside(int socket, int flags) {
     child_check(!(flags & MREMAP_DONTUNMAP) || (is_zero(mover.from, SIZE) && munmap(mover.from, SIZE) == 0));
 }
 
+static bool kernel_leaves_places(void) {
+    void *p = mmap(NULL, SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *moved;
+
+    child_check(p != MAP_FAILED);
+    moved = mremap(p, SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_DONTUNMAP);
+    munmap(p, SIZE);
+    return moved != MAP_FAILED && munmap(moved, SIZE) == 0;
+}
+
 void program_run_moving(int socket) {
     char *other = program_map(PAGE); /* so that there is always something of ours */
 
     fork_beside(socket, 0);
-    fork_beside(socket, MREMAP_DONTUNMAP);
+    fork_beside(socket, kernel_leaves_places() ? MREMAP_DONTUNMAP : 0);
     child_check(munmap(other, PAGE) == 0);
     program_show(socket, 'c');
 }

@@ -339,6 +339,8 @@ START_TEST(test_touched_stays) {
     struct drp_region *region;
     struct drp *d;
 
+    if (!may_intercept())
+        return; /* only how much is resident is known, so it is dropped by whole spans */
     ck_assert_int_eq(drp_new(&d, NULL), 0);
     region = make(d, 64 * CHUNK, DRP_PRIORITY_NORMAL);
     ck_assert_int_eq(drp_copy_generations(region, 0, 64 * CHUNK, before), 64);
@@ -416,7 +418,7 @@ static void live_in_cgroup(int socket, void *data) {
 /* Of a cgroup, and of nobody else; it is forgotten when nobody is in it. */
 START_TEST(test_free_in_cgroup) {
     struct drp_region *region;
-    uint64_t domain, domains = listing_count("domains");
+    uint64_t domain, domains = listing_count("domains"), freed = (may_intercept() ? 3 : 4) * MIB; /* or by spans */
     struct memcg memcg;
     struct child child;
     const char *reason;
@@ -434,13 +436,13 @@ START_TEST(test_free_in_cgroup) {
     domain = listing_number("sessions", "pid", (uint64_t)child.pid, "domain");
     listing_text("domains", "id", domain, "path", path, sizeof(path));
     ck_assert_uint_eq(ctl_number(CTL("--json", "limit", "--cgroup", path), "resident_bytes"), 8 * MIB);
-    ck_assert_uint_eq(ctl_number(CTL("--json", "free", "3M", "--cgroup", path), "freed_bytes"), 3 * MIB);
+    ck_assert_uint_eq(ctl_number(CTL("--json", "free", "3M", "--cgroup", path), "freed_bytes"), freed);
     ck_assert_uint_eq(listed(region, "resident_bytes"), 8 * MIB);
     expect_watched(domain, memcg.version == 1 ? "usage_threshold" : "memory_max");
     ck_assert_uint_eq(why("domain", NULL), domain);
     ck_assert_uint_eq(why("limit", NULL), 256 * MIB);
     ck_assert_uint_eq(why("victims", "pid"), (uint64_t)child.pid);
-    ck_assert_uint_eq(ctl_number(CTL("--json", "free", "1G", "--cgroup", path), "freed_bytes"), 5 * MIB);
+    ck_assert_uint_eq(ctl_number(CTL("--json", "free", "1G", "--cgroup", path), "freed_bytes"), 8 * MIB - freed);
     child_say(child.socket, 'e');
     child_end(&child);
     region = drp_region_free(region);
