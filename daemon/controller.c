@@ -154,16 +154,21 @@ static enum demand_source source_of(uint32_t edges) {
     return DEMAND_SAMPLER;
 }
 
-/* The latest moment at which the fastest allocation could not yet have used it up. */
+/*
+ * The latest moment at which the fastest allocation could not yet have used it up, and as much of the reserve as it takes in the shortest time
+ * between two looks: that much it can take anyway, by starting right after a look that finds just the reserve.
+ */
 static uint64_t next_look(const struct controller_limits *limits, uint64_t headroom, uint64_t reserve,
                           int64_t commitment) {
-    uint64_t taken = add_saturating(commitment > 0 ? (uint64_t)commitment : 0, reserve), next, least;
+    uint64_t taken = add_saturating(commitment > 0 ? (uint64_t)commitment : 0, reserve), next;
 
     if (headroom <= taken)
         return SHORTEST_NS;
     next = limits->fill_rate ? scale(headroom - taken, UINT64_C(1000000000), limits->fill_rate) : LONGEST_NS;
-    least = headroom - taken >= reserve / 2 ? SHORT_NS : SHORTEST_NS;
-    return next < least ? least : minimum(next, LONGEST_NS);
+    next = add_saturating(next, SHORTEST_NS);
+    if (next < SHORT_NS && headroom - taken >= reserve / 2)
+        return SHORT_NS;
+    return minimum(next, LONGEST_NS);
 }
 
 struct controller_answer controller_look(struct controller *controller, const struct controller_view *view) {

@@ -274,7 +274,7 @@ static void domain_look_cgroup(struct domain *domain) {
     const struct cgroup_look *known = NULL;
     int r = -EACCES;
 
-    if (domain->interval > 0 && domain->limits_read < DOMAIN_LIMITS_NS / domain->interval)
+    if (domain->interval > 0 && domain->limits_read * domain->interval < DOMAIN_LIMITS_NS)
         known = &domain->look;
     domain->limits_read = known ? domain->limits_read + 1 : 1;
     if (domain->cgroup)

@@ -169,18 +169,34 @@ START_TEST(test_next_look) {
     view.headroom = 64 * MIB;
     ck_assert_uint_eq(look().next, MS);
     view.headroom = 128 * MIB;
-    ck_assert_uint_eq(look().next, 62500000);
+    ck_assert_uint_eq(look().next, 62500000 + MS);
     view.commitment = 32 * (int64_t)MIB;
-    ck_assert_uint_eq(look().next, 31250000);
+    ck_assert_uint_eq(look().next, 31250000 + MS);
     view.commitment = INT64_MAX;
     ck_assert_uint_eq(look().next, MS);
     view.commitment = -1;
     view.headroom = 100000 * MIB;
     ck_assert_uint_eq(look().next, SECOND);
     view.headroom_high = 16 * MIB + 512 * MIB;
-    ck_assert_uint_eq(look().next, SECOND / 2);
+    ck_assert_uint_eq(look().next, SECOND / 2 + MS);
     controller.limits.fill_rate = 0;
     ck_assert_uint_eq(look().next, SECOND);
+}
+END_TEST
+
+/* Whatever is found, at a look that comes in time all of the reserve is there but what is taken in 1 ms. */
+START_TEST(test_next_look_in_time) {
+    const double rate = 1e10; /* so half of the reserve takes longer than the shortest look */
+
+    controller.limits.fill_rate = (uint64_t)rate;
+    for (uint64_t beyond = 1; beyond < 1024 * MIB; beyond += beyond / 8 + 1) {
+        double taken;
+
+        view.headroom = controller.limits.reserve + beyond;
+        taken = (double)look().next / SECOND * rate;
+        ck_assert_double_le(taken, (double)beyond + rate / 1000 + 1);
+        ck_assert_double_ge(taken, (double)beyond + rate / 1000 - 16); /* and it is no sooner, for nothing */
+    }
 }
 END_TEST
 
@@ -197,8 +213,8 @@ END_TEST
 
 int main(void) {
     const TTest *tests[] = {
-        test_demand,      test_margin,        test_high,      test_waiters,     test_stall_far_from_limit,
-        test_stall_steps, test_stall_backoff, test_next_look, test_auto_reserve};
+        test_demand,      test_margin,        test_high,      test_waiters,           test_stall_far_from_limit,
+        test_stall_steps, test_stall_backoff, test_next_look, test_next_look_in_time, test_auto_reserve};
     Suite *suite = suite_create("controller");
     TCase *tcase = tcase_create("controller");
 
