@@ -389,12 +389,15 @@ void handle_map(struct connection *connection, struct channel_packet *packet) {
     map_done(&operation->completion);
 }
 
-/* The pressure thread may be planning with its pin page: free it under the manager's lock. */
+/*
+ * The pressure thread may be planning with its pin page: not before it is through. It does not wait for the munmap(2), though, for which the client can make
+ * us wait: nobody finds the mapping any more.
+ */
 static void free_mapping(struct operation *operation, struct mapping *mapping) {
     CRASH_POINT("unmapped");
     pthread_mutex_lock(&operation->manager->lock);
-    mapping_free(mapping);
     pthread_mutex_unlock(&operation->manager->lock);
+    mapping_free(mapping);
 }
 
 static void unmap_done(struct completion *completion) {
