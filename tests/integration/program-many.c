@@ -67,7 +67,8 @@ static void create_in_time(void) {
     child_check(under_sanitizer() || getenv("DROPPABLE_AS_KERNEL") || best < UINT64_C(1000000000));
 }
 
-static void fork_with_many(void) {
+/* Was it fast? */
+static bool fork_once(void) {
     uint64_t start = now_ns();
     int status;
     pid_t pid = fork();
@@ -78,9 +79,20 @@ static void fork_with_many(void) {
 
         printf("fork: %llu us\n", (unsigned long long)(ns / 1000));
         fflush(stdout);
-        _exit(!all_are(true, 0) || (!under_sanitizer() && ns > 200000000));
+        if (!all_are(true, 0))
+            _exit(1);
+        _exit(!under_sanitizer() && ns > 200000000 ? 2 : 0);
     }
-    child_check(waitpid(pid, &status, 0) == pid && status == 0);
+    child_check(waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) != 1);
+    return WEXITSTATUS(status) == 0;
+}
+
+/* The best of five, as above. */
+static void fork_with_many(void) {
+    unsigned slow = 0;
+
+    while (!fork_once())
+        child_check(++slow < 5);
 }
 
 void program_run_many(int socket) {

@@ -26,7 +26,7 @@
 #define MIB (UINT64_C(1) << 20)
 #define SIZE (4 * MIB)
 #define CHUNK ((size_t)65536)
-#define LIFE_S 5
+#define LIFE_S 30
 #define POINTS 3
 /* Beside wire errors, what a life ends with. */
 #define ENDED 99 /* its connection was ended */

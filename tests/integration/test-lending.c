@@ -98,6 +98,7 @@ int main(void) {
         skip_all("lending: no /dev/userfaultfd");
     if (!getgrgid(NOBODY))
         skip_all("lending: no group 65534");
+    tcase_set_timeout(lending, 60);
     tcase_add_loop_test(lending, test_lending, 0, 2);
     suite_add_tcase(suite, lending);
     return suite_run(suite);

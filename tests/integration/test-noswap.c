@@ -480,6 +480,9 @@ int main(void) {
     TCase *given = tcase_create("given"), *hidden = tcase_create("without tmpfs"), *segments = tcase_create("locked"),
           *next = tcase_create("next"), *few = tcase_create("few");
 
+    tcase_set_timeout(given, 60);
+    tcase_set_timeout(hidden, 60);
+    tcase_set_timeout(few, 60);
     tcase_add_checked_fixture(given, fixture_setup, fixture_teardown);
     tcase_add_test(given, test_given_or_refused);
     suite_add_tcase(suite, given);

@@ -166,12 +166,12 @@ START_TEST(test_pins_of_client) {
     ck_assert_int_eq(make_region(d, SIZE, &region), 0);
     p = drp_region_address(region);
     memset(p, 7, SIZE);
-    ck_assert_int_eq(drp_pin(region, 0, MIB - CHUNK, NULL), 0);
+    ck_assert_int_eq(drp_pin(region, 0, MIB - 2 * CHUNK, NULL), 0);
     for (int i = 0; i < 100; i++) { /* five counts */
         ck_assert(pin_becomes(region, 40, 0));
         nap_ms(1);
     }
-    ck_assert_int_eq(drp_pin(region, MIB - CHUNK, CHUNK, NULL), 0);
+    ck_assert_int_eq(drp_pin(region, MIB - 2 * CHUNK, 2 * CHUNK, NULL), 0);
     ck_assert(pin_becomes(region, 40, -EDQUOT));
     ck_assert(service_log_has(&service, "the quota of pinned memory is used up: PinnedPerClient", WAIT_MS));
     ck_assert_ptr_nonnull(strstr(drp_detail(), "quota"));

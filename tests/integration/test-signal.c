@@ -94,9 +94,13 @@ static void connect_service(void) {
     catch_signals();
 }
 
-static void setup(void) {
-    fixture_setup();
+static void start(const char *config) {
+    fixture_start(config);
     connect_service();
+}
+
+static void setup(void) {
+    start(NULL);
 }
 
 static void teardown(void) {
@@ -460,6 +464,11 @@ END_TEST
 
 /* ---- pressure ---- */
 
+/* That nobody is killed with the automatic reserve, too, takes a quiet machine. */
+static void setup_reserve(void) {
+    start("[Pressure]\nCgroupReserve=32M\n");
+}
+
 #define LIMIT (96 * MIB)
 #define LARGE (4 * LIMIT)
 
@@ -549,9 +558,13 @@ int main(void) {
     tcase_add_test(tcase, test_fork);
     tcase_add_test(tcase, test_moved);
     tcase_add_test(tcase, test_unprivileged);
+    tcase_add_test(tcase, test_retry_time);
+    suite_add_tcase(suite, tcase);
+    tcase = tcase_create("pressure");
+    tcase_add_checked_fixture(tcase, setup_reserve, teardown);
+    tcase_set_timeout(tcase, 60);
     if (!under_sanitizer()) /* its memory does not fit into the cgroup */
         tcase_add_test(tcase, test_pressure);
-    tcase_add_test(tcase, test_retry_time);
     suite_add_tcase(suite, tcase);
     tcase = tcase_create("restart");
     tcase_add_checked_fixture(tcase, setup, NULL);

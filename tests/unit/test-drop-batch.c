@@ -306,6 +306,7 @@ int main(void) {
     Suite *suite = suite_create("drop-batch");
     TCase *tcase = tcase_create("drop-batch");
 
+    tcase_set_timeout(tcase, 60);
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, test_same_span_twice);
     tcase_add_test(tcase, test_held);
