@@ -5,6 +5,7 @@
  * is droppable when it runs again; many clients come back in little time.
  */
 
+#include "again.h"
 #include "child.h"
 #include "fixture.h"
 #include "suite.h"
@@ -22,7 +23,7 @@
 #define CLIENTS 50
 #define REGIONS 4
 #define WAIT_MS 30000
-#define BAR_MS (under_sanitizer() ? 5000 : 1000)
+#define BAR_NS (UINT64_C(1000000000) * (under_sanitizer() ? 5 : 1))
 
 static void stop(pid_t pid) {
     int status;
@@ -55,24 +56,25 @@ static void read_into_dropped(int socket, void *data) {
 }
 
 START_TEST(test_fault_of_the_kernel) {
-    struct child child;
-    uint64_t killed;
+    for (struct bar bar = {.what = "a read(2) that waited for the service, after its death", .ns = BAR_NS};
+         bar_again(&bar);) {
+        struct child child;
+        uint64_t killed;
 
-    child_start(&child, read_into_dropped, NULL);
-    child_expect(&child, 'd');
-    stop(service.pid);
-    ck_assert(child_say(child.socket, 'g'));
-    child_expect(&child, 'b');
-    nap_ms(200); /* let it wait */
-    killed = now_ms();
-    ck_assert(service_kill(&service, WAIT_MS));
-    child_expect(&child, 'r');
-    printf("a read(2) that waited for the service went on %llu ms after its death\n",
-           (unsigned long long)(now_ms() - killed));
-    ck_assert_uint_lt(now_ms() - killed, BAR_MS);
-    service_restart(&service);
-    child_end(&child);
-    fixture_measure();
+        child_start(&child, read_into_dropped, NULL);
+        child_expect(&child, 'd');
+        stop(service.pid);
+        ck_assert(child_say(child.socket, 'g'));
+        child_expect(&child, 'b');
+        nap_ms(200); /* let it wait */
+        killed = now_ns();
+        ck_assert(service_kill(&service, WAIT_MS));
+        child_expect(&child, 'r');
+        bar.longest_ns = now_ns() - killed;
+        service_restart(&service);
+        child_end(&child);
+        fixture_measure();
+    }
 }
 END_TEST
 

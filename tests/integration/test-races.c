@@ -8,6 +8,7 @@
  * A part that this machine or user cannot run says "SKIP", its name and the reason, and passes.
  */
 
+#include "again.h"
 #include "child.h"
 #include "fixture.h"
 #include "memcg.h"
@@ -31,6 +32,7 @@
 #define MIB (UINT64_C(1) << 20)
 #define SPAN (2 * MIB)
 #define PAGE 4096
+#define WAIT_NS (UINT64_C(500000000) * (under_sanitizer() ? 4 : 1))
 
 static void skip_part(const char *name, const char *reason) {
     printf("SKIP %s: %s\n", name, reason);
@@ -86,19 +88,20 @@ static struct bystander bystander_start(void) {
     return by;
 }
 
-static void bystander_end(struct bystander *by, const char *what, uint64_t bound_ms) {
-    uint64_t worst_us, calls;
+/* How long the longest of its calls took, ns. */
+static uint64_t bystander_end(struct bystander *by, const char *what) {
+    uint64_t worst, calls;
 
     for (uint64_t deadline = now_ms() + 10000; atomic_load(&by->figures->calls) < 20 && now_ms() < deadline;)
         usleep(1000);
     child_say(by->child.socket, 'e');
     child_end(&by->child);
-    worst_us = atomic_load(&by->figures->worst_ns) / 1000;
+    worst = atomic_load(&by->figures->worst_ns);
     calls = atomic_load(&by->figures->calls);
     munmap(by->figures, sizeof(*by->figures));
-    printf("%s: bystander's worst of %llu STATS %.1f ms\n", what, (unsigned long long)calls, (double)worst_us / 1e3);
+    printf("%s: %llu STATS of a bystander\n", what, (unsigned long long)calls);
     ck_assert_uint_gt(calls, 0);
-    ck_assert_msg(worst_us < bound_ms * 1000, "%s: a bystander waited for %.1f ms", what, (double)worst_us / 1e3);
+    return worst;
 }
 
 /* ---- the end while a request is under way ---- */
@@ -276,20 +279,22 @@ static bool make_lingering(int *ret_fd, int *ret_peer) {
 }
 
 START_TEST(test_lingering_socket) {
-    struct bystander by;
-    int fd, peer, connection;
+    for (struct bar bar = {.what = "lingering socket", .ns = UINT64_C(1000000000)}; bar_again(&bar);) {
+        struct bystander by;
+        int fd, peer, connection;
 
-    if (!make_lingering(&fd, &peer)) {
-        skip_part("lingering socket", strerror(errno));
-        return;
+        if (!make_lingering(&fd, &peer)) {
+            skip_part("lingering socket", strerror(errno));
+            return;
+        }
+        by = bystander_start();
+        connection = send_with_hello(fd);
+        close(fd);
+        usleep(1500000);
+        bar.longest_ns = bystander_end(&by, bar.what);
+        close(peer);
+        close(connection);
     }
-    by = bystander_start();
-    connection = send_with_hello(fd);
-    close(fd);
-    usleep(1500000);
-    bystander_end(&by, "lingering socket", 1000);
-    close(peer);
-    close(connection);
 }
 END_TEST
 
@@ -333,10 +338,12 @@ START_TEST(test_userfaultfd_closed) {
 
     if (!have_userfaultfd("userfaultfd closed"))
         return;
-    by = bystander_start();
-    child_start(&child, send_userfaultfds, &duration);
-    child_end(&child);
-    bystander_end(&by, "userfaultfd closed", under_sanitizer() ? 2000 : 500);
+    for (struct bar bar = {.what = "userfaultfd closed", .ns = WAIT_NS}; bar_again(&bar);) {
+        by = bystander_start();
+        child_start(&child, send_userfaultfds, &duration);
+        child_end(&child);
+        bar.longest_ns = bystander_end(&by, bar.what);
+    }
 }
 END_TEST
 
@@ -419,18 +426,6 @@ END_TEST
 #define ADOPTED (MIB << 20)
 #define SHMEM_MAX (64 * MIB)
 
-static uint64_t shmem(void) {
-    FILE *file = fopen("/proc/meminfo", "re");
-    unsigned long long kib = 0;
-    char line[128];
-
-    ck_assert_ptr_nonnull(file);
-    while (fgets(line, sizeof(line), file) && sscanf(line, "Shmem: %llu", &kib) != 1)
-        ;
-    fclose(file);
-    return kib * 1024;
-}
-
 static int sparse_memfd(const char *name, uint64_t size) {
     int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
@@ -441,22 +436,22 @@ static int sparse_memfd(const char *name, uint64_t size) {
 }
 
 /* A tebibyte in chunks of a page, all of it holes: it costs the client nothing, so it may cost the service next to nothing. */
-START_TEST(test_sparse_adoption) {
+static void adopt_sparse(struct bar *bar) {
     struct drp_wire_adopt adopt = {.header.type = DRP_WIRE_ADOPT,
                                    .size = ADOPTED,
                                    .chunk_total = ADOPTED / PAGE,
                                    .chunk_shift = 12,
                                    .priority = 2 /* normal */};
     int fds[] = {sparse_memfd("data", ADOPTED), sparse_memfd("state", drp_state_bytes(ADOPTED / PAGE))};
-    uint64_t before = shmem(), after, took, started;
+    uint64_t before = shmem_bytes(), after, took, started;
     struct bystander by = bystander_start();
     int connection = raw_hello("adopter"), r;
 
     started = now_ms();
     r = raw_call(connection, &adopt, sizeof(adopt), fds, 2, NULL);
     took = now_ms() - started;
-    bystander_end(&by, "adoption", under_sanitizer() ? 2000 : 500);
-    after = shmem();
+    bar->longest_ns = bystander_end(&by, bar->what);
+    after = shmem_bytes();
     printf("adoption of 1 TiB: error %d after %llu ms, shmem %+lld KiB\n", r, (unsigned long long)took,
            (long long)(after - before) / 1024);
     ck_assert(r == DRP_WIRE_OK || r == DRP_WIRE_ERROR_QUOTA || r == DRP_WIRE_ERROR_MEMORY);
@@ -464,6 +459,13 @@ START_TEST(test_sparse_adoption) {
     close(connection);
     close(fds[0]);
     close(fds[1]);
+}
+
+START_TEST(test_sparse_adoption) {
+    for (struct bar bar = {.what = "adoption", .ns = WAIT_NS}; bar_again(&bar);) {
+        adopt_sparse(&bar);
+        ck_assert(status_becomes("regions", 0, 20000));
+    }
 }
 END_TEST
 

@@ -8,6 +8,7 @@
  * kernel takes the lock, then reads the memory. When that userfaultfd has an event, the lock is held.
  */
 
+#include "again.h"
 #include "child.h"
 #include "fixture.h"
 #include "honest.h"
@@ -54,11 +55,14 @@ static void measure_alone(void) {
     honest_reset(&honest);
 }
 
-static void check_pace(const char *what, uint64_t bound) {
-    printf("%s: %llu operations, p99 %.1f ms, longest %.1f ms\n", what, (unsigned long long)honest_operations(&honest),
-           (double)honest_p99_ns(&honest) / 1e6, (double)honest_longest_ns(&honest) / 1e6);
-    ck_assert_msg(honest_longest_ns(&honest) < bound, "%s: an operation of the honest client took %.1f ms", what,
-                  (double)honest_longest_ns(&honest) / 1e6);
+/* The longest operation since the last time. */
+static uint64_t take_longest(const char *what) {
+    uint64_t longest = honest_longest_ns(&honest);
+
+    printf("%s: %llu operations, p99 %.1f ms\n", what, (unsigned long long)honest_operations(&honest),
+           (double)honest_p99_ns(&honest) / 1e6);
+    honest_reset(&honest);
+    return longest;
 }
 
 /* ---- flood ---- */
@@ -92,8 +96,10 @@ START_TEST(test_flood) {
         child_start(&children[i], flood, NULL);
         child_expect(&children[i], 'f');
     }
-    honest_progress(&honest, 600);
-    check_pace("flood", LONGEST_NS);
+    for (struct bar bar = {.what = "flood", .ns = LONGEST_NS}; bar_again(&bar);) {
+        honest_progress(&honest, 600);
+        bar.longest_ns = take_longest(bar.what);
+    }
     for (size_t i = 0; i < 4; i++) {
         child_say(children[i].socket, 'e');
         child_end(&children[i]);
@@ -200,22 +206,25 @@ START_TEST(test_inode_lock) {
     struct child holder;
 
     measure_alone();
-    child_start(&holder, hold_inode_lock, NULL);
-    child_expect(&holder, 'l');
-    drop_pid(&holder); /* comes back when the session is quarantined */
-    expect_quarantine(&holder);
-    drop_pid(&holder); /* fails at once */
-    honest_progress(&honest, 300);
-    check_pace("inode lock", LONGEST_NS);
+    for (struct bar bar = {.what = "inode lock", .ns = LONGEST_NS}; bar_again(&bar);) {
+        child_start(&holder, hold_inode_lock, NULL);
+        child_expect(&holder, 'l');
+        honest_reset(&honest);
+        drop_pid(&holder); /* comes back when the session is quarantined */
+        expect_quarantine(&holder);
+        drop_pid(&holder); /* fails at once */
+        honest_progress(&honest, 300);
+        bar.longest_ns = take_longest(bar.what);
 
-    child_say(holder.socket, 'r');
-    child_expect(&holder, 'r');
-    ck_assert(service_log_has(&service, "quarantine lifted", 10000));
-    ck_assert(status_becomes("quarantined_sessions", 0, 10000));
-    drop_pid(&holder);
-    ck_assert_uint_eq(listing_number("sessions", "pid", (uint64_t)holder.pid, "resident_bytes"), 0);
-    child_say(holder.socket, 'e');
-    child_end(&holder);
+        child_say(holder.socket, 'r');
+        child_expect(&holder, 'r');
+        ck_assert(service_log_has(&service, "quarantine lifted", 10000));
+        ck_assert(status_becomes("quarantined_sessions", 0, 10000));
+        drop_pid(&holder);
+        ck_assert_uint_eq(listing_number("sessions", "pid", (uint64_t)holder.pid, "resident_bytes"), 0);
+        child_say(holder.socket, 'e');
+        child_end(&holder);
+    }
 }
 END_TEST
 
@@ -258,24 +267,26 @@ START_TEST(test_killed_while_stuck) {
     struct child holder;
     bool ended;
 
-    child_start(&holder, hold_inode_lock, NULL);
-    child_expect(&holder, 'l');
-    drop_pid(&holder);
-    expect_quarantine(&holder);
-    honest_progress(&honest, 30);
-    honest_reset(&honest);
-    ended = service_kill(&service, 200);
-    printf("the service %s while its thread is stuck\n", ended ? "ended" : "does not end");
-    honest_progress(&honest, 300);
-    check_pace("service killed", RESUME_NS);
-    child_kill(&holder);
-    if (!ended)
-        ck_assert(service_kill(&service, 10000));
-    service_restart(&service);
-    for (uint64_t deadline = now_ms() + 30000; honest_reconnects(&honest) < 1; honest_progress(&honest, 1))
-        ck_assert_msg(now_ms() < deadline, "the honest client does not reconnect");
-    ck_assert(status_becomes("regions", 1, 10000));
-    honest_progress(&honest, 30);
+    for (struct bar bar = {.what = "service killed", .ns = RESUME_NS}; bar_again(&bar);) {
+        child_start(&holder, hold_inode_lock, NULL);
+        child_expect(&holder, 'l');
+        drop_pid(&holder);
+        expect_quarantine(&holder);
+        honest_progress(&honest, 30);
+        honest_reset(&honest);
+        ended = service_kill(&service, 200);
+        printf("the service %s while its thread is stuck\n", ended ? "ended" : "does not end");
+        honest_progress(&honest, 300);
+        bar.longest_ns = take_longest(bar.what);
+        child_kill(&holder);
+        if (!ended)
+            ck_assert(service_kill(&service, 10000));
+        service_restart(&service);
+        for (uint64_t deadline = now_ms() + 30000; honest_reconnects(&honest) < bar.tries; honest_progress(&honest, 1))
+            ck_assert_msg(now_ms() < deadline, "the honest client does not reconnect");
+        ck_assert(status_becomes("regions", 1, 10000));
+        honest_progress(&honest, 30);
+    }
 }
 END_TEST
 
@@ -291,7 +302,7 @@ START_TEST(test_terminated_while_stuck) {
     kill(service.pid, SIGTERM);
     ck_assert(service_log_has(&service, "still holds up a call at the end, leaving it", 20000));
     honest_progress(&honest, 300);
-    check_pace("service ended", RESUME_NS);
+    ck_assert_uint_lt(take_longest("service ended"), RESUME_NS);
     child_kill(&holder);
     ck_assert(service_kill(&service, 10000)); /* reaps it */
     service_restart(&service);
@@ -380,11 +391,13 @@ START_TEST(test_mmap_lock) {
     measure_alone();
     child_start(&mapper, hold_mmap_lock, &size);
     child_expect(&mapper, 'm');
-    for (int i = 0; i < 20; i++) {
-        drop_pid(&mapper);
-        honest_progress(&honest, 30);
+    for (struct bar bar = {.what = "mmap_lock", .ns = 2 * LONGEST_NS}; bar_again(&bar);) {
+        for (int i = 0; i < 20; i++) {
+            drop_pid(&mapper);
+            honest_progress(&honest, 30);
+        }
+        bar.longest_ns = take_longest(bar.what);
     }
-    check_pace("mmap_lock", 2 * LONGEST_NS);
     ck_assert_uint_eq(listing_number("sessions", "pid", (uint64_t)honest.child.pid, "quarantined"), 0);
     child_say(mapper.socket, 'e');
     child_end(&mapper);
@@ -431,13 +444,15 @@ START_TEST(test_stolen_events) {
     static const useconds_t lives[] = {0, 200, 5000, 50000};
 
     measure_alone();
-    for (int round = 0; round < 40; round++) {
-        struct child thief;
+    for (struct bar bar = {.what = "stolen events", .ns = 4 * LONGEST_NS}; bar_again(&bar);) {
+        for (int round = 0; round < 40; round++) {
+            struct child thief;
 
-        child_start(&thief, steal_and_die, (void *)&lives[round % 4]);
-        child_end(&thief);
+            child_start(&thief, steal_and_die, (void *)&lives[round % 4]);
+            child_end(&thief);
+        }
+        bar.longest_ns = take_longest(bar.what);
     }
-    check_pace("stolen events", 4 * LONGEST_NS);
     ck_assert(status_becomes("regions", 1, 10000));
     ck_assert_uint_eq(listing_number("sessions", "pid", (uint64_t)honest.child.pid, "quarantined"), 0);
 }

@@ -4,6 +4,7 @@
  * sockets that are passed. The manager is the test's own (supervisor.c).
  */
 
+#include "again.h"
 #include "child.h"
 #include "suite.h"
 #include "supervisor.h"
@@ -29,6 +30,7 @@
 #define WAIT_MS 30000
 #define WATCHDOG_MS 400
 #define RESTARTS 20
+#define HANG_NS (UINT64_C(1000000000) * (under_sanitizer() ? 5 : 1))
 
 static struct supervisor supervisor;
 static struct service *service = &supervisor.service;
@@ -180,17 +182,20 @@ END_TEST
 
 /* A manager that does not read, as one that waits for memory: nobody waits for it. */
 START_TEST(test_manager_held_up) {
-    uint64_t began;
-    struct drp *d;
+    struct drp *d = NULL;
     int status;
 
     supervisor.watchdog_ms = 40; /* its queue has room for ten */
     supervisor_start(&supervisor, service->socket);
     expect_message("READY=1");
     nap_ms(1000);
-    began = now_ms();
-    ck_assert_int_eq(drp_new(&d, NULL), 0);
-    ck_assert_uint_lt(now_ms() - began, 1000);
+    for (struct bar bar = {.what = "to connect", .ns = UINT64_C(1000000000)}; bar_again(&bar);) {
+        uint64_t began = now_ns();
+
+        d = drp_free(d);
+        ck_assert_int_eq(drp_new(&d, NULL), 0);
+        bar.longest_ns = now_ns() - began;
+    }
     kill(service->pid, SIGTERM);
     ck_assert(service_wait(service, WAIT_MS, &status));
     ck_assert_int_eq(status, 0);
@@ -333,11 +338,24 @@ static void await_reconnect(struct drp *d, uint64_t n) {
     }
 }
 
+/* The round's number counts those before. */
+static void restart_under_load(int listener, struct drp *d, struct drp_region *busy, uint64_t round) {
+    int status;
+
+    supervisor_drain(&supervisor);
+    ck_assert_int_eq(drp_drop(busy, 0, drp_region_size(busy), NULL, NULL), 0);
+    kill(service->pid, round % 2 ? SIGKILL : SIGTERM);
+    ck_assert(service_wait(service, WAIT_MS, &status));
+    ck_assert(round % 2 ? WIFSIGNALED(status) : status == 0);
+    start_on_demand(listener); /* by the library's reconnect */
+    await_reconnect(d, round);
+}
+
 START_TEST(test_restarts) {
-    int listener = passed_listener(), status;
     struct drp_region *pinned, *busy;
     struct load load = {.size = 64 * MIB};
-    uint64_t generation;
+    uint64_t generation, round = 0;
+    int listener = passed_listener();
     pthread_t toucher;
     struct drp *d;
 
@@ -350,22 +368,17 @@ START_TEST(test_restarts) {
         *(uint64_t *)((char *)drp_region_address(pinned) + i) = i + 1;
     load.area = drp_region_address(busy);
     ck_assert_int_eq(pthread_create(&toucher, NULL, touch, &load), 0);
-    for (uint64_t round = 1; round <= RESTARTS; round++) {
-        supervisor_drain(&supervisor);
-        ck_assert_int_eq(drp_drop(busy, 0, load.size, NULL, NULL), 0);
-        kill(service->pid, round % 2 ? SIGKILL : SIGTERM);
-        ck_assert(service_wait(service, WAIT_MS, &status));
-        ck_assert(round % 2 ? WIFSIGNALED(status) : status == 0);
-        start_on_demand(listener); /* by the library's reconnect */
-        await_reconnect(d, round);
+    for (struct bar bar = {.what = "accesses beside 20 restarts", .ns = HANG_NS}; bar_again(&bar);) {
+        atomic_store(&load.slowest, 0);
+        for (int i = 0; i < RESTARTS; i++)
+            restart_under_load(listener, d, busy, ++round);
+        bar.longest_ns = atomic_load(&load.slowest);
     }
     atomic_store(&load.stop, true);
     pthread_join(toucher, NULL);
     for (size_t i = 0; i < 8 * MIB; i += 8)
         ck_assert_uint_eq(*(uint64_t *)((char *)drp_region_address(pinned) + i), i + 1);
     ck_assert_uint_eq(drp_generation(pinned, 0, 8 * MIB), generation);
-    printf("%d restarts, the slowest access took %.1f ms\n", RESTARTS, (double)atomic_load(&load.slowest) / 1e6);
-    ck_assert_uint_lt(atomic_load(&load.slowest), UINT64_C(1000000000) * (under_sanitizer() ? 5 : 1));
     drp_unpin(pinned, 0, 8 * MIB);
     drp_region_free(pinned);
     drp_region_free(busy);

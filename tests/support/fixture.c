@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <json-c/json.h>
 #include <linux/userfaultfd.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -153,6 +154,18 @@ bool status_feature(const char *name) {
 }
 
 /* ---- memory ---- */
+
+uint64_t shmem_bytes(void) {
+    FILE *file = fopen("/proc/meminfo", "re");
+    unsigned long long kib = 0;
+    char line[256];
+
+    ck_assert_ptr_nonnull(file);
+    while (fgets(line, sizeof(line), file) && sscanf(line, "Shmem: %llu", &kib) != 1)
+        ;
+    fclose(file);
+    return kib * 1024;
+}
 
 bool is_filled(const void *memory, int value, size_t size) {
     const volatile unsigned char *bytes = memory;

@@ -42,6 +42,8 @@ bool status_becomes(const char *key, uint64_t value, int timeout_ms);
 /* Does `droppablectl --json status` name the feature? */
 bool status_feature(const char *name);
 
+/* Shared memory of the whole machine: others' is in it. */
+uint64_t shmem_bytes(void);
 /* Can this user have a full userfaultfd, made as the library makes it? */
 bool may_intercept(void);
 /* One that raises signals? Before Linux 5.11 there is only one kind, which the system may keep for root. */
