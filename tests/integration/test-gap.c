@@ -82,6 +82,7 @@ END_TEST
 static void have_regions(int socket, void *data) {
     struct drp_region *regions[REGIONS];
     struct drp_region_info info;
+    struct drp_stats stats;
     struct drp *d;
     char word;
 
@@ -93,6 +94,8 @@ static void have_regions(int socket, void *data) {
         memset(drp_region_address(regions[i]), 3, MIB);
     }
     child_check(child_say(socket, 'f') && child_hear(socket, &word));
+    for (stats.reconnects = 0; stats.reconnects == 0; nap_ms(1)) /* before, they are connected to the old one */
+        drp_get_stats(d, &stats);
     for (int i = 0; i < REGIONS; i++)
         for (info.connected = false; !info.connected; nap_ms(1))
             drp_region_get_info(regions[i], &info);
