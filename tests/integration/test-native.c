@@ -528,7 +528,7 @@ int main(int argc, char **argv) {
     if (geteuid() != 0)
         skip_all("needs root: dropping another process's memory takes CAP_SYS_NICE");
     tcase_add_checked_fixture(tcase, setup, teardown);
-    tcase_set_timeout(tcase, 60);
+    tcase_set_timeout(tcase, 180);
     tcase_add_test(tcase, test_counted);
     tcase_add_test(tcase, test_dropped_by_hand);
     tcase_add_test(tcase, test_budget);
