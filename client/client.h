@@ -97,6 +97,7 @@ struct drp_region {
     uint64_t lost_drops;                    /* the count of drops that it was told of last; of the watcher */
     _Atomic(_Atomic uint32_t *) volatility; /* of volatile.c; NULL: never used */
     uint64_t told_options;                  /* of options.c: what the daemon at drp.link was told; under request_lock */
+    bool held_up;                           /* of the watcher: the daemon does not take it yet */
     bool known;                             /* the daemon at drp.link has it under id; under request_lock */
     _Atomic uint64_t id;                    /* changes when a new daemon takes the region */
     uint64_t mapping;                       /* the daemon's id of it; with known */
@@ -128,6 +129,8 @@ struct drp {
     int notify;                 /* inotify, while the daemon is away; -1 otherwise */
     pthread_t watcher;
     bool watching; /* watcher is a thread to be joined */
+    int64_t offer_at; /* of the watcher, as the next: ms of wait_now_ms() when regions that were held up are offered again; 0: none is */
+    int offer_pause; /* ms between two offers */
     _Atomic uint64_t reconnects;
     _Atomic uint64_t budget;       /* of this process, as asked for; 0: as configured. request_lock to write */
     _Atomic uint32_t interception; /* enum drp_interception of the session */

@@ -3,7 +3,7 @@
 /*
  * The watcher: one helper thread per context that notices the end of the daemon and brings the regions to the next one.
  *
- *   connected    asleep in poll(2) on the connection and the stop eventfd, without timeout
+ *   connected    asleep in poll(2) on the connection and the stop eventfd, without timeout; while a region is held up, for a while only
  *   lost         the connection ended: requests fail with ENOTCONN from here on. Regions keep their pins and
  *                generations as they are, odd ones are waited for: the daemon's punches may still be in flight
  *   gone         the daemon's process has ended, all its threads with it (pidfd, or its number; 3 s at most): an odd generation will not be settled
@@ -12,7 +12,8 @@
  *                new connection is built up in drp.fresh, where no other thread sees it, each region is handed over,
  *                and the whole is published as drp.link at once
  *
- * A region that the new daemon does not take stays plain memory; the others go on. If the new daemon is lost on the
+ * A region that the new daemon does not take stays plain memory; the others go on. One that is held up by somebody's lock is offered again, at
+ * first after 100 ms, then after twice as much each time, up to 10 s. If the new daemon is lost on the
  * way, what came of it is published all the same: it is then lost and gone by the same rules as any daemon.
  *
  * The thread never touches the memory of a region, which could make it wait for the daemon that it watches. It takes
@@ -38,6 +39,8 @@
 #define GONE_LOOK_MS 20
 #define BACKOFF_MIN_MS 10
 #define BACKOFF_MAX_MS 1000
+#define OFFER_MIN_MS 100
+#define OFFER_MAX_MS 10000
 
 /* After a wake-up: is it the end? */
 static bool shall_stop(struct drp *d) {
@@ -63,29 +66,6 @@ static bool sleep_on(struct drp *d, int fd, short events, int timeout_ms) {
             return true;
         if (shall_stop(d))
             return false;
-    }
-}
-
-/*
- * The end of the connection wakes us, replies are for who sent the requests; and what the daemon tells of drops. The wake-up is also
- * for a socket of that kind that has just been made.
- */
-static bool wait_lost(struct drp *d) {
-    for (;;) {
-        struct pollfd polls[3] = {
-            {.fd = d->link.socket, .events = POLLRDHUP},
-            {.fd = d->stop, .events = POLLIN},
-            {.fd = d->lost_socket, .events = POLLIN},
-        };
-
-        if (wait_poll(polls, 3, -1) < 0)
-            continue;
-        if (polls[1].revents && shall_stop(d))
-            return false;
-        if (polls[0].revents)
-            return true;
-        if (polls[2].revents && !lost_pass_on(d))
-            lost_close(d);
     }
 }
 
@@ -183,14 +163,14 @@ static bool notify_drain(struct drp *d) {
     return any;
 }
 
-/* A refusal concerns one region; other errors concern the connection. */
-static bool is_refusal(const struct link *link, int error) {
+/*
+ * Somebody's lock holds a region up: of a shared one that of whoever has it, too; or the daemon is the same as before, and still at work on it for the
+ * connection that ended. That is an answer, and no reason to leave the others behind.
+ */
+static bool is_held_up(const struct link *link, int error) {
     const struct drp_wire_header *reply = &link->packet->message.header;
 
-    /* Somebody else who has a shared region may hold it up: that is an answer, and no reason to leave the others behind. */
-    if (error == -ETIMEDOUT && reply->serial == link->serial && reply->error == DRP_WIRE_ERROR_QUARANTINED)
-        return true;
-    return !link_is_lost(error);
+    return error == -ETIMEDOUT && reply->serial == link->serial && reply->error == DRP_WIRE_ERROR_QUARANTINED;
 }
 
 /* Makes d->fresh the connection of all. regions_lock held. */
@@ -209,15 +189,47 @@ static void publish(struct drp *d) {
     pthread_mutex_unlock(&d->request_lock);
 }
 
-static int hand_over(struct drp_region *r, struct link *link) {
+static int hand_over_to(struct drp_region *r, struct link *link) {
+    int error;
+
     switch (r->backend) {
     case DRP_BACKEND_DAEMON:
-        return region_adopt(r, link);
+        error = region_adopt(r, link);
+        break;
     case DRP_BACKEND_NATIVE:
-        return native_register(r, link);
+        error = native_register(r, link);
+        break;
     default:
         return 0;
     }
+    return error;
+}
+
+/* false: it is the connection that is of no use; a refusal concerns the region alone. */
+static bool hand_over(struct drp_region *r, struct link *link) {
+    int error = hand_over_to(r, link);
+    bool held_up = is_held_up(link, error);
+
+    r->held_up = held_up && !r->known;
+    return held_up || !link_is_lost(error);
+}
+
+/* How long until what was held up is offered again: ms, -1: nothing is. */
+static int until_offer(const struct drp *d) {
+    int64_t left = d->offer_at - wait_now_ms();
+
+    if (d->offer_at == 0)
+        return -1;
+    return left > 0 ? (int)left : 0;
+}
+
+/* regions_lock held. */
+static void plan_offer(struct drp *d, int pause) {
+    d->offer_at = 0;
+    d->offer_pause = pause < OFFER_MAX_MS ? pause : OFFER_MAX_MS;
+    for (struct drp_region *r = d->regions; r; r = r->next)
+        if (r->phase == REGION_LIVE && r->held_up)
+            d->offer_at = wait_now_ms() + d->offer_pause;
 }
 
 /*
@@ -229,7 +241,7 @@ static void adopt_all(struct drp *d) {
 
     pthread_mutex_lock(&d->regions_lock);
     for (r = d->regions; r; r = r->next)
-        if (r->phase == REGION_LIVE && !is_refusal(&d->fresh, hand_over(r, &d->fresh)))
+        if (r->phase == REGION_LIVE && !hand_over(r, &d->fresh))
             break;
     if (r)
         shutdown(d->fresh.socket, SHUT_RDWR);
@@ -239,7 +251,31 @@ static void adopt_all(struct drp *d) {
             break;
     if (r)
         shutdown(d->link.socket, SHUT_RDWR);
+    plan_offer(d, OFFER_MIN_MS);
     lost_again(d);
+    pthread_mutex_unlock(&d->regions_lock);
+}
+
+/* By the link of all requests: what is still held up is answered at once. */
+static void offer_again(struct drp *d) {
+    struct drp_region *r;
+    bool taken = false;
+
+    pthread_mutex_lock(&d->regions_lock);
+    pthread_mutex_lock(&d->request_lock);
+    for (r = d->regions; r; r = r->next) {
+        if (r->phase != REGION_LIVE || !r->held_up)
+            continue;
+        if (!hand_over(r, &d->link)) {
+            shutdown(d->link.socket, SHUT_RDWR); /* all of it is done once more */
+            break;
+        }
+        taken |= r->known;
+    }
+    pthread_mutex_unlock(&d->request_lock);
+    plan_offer(d, d->offer_pause * 2);
+    if (taken)
+        lost_again(d);
     pthread_mutex_unlock(&d->regions_lock);
 }
 
@@ -270,6 +306,31 @@ static bool wait_reconnected(struct drp *d) {
     }
     notify_end(d);
     return go_on;
+}
+
+/*
+ * The end of the connection wakes us, replies are for who sent the requests; and what the daemon tells of drops. The wake-up is also
+ * for a socket of that kind that has just been made.
+ */
+static bool wait_lost(struct drp *d) {
+    for (;;) {
+        struct pollfd polls[3] = {
+            {.fd = d->link.socket, .events = POLLRDHUP},
+            {.fd = d->stop, .events = POLLIN},
+            {.fd = d->lost_socket, .events = POLLIN},
+        };
+
+        if (wait_poll(polls, 3, until_offer(d)) < 0)
+            continue;
+        if (polls[1].revents && shall_stop(d))
+            return false;
+        if (polls[0].revents)
+            return true;
+        if (polls[2].revents && !lost_pass_on(d))
+            lost_close(d);
+        if (until_offer(d) == 0)
+            offer_again(d);
+    }
 }
 
 static void *run(void *context) {

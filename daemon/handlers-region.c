@@ -225,6 +225,18 @@ static bool was_given(const struct drp_wire_adopt *adopt) {
            (adopt->chunk_shift == SPAN_SHIFT && !(adopt->granted & DRP_REGION_SIGNAL));
 }
 
+static uint32_t check_adopt(const struct manager *manager, const struct drp_wire_adopt *adopt, const int *fds) {
+    struct passport passport;
+
+    if (!region_is_whole(adopt) || !was_given(adopt))
+        return DRP_WIRE_ERROR_INVALID;
+    if (shared_read_passport(fds[0], &passport) >= 0 || /* not one's own */
+        kernel_check_data_object(fds[0], adopt->object_offset + adopt->size) < 0 ||
+        kernel_check_page_object(fds[1], drp_state_bytes(adopt->chunk_total)) < 0)
+        return DRP_WIRE_ERROR_DESCRIPTOR;
+    return manager_is_at_object(manager, fds[0]) ? DRP_WIRE_ERROR_QUARANTINED : DRP_WIRE_OK;
+}
+
 void handle_adopt(struct connection *connection, struct channel_packet *packet) {
     const struct drp_wire_adopt *adopt = &packet->message.adopt;
     struct manager *manager = connection->server->manager;
@@ -238,7 +250,6 @@ void handle_adopt(struct connection *connection, struct channel_packet *packet) 
         .chunk_base = adopt->chunk_base,
         .chunk_total = adopt->chunk_total,
     };
-    struct passport passport;
     struct region *region;
     uint32_t error = region_check_limits(connection, adopt->size);
     struct operation *operation;
@@ -248,12 +259,8 @@ void handle_adopt(struct connection *connection, struct channel_packet *packet) 
         shared_adopt(connection, packet);
         return;
     }
-    if (error == DRP_WIRE_OK && (!region_is_whole(adopt) || !was_given(adopt)))
-        error = DRP_WIRE_ERROR_INVALID;
-    if (error == DRP_WIRE_OK && (shared_read_passport(packet->fds[0], &passport) >= 0 || /* not one's own */
-                                 kernel_check_data_object(packet->fds[0], adopt->object_offset + adopt->size) < 0 ||
-                                 kernel_check_page_object(packet->fds[1], drp_state_bytes(adopt->chunk_total)) < 0))
-        error = DRP_WIRE_ERROR_DESCRIPTOR;
+    if (error == DRP_WIRE_OK)
+        error = check_adopt(manager, adopt, packet->fds);
     if (error != DRP_WIRE_OK) {
         reply_error(connection, packet, error);
         return;

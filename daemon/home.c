@@ -115,6 +115,16 @@ void home_finish_drops(struct region *region) {
     region->n_unfinished = 0;
 }
 
+void home_hold(struct home *home) {
+    struct region *region;
+
+    home_lock(home);
+    LIST_FOREACH (region, &home->regions, link) {
+        region->held = true;
+    }
+    home_unlock(home);
+}
+
 /* Hands every object to the dropper and lets go of ours, so that its close is the last. false: it does not keep up, try again. */
 static bool hand_over_objects(struct home *home) {
     struct region *region;

@@ -65,6 +65,8 @@ bool home_is_in(const struct home *home, const struct domain *domain);
 
 /* Drops that the daemon before did not finish are begun anew, now that the pins are known. */
 void home_finish_drops(struct region *region);
+/* No drop of it begins any more. In the loop. */
+void home_hold(struct home *home);
 /* Whose regions these are. */
 uid_t home_uid(const struct home *home);
 

@@ -20,6 +20,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 void manager_init_lock(pthread_mutex_t *lock) {
@@ -182,6 +183,33 @@ void manager_forget_session(struct manager *manager, struct session *session) {
     pthread_mutex_lock(&manager->lock);
     LIST_REMOVE(session, link);
     pthread_mutex_unlock(&manager->lock);
+}
+
+static bool is_at_object(const struct home *home, const struct stat *object) {
+    const struct region *region;
+
+    if (home_stopped(home))
+        return false;
+    LIST_FOREACH (region, &home->regions, link)
+        if (region->inode == object->st_ino && region->device == object->st_dev)
+            return true;
+    return false;
+}
+
+bool manager_is_at_object(const struct manager *manager, int fd) {
+    const struct session *session;
+    const struct home *home;
+    struct stat object;
+
+    if (fstat(fd, &object) < 0)
+        return false;
+    LIST_FOREACH (session, &manager->leaving, link)
+        if (is_at_object(&session->home, &object))
+            return true;
+    LIST_FOREACH (home, &manager->ending_homes, link)
+        if (is_at_object(home, &object))
+            return true;
+    return false;
 }
 
 uint32_t manager_advance_clock(struct manager *manager) {

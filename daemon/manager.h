@@ -15,6 +15,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/queue.h>
 
@@ -74,6 +75,9 @@ int manager_add_session(struct manager *manager, struct session *session);
 /* Unlinks its home. It is leaving until it is forgotten. Frees nothing. */
 void manager_remove_session(struct manager *manager, struct session *session);
 void manager_forget_session(struct manager *manager, struct session *session);
+
+/* In the loop: does a thread of somebody who has it no more still work on the object? What it punches would be another's by then. */
+bool manager_is_at_object(const struct manager *manager, int fd);
 
 /* Brings the clock page up to date. Returns the tick. */
 uint32_t manager_advance_clock(struct manager *manager);

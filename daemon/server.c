@@ -250,6 +250,7 @@ static void ending_begin(struct server *server, struct session *session) {
 void server_connection_ended(struct server *server, struct session *session) {
     if (session) {
         manager_remove_session(server->manager, session);
+        home_hold(&session->home); /* who lives pins again as soon as he is back, in pages that are another home's */
         ending_begin(server, session);
     }
     if (!server->accepting && !server->ended)

@@ -198,6 +198,7 @@ static void shared_end(struct shared *shared, bool dead) {
     manager_remove_home(manager, &shared->home);
     budget_release_user(shared->user);
     shared->user = NULL;
+    home_hold(&shared->home);
     dropper_give_up(&shared->home);
     home_stop(&shared->home, dead);
     LIST_INSERT_HEAD(&manager->ending_homes, &shared->home, link);
@@ -376,8 +377,7 @@ void shared_hold_all(struct manager *manager) {
 
         if (!shared)
             continue;
-        home_lock(home);
-        shared->region->held = shared->region->holding = true;
-        home_unlock(home);
+        home_hold(home);
+        shared->region->holding = true;
     }
 }

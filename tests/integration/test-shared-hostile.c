@@ -5,6 +5,7 @@
 
 #include "child.h"
 #include "fixture.h"
+#include "holder.h"
 #include "raw.h"
 #include "service.h"
 #include "suite.h"
@@ -12,10 +13,7 @@
 #include <check.h>
 #include <droppable/droppable.h>
 #include <fcntl.h>
-#include <linux/userfaultfd.h>
 #include <poll.h>
-#include <pthread.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -80,15 +78,20 @@ static int raw_open(int socket, const char *name, uint32_t uid, struct raw_share
     return call_for_region(socket, &request, sizeof(request), ret);
 }
 
+/* While the service is still at work on what was given up before, that is its answer. */
 static int raw_adopt(int socket, int data_fd, int state_fd, uint64_t *ret_id) {
     struct drp_wire_adopt request = {.header.type = DRP_WIRE_ADOPT,
                                      .size = SIZE,
                                      .chunk_total = CHUNKS,
                                      .granted = DRP_REGION_SHARED,
                                      .chunk_shift = 16};
+    uint64_t deadline = now_ms() + WAIT_MS;
     struct channel_packet packet;
-    int r = raw_call(socket, &request, sizeof(request), (const int[]){data_fd, state_fd}, 2, &packet);
+    int r;
 
+    do
+        r = raw_call(socket, &request, sizeof(request), (const int[]){data_fd, state_fd}, 2, &packet);
+    while (r == DRP_WIRE_ERROR_QUARANTINED && now_ms() < deadline);
     if (r == DRP_WIRE_OK) {
         *ret_id = packet.message.create_reply.region;
         channel_packet_close(&packet);
@@ -231,43 +234,23 @@ END_TEST
 
 /* ---- who holds it up ---- */
 
-struct holder {
-    int uffd, fd;
-    char *source; /* armed */
-};
-
-static void *write_from_armed(void *data) {
-    struct holder *holder = data;
-
-    (void)!pwrite(holder->fd, holder->source, 4096, 0);
-    return NULL;
-}
-
-/* Holds the lock of a file's inode: a write waits for its source. */
-static pthread_t hold_lock(struct holder *holder) {
-    struct uffdio_api api = {.api = UFFD_API};
-    struct uffdio_register range = {.mode = UFFDIO_REGISTER_MODE_MISSING};
-    struct pollfd event = {.events = POLLIN};
-    pthread_t thread;
-
-    event.fd = holder->uffd = raw_userfaultfd();
-    holder->source = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    child_check(holder->uffd >= 0 && holder->source != MAP_FAILED);
-    child_check(ioctl(holder->uffd, UFFDIO_API, &api) == 0);
-    range.range.start = (uintptr_t)holder->source;
-    range.range.len = 4096;
-    child_check(ioctl(holder->uffd, UFFDIO_REGISTER, &range) == 0);
-    child_check(pthread_create(&thread, NULL, write_from_armed, holder) == 0);
-    child_check(poll(&event, 1, CHILD_WAIT_MS) == 1);
-    return thread;
-}
-
 static int make_state(void) {
     int fd = memfd_create("state", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
     child_check(ftruncate(fd, (off_t)drp_state_bytes(CHUNKS)) == 0);
     child_check(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0);
     return fd;
+}
+
+static bool is_answered(int connection) {
+    struct pollfd readable = {.fd = connection, .events = POLLIN};
+    struct channel_packet packet;
+
+    if (poll(&readable, 1, 200) == 0)
+        return false;
+    child_check(channel_receive(connection, &packet, 0) == CHANNEL_OK);
+    child_check(packet.message.header.error == DRP_WIRE_ERROR_QUARANTINED);
+    return true;
 }
 
 /* Hands a region over with an old state page that it does not let anybody read; and its handle to its parent, before. */
@@ -277,7 +260,7 @@ static void run_holder(int socket, void *data) {
                                    .chunk_total = CHUNKS,
                                    .granted = DRP_REGION_SHARED,
                                    .chunk_shift = 16};
-    struct holder holder = {.fd = make_state()};
+    struct holder holder;
     struct raw_shared shared;
     int connection = raw_hello("holder");
     char word;
@@ -286,9 +269,11 @@ static void run_holder(int socket, void *data) {
     child_check(raw_create_shared(connection, "", 0, &shared) == DRP_WIRE_OK);
     child_check(raw_id(connection, DRP_WIRE_DESTROY, shared.id) == DRP_WIRE_OK);
     child_check(channel_send(socket, "h", 1, &shared.data_fd, 1, 0) == CHANNEL_OK);
-    hold_lock(&holder);
-    child_check(channel_send(connection, &adopt, sizeof(adopt), (const int[]){shared.data_fd, holder.fd}, 2, 0) ==
-                CHANNEL_OK);
+    holder_begin(&holder, make_state());
+    do /* the region that was given up may not have ended yet: that is answered */
+        child_check(channel_send(connection, &adopt, sizeof(adopt), (const int[]){shared.data_fd, holder.fd}, 2, 0) ==
+                    CHANNEL_OK);
+    while (is_answered(connection));
     child_check(child_say(socket, 'a'));
     child_hear(socket, &word);
 }
@@ -336,8 +321,7 @@ static void run_object_holder(int socket, void *data) {
     (void)data;
     child_check(raw_open(connection, "stuck", geteuid(), &shared) == DRP_WIRE_OK);
     child_check(raw_map_shared(connection, shared.id, &mapping) == DRP_WIRE_OK);
-    holder.fd = shared.data_fd;
-    hold_lock(&holder);
+    holder_begin(&holder, shared.data_fd);
     child_check(child_say(socket, 'l'));
     child_hear(socket, &word);
 }

@@ -417,9 +417,13 @@ static int raw_make(int socket, uint64_t required, int fds[2], uint64_t *ret_id)
 static int raw_adopt(int socket, uint64_t granted, const int fds[2], uint64_t *ret_id) {
     struct drp_wire_adopt adopt = {
         .header.type = DRP_WIRE_ADOPT, .size = SIZE, .chunk_total = CHUNKS, .granted = granted, .chunk_shift = 16};
+    uint64_t deadline = now_ms() + WAIT_MS;
     struct channel_packet packet;
-    int r = raw_call(socket, &adopt, sizeof(adopt), fds, 2, &packet);
+    int r;
 
+    do /* the service may still be at work on what was given up before */
+        r = raw_call(socket, &adopt, sizeof(adopt), fds, 2, &packet);
+    while (r == DRP_WIRE_ERROR_QUARANTINED && now_ms() < deadline);
     if (r == DRP_WIRE_OK) {
         *ret_id = packet.message.create_reply.region;
         channel_packet_close(&packet);

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Clients who live, lose their connection, and come back to the same service, while a thread of it is still at work on their region: whoever holds the
+ * object's lock (holder.h) lets a test say how long. What they pin in the meantime stays.
+ */
+
+#include "fixture.h"
+#include "holder.h"
+#include "raw.h"
+#include "suite.h"
+
+#include <check.h>
+#include <droppable/droppable.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define CHUNK ((size_t)65536)
+#define CHUNKS ((size_t)32) /* a span: of more the service would look for the next data first, under the same lock */
+#define SIZE (CHUNKS * CHUNK)
+#define WAIT_MS 20000
+
+/* ---- by hand ---- */
+
+/* DROP of all, without waiting for the reply: when a generation is odd, the service is about to punch. */
+static void begin_drop(int socket, const struct raw_region *region) {
+    struct drp_wire_range range = {
+        .header = {.type = DRP_WIRE_DROP, .serial = 1}, .region = region->id, .length = region->size};
+
+    ck_assert_int_eq(channel_send(socket, &range, sizeof(range), NULL, 0, 0), CHANNEL_OK);
+    for (uint64_t deadline = now_ms() + WAIT_MS; (atomic_load(&region->generations[1]) & 1) == 0; nap_ms(1))
+        ck_assert_uint_lt(now_ms(), deadline);
+}
+
+static int adopt(int socket, struct raw_region *region) {
+    struct drp_wire_adopt request = {.header.type = DRP_WIRE_ADOPT,
+                                     .size = region->size,
+                                     .chunk_total = region->chunk_total,
+                                     .granted = region->granted,
+                                     .chunk_shift = region->chunk_shift};
+    int fds[] = {region->data_fd, region->state_fd};
+    struct channel_packet packet;
+    int r = raw_call(socket, &request, sizeof(request), fds, 2, &packet);
+
+    if (r != DRP_WIRE_OK)
+        return r;
+    region->id = packet.message.create_reply.region;
+    close(region->state_fd);
+    region->state_fd = packet.fds[0];
+    ck_assert_ptr_eq(mmap(region->state, drp_state_bytes(region->chunk_total), PROT_READ, MAP_SHARED | MAP_FIXED,
+                          region->state_fd, 0),
+                     region->state);
+    return r;
+}
+
+static int map(int socket, struct raw_region *region) {
+    struct drp_wire_map request = {
+        .header.type = DRP_WIRE_MAP, .region = region->id, .address = (uintptr_t)region->address, .length = region->size};
+
+    return raw_call(socket, &request, sizeof(request), &region->pin_fd, 1, NULL);
+}
+
+/* As the protocol has it: count, then look. The chunk is settled by then. */
+static void pin(struct raw_region *region, size_t chunk) {
+    atomic_fetch_add(&region->cells[chunk].count, 1);
+    ck_assert_uint_eq(atomic_load(&region->generations[chunk]) & 1, 0);
+}
+
+/* The punch under way is the old connection's; the pin is the new one's. */
+START_TEST(test_pinned_meanwhile) {
+    int socket = raw_session("before"), again, r;
+    struct raw_region region;
+    struct holder holder;
+    size_t threads;
+    bool refused;
+
+    raw_region_new(socket, SIZE, &region);
+    threads = service_threads(&service);
+    memset(region.address, 1, SIZE);
+    holder_begin(&holder, region.data_fd);
+    begin_drop(socket, &region);
+    close(socket);
+
+    again = raw_session("after");
+    r = adopt(again, &region);
+    refused = r == DRP_WIRE_ERROR_QUARANTINED;
+    if (refused) { /* until the punch is through */
+        holder_end(&holder);
+        for (uint64_t deadline = now_ms() + WAIT_MS; r == DRP_WIRE_ERROR_QUARANTINED; r = adopt(again, &region))
+            ck_assert_uint_lt(now_ms(), deadline);
+    }
+    ck_assert_int_eq(r, DRP_WIRE_OK);
+    pin(&region, 1); /* MAP has what was begun begun anew, but for that */
+    memset(region.address + CHUNK, 2, CHUNK);
+    ck_assert_int_eq(map(again, &region), DRP_WIRE_OK);
+    if (!refused)
+        holder_end(&holder);
+    for (uint64_t deadline = now_ms() + WAIT_MS; service_threads(&service) != threads; nap_ms(5))
+        ck_assert_uint_lt(now_ms(), deadline); /* those of the old connection are gone */
+    ck_assert_int_eq(raw_drop(again, &region, 0, SIZE, NULL), DRP_WIRE_OK);
+    ck_assert(is_filled(region.address + CHUNK, 2, CHUNK));
+    ck_assert(refused);
+    raw_region_end(again, &region);
+    close(again);
+}
+END_TEST
+
+/* ---- the library ---- */
+
+static struct drp *connection;
+static struct drp_region *region;
+
+/* The library's connection to the service ends, as if the service had ended it. */
+static void hang_up(void) {
+    struct sockaddr_un peer;
+    unsigned found = 0;
+
+    for (int fd = 0; fd < 1024; fd++) {
+        socklen_t size = sizeof(peer);
+
+        memset(&peer, 0, sizeof(peer));
+        if (getpeername(fd, (struct sockaddr *)&peer, &size) == 0 && strcmp(peer.sun_path, service.socket) == 0) {
+            ck_assert_int_eq(shutdown(fd, SHUT_RDWR), 0);
+            found++;
+        }
+    }
+    ck_assert_uint_eq(found, 1);
+}
+
+static void *drop(void *data) {
+    (void)data;
+    (void)drp_drop(region, 0, SIZE, NULL, NULL); /* the connection ends meanwhile */
+    return NULL;
+}
+
+static bool is_connected(const struct drp_region *r) {
+    struct drp_region_info info;
+
+    drp_region_get_info(r, &info);
+    return info.connected;
+}
+
+static void await(const struct drp_region *r, bool wanted) {
+    for (uint64_t deadline = now_ms() + WAIT_MS; is_connected(r) != wanted; nap_ms(2))
+        ck_assert_uint_lt(now_ms(), deadline);
+}
+
+/* It is not taken back while it is held up; one that has a home of its own is; and then it is, by itself. */
+START_TEST(test_comes_back) {
+    const struct drp_region_options options = {.struct_size = sizeof(options), .required = DRP_REGION_SHARED};
+    struct drp_region *other;
+    struct holder holder;
+    struct drp_stats stats;
+    uint64_t offset, freed, pinned;
+    uint32_t generation = 0;
+    pthread_t dropper;
+    int object;
+
+    ck_assert_int_eq(drp_new(&connection, NULL), 0);
+    ck_assert_int_eq(drp_region_new(&region, connection, SIZE, NULL), 0);
+    ck_assert_int_eq(drp_region_new(&other, connection, SIZE, &options), 0);
+    memset(drp_region_address(region), 1, SIZE);
+    object = drp_region_get_object(region, &offset);
+    holder_begin(&holder, object);
+    ck_assert_int_eq(pthread_create(&dropper, NULL, drop, NULL), 0);
+    for (uint64_t deadline = now_ms() + WAIT_MS; (generation & 1) == 0; nap_ms(1)) {
+        drp_copy_generations(region, CHUNK, CHUNK, &generation);
+        ck_assert_uint_lt(now_ms(), deadline);
+    }
+    hang_up();
+    ck_assert_int_eq(pthread_join(dropper, NULL), 0);
+    await(other, false);
+    await(other, true);
+    nap_ms(500); /* some offers */
+    ck_assert(!is_connected(region));
+    ck_assert_int_eq(drp_drop(other, 0, SIZE, NULL, NULL), 0);
+
+    holder_end(&holder);
+    await(region, true);
+    ck_assert_int_eq(drp_get_stats(connection, &stats), 0);
+    ck_assert_uint_eq(stats.reconnects, 1);
+    ck_assert_int_eq(drp_pin(region, CHUNK, CHUNK, NULL), 0);
+    memset(drp_region_address(region), 2, SIZE);
+    ck_assert_int_eq(drp_drop(region, 0, SIZE, &freed, &pinned), 0);
+    ck_assert_uint_eq(pinned, CHUNK);
+    ck_assert_uint_eq(freed, SIZE - CHUNK);
+    ck_assert(is_filled((char *)drp_region_address(region) + CHUNK, 2, CHUNK));
+    ck_assert_int_eq(drp_unpin(region, CHUNK, CHUNK), 0);
+    close(object);
+    drp_region_free(other);
+    region = drp_region_free(region);
+    connection = drp_free(connection);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("comeback");
+    TCase *tcase = tcase_create("comeback");
+
+    if (!may_intercept())
+        skip_all("no userfaultfd, by which the object's lock is held");
+    tcase_add_checked_fixture(tcase, fixture_setup, fixture_teardown);
+    tcase_set_timeout(tcase, 60);
+    tcase_add_test(tcase, test_pinned_meanwhile);
+    tcase_add_test(tcase, test_comes_back);
+    suite_add_tcase(suite, tcase);
+    return suite_run(suite);
+}
