@@ -221,20 +221,37 @@ static int change(struct drp_region *r, uint64_t mask, uint64_t values) {
     return error;
 }
 
-int options_tell(struct drp_region *r) {
-    struct drp *d = r->context;
-    struct drp_wire_options request = {.header.type = DRP_WIRE_TELL_OPTIONS};
+static int tell(struct drp_region *r, struct link *link, uint64_t bits) {
+    struct drp_wire_options request = {
+        .header.type = DRP_WIRE_TELL_OPTIONS, .region = atomic_load(&r->id), .options = bits};
+    int error;
+
+    if (!(link->hello.features & DRP_FEATURE_OPTIONS) || bits == r->told_options)
+        return 0;
+    error = link_call(link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_MS);
+    if (error == 0)
+        r->told_options = bits;
+    return error;
+}
+
+int options_hand_over(struct drp_region *r, struct link *link) {
     int error = 0;
 
+    /* What a child was given before the option was taken back it still has. */
+    if (atomic_load(&r->lent) && r->told_options == 0)
+        error = tell(r, link, DRP_REGION_FORK_SHARED);
+    return error < 0 ? error : tell(r, link, atomic_load(&r->options) & OPTIONS_LOCAL);
+}
+
+int options_tell(struct drp_region *r) {
+    struct drp *d = r->context;
+    int error = 0;
+
+    if (atomic_load(&r->options) & DRP_REGION_FORK_SHARED)
+        atomic_store(&r->lent, true);
     pthread_mutex_lock(&d->request_lock);
-    request.region = atomic_load(&r->id);
-    request.options = atomic_load(&r->options) & OPTIONS_LOCAL;
-    if (r->known && atomic_load(&d->connected) && (d->link.hello.features & DRP_FEATURE_OPTIONS) &&
-        request.options != r->told_options) {
-        error = link_call(&d->link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_MS);
-        if (error == 0)
-            r->told_options = request.options;
-    }
+    if (r->known && atomic_load(&d->connected))
+        error = options_hand_over(r, &d->link);
     pthread_mutex_unlock(&d->request_lock);
     return error;
 }

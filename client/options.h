@@ -30,12 +30,15 @@ int options_check_backend(enum drp_backend backend, uint64_t required);
 int options_check_given(uint64_t required, uint64_t given);
 
 struct drp_region;
+struct link;
 
 /*
- * Tells the service of those of OPTIONS_LOCAL that hold, unless it knows: only for who looks, so that it is refused or lost changes nothing. Without
- * request_lock. 0 or a negative errno.
+ * Tells the service of those of OPTIONS_LOCAL that hold, unless it knows: for who looks, and so that it does not free what children have. That it is
+ * refused or lost changes nothing here. Without request_lock. 0 or a negative errno.
  */
 int options_tell(struct drp_region *r);
+/* The same for a region that was just handed over to the daemon at link. With request_lock, or before the link is that of requests. */
+int options_hand_over(struct drp_region *r, struct link *link);
 /* Makes a mapped region be as these bits of options say. Fork lock held. */
 int options_apply(const struct drp_region *r, uint64_t bits);
 

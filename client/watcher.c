@@ -202,7 +202,7 @@ static int hand_over_to(struct drp_region *r, struct link *link) {
     default:
         return 0;
     }
-    return error;
+    return error < 0 ? error : options_hand_over(r, link);
 }
 
 /* false: it is the connection that is of no use; a refusal concerns the region alone. */
