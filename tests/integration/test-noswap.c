@@ -484,9 +484,11 @@ int main(void) {
     tcase_set_timeout(hidden, 60);
     tcase_set_timeout(few, 60);
     tcase_add_checked_fixture(given, fixture_setup, fixture_teardown);
+    tcase_set_timeout(given, 30);
     tcase_add_test(given, test_given_or_refused);
     suite_add_tcase(suite, given);
     tcase_add_checked_fixture(hidden, setup_without_tmpfs, fixture_teardown);
+    tcase_set_timeout(hidden, 30);
     tcase_add_test(hidden, test_given_or_refused);
     suite_add_tcase(suite, hidden);
     if (can_lock()) {
@@ -503,6 +505,7 @@ int main(void) {
         tcase_add_loop_test(next, test_next_service, 0, 2);
         suite_add_tcase(suite, next);
         tcase_add_checked_fixture(few, setup_few, fixture_teardown);
+        tcase_set_timeout(few, 30);
         tcase_add_test(few, test_few_segments);
         tcase_add_test(few, test_few_handed_over);
         suite_add_tcase(suite, few);
