@@ -219,10 +219,9 @@ bool region_is_whole(const struct drp_wire_adopt *adopt) {
 
 /* Can a daemon have given these options? */
 static bool was_given(const struct drp_wire_adopt *adopt) {
-    if (adopt->granted & ~HANDLERS_KNOWN_OPTIONS)
-        return false;
-    return !(adopt->granted & DRP_REGION_HUGE) ||
-           (adopt->chunk_shift == SPAN_SHIFT && !(adopt->granted & DRP_REGION_SIGNAL));
+    bool small = adopt->chunk_shift != SPAN_SHIFT || (adopt->granted & DRP_REGION_SIGNAL);
+
+    return !(adopt->granted & ~HANDLERS_KNOWN_OPTIONS) && !(small && (adopt->granted & DRP_REGION_HUGE));
 }
 
 static uint32_t check_adopt(const struct manager *manager, const struct drp_wire_adopt *adopt, const int *fds) {
