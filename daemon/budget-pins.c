@@ -37,9 +37,8 @@ struct batch {
 
 static void look_at_batch(const struct region *region, struct batch *batch) {
     for (unsigned i = 0; i < region->n_mappings; i++)
-        if (!region->mappings[i]->sealed ||
-            mincore((char *)region->mappings[i]->pins + batch->first * PIN_PAGE, batch->pages * PIN_PAGE,
-                    batch->present[i]) < 0)
+        if (!region->mappings[i]->sealed || mincore((char *)region->mappings[i]->pins + batch->first * PIN_PAGE,
+                                                    batch->pages * PIN_PAGE, batch->present[i]) < 0)
             memset(batch->present[i], 0, batch->pages);
 }
 

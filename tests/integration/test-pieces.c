@@ -107,7 +107,7 @@ static void expect_a_fault(uint64_t before) {
 /* Every other chunk of a span, at addresses in another order. */
 START_TEST(test_one_span) {
     char *base = free_place(N * 2 * CHUNK), *p[N];
-    uint64_t before;
+    uint64_t before = 0;
 
     for (size_t i = 0; i < N / 2; i++)
         p[i] = map_piece(base + (N - i) * 2 * CHUNK, CHUNK, i * 2 * CHUNK);
@@ -137,7 +137,7 @@ END_TEST
 /* A piece that comes into a span which the kernel fills is dropped and seen with the others. */
 START_TEST(test_joins_a_disarmed_span) {
     char *base = free_place(SPAN), *a = map_piece(base, CHUNK, 0), *b = NULL;
-    uint64_t before;
+    uint64_t before = 0;
 
     for (struct armed_drops drops = {0}; armed_drops_again(&drops, &service);) {
         if (b)
