@@ -22,6 +22,7 @@
 #include "pin.h"
 
 #include "client.h"
+#include "fence.h"
 #include "local.h"
 
 #include <errno.h>
@@ -343,21 +344,10 @@ int pins_read_begin(const struct pins *p, size_t offset, size_t length, uint64_t
 }
 
 /*
- * Orders the caller's data reads before the loads of the generation: a reader that saw a hole's zeros then sees the odd
+ * The fence orders the caller's data reads before the loads of the generation: a reader that saw a hole's zeros then sees the odd
  * generation that was stored before the hole was made (Boehm, "Can Seqlocks Get Along With Programming Language Memory
- * Models?", section 4). GCC warns that ThreadSanitizer does not model fences; there is nothing here for it to see.
+ * Models?", section 4).
  */
-static FAST void fence_reads(void) {
-#if defined(__SANITIZE_THREAD__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wtsan"
-#endif
-    atomic_thread_fence(memory_order_acquire);
-#if defined(__SANITIZE_THREAD__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
-}
-
 bool pins_read_retry(const struct pins *p, size_t offset, size_t length, uint64_t generation) {
     uint64_t sum = 0;
 

@@ -19,6 +19,7 @@
 #include "table.h"
 
 #include "client.h"
+#include "fence.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -82,7 +83,7 @@ bool table_try_lock(void) {
 
 static void begin_change(void) {
     atomic_store_explicit(&changes, atomic_load_explicit(&changes, memory_order_relaxed) + 1, memory_order_relaxed);
-    atomic_thread_fence(memory_order_release);
+    fence_writes();
 }
 
 static void end_change(void) {
@@ -192,7 +193,7 @@ bool table_has(uintptr_t start, uintptr_t end) {
 
         i = lower(start);
         has = start < end && i < count() && __atomic_load_n(&entries[i].start, __ATOMIC_RELAXED) < end;
-        atomic_thread_fence(memory_order_acquire);
+        fence_reads();
         if ((before & 1) == 0 && atomic_load_explicit(&changes, memory_order_relaxed) == before)
             return has;
     }
