@@ -358,7 +358,7 @@ START_TEST(test_statistics) {
     struct drp_region_info info;
     struct drp_stats stats;
     uint64_t dropped = 0;
-    char *p;
+    char *p = NULL;
 
     for (struct armed_drops drops = {0}; armed_drops_again(&drops, &service); dropped += 8 * MIB) {
         drp_region_free(region);
