@@ -35,6 +35,7 @@ struct link {
     int socket; /* non-blocking; -1: closed */
     int pidfd;  /* of the daemon's process; -1: cannot be had */
     pid_t pid;  /* the same, where there is no pidfd; 0: it has no number here */
+    bool cut;   /* by us, of a daemon that may go on */
     int stop;   /* readable: give up waiting; -1: nothing to wait for. Not owned */
     uint32_t serial;
     struct drp_wire_hello_reply hello;
@@ -159,6 +160,8 @@ int error_detail(int error, const char *format, ...) __attribute__((format(print
 void link_init(struct link *link, struct channel_packet *packet);
 /* Closes what is open. Takes the fork lock. */
 void link_close(struct link *link);
+/* Ends it from this side; the daemon may be in the middle of something. */
+void link_cut(struct link *link);
 /*
  * Connects to the socket at path and says hello. The clock page and a lent /dev/userfaultfd are in link->packet
  * afterwards. On failure the link is closed.

@@ -545,6 +545,9 @@ int region_adopt(struct drp_region *r, struct link *link) {
     if (error < 0)
         return error;
     atomic_store(&r->pins.gone, false);
+    error = options_hand_over(r, link); /* children may have it: before anything else, for this process may end */
+    if (link_is_lost(error))
+        return error;
     error = announce(r, link);
     if (error == 0 && r->next_piece)
         error = piece_announce_all(r, link);

@@ -18,6 +18,7 @@
 #include "codec.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -72,9 +73,14 @@ static int wait_for(struct link *link, short events, int64_t deadline) {
     return n == 0 ? -ETIMEDOUT : 0;
 }
 
+void link_cut(struct link *link) {
+    link->cut = true;
+    shutdown(link->socket, SHUT_RDWR);
+}
+
 /* The peer does not keep to the protocol: no more of it. */
 static int cut_off(struct link *link, const char *what) {
-    shutdown(link->socket, SHUT_RDWR);
+    link_cut(link);
     return error_detail(-EPROTO, "the service sent a reply that makes no sense (%s): is it of another version?", what);
 }
 
@@ -248,6 +254,7 @@ static void find_process(struct link *link) {
     socklen_t size = sizeof(peer);
     int fd;
 
+    link->pid = 0;
     if (getsockopt(link->socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
         return;
     fork_lock();
@@ -258,7 +265,9 @@ static void find_process(struct link *link) {
     }
     if (link->pidfd < 0 && peer.pid != 0) {
         link->pidfd = (int)syscall(SYS_pidfd_open, (pid_t)link->hello.daemon_pid, 0);
-        link->pid = link->pidfd < 0 ? (pid_t)link->hello.daemon_pid : 0;
+        /* Nobody of that number: it is one of another namespace's. */
+        if (link->pidfd < 0 && (kill((pid_t)link->hello.daemon_pid, 0) == 0 || errno != ESRCH))
+            link->pid = (pid_t)link->hello.daemon_pid;
     }
     fork_unlock();
 }
@@ -273,6 +282,7 @@ int link_open(struct link *link, const char *path, const char *name) {
     };
     int r;
 
+    link->cut = false;
     strncpy(hello.name, name, sizeof(hello.name) - 1);
     r = connect_path(link, path);
     if (r == 0)

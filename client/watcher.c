@@ -17,7 +17,7 @@
  * way, what came of it is published all the same: it is then lost and gone by the same rules as any daemon.
  *
  * The thread never touches the memory of a region, which could make it wait for the daemon that it watches. It takes
- * requests' lock for moments only, since it sends its requests over a link of its own.
+ * requests' lock for moments only, since it sends its requests over a link of its own; but for regions that are offered again.
  */
 
 #include "client.h"
@@ -31,7 +31,6 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #define STACK_SIZE ((size_t)128 << 10)
@@ -108,15 +107,15 @@ static bool wait_gone(struct drp *d) {
 }
 
 /*
- * Others still have drops of a shared region made: of a daemon whose process has not ended certainly, an odd generation is waited for, until it
- * has, or another daemon has the region.
+ * Others still have drops of a shared region made, and a daemon that we have cut off may be in the middle of any of ours: of one whose process has not
+ * ended certainly, an odd generation is waited for, until it has, or another daemon has the region.
  */
 static void set_gone(struct drp *d) {
-    bool ended = has_ended(&d->link);
+    bool ended = has_ended(&d->link), own = ended || !d->link.cut;
 
     pthread_mutex_lock(&d->regions_lock);
     for (struct drp_region *r = d->regions; r; r = r->next)
-        if (r->phase == REGION_LIVE && r->backend == DRP_BACKEND_DAEMON && (ended || !(r->granted & DRP_REGION_SHARED)))
+        if (r->phase == REGION_LIVE && r->backend == DRP_BACKEND_DAEMON && (r->granted & DRP_REGION_SHARED ? ended : own))
             atomic_store(&r->pins.gone, true);
     pthread_mutex_unlock(&d->regions_lock);
     lost_close(d);
@@ -194,15 +193,13 @@ static int hand_over_to(struct drp_region *r, struct link *link) {
 
     switch (r->backend) {
     case DRP_BACKEND_DAEMON:
-        error = region_adopt(r, link);
-        break;
+        return region_adopt(r, link);
     case DRP_BACKEND_NATIVE:
         error = native_register(r, link);
-        break;
+        return error < 0 ? error : options_hand_over(r, link);
     default:
         return 0;
     }
-    return error < 0 ? error : options_hand_over(r, link);
 }
 
 /* false: it is the connection that is of no use; a refusal concerns the region alone. */
@@ -232,7 +229,19 @@ static void plan_offer(struct drp *d, int pause) {
             d->offer_at = wait_now_ms() + d->offer_pause;
 }
 
+/* Those that are shared, or the others. Returns the one at which the connection turned out to be of no use, or NULL. regions_lock held. */
+static struct drp_region *hand_over_all(struct drp *d, bool shared) {
+    struct drp_region *r;
+
+    for (r = d->regions; r; r = r->next)
+        if (r->phase == REGION_LIVE && shared == !!(r->granted & DRP_REGION_SHARED) && !hand_over(r, &d->fresh))
+            break;
+    return r;
+}
+
 /*
+ * The shared ones come first: the service waits for them for a time only, and nothing of this process holds them up.
+ *
  * A daemon that does not answer in time is as good as lost: each region more would wait for it again, and what it takes over too late nobody would
  * know of. With the connection ended, all of it is done once more.
  */
@@ -240,17 +249,17 @@ static void adopt_all(struct drp *d) {
     struct drp_region *r;
 
     pthread_mutex_lock(&d->regions_lock);
-    for (r = d->regions; r; r = r->next)
-        if (r->phase == REGION_LIVE && !hand_over(r, &d->fresh))
-            break;
+    r = hand_over_all(d, true);
+    if (!r)
+        r = hand_over_all(d, false);
     if (r)
-        shutdown(d->fresh.socket, SHUT_RDWR);
+        link_cut(&d->fresh);
     publish(d);
     for (r = d->regions; r; r = r->next)
         if (r->phase == REGION_LIVE && link_is_lost(options_tell(r)))
             break;
     if (r)
-        shutdown(d->link.socket, SHUT_RDWR);
+        link_cut(&d->link);
     plan_offer(d, OFFER_MIN_MS);
     lost_again(d);
     pthread_mutex_unlock(&d->regions_lock);
@@ -267,7 +276,7 @@ static void offer_again(struct drp *d) {
         if (r->phase != REGION_LIVE || !r->held_up)
             continue;
         if (!hand_over(r, &d->link)) {
-            shutdown(d->link.socket, SHUT_RDWR); /* all of it is done once more */
+            link_cut(&d->link); /* all of it is done once more */
             break;
         }
         taken |= r->known;

@@ -279,7 +279,7 @@ static int compare_turns(const void *a, const void *b) {
     return (x->turn > y->turn) - (x->turn < y->turn);
 }
 
-/* The greatest of its jobs. */
+/* Under the home's lock: the greatest of its jobs. */
 static enum demand_urgency batch_urgency(const struct drop_op *ops, unsigned n) {
     enum demand_urgency urgency = URGENCY_NONE;
 
@@ -317,10 +317,11 @@ static unsigned batch_leave_met(struct home *home, struct drop_op *ops, unsigned
 }
 
 void drop_batch_run(struct home *home, struct drop_op *ops, unsigned n) {
-    enum demand_urgency urgency = batch_urgency(ops, n);
+    enum demand_urgency urgency;
 
     /* A batch takes 3 ms. On a busy machine an ordinary thread waits as long for a CPU, and somebody fills 2 MiB in each of them. */
     home_lock(home);
+    urgency = batch_urgency(ops, n);
     dropper_set_urgency(home, queue_urgency(home));
     home_unlock(home);
     batch_arm(home, ops, n, urgency);

@@ -330,16 +330,6 @@ static struct region *next_region(struct session *session, struct region *region
     return region;
 }
 
-/* NULL: it has no more. The list of them may move meanwhile, when the loop makes room in it for one more. */
-static struct mapping *mapping_at(struct session *session, const struct region *region, unsigned i) {
-    struct mapping *mapping;
-
-    session_lock(session);
-    mapping = i < region->n_mappings ? region->mappings[i] : NULL;
-    session_unlock(session);
-    return mapping;
-}
-
 uint64_t intercept_refresh(struct session *session, unsigned max, bool rearm, uint64_t wanted) {
     uint64_t back = 0;
 
@@ -347,12 +337,11 @@ uint64_t intercept_refresh(struct session *session, unsigned max, bool rearm, ui
         struct refresh refresh = {0};
         unsigned batch = max < REFRESH_BATCH ? max : REFRESH_BATCH;
         struct region *region = NULL;
-        struct mapping *mapping;
         uint64_t left = 0;
 
         while ((region = next_region(session, region)))
-            for (unsigned i = 0; (mapping = mapping_at(session, region, i)); i++)
-                left += refresh_mapping(session, mapping, batch, &refresh);
+            for (unsigned i = 0; i < region->n_mappings; i++)
+                left += refresh_mapping(session, region->mappings[i], batch, &refresh);
         back += refresh.back;
         for (unsigned i = 0; rearm && i < refresh.n && back < wanted; i++)
             back += intercept_arm(session, refresh.regions[i], refresh.spans[i], 1);

@@ -9,7 +9,7 @@
  *
  * Objects: an O_TMPFILE|O_EXCL file on a private mount never gets a name. Files on tmpfs cannot be sealed, so the
  * client that maps one can resize its own. A memfd gets all its seals before anybody else sees it, F_SEAL_SEAL among
- * them: a client that could add F_SEAL_FUTURE_WRITE would end PUNCH_HOLE on it for ever. Modes matter although memfds
+ * them: a client that could add F_SEAL_FUTURE_WRITE would end PUNCH_HOLE on it for ever. Pin pages, which nobody shall punch, get just that one from the client. Modes matter although memfds
  * have no name: whoever has a read-only descriptor opens it again by /proc/self/fd with all that the mode gives, hence
  * 0400 for state pages.
  *

@@ -362,7 +362,7 @@ struct drp_wire_native {
 };
 static_assert(sizeof(struct drp_wire_native) == 48, "native");
 
-/* TELL_OPTIONS: how a region is mapped in the client, for LIST. Reply: header alone. */
+/* TELL_OPTIONS: how a region is mapped in the client, for LIST and its end. Reply: header alone. */
 struct drp_wire_options {
     struct drp_wire_header header;
     uint64_t region;
