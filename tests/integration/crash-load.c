@@ -11,6 +11,7 @@
 
 #include "child.h"
 #include "client.h"
+#include "connected.h"
 #include "fixture.h"
 #include "page-check.h"
 
@@ -169,13 +170,6 @@ static int make_shared(struct drp_region **ret, struct drp *d) {
     return r == -EEXIST ? drp_region_open(ret, d, "crash", geteuid()) : r;
 }
 
-static bool is_held(const struct drp_region *region) {
-    struct drp_region_info info;
-
-    drp_region_get_info(region, &info);
-    return info.connected;
-}
-
 /* Told to end? A probe is answered when its rounds are done. */
 static bool hear(int socket, uint64_t *probe) {
     struct pollfd input = {.fd = socket, .events = POLLIN};
@@ -225,8 +219,8 @@ void crash_load_run(int socket, void *data) {
     child_check(child_say(socket, 'r'));
     for (uint64_t round = 1; hear(socket, &probe); round++) {
         work(round);
-        if (probe > 0 && is_held(load.busy) && is_held(load.kept) && is_held(load.shared) && is_held(load.pieces) &&
-            --probe == 0)
+        if (probe > 0 && is_connected(load.busy) && is_connected(load.kept) && is_connected(load.shared) &&
+            is_connected(load.pieces) && --probe == 0)
             child_check(child_say(socket, 'p'));
     }
     atomic_store(&load.stop, true);
@@ -256,7 +250,7 @@ void crash_load_guest(int socket, void *data) {
         chunk_pin_once(region, 2 + n % (SHARED_CHUNKS - 2), &notes[2 + n % (SHARED_CHUNKS - 2)], n);
         if (n % 64 == 0)
             MAY_BE_AWAY(drp_drop(region, 0, SHARED_CHUNKS * CHUNK, NULL, NULL));
-        if (probe > 0 && is_held(region) && --probe == 0)
+        if (probe > 0 && is_connected(region) && --probe == 0)
             child_check(child_say(socket, 'p'));
     }
     drp_region_free(region);

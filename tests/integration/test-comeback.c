@@ -4,6 +4,7 @@
  * object's lock (holder.h) lets a test say how long. What they pin in the meantime stays.
  */
 
+#include "connected.h"
 #include "fixture.h"
 #include "holder.h"
 #include "raw.h"
@@ -137,18 +138,6 @@ static void *drop(void *data) {
     return NULL;
 }
 
-static bool is_connected(const struct drp_region *r) {
-    struct drp_region_info info;
-
-    drp_region_get_info(r, &info);
-    return info.connected;
-}
-
-static void await(const struct drp_region *r, bool wanted) {
-    for (uint64_t deadline = now_ms() + WAIT_MS; is_connected(r) != wanted; nap_ms(2))
-        ck_assert_uint_lt(now_ms(), deadline);
-}
-
 /* It is not taken back while it is held up; one that has a home of its own is; and then it is, by itself. */
 START_TEST(test_comes_back) {
     const struct drp_region_options options = {.struct_size = sizeof(options), .required = DRP_REGION_SHARED};
@@ -173,14 +162,14 @@ START_TEST(test_comes_back) {
     }
     hang_up();
     ck_assert_int_eq(pthread_join(dropper, NULL), 0);
-    await(other, false);
-    await(other, true);
+    ck_assert(connected_becomes(other, false, WAIT_MS));
+    ck_assert(connected_becomes(other, true, WAIT_MS));
     nap_ms(500); /* some offers */
     ck_assert(!is_connected(region));
     ck_assert_int_eq(drp_drop(other, 0, SIZE, NULL, NULL), 0);
 
     holder_end(&holder);
-    await(region, true);
+    ck_assert(connected_becomes(region, true, WAIT_MS));
     ck_assert_int_eq(drp_get_stats(connection, &stats), 0);
     ck_assert_uint_eq(stats.reconnects, 1);
     ck_assert_int_eq(drp_pin(region, CHUNK, CHUNK, NULL), 0);

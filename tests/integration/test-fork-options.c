@@ -5,6 +5,7 @@
  */
 
 #include "child.h"
+#include "connected.h"
 #include "fixture.h"
 #include "raw.h"
 #include "suite.h"
@@ -285,13 +286,6 @@ static uint64_t id_of(const struct drp_region *r) {
     return info.id;
 }
 
-static bool is_connected(const struct drp_region *r) {
-    struct drp_region_info info;
-
-    drp_region_get_info(r, &info);
-    return info.connected;
-}
-
 START_TEST(test_list) {
     const uint64_t mask = DRP_REGION_FORK_SHARED | DRP_REGION_FORK_ABSENT | DRP_REGION_DUMP;
     struct drp_region *shared, *again;
@@ -316,8 +310,7 @@ START_TEST(test_list) {
     ck_assert(service_kill(&service, WAIT_MS));
     ck_assert_int_eq(drp_region_set_options(shared, mask, DRP_REGION_DUMP), 0);
     service_restart(&service);
-    for (uint64_t deadline = now_ms() + WAIT_MS; !is_connected(region) || !is_connected(shared); nap_ms(5))
-        ck_assert_uint_lt(now_ms(), deadline);
+    ck_assert(connected_becomes(region, true, WAIT_MS) && connected_becomes(shared, true, WAIT_MS));
     for (uint64_t deadline = now_ms() + WAIT_MS;
          !list_has(id_of(region), "fork-shared") || !list_has(id_of(shared), "dump");)
         ck_assert_uint_lt(now_ms(), deadline);
@@ -351,8 +344,7 @@ START_TEST(test_held) {
     ck_assert_int_eq(kill(late.pid, SIGSTOP), 0);
     ck_assert(service_kill(&service, WAIT_MS));
     service_restart(&service);
-    for (uint64_t deadline = now_ms() + WAIT_MS; !is_connected(region); nap_ms(5))
-        ck_assert_uint_lt(now_ms(), deadline);
+    ck_assert(connected_becomes(region, true, WAIT_MS));
     ck_assert_uint_eq(listing_number("regions", "size", SIZE, "held"), 1);
     child_kill(&late);
     for (uint64_t deadline = now_ms() + WAIT_MS; listing_number("regions", "size", SIZE, "held") != 0;)

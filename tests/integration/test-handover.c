@@ -6,6 +6,7 @@
 
 #include "child.h"
 #include "client.h"
+#include "connected.h"
 #include "fixture.h"
 #include "suite.h"
 
@@ -26,17 +27,6 @@
 #define SIZE (4 * CHUNK)
 #define REGIONS 6
 #define WAIT_MS 30000
-
-static bool comes_back(struct drp_region *region) {
-    struct drp_region_info info;
-
-    for (uint64_t deadline = now_ms() + WAIT_MS; now_ms() < deadline; nap_ms(2)) {
-        drp_region_get_info(region, &info);
-        if (info.connected)
-            return true;
-    }
-    return false;
-}
 
 /*
  * A region whose mapping the new service refuses has the number of a mapping that it had before, which is another's by now. Its end must not be that
@@ -69,8 +59,8 @@ START_TEST(test_refused_mapping) {
     ck_assert_int_ge(dup3(page, refused->pin_fd, O_CLOEXEC), 0);
     service_restart(&service);
     for (int i = 0; i < REGIONS; i++) {
-        ck_assert(comes_back(regions[i]));
-        ck_assert(others[i] == refused || comes_back(others[i]));
+        ck_assert(connected_becomes(regions[i], true, WAIT_MS));
+        ck_assert(others[i] == refused || connected_becomes(others[i], true, WAIT_MS));
         taken |= regions[i]->mapping == before || (others[i] != refused && others[i]->mapping == before);
     }
     ck_assert(!atomic_load(&refused->connected));
@@ -205,7 +195,7 @@ START_TEST(test_no_reply) {
     for (int i = 0; i < 2; i++) {
         uint64_t freed = 0, pinned = 0;
 
-        ck_assert(comes_back(regions[i]));
+        ck_assert(connected_becomes(regions[i], true, WAIT_MS));
         ck_assert_int_eq(drp_drop(regions[i], 0, SIZE, &freed, &pinned), 0);
         ck_assert(freed == SIZE - CHUNK && pinned == CHUNK);
         ck_assert(is_filled(drp_region_address(regions[i]), i + 1, CHUNK));

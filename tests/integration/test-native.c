@@ -5,6 +5,7 @@
  */
 
 #include "child.h"
+#include "connected.h"
 #include "fixture.h"
 #include "memcg.h"
 #include "raw.h"
@@ -407,13 +408,6 @@ START_TEST(test_ended_under_way) {
 END_TEST
 
 /* ---- what a context finds ---- */
-
-static bool is_connected(const struct drp_region *region) {
-    struct drp_region_info info;
-
-    drp_region_get_info(region, &info);
-    return info.connected;
-}
 
 /* Who does not pin gets the kernel's memory, with a budget as well: the service enforces it. */
 START_TEST(test_auto_budget) {

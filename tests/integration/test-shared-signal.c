@@ -6,6 +6,7 @@
 
 #include "channel.h"
 #include "child.h"
+#include "connected.h"
 #include "fixture.h"
 #include "raw.h"
 #include "suite.h"
@@ -109,13 +110,6 @@ static uint64_t granted(const struct drp_region *r) {
 
     drp_region_get_info(r, &info);
     return info.granted;
-}
-
-static bool is_connected(const struct drp_region *r) {
-    struct drp_region_info info;
-
-    drp_region_get_info(r, &info);
-    return info.connected;
 }
 
 /* ---- a child that does what it is told ---- */
