@@ -98,6 +98,7 @@ struct drp_region {
     uint64_t lost_drops;                    /* the count of drops that it was told of last; of the watcher */
     _Atomic(_Atomic uint32_t *) volatility; /* of volatile.c; NULL: never used */
     uint64_t told_options;                  /* of options.c: what the daemon at drp.link was told; under request_lock */
+    bool told_lent;                         /* the same: that it is lent, or was */
     _Atomic bool lent;                      /* the same: children may have the memory, or have had it */
     bool held_up;                           /* of the watcher: the daemon does not take it yet */
     bool known;                             /* the daemon at drp.link has it under id; under request_lock */

@@ -229,18 +229,21 @@ static int tell(struct drp_region *r, struct link *link, uint64_t bits) {
     if (!(link->hello.features & DRP_FEATURE_OPTIONS) || bits == r->told_options)
         return 0;
     error = link_call(link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_MS);
-    if (error == 0)
+    if (error == 0) {
         r->told_options = bits;
+        r->told_lent |= (bits & DRP_REGION_FORK_SHARED) != 0;
+    }
     return error;
 }
 
 int options_hand_over(struct drp_region *r, struct link *link) {
+    uint64_t bits = atomic_load(&r->options) & OPTIONS_LOCAL;
     int error = 0;
 
     /* What a child was given before the option was taken back it still has. */
-    if (atomic_load(&r->lent) && r->told_options == 0)
+    if (atomic_load(&r->lent) && !r->told_lent && !(bits & DRP_REGION_FORK_SHARED))
         error = tell(r, link, DRP_REGION_FORK_SHARED);
-    return error < 0 ? error : tell(r, link, atomic_load(&r->options) & OPTIONS_LOCAL);
+    return error < 0 ? error : tell(r, link, bits);
 }
 
 int options_tell(struct drp_region *r) {

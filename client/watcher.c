@@ -75,6 +75,7 @@ static void set_lost(struct drp *d) {
     for (struct drp_region *r = d->regions; r; r = r->next) {
         r->known = false;
         r->told_options = 0;
+        r->told_lent = false;
         atomic_store(&r->connected, false);
     }
     pthread_mutex_unlock(&d->request_lock);
