@@ -247,7 +247,7 @@ static int connect_path(struct link *link, const char *path) {
 /*
  * The process behind the socket. The credentials are those of who called listen(2): with socket activation that is the
  * service manager, and the daemon is the process that the hello names. A listener without a number here lives in
- * another pid namespace; a pidfd from the socket still tells its end.
+ * another pid namespace; a pidfd from the socket still tells its end, if it was the daemon that called listen(2).
  */
 static void find_process(struct link *link) {
     struct ucred peer = {.pid = 0};
