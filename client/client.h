@@ -30,13 +30,20 @@
 #define REQUEST_TIMEOUT_MS 10000
 #define REQUEST_TIMEOUT_LONG_MS 30000 /* drop, populate */
 
+/* What a descriptor is of (object.c). */
+struct object {
+    uint64_t device, inode; /* zeros: unknown */
+};
+
 /* A connection to a daemon. One thread at a time. */
 struct link {
+    struct drp *context;
     int socket; /* non-blocking; -1: closed */
     int pidfd;  /* of the daemon's process; -1: cannot be had */
-    pid_t pid;  /* the same, where there is no pidfd; 0: it has no number here */
-    bool cut;   /* by us, of a daemon that may go on */
-    int stop;   /* readable: give up waiting; -1: nothing to wait for. Not owned */
+    struct object socket_object, pidfd_object;
+    pid_t pid; /* the same, for where there is no pidfd; 0: it has no number here */
+    bool cut;  /* by us, of a daemon that may go on */
+    int stop;  /* readable: give up waiting; -1: nothing to wait for. Not owned */
     uint32_t serial;
     struct drp_wire_hello_reply hello;
     struct channel_packet *packet; /* the last reply with its descriptors, so that a forked child can close them; of struct drp */
@@ -83,6 +90,7 @@ struct drp_region {
     int state_fd;
     int pin_fd;
     int ticket_fd; /* of a shared region: given to nobody, kept as long as it is mapped */
+    struct object data_object, state_object, pin_object; /* the ticket is of the data object, too */
     int signal_fd; /* its context's, on which it is registered; -1: an ordinary region */
     uint64_t object_offset;
     uint64_t chunk_base;
@@ -93,8 +101,9 @@ struct drp_region {
     _Atomic uint64_t budget; /* 0: none */
     _Atomic uint32_t share;  /* 0: the default */
     _Atomic uint8_t priority;
-    _Atomic(struct lost *) lost;            /* of lost.c; NULL: never asked */
-    int lost_fd;                            /* eventfd of the program; -1: none */
+    _Atomic(struct lost *) lost; /* of lost.c; NULL: never asked */
+    int lost_fd;                 /* eventfd of the program; -1: none */
+    struct object lost_object;
     uint64_t lost_drops;                    /* the count of drops that it was told of last; of the watcher */
     _Atomic(_Atomic uint32_t *) volatility; /* of volatile.c; NULL: never used */
     uint64_t told_options;                  /* of options.c: what the daemon at drp.link was told; under request_lock */
@@ -119,17 +128,22 @@ struct drp {
     pthread_mutex_t regions_lock;
     pthread_mutex_t request_lock;
     _Atomic bool connected; /* link is up; written under request_lock */
-    bool inherited;         /* a forked child that has not connected yet; request_lock */
-    uint64_t epoch;         /* counts connections; written under both locks */
-    int signal_fd;          /* of signal.c; -1: no signal region yet. Fork lock to set */
+    bool inherited; /* a forked child that has not connected yet, or one whose watcher has withdrawn; request_lock */
+    uint64_t epoch; /* counts connections; written under both locks */
+    int signal_fd;  /* of signal.c; -1: no signal region yet. Fork lock to set */
+    struct object signal_object;
     struct drp_clock_page *clock;
     struct drp_region *regions; /* regions_lock and fork lock to write, either to read */
     _Atomic bool stopping;      /* the watcher shall end */
-    int stop;                   /* eventfd that wakes the watcher */
-    int lost_fd;                /* eventfd of the program; -1: none */
-    _Atomic bool lost_wanted;   /* the daemon shall tell of drops */
-    _Atomic int lost_socket;    /* by which it does; -1: none. request_lock to set, the watcher closes it */
-    int notify;                 /* inotify, while the daemon is away; -1 otherwise */
+    int wake[2]; /* a connection: what is sent to the second wakes the watcher, and so does its end. With it as its thread, request_lock */
+    struct object wake_objects[2];
+    int lost_fd; /* eventfd of the program; -1: none */
+    struct object lost_object;
+    _Atomic bool lost_wanted; /* the daemon shall tell of drops */
+    _Atomic int lost_socket;  /* by which it does; -1: none. request_lock to set, the watcher closes it */
+    struct object lost_socket_object;
+    int notify; /* inotify, while the daemon is away; -1 otherwise */
+    struct object notify_object;
     pthread_t watcher;
     bool watching; /* watcher is a thread to be joined */
     int64_t offer_at; /* of the watcher, as the next: ms of wait_now_ms() when regions that were held up are offered again; 0: none is */
@@ -143,23 +157,30 @@ struct drp {
     struct channel_packet *packets; /* of these two; large, and what a child writes to shall be on few pages */
 };
 
-static inline void close_fd(int *fd) {
-    if (*fd < 0)
-        return; /* nothing is written: a forked child would get a page of its own for that */
-    close(*fd);
-    *fd = -1;
-}
-
 /* ---- error.c ---- */
 
 /* Sets the text for drp_detail(). Returns error, for `return error_detail(-EINVAL, ...)`. */
 int error_detail(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* ---- object.c ---- */
+
+/* Of a descriptor that has just been made. */
+void object_note(int fd, struct object *ret);
+/* Is it still ours? Else the program has closed it (-1: there is none), or put another one in its place. */
+bool object_holds(int fd, const struct object *object);
+/* Closes it if it is, and makes it -1. */
+void object_close(int *fd, const struct object *object);
+/* A copy, close-on-exec. -EBADF: it is not ours any more. */
+int object_copy(int fd, const struct object *object);
+void object_close_region(struct drp_region *r);
+/* Has a live region all that a daemon has to be given? -EBADF */
+int object_check_region(const struct drp_region *r);
+
 /* ---- request.c ---- */
 
 /* packet: of its own, the caller's. */
-void link_init(struct link *link, struct channel_packet *packet);
-/* Closes what is open. Takes the fork lock. */
+void link_init(struct link *link, struct drp *context, struct channel_packet *packet);
+/* Closes what is open, and still ours. Takes the fork lock. */
 void link_close(struct link *link);
 /* Ends it from this side; the daemon may be in the middle of something. */
 void link_cut(struct link *link);
@@ -332,8 +353,10 @@ void locate_remove(const struct drp_region *r);
 
 /* ---- watcher.c ---- */
 
-/* Starts the helper thread of a connected context. */
+/* Starts the helper thread of a connected context, which has none, or one that has withdrawn. */
 int watcher_start(struct drp *d);
+/* Has it look at what has changed. */
+void watcher_wake(struct drp *d);
 /* Ends it. Fine if there is none. */
 void watcher_stop(struct drp *d);
 

@@ -72,9 +72,10 @@ int context_new(struct drp **ret, const struct drp_config *config) {
     d->packets = packets;
     pthread_mutex_init(&d->regions_lock, NULL);
     pthread_mutex_init(&d->request_lock, NULL);
-    link_init(&d->link, &d->packets[0]);
-    link_init(&d->fresh, &d->packets[1]);
-    d->stop = -1;
+    link_init(&d->link, d, &d->packets[0]);
+    link_init(&d->fresh, d, &d->packets[1]);
+    d->wake[0] = -1;
+    d->wake[1] = -1;
     d->lost_fd = -1;
     d->lost_socket = -1;
     d->notify = -1;
@@ -94,9 +95,8 @@ void context_free(struct drp *d) {
     link_close(&d->link);
     link_close(&d->fresh);
     lost_close(d);
-    if (d->lost_fd >= 0)
-        close(d->lost_fd);
-    close_fd(&d->signal_fd);
+    object_close(&d->lost_fd, &d->lost_object);
+    object_close(&d->signal_fd, &d->signal_object);
     fork_remove(d);
     if (d->clock)
         munmap(d->clock, DRP_CLOCK_BYTES);
@@ -239,7 +239,7 @@ static int begin(struct drp *d) {
     return r;
 }
 
-/* In a child after fork(): the first request makes the connection. */
+/* In a child after fork(), or when the program has closed the old one: the first request makes the connection. */
 static int connect_again(struct drp *d) {
     int r = link_open(&d->link, d->socket_path, d->name);
 

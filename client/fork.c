@@ -109,12 +109,14 @@ static void close_all(struct closing *closing) {
     closing->n = 0;
 }
 
-static void close_soon(struct closing *closing, int *fd) {
+/* If it is ours: the child has what its parent put in its place, too. */
+static void close_soon(struct closing *closing, int *fd, const struct object *object) {
     if (*fd < 0)
         return;
     if (closing->n == CLOSE_MAX)
         close_all(closing);
-    closing->fds[closing->n++] = *fd;
+    if (object_holds(*fd, object))
+        closing->fds[closing->n++] = *fd;
     *fd = -1;
 }
 
@@ -216,10 +218,10 @@ void fork_free_region(struct drp_region *r) {
 static void child_region(struct drp_region *r, struct closing *closing) {
     bool complete = true;
 
-    close_soon(closing, &r->data_fd);
-    close_soon(closing, &r->state_fd);
-    close_soon(closing, &r->pin_fd);
-    close_soon(closing, &r->ticket_fd);
+    close_soon(closing, &r->data_fd, &r->data_object);
+    close_soon(closing, &r->state_fd, &r->state_object);
+    close_soon(closing, &r->pin_fd, &r->pin_object);
+    close_soon(closing, &r->ticket_fd, &r->data_object);
     r->signal_fd = -1;
     if (r->backend != DRP_BACKEND_DAEMON) {
         complete = local_fork_child(r);
@@ -247,8 +249,8 @@ static void child_region(struct drp_region *r, struct closing *closing) {
 
 static void child_link(struct link *link, struct closing *closing) {
     channel_packet_close(link->packet);
-    close_soon(closing, &link->socket);
-    close_soon(closing, &link->pidfd);
+    close_soon(closing, &link->socket, &link->socket_object);
+    close_soon(closing, &link->pidfd, &link->pidfd_object);
     if (link->stop >= 0)
         link->stop = -1; /* the context's */
 }
@@ -256,9 +258,10 @@ static void child_link(struct link *link, struct closing *closing) {
 static void child_context(struct drp *d, struct closing *closing) {
     child_link(&d->link, closing);
     child_link(&d->fresh, closing);
-    close_soon(closing, &d->stop);
-    close_soon(closing, &d->notify);
-    close_soon(closing, &d->signal_fd);
+    for (int i = 0; i < 2; i++)
+        close_soon(closing, &d->wake[i], &d->wake_objects[i]);
+    close_soon(closing, &d->notify, &d->notify_object);
+    close_soon(closing, &d->signal_fd, &d->signal_object);
     lost_fork_child(d);
     d->regions_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     d->request_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;

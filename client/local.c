@@ -325,7 +325,8 @@ int local_drop(struct drp_region *r, size_t start, size_t end, uint64_t *ret_fre
     if (start < end) {
         d.pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
         error = r->backend == DRP_BACKEND_NATIVE ? drop_native(&d, start, end) : drop_plain(&d, start, end);
-        close_fd(&d.pagemap);
+        if (d.pagemap >= 0)
+            close(d.pagemap);
     }
     if (error < 0)
         return error;

@@ -144,19 +144,19 @@ void lost_free(struct drp_region *r) {
         pthread_mutex_destroy(&lost->lock);
         free(lost);
     }
-    if (r->lost_fd >= 0)
-        close(r->lost_fd);
+    object_close(&r->lost_fd, &r->lost_object);
 }
 
 /* ---- eventfds ---- */
 
-static int make_eventfd(int *fd) {
+static int make_eventfd(int *fd, struct object *object) {
     int error = 0;
 
     fork_lock();
-    if (*fd < 0) {
+    if (!object_holds(*fd, object)) {
         *fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         error = *fd < 0 ? -errno : 0;
+        object_note(*fd, object);
     }
     fork_unlock();
     return error < 0 ? error_detail(error, "no descriptor for an eventfd: %s", strerror(-error)) : 0;
@@ -165,7 +165,7 @@ static int make_eventfd(int *fd) {
 /* Has the daemon at the link send to a socket, which becomes the context's. */
 static int watch(struct drp *d, struct link *link) {
     struct drp_wire_header request = {.type = DRP_WIRE_WATCH};
-    int error;
+    int error, fd;
 
     if (!(link->hello.features & DRP_FEATURE_WATCH))
         return error_detail(-EOPNOTSUPP, "the service is older than this library: it does not tell what it drops");
@@ -173,7 +173,9 @@ static int watch(struct drp *d, struct link *link) {
     if (error < 0)
         return error;
     fork_lock();
-    atomic_store(&d->lost_socket, channel_packet_take(link->packet, 0));
+    fd = channel_packet_take(link->packet, 0);
+    object_note(fd, &d->lost_socket_object);
+    atomic_store(&d->lost_socket, fd); /* the watcher looks at it */
     fork_unlock();
     return 0;
 }
@@ -191,7 +193,7 @@ static int ensure_watched(struct drp *d) {
     if (atomic_load(&d->lost_socket) < 0) {
         error = watch(d, &d->link);
         if (error == 0)
-            eventfd_write(d->stop, 1); /* it looks at the socket from now on */
+            watcher_wake(d); /* it looks at the socket from now on */
     }
     context_unlock(d);
     return error == -ENOTCONN ? 0 : error; /* it went away meanwhile */
@@ -202,7 +204,7 @@ int drp_get_lost_fd(struct drp *d) {
 
     if (d->backend == DRP_BACKEND_NATIVE)
         return local_refuse();
-    error = make_eventfd(&d->lost_fd);
+    error = make_eventfd(&d->lost_fd, &d->lost_object);
     if (error == 0)
         error = ensure_watched(d);
     return error < 0 ? error : d->lost_fd;
@@ -213,7 +215,7 @@ int drp_region_get_lost_fd(struct drp_region *r) {
 
     if (r->pins.native)
         return local_refuse();
-    error = make_eventfd(&r->lost_fd);
+    error = make_eventfd(&r->lost_fd, &r->lost_object);
     if (error == 0)
         error = ensure_watched(r->context);
     if (error == 0 && count_drops(r) > 0)
@@ -238,10 +240,10 @@ static void tell(struct drp *d, bool all) {
             continue;
         any = true;
         r->lost_drops = drops;
-        if (r->lost_fd >= 0)
+        if (object_holds(r->lost_fd, &r->lost_object))
             eventfd_write(r->lost_fd, 1);
     }
-    if (any && d->lost_fd >= 0)
+    if (any && object_holds(d->lost_fd, &d->lost_object))
         eventfd_write(d->lost_fd, 1);
 }
 
@@ -265,6 +267,8 @@ bool lost_pass_on(struct drp *d) {
     char words[64];
     ssize_t n;
 
+    if (!object_holds(d->lost_socket, &d->lost_socket_object))
+        return false;
     do
         n = recv(d->lost_socket, words, sizeof(words), MSG_DONTWAIT);
     while (n > 0 || (n < 0 && errno == EINTR));
@@ -272,19 +276,26 @@ bool lost_pass_on(struct drp *d) {
     return n < 0 && errno == EAGAIN;
 }
 
+static void close_socket(struct drp *d) {
+    int fd = atomic_load(&d->lost_socket);
+
+    if (fd < 0)
+        return;
+    object_close(&fd, &d->lost_socket_object);
+    atomic_store(&d->lost_socket, -1);
+}
+
 void lost_close(struct drp *d) {
     fork_lock();
-    if (d->lost_socket >= 0)
-        close(d->lost_socket);
-    d->lost_socket = -1;
+    close_socket(d);
     fork_unlock();
 }
 
 /* ---- fork ---- */
 
 /* The parent's is not the child's, but a number that the child may be polling shall stay one of an eventfd. */
-static void replace_eventfd(int fd) {
-    int fresh = fd >= 0 ? eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) : -1;
+static void replace_eventfd(int fd, const struct object *object) {
+    int fresh = object_holds(fd, object) ? eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) : -1;
 
     if (fresh >= 0) {
         dup3(fresh, fd, O_CLOEXEC);
@@ -295,7 +306,7 @@ static void replace_eventfd(int fd) {
 void lost_fork_child_region(struct drp_region *r) {
     struct lost *lost = atomic_load(&r->lost);
 
-    replace_eventfd(r->lost_fd);
+    replace_eventfd(r->lost_fd, &r->lost_object);
     if (!lost)
         return;
     lost->lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
@@ -304,8 +315,6 @@ void lost_fork_child_region(struct drp_region *r) {
 }
 
 void lost_fork_child(struct drp *d) {
-    replace_eventfd(d->lost_fd);
-    if (d->lost_socket >= 0)
-        close(d->lost_socket);
-    d->lost_socket = -1;
+    replace_eventfd(d->lost_fd, &d->lost_object);
+    close_socket(d);
 }

@@ -19,6 +19,8 @@ int piece_map(struct drp_region *r, void *address, int flags, size_t offset, siz
     int error = 0;
     void *p;
 
+    if (!object_holds(r->data_fd, &r->data_object))
+        return error_detail(-ENOMEM, "the program has closed the region's descriptor");
     fork_lock();
     p = mmap(address, length, PROT_NONE, MAP_SHARED | flags, r->data_fd, (off_t)(r->object_offset + offset));
     if (p == MAP_FAILED)

@@ -23,7 +23,6 @@
 #include "options.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -97,12 +96,13 @@ static int keep_private(void *p, size_t size) {
     return 0;
 }
 
-static int check_object(int fd, uint64_t size, const char *what) {
+static int check_object(int fd, uint64_t size, const char *what, struct object *ret) {
     struct stat st;
 
     /* What lies beyond the end of an object is SIGBUS. */
     if (fstat(fd, &st) < 0 || (uint64_t)st.st_size < size)
         return error_detail(-EPROTO, "the service's %s is smaller than the region", what);
+    *ret = (struct object){.device = st.st_dev, .inode = st.st_ino};
     return 0;
 }
 
@@ -120,9 +120,8 @@ static int map_anywhere(struct drp_region *r) {
 }
 
 static int map_data(struct drp_region *r) {
-    int error;
+    int error = check_object(r->data_fd, r->object_offset + r->size, "data object", &r->data_object);
 
-    error = check_object(r->data_fd, r->object_offset + r->size, "data object");
     if (error == 0 && !r->next_piece)
         error = map_anywhere(r);
     if (error == 0 && !r->next_piece)
@@ -131,11 +130,10 @@ static int map_data(struct drp_region *r) {
 }
 
 /* Maps one of the pages; in the place of the old one if there is one. Fork lock held. */
-static int map_page(int fd, size_t size, int protection, const char *what, void **page) {
+static int map_page(int fd, size_t size, int protection, const char *what, void **page, struct object *ret) {
+    int error = check_object(fd, size, what, ret);
     void *p;
-    int error;
 
-    error = check_object(fd, size, what);
     if (error < 0)
         return error;
     p = mmap(*page, size, protection, MAP_SHARED | (*page ? MAP_FIXED : 0), fd, 0);
@@ -153,7 +151,8 @@ static int map_objects(struct drp_region *r, struct link *link) {
     r->state_fd = channel_packet_take(link->packet, 1);
     error = map_data(r);
     if (error == 0)
-        error = map_page(r->state_fd, drp_state_bytes(r->chunk_total), PROT_READ, "state page", &r->state);
+        error = map_page(r->state_fd, drp_state_bytes(r->chunk_total), PROT_READ, "state page", &r->state,
+                         &r->state_object);
     fork_unlock();
     if (error == 0)
         pins_set_state(&r->pins, r->state, r->chunk_base);
@@ -190,7 +189,8 @@ static int announce(struct drp_region *r, struct link *link) {
     r->pin_fd = channel_packet_take(link->packet, 0);
     if (shared)
         r->ticket_fd = channel_packet_take(link->packet, 1);
-    error = map_page(r->pin_fd, drp_pin_bytes(r->chunk_total), PROT_READ | PROT_WRITE, "pin page", &r->pin);
+    error =
+        map_page(r->pin_fd, drp_pin_bytes(r->chunk_total), PROT_READ | PROT_WRITE, "pin page", &r->pin, &r->pin_object);
     fork_unlock();
     if (error == 0)
         error = seal_pins(r, link);
@@ -461,10 +461,7 @@ int region_end(struct drp_region *r, bool tell) {
             *p = r->next;
             break;
         }
-    close_fd(&r->data_fd);
-    close_fd(&r->state_fd);
-    close_fd(&r->pin_fd);
-    close_fd(&r->ticket_fd);
+    object_close_region(r);
     locate_remove(r);
     fork_unlock();
     pthread_mutex_unlock(&d->regions_lock);
@@ -493,6 +490,7 @@ struct drp_region *drp_region_free(struct drp_region *r) {
 
 static int adopt_state(struct drp_region *r, struct link *link) {
     const struct drp_wire_create_reply *reply = &link->packet->message.create_reply;
+    struct object object;
     int fd;
     int error;
 
@@ -501,10 +499,11 @@ static int adopt_state(struct drp_region *r, struct link *link) {
         return error_detail(-EPROTO, "the service took another region over than it was given");
     fork_lock();
     fd = channel_packet_take(link->packet, 0);
-    error = map_page(fd, drp_state_bytes(r->chunk_total), PROT_READ, "state page", &r->state);
+    error = map_page(fd, drp_state_bytes(r->chunk_total), PROT_READ, "state page", &r->state, &object);
     if (error == 0) {
-        close_fd(&r->state_fd);
+        object_close(&r->state_fd, &r->state_object);
         r->state_fd = fd;
+        r->state_object = object;
     } else {
         close(fd);
     }
@@ -532,9 +531,10 @@ int region_adopt(struct drp_region *r, struct link *link) {
         .priority = r->priority,
     };
     int fds[2] = {r->data_fd, r->state_fd};
-    int error;
+    int error = object_check_region(r);
 
-    error = link_call(link, &request, sizeof(request), fds, 2, REQUEST_TIMEOUT_MS);
+    if (error == 0)
+        error = link_call(link, &request, sizeof(request), fds, 2, REQUEST_TIMEOUT_MS);
     if (error < 0)
         return error;
     r->known = true;
@@ -578,9 +578,9 @@ int drp_region_get_object(const struct drp_region *r, uint64_t *ret_offset) {
                             choice_name(r->backend));
     if (r->data_fd < 0)
         return error_detail(-ENOTCONN, "the region has no object: it was made before fork(), and is plain memory");
-    fd = fcntl(r->data_fd, F_DUPFD_CLOEXEC, 0);
+    fd = object_copy(r->data_fd, &r->data_object);
     if (fd < 0)
-        return error_detail(-errno, "no descriptor for the region's object: %s", strerror(errno));
+        return error_detail(fd, "no descriptor for the region's object: %s", strerror(-fd));
     *ret_offset = r->object_offset;
     return fd;
 }

@@ -12,6 +12,9 @@
  * child forked at any moment knows all of them and closes them.
  *
  * A peer that breaks the protocol is cut off; the watcher then sees the end of the connection.
+ *
+ * A program may close what it does not know, and open something else with the same number (object.c): nothing is sent to, received from or closed of
+ * that, and the watcher withdraws.
  */
 
 #include "client.h"
@@ -37,8 +40,9 @@ bool link_is_lost(int error) {
     return error == -ENOTCONN || error == -ETIMEDOUT || error == -ECANCELED || error == -EPROTO;
 }
 
-void link_init(struct link *link, struct channel_packet *packet) {
+void link_init(struct link *link, struct drp *context, struct channel_packet *packet) {
     memset(link, 0, sizeof(*link));
+    link->context = context;
     link->packet = packet;
     link->socket = -1;
     link->pidfd = -1;
@@ -48,8 +52,8 @@ void link_init(struct link *link, struct channel_packet *packet) {
 void link_close(struct link *link) {
     fork_lock();
     channel_packet_close(link->packet);
-    close_fd(&link->socket);
-    close_fd(&link->pidfd);
+    object_close(&link->socket, &link->socket_object);
+    object_close(&link->pidfd, &link->pidfd_object);
     fork_unlock();
 }
 
@@ -75,7 +79,8 @@ static int wait_for(struct link *link, short events, int64_t deadline) {
 
 void link_cut(struct link *link) {
     link->cut = true;
-    shutdown(link->socket, SHUT_RDWR);
+    if (object_holds(link->socket, &link->socket_object))
+        shutdown(link->socket, SHUT_RDWR);
 }
 
 /* The peer does not keep to the protocol: no more of it. */
@@ -87,6 +92,12 @@ static int cut_off(struct link *link, const char *what) {
 static int lost(void) {
     return error_detail(-ENOTCONN,
                         "the service ended the connection; it is made again by itself when the service is back");
+}
+
+/* The watcher sees the same. */
+static int replaced(const struct link *link) {
+    watcher_wake(link->context);
+    return error_detail(-ENOTCONN, "the program has closed the library's connection; the next request makes a new one");
 }
 
 static int timed_out(uint16_t type) {
@@ -106,8 +117,8 @@ int link_send(struct link *link, void *request, size_t size, const int *fds, siz
     int64_t deadline = wait_now_ms() + timeout_ms;
     int r;
 
-    if (link->socket < 0)
-        return lost();
+    if (!object_holds(link->socket, &link->socket_object))
+        return replaced(link);
     header->serial = ++link->serial;
     for (;;) {
         r = channel_send(link->socket, request, size, fds, n_fds, MSG_DONTWAIT);
@@ -162,6 +173,8 @@ static int receive(struct link *link, int64_t deadline) {
         r = wait_for(link, POLLIN, deadline);
         if (r < 0)
             return r;
+        if (!object_holds(link->socket, &link->socket_object))
+            return replaced(link);
         fork_lock();
         channel_packet_close(link->packet);
         r = channel_receive(link->socket, link->packet, MSG_DONTWAIT);
@@ -222,6 +235,7 @@ static int connect_path(struct link *link, const char *path) {
     memcpy(address.sun_path, path, strlen(path));
     fork_lock();
     link->socket = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    object_note(link->socket, &link->socket_object);
     fork_unlock();
     if (link->socket < 0)
         return error_detail(-errno, "cannot make a socket: %s", strerror(errno));
@@ -263,12 +277,12 @@ static void find_process(struct link *link) {
         if (getsockopt(link->socket, SOL_SOCKET, SO_PEERPIDFD, &fd, &size) == 0)
             link->pidfd = fd;
     }
-    if (link->pidfd < 0 && peer.pid != 0) {
+    if (link->pidfd < 0 && peer.pid != 0)
         link->pidfd = (int)syscall(SYS_pidfd_open, (pid_t)link->hello.daemon_pid, 0);
-        /* Nobody of that number: it is one of another namespace's. */
-        if (link->pidfd < 0 && (kill((pid_t)link->hello.daemon_pid, 0) == 0 || errno != ESRCH))
-            link->pid = (pid_t)link->hello.daemon_pid;
-    }
+    /* Nobody of that number: it is one of another namespace's. */
+    if (peer.pid != 0 && (link->pidfd >= 0 || kill((pid_t)link->hello.daemon_pid, 0) == 0 || errno != ESRCH))
+        link->pid = (pid_t)link->hello.daemon_pid;
+    object_note(link->pidfd, &link->pidfd_object);
     fork_unlock();
 }
 

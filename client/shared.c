@@ -119,6 +119,6 @@ int drp_region_get_handle(const struct drp_region *r) {
         return error_detail(-EINVAL, "the region was not made with DRP_REGION_SHARED");
     if (r->data_fd < 0)
         return error_detail(-ENOTCONN, "the region was made before fork(), and is plain memory");
-    fd = fcntl(r->data_fd, F_DUPFD_CLOEXEC, 0);
-    return fd < 0 ? error_detail(-errno, "no descriptor for a handle: %s", strerror(errno)) : fd;
+    fd = object_copy(r->data_fd, &r->data_object);
+    return fd < 0 ? error_detail(fd, "no descriptor for a handle: %s", strerror(-fd)) : fd;
 }

@@ -11,6 +11,9 @@
  * Populating is UFFDIO_ZEROPAGE, by the thread that wants it: one system call, no lock, no wait for the daemon, so that a signal handler can do it. Not
  * fallocate(2): what that allocates counts as a hole until it is touched, and the daemon could not drop it.
  *
+ * If the program closes it, what was registered is plain memory. To populate is then an ioctl(2) of whatever has its number, which that does not know:
+ * a look at it would be a system call more for each fault.
+ *
  * Nothing here sets drp_detail() once a region is made, since that is not for signal handlers.
  */
 
@@ -70,10 +73,12 @@ int signal_prepare(struct drp *d) {
     int r = 0;
 
     fork_lock();
-    if (d->signal_fd < 0) {
+    if (!object_holds(d->signal_fd, &d->signal_object)) {
         r = make();
-        if (r >= 0)
+        if (r >= 0) {
             d->signal_fd = r;
+            object_note(r, &d->signal_object);
+        }
     }
     fork_unlock();
     return r >= 0 ? 0

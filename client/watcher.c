@@ -3,7 +3,7 @@
 /*
  * The watcher: one helper thread per context that notices the end of the daemon and brings the regions to the next one.
  *
- *   connected    asleep in poll(2) on the connection and the stop eventfd, without timeout; while a region is held up, for a while only
+ *   connected    asleep in poll(2) on the connection and drp.wake, without timeout; while a region is held up, for a while only
  *   lost         the connection ended: requests fail with ENOTCONN from here on. Regions keep their pins and
  *                generations as they are, odd ones are waited for: the daemon's punches may still be in flight
  *   gone         the daemon's process has ended, all its threads with it (pidfd, or its number; 3 s at most): an odd generation will not be settled
@@ -15,6 +15,11 @@
  * A region that the new daemon does not take stays plain memory; the others go on. One that is held up by somebody's lock is offered again, at
  * first after 100 ms, then after twice as much each time, up to 10 s. If the new daemon is lost on the
  * way, what came of it is published all the same: it is then lost and gone by the same rules as any daemon.
+ *
+ *   withdrawn    the program has closed descriptors of the library, or put others in their place: with the last of drp.wake's other end this thread
+ *                wakes. Nothing is opened by itself then, for a program that does so may count on the numbers that its next files get. The next
+ *                request makes a connection and a thread, as in a forked child; that thread offers those regions which still have their descriptors,
+ *                the others stay plain memory
  *
  * The thread never touches the memory of a region, which could make it wait for the daemon that it watches. It takes
  * requests' lock for moments only, since it sends its requests over a link of its own; but for regions that are offered again.
@@ -29,8 +34,8 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/inotify.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define STACK_SIZE ((size_t)128 << 10)
@@ -41,24 +46,31 @@
 #define OFFER_MIN_MS 100
 #define OFFER_MAX_MS 10000
 
-/* After a wake-up: is it the end? */
-static bool shall_stop(struct drp *d) {
-    eventfd_t count;
+static bool has_wake(const struct drp *d) {
+    return object_holds(d->wake[0], &d->wake_objects[0]);
+}
 
-    if (atomic_load(&d->stopping))
+/* After a wake-up: is it the end, or was the other end closed? */
+static bool shall_stop(struct drp *d) {
+    char words[64];
+    ssize_t n;
+
+    if (atomic_load(&d->stopping) || !has_wake(d))
         return true;
-    eventfd_read(d->stop, &count);
-    return false;
+    do
+        n = recv(d->wake[0], words, sizeof(words), MSG_DONTWAIT);
+    while (n > 0);
+    return n == 0;
 }
 
 /* Waits until fd (-1: none) has events or the time is over (-1: never). false: stop. */
 static bool sleep_on(struct drp *d, int fd, short events, int timeout_ms) {
     struct pollfd polls[2] = {
         {.fd = fd, .events = events},
-        {.fd = d->stop, .events = POLLIN},
+        {.fd = d->wake[0], .events = POLLIN},
     };
 
-    for (;;) {
+    while (has_wake(d)) {
         if (wait_poll(polls, 2, timeout_ms) < 0)
             continue;
         if (polls[1].revents == 0)
@@ -66,6 +78,7 @@ static bool sleep_on(struct drp *d, int fd, short events, int timeout_ms) {
         if (shall_stop(d))
             return false;
     }
+    return false;
 }
 
 static void set_lost(struct drp *d) {
@@ -86,8 +99,8 @@ static void set_lost(struct drp *d) {
 static bool has_ended(const struct link *link) {
     struct pollfd process = {.fd = link->pidfd, .events = POLLIN};
 
-    if (link->pidfd >= 0)
-        return poll(&process, 1, 0) > 0;
+    if (object_holds(link->pidfd, &link->pidfd_object))
+        return poll(&process, 1, 0) > 0 && process.revents & POLLIN;
     return link->pid > 0 && kill(link->pid, 0) < 0 && errno == ESRCH;
 }
 
@@ -99,7 +112,7 @@ static bool has_ended(const struct link *link) {
 static bool wait_gone(struct drp *d) {
     int64_t deadline = wait_now_ms() + GONE_WAIT_MS;
 
-    if (d->link.pidfd >= 0)
+    if (object_holds(d->link.pidfd, &d->link.pidfd_object))
         return sleep_on(d, d->link.pidfd, POLLIN, GONE_WAIT_MS);
     while (!has_ended(&d->link) && wait_now_ms() < deadline)
         if (!sleep_on(d, -1, 0, GONE_LOOK_MS))
@@ -137,19 +150,16 @@ static void notify_begin(struct drp *d) {
     }
     fork_lock();
     d->notify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-    if (d->notify >= 0 && inotify_add_watch(d->notify, path, IN_CREATE | IN_MOVED_TO | IN_ATTRIB) < 0) {
-        close(d->notify);
-        d->notify = -1;
-    }
+    object_note(d->notify, &d->notify_object);
+    if (d->notify >= 0 && inotify_add_watch(d->notify, path, IN_CREATE | IN_MOVED_TO | IN_ATTRIB) < 0)
+        object_close(&d->notify, &d->notify_object);
     fork_unlock();
     free(directory);
 }
 
 static void notify_end(struct drp *d) {
     fork_lock();
-    if (d->notify >= 0)
-        close(d->notify);
-    d->notify = -1;
+    object_close(&d->notify, &d->notify_object);
     fork_unlock();
 }
 
@@ -158,7 +168,7 @@ static bool notify_drain(struct drp *d) {
     char events[1024] __attribute__((aligned(__alignof__(struct inotify_event))));
     bool any = false;
 
-    while (d->notify >= 0 && read(d->notify, events, sizeof(events)) > 0)
+    while (object_holds(d->notify, &d->notify_object) && read(d->notify, events, sizeof(events)) > 0)
         any = true;
     return any;
 }
@@ -180,7 +190,7 @@ static void publish(struct drp *d) {
     pthread_mutex_lock(&d->request_lock);
     fork_lock();
     d->link = d->fresh;
-    link_init(&d->fresh, spare);
+    link_init(&d->fresh, d, spare);
     fork_unlock();
     d->link.stop = -1;
     d->epoch++;
@@ -291,8 +301,8 @@ static void offer_again(struct drp *d) {
 
 /* One attempt. */
 static bool reconnect(struct drp *d) {
-    d->fresh.stop = d->stop;
-    if (link_open(&d->fresh, d->socket_path, d->name) < 0)
+    d->fresh.stop = d->wake[0];
+    if (!has_wake(d) || link_open(&d->fresh, d->socket_path, d->name) < 0)
         return false;
     if (context_settle(d, &d->fresh) < 0 || lost_watch_again(d) == -ENOTCONN) {
         link_close(&d->fresh);
@@ -320,13 +330,13 @@ static bool wait_reconnected(struct drp *d) {
 
 /*
  * The end of the connection wakes us, replies are for who sent the requests; and what the daemon tells of drops. The wake-up is also
- * for a socket of that kind that has just been made.
+ * for a socket of that kind that has just been made. false: stop, or withdraw.
  */
 static bool wait_lost(struct drp *d) {
-    for (;;) {
+    while (has_wake(d) && object_holds(d->link.socket, &d->link.socket_object)) {
         struct pollfd polls[3] = {
             {.fd = d->link.socket, .events = POLLRDHUP},
-            {.fd = d->stop, .events = POLLIN},
+            {.fd = d->wake[0], .events = POLLIN},
             {.fd = d->lost_socket, .events = POLLIN},
         };
 
@@ -335,17 +345,36 @@ static bool wait_lost(struct drp *d) {
         if (polls[1].revents && shall_stop(d))
             return false;
         if (polls[0].revents)
-            return true;
+            return object_holds(d->link.socket, &d->link.socket_object);
         if (polls[2].revents && !lost_pass_on(d))
             lost_close(d);
         if (until_offer(d) == 0)
             offer_again(d);
     }
+    return false;
+}
+
+/* Leaves all to the thread after this one. */
+static void withdraw(struct drp *d) {
+    set_lost(d);
+    d->link.cut = true;
+    set_gone(d);
+    pthread_mutex_lock(&d->regions_lock);
+    for (struct drp_region *r = d->regions; r; r = r->next)
+        r->held_up = r->phase == REGION_LIVE;
+    pthread_mutex_lock(&d->request_lock);
+    d->epoch++;
+    d->inherited = true;
+    pthread_mutex_unlock(&d->request_lock); /* who has it next may wait for our end */
+    pthread_mutex_unlock(&d->regions_lock);
 }
 
 static void *run(void *context) {
     struct drp *d = context;
 
+    pthread_mutex_lock(&d->regions_lock);
+    plan_offer(d, OFFER_MIN_MS); /* of what the one before us has left */
+    pthread_mutex_unlock(&d->regions_lock);
     while (wait_lost(d)) {
         set_lost(d);
         if (!wait_gone(d))
@@ -354,6 +383,8 @@ static void *run(void *context) {
         if (!wait_reconnected(d))
             break;
     }
+    if (!atomic_load(&d->stopping))
+        withdraw(d);
     return NULL;
 }
 
@@ -378,25 +409,45 @@ static int create_thread(struct drp *d) {
     return error;
 }
 
+static int make_wake(struct drp *d) {
+    int error = 0;
+
+    fork_lock();
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, d->wake) < 0)
+        error = -errno;
+    for (int i = 0; i < 2; i++)
+        object_note(d->wake[i], &d->wake_objects[i]);
+    fork_unlock();
+    return error;
+}
+
+static void end_wake(struct drp *d) {
+    fork_lock();
+    for (int i = 0; i < 2; i++)
+        object_close(&d->wake[i], &d->wake_objects[i]);
+    fork_unlock();
+}
+
+void watcher_wake(struct drp *d) {
+    if (object_holds(d->wake[1], &d->wake_objects[1]))
+        send(d->wake[1], "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 int watcher_start(struct drp *d) {
     sigset_t all, before;
     int error;
 
-    fork_lock();
-    d->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    fork_unlock();
-    if (d->stop < 0)
-        return error_detail(-errno, "no descriptor for the helper thread: %s", strerror(errno));
+    watcher_stop(d);
+    error = make_wake(d);
+    if (error < 0)
+        return error_detail(error, "no descriptors for the helper thread: %s", strerror(-error));
     /* The program's signals are the program's. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     error = create_thread(d);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error) {
-        fork_lock();
-        close(d->stop);
-        d->stop = -1;
-        fork_unlock();
+        end_wake(d);
         return error_detail(-error, "cannot start the helper thread: %s", strerror(error));
     }
     pthread_setname_np(d->watcher, "droppable");
@@ -408,11 +459,9 @@ void watcher_stop(struct drp *d) {
     if (!d->watching)
         return;
     atomic_store(&d->stopping, true);
-    eventfd_write(d->stop, 1);
+    watcher_wake(d);
     pthread_join(d->watcher, NULL);
+    atomic_store(&d->stopping, false);
     d->watching = false;
-    fork_lock();
-    close(d->stop);
-    d->stop = -1;
-    fork_unlock();
+    end_wake(d);
 }

@@ -25,7 +25,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define SIZE_FIRST ((size_t)64 << 20)
@@ -48,16 +47,6 @@ bool arena_pages(const void *address, size_t length, uintptr_t *ret_start, uintp
 
 /* ---- life ---- */
 
-static int note_object(struct arena *arena) {
-    struct stat st;
-
-    if (fstat(arena->region->data_fd, &st) < 0)
-        return -errno;
-    arena->device = st.st_dev;
-    arena->inode = st.st_ino;
-    return 0;
-}
-
 static void end_arena(struct arena *arena) {
     drp_region_free(arena->region);
     offsets_deinit(&arena->offsets);
@@ -74,8 +63,6 @@ static int make_arena(struct arena **ret, struct drp *d, size_t size, bool whole
         r = offsets_init(&arena->offsets, size);
     if (r == 0)
         r = region_new_unmapped(&arena->region, d, size, &options, table_next_piece);
-    if (r == 0)
-        r = note_object(arena);
     if (r < 0) {
         if (arena)
             end_arena(arena);
@@ -212,10 +199,7 @@ void arena_release(struct arena *arena) {
 /* ---- memory ---- */
 
 bool arena_has_object(const struct arena *arena) {
-    struct stat st;
-
-    return !arena->inherited && fstat(arena->region->data_fd, &st) == 0 && st.st_dev == arena->device &&
-           st.st_ino == arena->inode;
+    return !arena->inherited && object_holds(arena->region->data_fd, &arena->region->data_object);
 }
 
 int arena_discard(const struct piece *piece) {

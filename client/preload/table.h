@@ -18,7 +18,6 @@ struct arena {
     struct arena *next;     /* of all, under the table's lock; so the others */
     size_t references;      /* its pieces in the table, and who works on it */
     struct offsets offsets; /* empty: made for one mapping, offsets are not given again */
-    uint64_t device, inode; /* of the object */
     bool inherited;         /* of the parent, in a forked child: plain memory */
 };
 

@@ -22,6 +22,14 @@
  * drp_detail() says what exactly was wrong in the last failing call of this thread. All functions may be called from any thread
  * at any time, but for drp_free() and drp_region_free(), which need the object to be no longer in use.
  *
+ * The library has a thread and descriptors of its own, close-on-exec: some for the connection, three or four for each region. Leave them alone. A program
+ * that closes what it does not know all the same, as some do that become daemons, or opens files with the same numbers, may expect this: its files are not
+ * read, written, handed over or closed by the library (but an eventfd in the place of one of drp_get_lost_fd() may be written to, and one of anything that
+ * has no inode of its own may be closed at the end). Nothing is opened by itself. The memory stays as it is, and is not dropped any more; pins and
+ * generations go on. Regions made with DRP_REGION_SIGNAL signal no more, and drp_populate() of them fails. Calls that need the service return -ENOTCONN until
+ * the library has noticed, a moment; the next one connects again, as in a child after fork(2). Then new regions can be made, and old ones whose descriptors are
+ * all left are the service's again within 100 ms. drp_get_lost_fd() has to be asked for again.
+ *
  * The semantics follow MAP_DROPPABLE of Linux 6.11 (mmap(2)); what is added follows vrange (LWN 602650), XNU's purgeable
  * memory and Chromium's discardable memory.
  */
@@ -268,7 +276,8 @@ int drp_region_open_handle(struct drp_region **ret, struct drp *d, int handle);
 
 /**
  * A handle of a shared region, to be passed to another process (SCM_RIGHTS). It does not keep the region.
- * @return a descriptor of the caller's, close-on-exec; -EINVAL: the region is not shared; -ENOTCONN: a region from before fork(2); -EMFILE
+ * @return a descriptor of the caller's, close-on-exec; -EINVAL: the region is not shared; -ENOTCONN: a region from before fork(2); -EBADF: the
+ *         program has closed the library's; -EMFILE
  */
 int drp_region_get_handle(const struct drp_region *r);
 
@@ -289,7 +298,8 @@ void drp_region_get_info(const struct drp_region *r, struct drp_region_info *ret
  * files, as QEMU does for a guest's memory. Such a process reads and writes the region's memory, sees drops as zeros, and is not
  * seen by the service: its accesses are not intercepted, and keep nothing. Pins are this process's.
  * @param ret_offset the region's first byte in the object
- * @return a descriptor of the caller's, close-on-exec; -ENOTCONN: a region from before fork(2); -EOPNOTSUPP: not the service's memory; -EMFILE
+ * @return a descriptor of the caller's, close-on-exec; -ENOTCONN: a region from before fork(2); -EOPNOTSUPP: not the service's memory; -EBADF: the
+ *         program has closed the library's; -EMFILE
  */
 int drp_region_get_object(const struct drp_region *r, uint64_t *ret_offset);
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The programs of test-preload in which something happens in the middle of a call: a fork, or a signal, while a piece is moved. */
+/*
+ * The programs of test-preload in which something happens in the middle of a call: a fork, or a signal, while a piece is moved; and in which the
+ * library's descriptors are closed.
+ */
 
 #include "child.h"
 #include "fixture.h"
@@ -12,8 +15,14 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+
+/* Linux 6.11: newer than the C library's headers may be. */
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 0x08
+#endif
 
 #define PAGE ((size_t)4096)
 #define SIZE (16 * PAGE)
@@ -140,4 +149,55 @@ void program_run_moving(int socket) {
     fork_beside(socket, kernel_leaves_places() ? MREMAP_DONTUNMAP : 0);
     child_check(munmap(other, PAGE) == 0);
     program_show(socket, 'c');
+}
+
+/* ---- other descriptors in place of all ---- */
+
+#define DESCRIPTORS 64
+
+/* Refused until the library has seen that its connection is gone. */
+static char *map_again(void) {
+    uint64_t start = now_ms();
+    char *p;
+
+    while ((p = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_DROPPABLE | MAP_ANONYMOUS, -1, 0)) == MAP_FAILED) {
+        child_check(now_ms() - start < 5000);
+        nap_ms(1);
+    }
+    return p;
+}
+
+/* All that the library has become ours, ends of one connection. The mapping that is left stays as it is, and there may be more. */
+void program_run_replaced(int socket) {
+    char *p = program_map(SIZE), *more, byte;
+    int ends[2], flags[DESCRIPTORS];
+    uint64_t start;
+    int status;
+    pid_t pid;
+
+    memset(p, 1, SIZE);
+    child_check(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, ends) == 0 && send(ends[1], "x", 1, 0) == 1);
+    for (int fd = 3; fd < DESCRIPTORS; fd++) {
+        flags[fd] = fd != socket && fd != ends[0] && fd != ends[1] ? fcntl(fd, F_GETFD) : -1;
+        child_check(flags[fd] < 0 || dup2(ends[0], fd) == fd);
+    }
+    pid = fork(); /* where they stay open, too */
+    if (pid == 0) {
+        for (int fd = 3; fd < DESCRIPTORS; fd++)
+            child_check(flags[fd] < 0 || fcntl(fd, F_GETFD) >= 0);
+        _exit(!is_zero(p, SIZE));
+    }
+    child_check(waitpid(pid, &status, 0) == pid && status == 0);
+    start = now_ms();
+    child_check(munmap(p + PAGE, PAGE) == 0);
+    child_check(now_ms() - start < 5000); /* waits for no reply */
+    child_check(recv(ends[1], &byte, 1, 0) < 0 && errno == EAGAIN);
+    more = map_again();
+    memset(more, 2, SIZE);
+    program_show(socket, 'a'); /* the service ends, another one starts */
+    for (int fd = 3; fd < DESCRIPTORS; fd++)
+        child_check(flags[fd] < 0 || fcntl(fd, F_GETFD) >= 0);
+    child_check(recv(ends[0], &byte, 1, 0) == 1 && byte == 'x');
+    child_check(is_filled(p, 1, PAGE) && is_filled(p + 2 * PAGE, 1, SIZE - 2 * PAGE) && is_filled(more, 2, SIZE));
+    program_show(socket, 'b');
 }

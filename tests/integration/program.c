@@ -521,6 +521,7 @@ static const struct {
     {"storm", program_run_storm},
     {"remap", run_remap},
     {"moving", program_run_moving},
+    {"replaced", program_run_replaced},
     {"plain", run_plain},
     {"checked", program_run_checked},
     {"checked-pins", program_run_checked_pins},

@@ -57,6 +57,7 @@ START_TEST(test_refused_mapping) {
     before = refused->mapping;
     ck_assert(service_kill(&service, WAIT_MS));
     ck_assert_int_ge(dup3(page, refused->pin_fd, O_CLOEXEC), 0);
+    object_note(refused->pin_fd, &refused->pin_object); /* else the library would not offer it */
     service_restart(&service);
     for (int i = 0; i < REGIONS; i++) {
         ck_assert(connected_becomes(regions[i], true, WAIT_MS));

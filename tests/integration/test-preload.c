@@ -152,6 +152,21 @@ START_TEST(test_moving) {
 }
 END_TEST
 
+/* The program has put descriptors of its own in place of the library's: none is written to, read or closed, and there is memory to be had. */
+START_TEST(test_replaced) {
+    struct child child = start("replaced");
+
+    child_expect(&child, 'a');
+    ck_assert(service_kill(&service, 10000));
+    service_restart(&service);
+    ck_assert(status_becomes("sessions", 2, 10000)); /* the program's, that it made anew, and droppablectl's */
+    go_on(&child);
+    child_expect(&child, 'b');
+    go_on(&child);
+    child_end(&child);
+}
+END_TEST
+
 static void watch_advice(const char *name) {
     struct child child = start(name);
 
@@ -488,6 +503,7 @@ static Suite *preload_suite(void) {
     tcase_add_test(tcase, test_parts);
     tcase_add_test(tcase, test_remap);
     tcase_add_test(tcase, test_moving);
+    tcase_add_test(tcase, test_replaced);
     tcase_add_test(tcase, test_advice);
     tcase_add_test(tcase, test_nobody);
     tcase_add_test(tcase, test_fork);

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * Programs close descriptors that they do not know, and open others with the same numbers. So what a descriptor is of is noted when it is made, and looked
+ * at before it is sent to, read from, handed over or closed: fstat(2) is 0.5 us, a request fifty times as much. A program that does both in the very
+ * moment between is not helped.
+ *
+ * Of those without an inode of their own (eventfds, inotify, before Linux 6.9 pidfds) the kernel says the same: one of the program's in place of ours is
+ * taken for ours, a file or a socket is not.
+ */
+
+#include "client.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+
+void object_note(int fd, struct object *ret) {
+    struct stat st;
+
+    *ret = (struct object){0};
+    if (fd >= 0 && fstat(fd, &st) == 0)
+        *ret = (struct object){.device = st.st_dev, .inode = st.st_ino};
+}
+
+/* What cannot be looked at, as in a sandbox that forbids it, is ours. */
+bool object_holds(int fd, const struct object *object) {
+    struct stat st;
+
+    if (fd < 0)
+        return false;
+    if (fstat(fd, &st) < 0)
+        return errno != EBADF;
+    return object->inode == 0 || (st.st_dev == object->device && st.st_ino == object->inode);
+}
+
+void object_close(int *fd, const struct object *object) {
+    if (object_holds(*fd, object))
+        close(*fd);
+    if (*fd >= 0) /* else nothing is written: a forked child would get a page of its own for that */
+        *fd = -1;
+}
+
+int object_copy(int fd, const struct object *object) {
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+    if (copy < 0)
+        return -errno;
+    if (object_holds(copy, object))
+        return copy;
+    close(copy);
+    return -EBADF;
+}
+
+void object_close_region(struct drp_region *r) {
+    object_close(&r->data_fd, &r->data_object);
+    object_close(&r->state_fd, &r->state_object);
+    object_close(&r->pin_fd, &r->pin_object);
+    object_close(&r->ticket_fd, &r->data_object);
+}
+
+int object_check_region(const struct drp_region *r) {
+    if (object_holds(r->data_fd, &r->data_object) && object_holds(r->state_fd, &r->state_object) &&
+        object_holds(r->pin_fd, &r->pin_object) &&
+        (!(r->granted & DRP_REGION_SHARED) || object_holds(r->ticket_fd, &r->data_object)))
+        return 0;
+    return error_detail(-EBADF, "the program has closed descriptors of the region");
+}
