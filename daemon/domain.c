@@ -118,6 +118,8 @@ void domain_unref(struct domain *domain) {
         struct domain *parent = domain->parent;
 
         LIST_REMOVE(domain, link);
+        if (domain->domains->nearest == domain)
+            domain->domains->nearest = NULL;
         if (domain->source) {
             LIST_INSERT_HEAD(&domain->domains->retired, domain, link);
             domains_wake_loop(domain->domains);
@@ -334,6 +336,7 @@ void domain_take_look(struct domains *domains, struct domain *domain) {
     headroom = domain_headroom(domain);
     if (headroom != CGROUP_NO_LIMIT)
         credit = (int64_t)headroom - atomic_load(&domain->commitment) - (int64_t)limits->reserve;
+    domain->credit_seen = credit;
     atomic_store(&domain->credit, credit);
     if (domain->source && domain_is_off_threshold(domain))
         domains_wake_loop(domains);

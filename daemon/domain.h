@@ -37,6 +37,7 @@ struct domain {
     _Atomic uint64_t refaults;  /* mistakes: chunks touched again soon after pressure had dropped them */
 
     struct cgroup_look look; /* the newest; of the machine: no high */
+    int64_t credit_seen;     /* with it */
     struct controller controller;
     bool waiters;         /* a pager waits for credit of it, as of the turn's begin */
     unsigned barren;      /* plans in a row that got nothing done */
@@ -57,6 +58,7 @@ struct domains {
     struct meminfo meminfo;
     struct domain_list list;
     struct domain *machine;
+    struct domain *nearest;     /* that glances are for; NULL: none. Of the pressure thread */
     struct domain_list retired; /* without reference, and still with a source: for the loop to close and free */
     int wake_fd;                /* eventfd: the loop shall look after the sources; -1: there are none */
     bool changed;               /* some domain's source has to be made, or closed */

@@ -33,6 +33,8 @@
 /* So long a slice is counted on. */
 #define PRESSURE_COMING_NS UINT64_C(30000000)
 #define PRESSURE_OVERDUE_NS UINT64_C(1000000000)
+/* Glances at one cgroup take the place of turns for so long: a turn also looks after the workers' clocks. */
+#define PRESSURE_GLANCES_NS PRESSURE_WATCH_NS
 #define PRESSURE_HAND_BARREN 3
 /* Until somebody who is busy with a slice is asked again. */
 #define PRESSURE_BUSY_NS UINT64_C(1000000)
@@ -187,9 +189,10 @@ static void give_up_gate(struct manager *manager, const struct domain *domain) {
 struct turn {
     struct pressure *pressure;
     uint32_t tick;
-    bool kicked;   /* something asks for a look at everything */
-    uint64_t next; /* ns until the next turn */
-    uint64_t look; /* of them, until the next domain's look is due */
+    bool kicked;            /* something asks for a look at everything */
+    uint64_t next;          /* ns until the next turn, but for the look that is due first */
+    uint64_t look;          /* ns until that one */
+    struct domain *nearest; /* whose it is; NULL: there is none */
     struct budget_excess excess;
     size_t n; /* slices handed out */
     struct plan_slice *slices[PLAN_SLICES_AT_ONCE];
@@ -201,10 +204,17 @@ static void turn_sleep(struct turn *turn, uint64_t ns) {
         turn->next = ns;
 }
 
-static void turn_look_in(struct turn *turn, uint64_t ns) {
-    if (ns < turn->look)
+static void turn_look_in(struct turn *turn, struct domain *domain, uint64_t ns) {
+    if (ns < turn->look) {
+        turn_sleep(turn, turn->look);
         turn->look = ns;
-    turn_sleep(turn, ns);
+        turn->nearest = domain;
+    } else
+        turn_sleep(turn, ns);
+}
+
+static uint64_t turn_next(const struct turn *turn) {
+    return turn->look < turn->next ? turn->look : turn->next;
 }
 
 static void turn_add(struct turn *turn, struct plan_slice *slice, struct domain *domain) {
@@ -254,15 +264,15 @@ static void turn_domain(struct turn *turn, struct domain *domain) {
 
     /* Who waits at the gate is looked after at once. */
     if (pressure->now < domain->not_before && !domain->waiters) {
-        turn_look_in(turn, domain->not_before - pressure->now);
+        turn_look_in(turn, domain, domain->not_before - pressure->now);
         return;
     }
     if (domain_can_wait(turn, domain)) {
-        turn_look_in(turn, domain->due - pressure->now);
+        turn_look_in(turn, domain, domain->due - pressure->now);
         return;
     }
     answer = look_at(pressure, domain);
-    turn_look_in(turn, answer.next);
+    turn_look_in(turn, domain, answer.next);
     domain->interval = answer.demand > 0 ? 0 : answer.next;
     domain->due = pressure->now + domain->interval;
     if (answer.demand == 0) {
@@ -411,6 +421,49 @@ static bool turn_end(struct turn *turn) {
     return progress;
 }
 
+/* ---- glances ---- */
+
+/*
+ * A cgroup that is near its limit, and does nothing, is looked at every few milliseconds. What a turn does beside that costs as much as the look,
+ * whose code alone is warm by then; so between two turns for something else there are only looks at this one, as long as it has
+ * no less room than at the turn. Not where the room lies in caches: these can go while usage stays.
+ */
+static void glance_from(struct turn *turn) {
+    struct pressure *pressure = turn->pressure;
+    struct domain *domain = turn->n == 0 ? turn->nearest : NULL;
+
+    pressure->manager->domains.nearest = NULL;
+    if (!domain || !domain->parent || domain->interval == 0 || domain->barren > 0 || domain->waiters ||
+        domain->look.stat_read || domain->credit_seen < atomic_load(&domain->commitment))
+        return;
+    pressure->manager->domains.nearest = domain;
+    pressure->glance_credit = domain->credit_seen;
+    pressure->glances_until = pressure->now + (turn->next < PRESSURE_GLANCES_NS ? turn->next : PRESSURE_GLANCES_NS);
+}
+
+/* Returns the ns to sleep; 0: it needs a turn. */
+static uint64_t pressure_glance(struct pressure *pressure) {
+    struct domains *domains = &pressure->manager->domains;
+    uint64_t now = kernel_now(), ns = 0;
+    struct domain *domain;
+
+    if (now >= pressure->glances_until)
+        return 0;
+    pthread_mutex_lock(&pressure->manager->lock);
+    domain = domains->nearest;
+    if (domain) {
+        domain_take_look(domains, domain);
+        atomic_fetch_add(&pressure->looks, 1);
+        if (!domain->gone && !domain->look.stat_read && domain->credit_seen >= pressure->glance_credit) {
+            ns = pressure->glances_until - now;
+            ns = domain->interval < ns ? domain->interval : ns;
+            domain->due = now + domain->interval;
+        }
+    }
+    pthread_mutex_unlock(&pressure->manager->lock);
+    return ns;
+}
+
 /* One look at everything that is due. Returns the ns to sleep; 0: look again at once. */
 static uint64_t pressure_turn(struct pressure *pressure, bool kicked) {
     struct turn turn = {.pressure = pressure, .kicked = kicked, .next = PRESSURE_IDLE_NS, .look = PRESSURE_IDLE_NS};
@@ -437,9 +490,10 @@ static uint64_t pressure_turn(struct pressure *pressure, bool kicked) {
     turn_hands(&turn);
     if (under_way > 0) /* they hold domains, and somebody's hand may wait for them */
         turn_sleep(&turn, PRESSURE_BUSY_NS);
+    glance_from(&turn);
     pthread_mutex_unlock(&manager->lock);
     if (turn.n == 0)
-        return turn.next;
+        return turn_next(&turn);
 
     CRASH_POINT("pressure-planned");
     turn_wait(&turn);
@@ -447,18 +501,23 @@ static uint64_t pressure_turn(struct pressure *pressure, bool kicked) {
     progress = turn_end(&turn);
     CRASH_POINT("pressure-settled");
     pthread_mutex_unlock(&manager->lock);
-    return progress ? 0 : turn.next > PRESSURE_BUSY_NS ? PRESSURE_BUSY_NS : turn.next;
+    turn_sleep(&turn, PRESSURE_BUSY_NS);
+    return progress ? 0 : turn_next(&turn);
 }
 
 /* ---- the thread ---- */
 
 static void *pressure_main(void *data) {
     struct pressure *pressure = data;
+    uint32_t before = atomic_load(&pressure->wakes) - 1;
 
     while (!atomic_load(&pressure->stop)) {
         uint32_t wakes = atomic_load(&pressure->wakes);
-        uint64_t sleep_ns = pressure_turn(pressure, atomic_exchange(&pressure->kicked, false));
+        uint64_t sleep_ns = wakes == before ? pressure_glance(pressure) : 0;
 
+        before = wakes;
+        if (sleep_ns == 0)
+            sleep_ns = pressure_turn(pressure, atomic_exchange(&pressure->kicked, false));
         atomic_fetch_add(&pressure->turns, 1);
         if (sleep_ns > 0)
             futex_sleep(&pressure->wakes, wakes, sleep_ns);

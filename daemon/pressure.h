@@ -28,9 +28,11 @@ struct pressure {
     _Atomic uint64_t turns; /* ended */
 
     /* of the thread */
-    uint64_t now;     /* of the present cycle */
-    uint64_t watched; /* ns: when the workers' clocks were looked at */
-    size_t first;     /* domains that had their turn in the last cycle, where one was not enough for all */
+    uint64_t now;           /* of the present cycle */
+    uint64_t watched;       /* ns: when the workers' clocks were looked at */
+    uint64_t glances_until; /* ns: a turn is due */
+    int64_t glance_credit;  /* of domains.nearest, at the last turn */
+    size_t first;           /* domains that had their turn in the last cycle, where one was not enough for all */
     LIST_HEAD(pressure_hand_list, pressure_hand) hands; /* under the manager's lock */
     struct plans plans;
 };

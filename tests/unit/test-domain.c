@@ -106,7 +106,9 @@ START_TEST(test_chain) {
     write_cgroup("/a", 400 * MIB, -1, 390 * MIB);
     ck_assert_int_eq(credit_after_look(domain->parent), 10 * MIB - RESERVE);
     ck_assert_uint_eq(gate_room(domain), 10 * MIB - RESERVE);
+    domains.nearest = domain;
     domain_unref(domain);
+    ck_assert_ptr_null(domains.nearest);
 }
 END_TEST
 
