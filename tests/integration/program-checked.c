@@ -80,7 +80,7 @@ static void tell_all(unsigned rounds, bool losses, const uint64_t *lost) {
 
 /* Until each of them has gone so many rounds, and has lost something that it had not lost yet. */
 static void wait_for(unsigned rounds, bool losses, const uint64_t *lost) {
-    uint64_t deadline = now_ms() + CHILD_WAIT_MS / 2; /* before the test, which knows less of it, gives up */
+    uint64_t deadline = deadline_in(CHILD_WAIT_MS / 2); /* before the test, which knows less of it, gives up */
 
     for (size_t i = 0; i < THREADS; i++) {
         uint64_t until = atomic_load(&checkers[i].rounds) + rounds;

@@ -273,7 +273,7 @@ static const struct pair_row pairs[] = {
  * with others some may be late. So it is seen in all of them, or the third time in most.
  */
 static void lose_all_once(struct child *hot, const struct memcg *memcg) {
-    uint64_t deadline = now_ms() + CHILD_WAIT_MS, unseen = 1;
+    uint64_t deadline = deadline_in(CHILD_WAIT_MS), unseen = 1;
 
     for (unsigned i = 0; i < TRIES && unseen > 0; i++) {
         uint64_t freed;

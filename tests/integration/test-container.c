@@ -76,7 +76,7 @@ static void filter_calls(void) {
 static bool has_event(int fd) {
     struct pollfd event = {.fd = fd, .events = POLLIN};
 
-    return poll(&event, 1, CHILD_WAIT_MS) == 1;
+    return poll(&event, 1, CHILD_WAIT_MS * (int)patience()) == 1;
 }
 
 static void use(int socket) {

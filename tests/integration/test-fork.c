@@ -302,7 +302,7 @@ START_TEST(test_storm) {
     atomic_store(&stop, true);
     for (unsigned i = 0; i < 3; i++) {
         ck_assert_int_eq(pthread_join(makers[i], &made), 0);
-        ck_assert_uint_gt((uintptr_t)made, 10);
+        ck_assert_uint_gt((uintptr_t)made, 10 / patience());
     }
     ck_assert_int_eq(pthread_join(toggler, &made), 0);
     ck_assert_ptr_nonnull(made);

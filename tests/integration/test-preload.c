@@ -95,7 +95,7 @@ START_TEST(test_parts) {
     ck_assert(service_kill(&service, 10000));
     service_restart(&service);
     ck_assert(status_becomes("regions", 1, 10000));
-    for (uint64_t deadline = now_ms() + 10000; service_status(&service, "resident_bytes") > 0; drop_all())
+    for (uint64_t deadline = deadline_in(10000); service_status(&service, "resident_bytes") > 0; drop_all())
         ck_assert(now_ms() < deadline);
     go_on(&child);
     expect_pages(&child, 'g', 9 + 40 + 41 + 64);
@@ -123,7 +123,7 @@ START_TEST(test_remap) {
     ck_assert(status_becomes("regions", 1, 10000));
     go_on(&child);
     child_expect(&child, 'c');
-    for (uint64_t deadline = now_ms() + 10000; service_status(&service, "resident_bytes") > 0; drop_all())
+    for (uint64_t deadline = deadline_in(10000); service_status(&service, "resident_bytes") > 0; drop_all())
         ck_assert(now_ms() < deadline);
     go_on(&child);
     expect_pages(&child, 'd', 257);
@@ -260,7 +260,7 @@ START_TEST(test_many) {
     go_on(&child);
     child_expect(&child, 'r');
     /* Nothing is there, and nothing the kernel's to fill unseen: all is armed. */
-    for (uint64_t deadline = now_ms() + 10000;
+    for (uint64_t deadline = deadline_in(10000);
          service_status(&service, "resident_bytes") > 0 || service_status(&service, "commitment") > 0; drop_all())
         ck_assert(now_ms() < deadline);
     ck_assert_uint_eq(service_status(&service, "intercepted_faults"), 0);
@@ -282,7 +282,7 @@ END_TEST
 START_TEST(test_storm) {
     struct child child = start("storm");
     struct pollfd word = {.fd = child.socket, .events = POLLIN};
-    uint64_t deadline = now_ms() + 60000;
+    uint64_t deadline = deadline_in(60000);
 
     child_expect(&child, 's');
     go_on(&child);
@@ -389,7 +389,7 @@ static void kill_and_restart(const struct child *child) {
     ck_assert(service_kill(&service, 10000));
     say_and_expect(child, 'p');
     service_restart(&service);
-    for (uint64_t deadline = now_ms() + 10000; service_status(&service, "dropped_bytes") == 0; drop_all())
+    for (uint64_t deadline = deadline_in(10000); service_status(&service, "dropped_bytes") == 0; drop_all())
         ck_assert(now_ms() < deadline);
     drop_all(); /* the one before may have come to some spans before the service knew of the mapping, and spared them */
     say_and_expect(child, 'l');

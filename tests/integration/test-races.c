@@ -505,7 +505,7 @@ static void hold_and_hang_up(int socket, void *data) {
     child_check(ioctl(fd, UFFDIO_API, &api) == 0);
     child_check(ioctl(fd, UFFDIO_REGISTER, &range) == 0);
     child_check(pthread_create(&thread, NULL, write_from_armed, &writer) == 0);
-    child_check(poll(&event, 1, CHILD_WAIT_MS) == 1);
+    child_check(poll(&event, 1, CHILD_WAIT_MS * (int)patience()) == 1);
     child_say(socket, 'l');
     child_check(child_hear(socket, &word));
     close(connection);

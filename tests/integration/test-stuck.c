@@ -153,7 +153,7 @@ static pthread_t hold_lock_of(const struct raw_region *region, struct holder *ho
     holder->data_fd = region->data_fd;
     event.fd = *ret_uffd = arm_page(holder);
     child_check(pthread_create(&thread, NULL, write_from_armed, holder) == 0);
-    child_check(poll(&event, 1, CHILD_WAIT_MS) == 1);
+    child_check(poll(&event, 1, CHILD_WAIT_MS * (int)patience()) == 1);
     return thread;
 }
 

@@ -98,7 +98,7 @@ bool child_say(int socket, char word) {
 bool child_hear(int socket, char *ret_word) {
     struct pollfd readable = {.fd = socket, .events = POLLIN};
 
-    return poll(&readable, 1, CHILD_WAIT_MS) == 1 && read(socket, ret_word, 1) == 1;
+    return poll(&readable, 1, CHILD_WAIT_MS * (int)patience()) == 1 && read(socket, ret_word, 1) == 1;
 }
 
 void child_expect(const struct child *child, char word) {

@@ -4,6 +4,8 @@
 
 /* A client process of a test: runs a function, talks with the test by single bytes, dies with it. */
 
+#include "service.h"
+
 #include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -12,7 +14,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-#define CHILD_WAIT_MS 60000
+#define CHILD_WAIT_MS 60000 /* with patience */
 
 struct child {
     pid_t pid;

@@ -17,7 +17,7 @@ static inline bool is_connected(const struct drp_region *region) {
 
 /* Waits until it has it, or has it no more. false: not in time. */
 static inline bool connected_becomes(const struct drp_region *region, bool wanted, int timeout_ms) {
-    uint64_t deadline = now_ms() + (uint64_t)timeout_ms;
+    uint64_t deadline = deadline_in((uint64_t)timeout_ms);
 
     while (is_connected(region) != wanted) {
         if (now_ms() >= deadline)

@@ -34,7 +34,7 @@ static size_t idle_descriptors, idle_threads, own_before;
 void fixture_measure(void) {
     ck_assert(status_becomes("sessions", 1, IDLE_MS)); /* droppablectl itself; also, whatever is made lazily is made now */
     ck_assert(status_becomes("regions", 0, IDLE_MS));
-    for (uint64_t deadline = now_ms() + IDLE_MS; service_left_of_clients(&service) != 0; nap_ms(5))
+    for (uint64_t deadline = deadline_in(IDLE_MS); service_left_of_clients(&service) != 0; nap_ms(5))
         ck_assert_uint_lt(now_ms(), deadline); /* droppablectl's session ends a moment later */
     service_at_rest(&service, IDLE_MS, &idle_descriptors, &idle_threads); /* the machine is watched, its cgroup no more */
 }
@@ -50,7 +50,7 @@ void fixture_setup(void) {
 }
 
 void fixture_expect_idle(void) {
-    uint64_t deadline = now_ms() + IDLE_MS;
+    uint64_t deadline = deadline_in(IDLE_MS);
 
     service_expect_descriptors(&service, idle_descriptors, IDLE_MS);
     while (service_threads(&service) != idle_threads && now_ms() < deadline)
@@ -124,7 +124,7 @@ size_t listing_count(const char *array) {
 void expect_watched(uint64_t domain, const char *source) {
     char sources[256];
 
-    for (uint64_t deadline = now_ms() + WATCH_MS;; nap_ms(5)) {
+    for (uint64_t deadline = deadline_in(WATCH_MS);; nap_ms(5)) {
         listing_text("domains", "id", domain, "sources", sources, sizeof(sources));
         if (strstr(sources, source))
             return;
@@ -134,7 +134,7 @@ void expect_watched(uint64_t domain, const char *source) {
 }
 
 bool status_becomes(const char *key, uint64_t value, int timeout_ms) {
-    uint64_t deadline = now_ms() + (uint64_t)timeout_ms;
+    uint64_t deadline = deadline_in((uint64_t)timeout_ms);
 
     while (service_status(&service, key) != value) {
         if (now_ms() >= deadline)

@@ -192,7 +192,7 @@ uint64_t memcg_failures(const struct memcg *memcg) {
 /* ---- the end ---- */
 
 void memcg_remove(struct memcg *memcg) {
-    uint64_t deadline = now_ms() + REMOVE_MS;
+    uint64_t deadline = deadline_in(REMOVE_MS);
     char root[256];
 
     strcpy(root, memcg->path);

@@ -51,7 +51,7 @@ int raw_call(int socket, void *request, size_t size, const int *fds, size_t n_fd
     if (r == CHANNEL_CLOSED)
         return RAW_ENDED;
     ck_assert_int_eq(r, CHANNEL_OK);
-    ck_assert_msg(poll(&readable, 1, REPLY_MS) == 1, "no reply within %d ms", REPLY_MS);
+    ck_assert_msg(poll(&readable, 1, REPLY_MS * (int)patience()) == 1, "no reply within %d ms", REPLY_MS);
     if (!packet)
         packet = &own;
     r = channel_receive(socket, packet, 0);
@@ -65,7 +65,7 @@ int raw_call(int socket, void *request, size_t size, const int *fds, size_t n_fd
 }
 
 bool raw_wait_end(int socket, int timeout_ms) {
-    uint64_t deadline = now_ms() + (uint64_t)timeout_ms;
+    uint64_t deadline = deadline_in((uint64_t)timeout_ms);
     struct pollfd readable = {.fd = socket, .events = POLLIN};
     struct channel_packet packet;
 

@@ -70,7 +70,7 @@ static bool all_sleep(const struct service *service, uint64_t *ret_switches) {
 }
 
 void service_at_rest(const struct service *service, int timeout_ms, size_t *ret_descriptors, size_t *ret_threads) {
-    uint64_t deadline = now_ms() + (uint64_t)timeout_ms, before, after;
+    uint64_t deadline = deadline_in((uint64_t)timeout_ms), before, after;
 
     for (;; nap_ms(1)) {
         if (all_sleep(service, &before)) {

@@ -23,13 +23,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #define START_MS 30000
@@ -40,28 +38,6 @@
 extern char **environ;
 
 /* ---- this process ---- */
-
-uint64_t now_ns(void) {
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-void nap_ms(unsigned ms) {
-    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000}, NULL);
-}
-
-bool event_comes(int fd, int timeout_ms) {
-    struct pollfd readable = {.fd = fd, .events = POLLIN};
-    eventfd_t count;
-
-    return poll(&readable, 1, timeout_ms) == 1 && eventfd_read(fd, &count) == 0;
-}
-
-uint64_t now_ms(void) {
-    return now_ns() / 1000000;
-}
 
 bool under_sanitizer(void) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -155,12 +131,12 @@ static int open_process(pid_t pid) {
 
 bool process_ends(pid_t pid, int timeout_ms) {
     struct pollfd end = {.fd = open_process(pid), .events = POLLIN};
-    uint64_t deadline = now_ms() + (uint64_t)timeout_ms;
+    uint64_t deadline = deadline_in((uint64_t)timeout_ms);
     siginfo_t info = {0};
     bool ended;
 
     if (end.fd >= 0) {
-        ended = poll(&end, 1, timeout_ms) == 1;
+        ended = poll(&end, 1, timeout_ms * (int)patience()) == 1;
         close(end.fd);
         return ended;
     }
@@ -174,7 +150,7 @@ bool process_ends(pid_t pid, int timeout_ms) {
 
 /* Waits for a text behind offset; pidfd: -1, or a process whose end means that it won't come. */
 static bool log_wait(const struct service *service, off_t offset, const char *text, int pidfd, int timeout_ms) {
-    uint64_t deadline = now_ms() + (uint64_t)timeout_ms;
+    uint64_t deadline = deadline_in((uint64_t)timeout_ms);
     int notify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
     char events[4096] __attribute__((aligned(__alignof__(struct inotify_event))));
     bool found, over = false;
@@ -383,7 +359,7 @@ static bool read_all(int fd, char *out, size_t size, uint64_t deadline) {
 }
 
 int service_ctl(const struct service *service, char *out, size_t size, const char *const *arguments) {
-    uint64_t deadline = now_ms() + CTL_MS;
+    uint64_t deadline = deadline_in(CTL_MS);
     const char *all[32] = {NULL, "--socket", service->socket};
     posix_spawn_file_actions_t actions;
     char program[512];
@@ -571,7 +547,7 @@ size_t service_left_of_clients(const struct service *service) {
 }
 
 void service_expect_descriptors(const struct service *service, size_t expected, int timeout_ms) {
-    uint64_t deadline = now_ms() + (uint64_t)timeout_ms;
+    uint64_t deadline = deadline_in((uint64_t)timeout_ms);
     size_t n;
 
     while ((n = service_descriptors(service)) != expected) {

@@ -4,6 +4,8 @@
 
 /* A private droppabled for a test: its own folder, socket and log. Everything dies with the test (PR_SET_PDEATHSIG). */
 
+#include "clock.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -61,12 +63,6 @@ void service_expect_descriptors(const struct service *service, size_t expected, 
 
 /* Descriptors of this process. */
 size_t own_descriptors(void);
-/* CLOCK_MONOTONIC, milliseconds and nanoseconds. */
-uint64_t now_ms(void);
-uint64_t now_ns(void);
-void nap_ms(unsigned ms);
-/* Is there an event of the eventfd within so many ms? Takes it. */
-bool event_comes(int fd, int timeout_ms);
 /* Are we under a sanitizer (times mean little then)? */
 bool under_sanitizer(void);
 /* Ends this test program with exit status 77 and the reason on stdout. */

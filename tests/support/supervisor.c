@@ -146,7 +146,7 @@ static bool has_line(const char *text, const char *line) {
 }
 
 bool supervisor_hears(struct supervisor *supervisor, const char *line, char *ret, size_t size, int timeout_ms) {
-    uint64_t deadline = now_ms() + (uint64_t)timeout_ms;
+    uint64_t deadline = deadline_in((uint64_t)timeout_ms);
 
     for (;;) {
         struct pollfd input = {.fd = supervisor->notify, .events = POLLIN};
