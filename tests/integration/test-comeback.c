@@ -8,6 +8,7 @@
 #include "fixture.h"
 #include "holder.h"
 #include "raw.h"
+#include "rest.h"
 #include "suite.h"
 
 #include <check.h>
@@ -76,11 +77,11 @@ START_TEST(test_pinned_meanwhile) {
     int socket = raw_session("before"), again, r;
     struct raw_region region;
     struct holder holder;
-    size_t threads;
+    size_t descriptors, threads;
     bool refused;
 
     raw_region_new(socket, SIZE, &region);
-    threads = service_threads(&service);
+    service_at_rest(&service, WAIT_MS, &descriptors, &threads);
     memset(region.address, 1, SIZE);
     holder_begin(&holder, region.data_fd);
     begin_drop(socket, &region);
