@@ -42,7 +42,7 @@ static void connection_close_socket(struct connection *connection) {
         worker_send_fd(&session->home.dropper.worker, connection->socket, NULL) >= 0)
         close(connection->socket);
     else
-        vet_close_socket(&server->vets, server->manager->wake_fd, connection->socket, connection->uid);
+        vet_close_socket(&server->vets, &server->manager->pool, connection->socket, connection->uid);
     connection->socket = -1;
 }
 
@@ -222,7 +222,7 @@ static int connection_take(struct connection *connection, struct channel_packet 
         connection_end(connection, reason);
         return -EBADMSG;
     } else if (r == CHANNEL_OK) {
-        r = vet_receive(&server->vets, server->manager->wake_fd, connection->socket, connection->uid,
+        r = vet_receive(&server->vets, &server->manager->pool, connection->socket, connection->uid,
                         header.type == DRP_WIRE_UFFD ? VET_USERFAULTFD : VET_SHARED_MEMORY, packet, vet);
         if (r == VET_OK)
             return 0;

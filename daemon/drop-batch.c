@@ -270,7 +270,7 @@ static void slice_run(struct home *home, struct drop_op *ops, unsigned n) {
     home_unlock(home);
     CRASH_POINT("drop-noted");
     if (home->session && atomic_load(&home->session->pager.waits_for_drop))
-        worker_kick(&home->session->pager.worker);
+        worker_kick_by(&home->session->pager.worker, home->dropper.pager_handle);
 }
 
 static int compare_turns(const void *a, const void *b) {

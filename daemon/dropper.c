@@ -473,6 +473,7 @@ static void dropper_main(struct worker *worker) {
     struct dropper *dropper = &home->dropper;
 
     worker_calm(worker);
+    dropper->pager_handle = worker->keep[0];
     while (!worker_stopping(worker)) {
         struct pollfd fd = {.fd = worker->control, .events = POLLIN};
         unsigned n;
@@ -497,7 +498,7 @@ static void dropper_main(struct worker *worker) {
         io_uring_queue_exit(&dropper->ring);
 }
 
-int dropper_start(struct home *home, int wake_fd) {
+int dropper_start(struct home *home, struct worker_pool *pool) {
     bool has_pager = home->session && home->session->pager.worker.started;
     int keep[1] = {has_pager ? home->session->pager.worker.handle : -1};
 
@@ -505,7 +506,7 @@ int dropper_start(struct home *home, int wake_fd) {
         home->dropper.pool = sparse_table_new(DROPPER_POOL * sizeof(*home->dropper.pool));
     if (!home->dropper.pool)
         return -ENOMEM;
-    return worker_start(&home->dropper.worker, dropper_main, wake_fd, keep, has_pager, "drp-dropper");
+    return worker_start(&home->dropper.worker, dropper_main, pool, keep, has_pager, "drp-dropper");
 }
 
 void dropper_deinit(struct dropper *dropper) {

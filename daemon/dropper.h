@@ -77,6 +77,7 @@ struct drop_op {
 
 struct dropper {
     struct worker worker;
+    int pager_handle; /* of the pager's worker, in the dropper's table */
     struct io_uring ring;
     bool have_ring;
     unsigned n_objects;                 /* that it ever got */
@@ -90,7 +91,7 @@ struct dropper {
     struct drop_op ops[DROPPER_BATCH]; /* of the thread */
 };
 
-int dropper_start(struct home *home, int wake_fd);
+int dropper_start(struct home *home, struct worker_pool *pool);
 /* After its end. */
 void dropper_deinit(struct dropper *dropper);
 /* A drop of chunks [first, end) of a region. -ESHUTDOWN: the home ends; -EAGAIN; -ENOMEM. pressure: allocates nothing. */

@@ -48,7 +48,7 @@ void home_deinit(struct home *home) {
 }
 
 int home_need_dropper(struct home *home) {
-    return home->dropper.worker.started ? 0 : dropper_start(home, home->manager->wake_fd);
+    return home->dropper.worker.started ? 0 : dropper_start(home, &home->manager->pool);
 }
 
 void home_add_region(struct home *home, struct region *region, const struct domain *domain) {

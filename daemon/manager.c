@@ -84,6 +84,7 @@ int manager_init(struct manager *manager, struct config *config) {
     if (r < 0)
         return r;
     manager->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    worker_pool_init(&manager->pool, manager->wake_fd);
     r = manager->wake_fd < 0 ? -errno : manager_make_clock(manager);
     if (r >= 0)
         r = domains_init(&manager->domains, &cgroup_real_roots, manager->wake_fd, manager->kernel.fill_rate,
@@ -101,6 +102,7 @@ void manager_deinit(struct manager *manager) {
     pressure_stop(&manager->pressure);
     if (manager->wake_fd >= 0)
         manager_dispatch(manager); /* what it gave up, and what it finished behind the loop's end */
+    worker_pool_deinit(&manager->pool);
     budgets_deinit(manager);
     if (manager->domains.machine)
         domains_deinit(&manager->domains);

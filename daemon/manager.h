@@ -40,6 +40,7 @@ struct manager {
     uint64_t next_id;           /* of sessions, regions, mappings */
     struct home_counters ended; /* sums of homes that are gone */
 
+    struct worker_pool pool;
     int wake_fd; /* eventfd: completions or ended workers wait for the loop */
     pthread_mutex_t completions_lock;
     struct completion_list completions;

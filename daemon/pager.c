@@ -254,7 +254,7 @@ void pager_arm_spans(struct session *session, struct region *const *regions, con
     session_unlock(session);
     if (wanted == 0)
         return;
-    worker_kick(&pager->worker);
+    worker_kick_by(&pager->worker, session->home.dropper.pager_handle);
     while (atomic_load(&pager->arm_sequence) == sequence + 1 && (now = kernel_now()) < deadline) {
         struct timespec left = {.tv_nsec = (long)(deadline - now)};
 
@@ -461,6 +461,8 @@ static void pager_main(struct worker *worker) {
     int fd;
 
     worker_calm(worker);
+    pager->uffd = worker->keep[0];
+    pager->pidfd = worker->keep[1];
     while (!worker_stopping(worker)) {
         struct pollfd fds[] = {{.fd = pager->uffd, .events = POLLIN}, {.fd = worker->control, .events = POLLIN}};
 
@@ -489,13 +491,11 @@ static void pager_main(struct worker *worker) {
     move_deinit(&session->move);
 }
 
-int pager_start(struct session *session, int uffd, bool use_wp, int wake_fd) {
+int pager_start(struct session *session, int uffd, bool use_wp, struct worker_pool *pool) {
     struct pager *pager = &session->pager;
     int keep[2] = {uffd, session->pidfd};
 
-    pager->uffd = uffd;
-    pager->pidfd = session->pidfd;
     pager->maps_fd = -1;
     pager->use_wp = use_wp;
-    return worker_start(&pager->worker, pager_main, wake_fd, keep, 2, "drp-pager");
+    return worker_start(&pager->worker, pager_main, pool, keep, 2, "drp-pager");
 }

@@ -58,8 +58,8 @@ struct pager_arm {
 
 struct pager {
     struct worker worker;
-    int uffd;          /* of the pager's table */
-    int pidfd;         /* the client's */
+    int uffd;          /* of the pager's table, */
+    int pidfd;         /* so is the client's */
     int maps_fd;       /* /proc/PID/maps, to look before an unregistered range is armed; -1: not open */
     bool use_wp;       /* disarm by write-protect mode; else by unregistering */
     bool kernel_fills; /* several NUMA nodes: what we fill would come from ours */
@@ -85,7 +85,7 @@ struct pager {
 /* Does UFFDIO_API on a client's fresh userfaultfd. 0, or negative errno. */
 int pager_handshake(int uffd, bool wp_shmem, bool *ret_use_wp);
 /* Starts the thread, with a copy of uffd. */
-int pager_start(struct session *session, int uffd, bool use_wp, int wake_fd);
+int pager_start(struct session *session, int uffd, bool use_wp, struct worker_pool *pool);
 
 /*
  * In the pager's thread: is this piece still a mapping of the region's object, at that offset? For pieces that sent no events. 1: yes; 0: no; negative

@@ -186,8 +186,6 @@ static void submit_victim(const struct plans *plans, const struct policy_victim 
     struct region *region = plans->region_of[victim->region];
     uint64_t first = victim->first_chunk, end = victim->first_chunk + victim->chunk_count;
 
-    if (home_need_dropper(region->home) < 0)
-        return;
     if (victim->limit != UINT64_MAX) {
         uint64_t cursor = atomic_load(&region->cursor);
 

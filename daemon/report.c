@@ -195,6 +195,8 @@ static void write_notes(const struct manager *manager, char *notes, size_t size)
     note(notes, size, manager->lock_error != 0,
          "the service's own program is not locked in memory (RLIMIT_MEMLOCK), and may have to be read again in need",
          manager->lock_error);
+    note(notes, size, worker_pool_error(&manager->pool) < 0, "no more threads can be started for the next clients",
+         worker_pool_error(&manager->pool));
     note(notes, size, !manager->pressure.realtime,
          "the sampler runs without real-time priority, which needs CAP_SYS_NICE", 0);
     note(notes, size, kernel->huge && kernel->mount_huge < 0, "huge pages as the system's shmem_enabled allows", 0);

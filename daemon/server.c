@@ -142,7 +142,7 @@ static void server_accept(uv_poll_t *poll, int status, int events) {
         }
         r = connection_new(server, socket);
         if (r < 0) /* already there may be what it has sent */
-            vet_close_socket(&server->vets, server->manager->wake_fd, socket, (uid_t)-1);
+            vet_close_socket(&server->vets, &server->manager->pool, socket, (uid_t)-1);
     }
 }
 
@@ -444,7 +444,12 @@ int server_start(struct server *server) {
     if (r >= 0)
         r = uv_poll_start(&server->listener, UV_READABLE, server_accept);
     server->accepting = true;
-    return r;
+    if (r < 0)
+        return r;
+    /* libuv starts its threads for the first of these, and ends the program where they cannot be had: before all that can do without. */
+    sources_tidy(&server->sources);
+    worker_pool_start(&server->manager->pool);
+    return 0;
 }
 
 static void listener_closed(uv_handle_t *handle) {

@@ -81,7 +81,7 @@ int session_take_uffd(struct session *session, int uffd) {
     CRASH_POINT("uffd-handshake");
     session->pager.kernel_fills = kernel->numa;
     session->pager.runs_max = (uint32_t)(kernel_max_map_count() / 8); /* a quarter of it, and a run costs two */
-    r = pager_start(session, uffd, use_wp, session->manager->wake_fd);
+    r = pager_start(session, uffd, use_wp, &session->manager->pool);
     close(uffd); /* never the last: whoever vetted it still has it */
     if (r < 0)
         return r;

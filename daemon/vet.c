@@ -33,7 +33,7 @@
 struct vet {
     LIST_ENTRY(vet) link;
     struct worker worker;
-    int socket;
+    int socket; /* in the thread's table */
     uid_t uid;
     enum vet_kind kind;
     bool closer;       /* closes sockets, receives nothing */
@@ -77,8 +77,10 @@ static void vet_main(struct worker *worker) {
     struct drp_wire_header verdict = {.type = VET_OK};
     struct pollfd control = {.fd = worker->control, .events = POLLIN};
     bool truncated = false;
-    ssize_t size = take_packet(vet, &truncated);
+    ssize_t size;
 
+    vet->socket = worker->keep[0];
+    size = take_packet(vet, &truncated);
     if (size < 0 || truncated || vet->n_fds > DRP_WIRE_MAX_FDS)
         verdict.type = VET_BROKEN;
     else
@@ -105,7 +107,6 @@ static void vet_main(struct worker *worker) {
 }
 
 static void closer_main(struct worker *worker) {
-    struct vet *vet = container_of(worker, struct vet, worker);
     struct pollfd control = {.fd = worker->control, .events = POLLIN};
     void *data;
     int fd;
@@ -113,7 +114,7 @@ static void closer_main(struct worker *worker) {
     worker_calm(worker);
     while (!worker_stopping(worker)) /* until ours is closed, so that this one is the last */
         (void)poll(&control, 1, -1);
-    close(vet->socket);
+    close(worker->keep[0]);
     /* More of the same user's. What comes after this is purged with control, in this thread, too. */
     while (worker_receive(worker, &fd, &data) > 0)
         close(fd);
@@ -144,17 +145,16 @@ static unsigned vet_count(const struct vet_list *list, uid_t uid, unsigned *ret_
     return n;
 }
 
-static int vet_new(struct vet_list *list, int wake_fd, int socket, uid_t uid, worker_main run, enum vet_kind kind,
-                   struct vet **ret) {
+static int vet_new(struct vet_list *list, struct worker_pool *pool, int socket, uid_t uid, worker_main run,
+                   enum vet_kind kind, struct vet **ret) {
     struct vet *vet = calloc(1, sizeof(*vet));
     int r;
 
     if (!vet)
         return -ENOMEM;
-    vet->socket = socket;
     vet->uid = uid;
     vet->kind = kind;
-    r = worker_start(&vet->worker, run, wake_fd, &socket, 1, "drp-vet");
+    r = worker_start(&vet->worker, run, pool, &socket, 1, "drp-vet");
     if (r < 0) {
         free(vet);
         return r;
@@ -178,7 +178,7 @@ static int vet_verdict(const struct vet *vet, struct channel_packet *packet) {
     return r == CHANNEL_OK ? VET_OK : r < 0 ? r : VET_BROKEN;
 }
 
-int vet_receive(struct vet_list *list, int wake_fd, int socket, uid_t uid, enum vet_kind kind,
+int vet_receive(struct vet_list *list, struct worker_pool *pool, int socket, uid_t uid, enum vet_kind kind,
                 struct channel_packet *packet, struct vet **ret) {
     struct vet *vet;
     unsigned stuck;
@@ -188,7 +188,7 @@ int vet_receive(struct vet_list *list, int wake_fd, int socket, uid_t uid, enum 
     vet_tidy(list);
     if (vet_count(list, uid, &stuck) >= VET_MAX || stuck >= VET_STUCK_MAX_PER_UID)
         return VET_BUSY;
-    r = vet_new(list, wake_fd, socket, uid, vet_main, kind, &vet);
+    r = vet_new(list, pool, socket, uid, vet_main, kind, &vet);
     if (r < 0)
         return r;
     r = vet_verdict(vet, packet);
@@ -216,7 +216,7 @@ static bool vet_queue_socket(struct vet_list *list, int socket, uid_t uid) {
     return false;
 }
 
-void vet_close_socket(struct vet_list *list, int wake_fd, int socket, uid_t uid) {
+void vet_close_socket(struct vet_list *list, struct worker_pool *pool, int socket, uid_t uid) {
     struct vet *vet = NULL, *other;
     unsigned closers = 0;
 
@@ -224,7 +224,7 @@ void vet_close_socket(struct vet_list *list, int wake_fd, int socket, uid_t uid)
     LIST_FOREACH (other, list, link)
         closers += other->closer && other->uid == uid;
     if ((closers < VET_CLOSERS_PER_UID || !vet_queue_socket(list, socket, uid)) &&
-        vet_new(list, wake_fd, socket, uid, closer_main, VET_SHARED_MEMORY, &vet) >= 0)
+        vet_new(list, pool, socket, uid, closer_main, VET_SHARED_MEMORY, &vet) >= 0)
         vet->closer = true;
     close(socket);
     vet_release(vet);

@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 struct vet;
+struct worker_pool;
 LIST_HEAD(vet_list, vet);
 
 enum vet_outcome {
@@ -26,7 +27,7 @@ enum vet_kind { VET_SHARED_MEMORY, VET_USERFAULTFD };
  * Receives the packet that waits in a client's socket, which brings descriptors, by way of a thread of its own. After VET_OK that thread
  * keeps copies until vet_release(*ret), so that no close of ours is the last. Outcome, or a negative errno (no thread or memory to be had).
  */
-int vet_receive(struct vet_list *list, int wake_fd, int socket, uid_t uid, enum vet_kind kind,
+int vet_receive(struct vet_list *list, struct worker_pool *pool, int socket, uid_t uid, enum vet_kind kind,
                 struct channel_packet *packet, struct vet **ret);
 /* The packet's descriptors are closed, or in somebody's hands. NULL is fine. */
 void vet_release(struct vet *vet);
@@ -34,7 +35,7 @@ void vet_release(struct vet *vet);
  * Closes a client's socket, whatever unread descriptors are still in it, by way of a thread of its own. The caller's copy is
  * consumed. Without a thread to be had it is closed here.
  */
-void vet_close_socket(struct vet_list *list, int wake_fd, int socket, uid_t uid);
+void vet_close_socket(struct vet_list *list, struct worker_pool *pool, int socket, uid_t uid);
 /* Frees those whose thread has ended. */
 void vet_tidy(struct vet_list *list);
 

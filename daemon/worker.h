@@ -2,6 +2,8 @@
 #ifndef DROPPABLE_DAEMON_WORKER_H
 #define DROPPABLE_DAEMON_WORKER_H
 
+#include "worker-pool.h"
+
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -22,26 +24,24 @@ struct worker {
     size_t stack_size;
     bool started;
     worker_main main;
-    int control; /* the thread's end: readable means kicked; valid in the thread's table only */
-    int handle;  /* our end: worker_kick(), worker_send_fd() */
-    int wake_fd; /* the manager's eventfd, under the same number in every table */
-    int keep[8]; /* descriptors that the thread takes over, under their numbers */
-    size_t n_keep;
-    _Atomic uint32_t ready; /* futex: 1 once the thread has its own table, 2 if it could not get one */
+    int control;               /* the thread's end: readable means kicked; valid in the thread's table only */
+    int handle;                /* our end: worker_kick(), worker_send_fd() */
+    int keep[WORKER_KEEP_MAX]; /* in the thread: descriptors that it was started with; -1: it could not get them */
     _Atomic bool stop;
     _Atomic bool done;             /* the thread has nothing more to do with any memory but its own stack */
     _Atomic uint64_t call_started; /* CLOCK_MONOTONIC ns of a call that may wait for the client; 0: none */
 };
 
 #define WORKER_NULL \
-    { .control = -1, .handle = -1, .wake_fd = -1 }
+    { .control = -1, .handle = -1 }
 
 /*
- * Starts the thread and returns when it has a descriptor table of its own that holds just control, wake_fd, stderr and keep[].
- * The caller may then close its copies of keep[]. 0, or a negative errno (nothing is left behind).
+ * Has a thread do it, with a descriptor table of its own that holds just control, the pool's wake_fd, stderr and keep[]. The caller may then close its
+ * copies of keep[]. Waits for no thread if the pool has one. 0, or a negative errno (nothing is left behind).
  */
-int worker_start(struct worker *worker, worker_main main, int wake_fd, const int *keep, size_t n_keep, const char *name);
-/* In the thread, when nobody waits for its start any more: it came first until now. */
+int worker_start(struct worker *worker, worker_main main, struct worker_pool *pool, const int *keep, size_t n_keep,
+                 const char *name);
+/* In the thread, when nobody waits for it any more: it came first until now. */
 void worker_calm(const struct worker *worker);
 /* Asks the thread to end, also out of an interruptible call. May be repeated. */
 void worker_stop(struct worker *worker);
@@ -50,6 +50,8 @@ void worker_join(struct worker *worker);
 
 /* Makes the thread's control readable. From any thread whose table has handle under its number. Never blocks. */
 void worker_kick(const struct worker *worker);
+/* From one whose table has it under another number. */
+void worker_kick_by(const struct worker *worker, int handle);
 /* Hands a descriptor over to the thread, with a pointer. 0; -EAGAIN: the thread does not keep up; negative errno. */
 int worker_send_fd(const struct worker *worker, int fd, void *data);
 /* In the thread: takes what is in control. 1: *ret_fd and *ret_data are set; 0: nothing more (kicks are swallowed). */
