@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 
-/* Lines "CHECK REASON [CONDITION]"; the condition is "<M.N" or ">=M.N", of Linux. '#' begins a comment. */
+/* Lines "CHECK REASON [M.N-M.N]": of the versions of Linux from the one to the other, or of all. '#' begins a comment. */
 
 #include "expected.h"
 
@@ -24,23 +24,21 @@ static unsigned this_kernel(void) {
 }
 
 /* 1: of this kernel; 0: of others; -EBADMSG. */
-static int holds(const char *condition) {
-    unsigned major, minor;
+static int holds(const char *versions) {
+    unsigned major, minor, last_major, last_minor;
     char rest;
 
-    if (!*condition)
+    if (!*versions)
         return 1;
-    if (sscanf(condition, "<%u.%u%c", &major, &minor, &rest) == 2)
-        return this_kernel() < number_of(major, minor);
-    if (sscanf(condition, ">=%u.%u%c", &major, &minor, &rest) == 2)
-        return this_kernel() >= number_of(major, minor);
-    return -EBADMSG;
+    if (sscanf(versions, "%u.%u-%u.%u%c", &major, &minor, &last_major, &last_minor, &rest) != 4)
+        return -EBADMSG;
+    return this_kernel() >= number_of(major, minor) && this_kernel() <= number_of(last_major, last_minor);
 }
 
 static int add(struct expected *expected, const char *text) {
     struct expected_line line, *grown;
-    char condition[16] = "", more;
-    int n = sscanf(text, "%63s %31s %15s %c", line.check, line.reason, condition, &more), r = holds(condition);
+    char versions[16] = "", more;
+    int n = sscanf(text, "%63s %31s %15s %c", line.check, line.reason, versions, &more), r = holds(versions);
 
     if (n != 2 && n != 3)
         return -EBADMSG;
