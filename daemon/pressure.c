@@ -423,20 +423,26 @@ static bool turn_end(struct turn *turn) {
 
 /* ---- glances ---- */
 
+static bool can_glance(const struct domain *domain) {
+    /* More than half of the room is promised: a turn takes some of it back. */
+    return !domain->gone && !domain->look.stat_read && domain->credit_seen >= atomic_load(&domain->commitment);
+}
+
 /*
  * A cgroup that is near its limit, and does nothing, is looked at every few milliseconds. What a turn does beside that costs as much as the look,
  * whose code alone is warm by then; so between two turns for something else there are only looks at this one, as long as it has
  * no less room than at the turn. Not where the room lies in caches: these can go while usage stays.
  */
-static void glance_from(struct turn *turn) {
+static void glance_from(const struct turn *turn) {
     struct pressure *pressure = turn->pressure;
-    struct domain *domain = turn->n == 0 ? turn->nearest : NULL;
+    struct domains *domains = &pressure->manager->domains;
+    struct domain *domain = domains->nearest;
 
-    pressure->manager->domains.nearest = NULL;
-    if (!domain || !domain->parent || domain->interval == 0 || domain->barren > 0 || domain->waiters ||
-        domain->look.stat_read || domain->credit_seen < atomic_load(&domain->commitment))
+    if (!domain || turn->n > 0 || !domain->parent || domain->interval == 0 ||
+        domain->interval > PRESSURE_GLANCES_NS / 4 || domain->barren > 0 || domain->waiters || !can_glance(domain)) {
+        domains->nearest = NULL;
         return;
-    pressure->manager->domains.nearest = domain;
+    }
     pressure->glance_credit = domain->credit_seen;
     pressure->glances_until = pressure->now + (turn->next < PRESSURE_GLANCES_NS ? turn->next : PRESSURE_GLANCES_NS);
 }
@@ -454,7 +460,7 @@ static uint64_t pressure_glance(struct pressure *pressure) {
     if (domain) {
         domain_take_look(domains, domain);
         atomic_fetch_add(&pressure->looks, 1);
-        if (!domain->gone && !domain->look.stat_read && domain->credit_seen >= pressure->glance_credit) {
+        if (can_glance(domain) && domain->credit_seen >= pressure->glance_credit) {
             ns = pressure->glances_until - now;
             ns = domain->interval < ns ? domain->interval : ns;
             domain->due = now + domain->interval;
@@ -486,7 +492,8 @@ static uint64_t pressure_turn(struct pressure *pressure, bool kicked) {
         turn_sleep(&turn, record_sample(manager, pressure->now));
         open_gates(manager);
     } else if (manager->n_sessions == 0 && LIST_EMPTY(&pressure->hands))
-        turn.next = UINT64_MAX;
+        turn.next = turn.look = UINT64_MAX;
+    manager->domains.nearest = turn.nearest; /* unless it goes with a hand */
     turn_hands(&turn);
     if (under_way > 0) /* they hold domains, and somebody's hand may wait for them */
         turn_sleep(&turn, PRESSURE_BUSY_NS);

@@ -8,6 +8,7 @@
 #include "fixture.h"
 #include "memcg.h"
 #include "raw.h"
+#include "rest.h"
 #include "suite.h"
 
 #include <check.h>
@@ -232,6 +233,15 @@ START_TEST(test_given_up) {
     child_kill(&hog);
     ck_assert(child_say(client.socket, 'e'));
     child_end(&client);
+}
+END_TEST
+
+/* Without clients there is nothing to look after. */
+START_TEST(test_without_clients) {
+    unsigned tries = 0;
+
+    while (!service_sleeps_for(&service, 1500)) /* what was watched for the last client is closed a moment later */
+        ck_assert_uint_lt(tries++, 3);
 }
 END_TEST
 
@@ -553,6 +563,7 @@ int main(void) {
     tcase_add_test(sources, test_near_the_limit);
     tcase_add_test(sources, test_at_the_limit);
     tcase_add_test(sources, test_limit_is_set_later);
+    tcase_add_test(sources, test_without_clients);
     tcase_set_timeout(moves, 60);
     tcase_add_checked_fixture(moves, setup, teardown);
     tcase_add_test(moves, test_moved);

@@ -82,3 +82,11 @@ void service_at_rest(const struct service *service, int timeout_ms, size_t *ret_
         ck_assert_msg(now_ms() < deadline, "the service does not come to rest");
     }
 }
+
+bool service_sleeps_for(const struct service *service, unsigned ms) {
+    uint64_t before, after;
+    bool sleep = all_sleep(service, &before);
+
+    nap_ms(ms);
+    return all_sleep(service, &after) && sleep && after == before;
+}

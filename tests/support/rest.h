@@ -6,6 +6,7 @@
 
 #include "service.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /*
@@ -13,5 +14,7 @@
  * clients it is their last request that is through, not what they do next. Fails the test after timeout_ms.
  */
 void service_at_rest(const struct service *service, int timeout_ms, size_t *ret_descriptors, size_t *ret_threads);
+/* Does no thread of it run for so many ms? */
+bool service_sleeps_for(const struct service *service, unsigned ms);
 
 #endif
