@@ -246,24 +246,28 @@ static int connection_take(struct connection *connection, struct channel_packet 
     return -EBADMSG;
 }
 
+static void connection_serve(struct connection *connection, struct channel_packet *packet) {
+    enum codec_verdict verdict = codec_check_request(&packet->message, packet->size, packet->n_fds);
+
+    if (verdict == CODEC_OK)
+        handlers_dispatch(connection, packet);
+    else if (packet->size >= sizeof(packet->message.header))
+        connection_reject(connection, &packet->message.header, verdict);
+    else
+        connection_end(connection, "malformed: no header: message too short");
+}
+
 static void connection_read(struct connection *connection) {
     struct server *server = connection->server;
     uint64_t began = loop_time();
     struct channel_packet packet;
-    enum codec_verdict verdict;
     struct vet *vet = NULL;
 
-    if (connection_take(connection, &packet, &vet) != 0)
-        return;
-    verdict = codec_check_request(&packet.message, packet.size, packet.n_fds);
-    if (verdict == CODEC_OK)
-        handlers_dispatch(connection, &packet);
-    else if (packet.size >= sizeof(packet.message.header))
-        connection_reject(connection, &packet.message.header, verdict);
-    else
-        connection_end(connection, "malformed: no header: message too short");
-    channel_packet_close(&packet);
-    vet_release(vet);
+    if (connection_take(connection, &packet, &vet) == 0) {
+        connection_serve(connection, &packet);
+        channel_packet_close(&packet);
+        vet_release(vet);
+    }
     turns_charge(&server->turns, &connection->turn, loop_time() - began, kernel_now());
 }
 

@@ -472,7 +472,11 @@ static void dropper_main(struct worker *worker) {
     struct home *home = container_of(worker, struct home, dropper.worker);
     struct dropper *dropper = &home->dropper;
 
+    home_lock(home);
     worker_calm(worker);
+    if (dropper->urgency >= URGENCY_STALL) /* so soon */
+        worker_set_realtime(worker, true);
+    home_unlock(home);
     dropper->pager_handle = worker->keep[0];
     while (!worker_stopping(worker)) {
         struct pollfd fd = {.fd = worker->control, .events = POLLIN};

@@ -130,6 +130,7 @@ static void handle_uffd(struct connection *connection, struct channel_packet *pa
     }
     session->uffd_asked = true;
     if (packet->n_fds == 1) {
+        (void)worker_pool_await(&manager->pool);
         pthread_mutex_lock(&manager->lock); /* the pressure thread looks at workers */
         r = session_take_uffd(session, channel_packet_take(packet, 0));
         pthread_mutex_unlock(&manager->lock);

@@ -460,7 +460,11 @@ static void pager_main(struct worker *worker) {
     void *data;
     int fd;
 
+    session_lock(session);
     worker_calm(worker);
+    if (atomic_load(&pager->arm_sequence) & 1 && pager->arm.realtime) /* so soon */
+        worker_set_realtime(worker, true);
+    session_unlock(session);
     pager->uffd = worker->keep[0];
     pager->pidfd = worker->keep[1];
     while (!worker_stopping(worker)) {

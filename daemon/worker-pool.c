@@ -254,9 +254,10 @@ static struct spare *find(struct worker_pool *pool, enum spare_state state) {
 static struct spare *await_ready(struct worker_pool *pool) {
     for (;;) {
         uint32_t outcomes = atomic_load(&pool->outcomes);
+        bool ordered = find(pool, SPARE_ORDERED) != NULL; /* first: what is ready a moment later is found */
         struct spare *spare = find(pool, SPARE_READY);
 
-        if (spare || !find(pool, SPARE_ORDERED))
+        if (spare || !ordered)
             return spare;
         syscall(SYS_futex, &pool->outcomes, FUTEX_WAIT_PRIVATE, outcomes, NULL, NULL, 0);
     }
@@ -336,17 +337,26 @@ void worker_pool_deinit(struct worker_pool *pool) {
     }
 }
 
-int worker_pool_take(struct worker_pool *pool, struct spare *ret) {
+struct spare *worker_pool_await(struct worker_pool *pool) {
     struct spare *spare = find(pool, SPARE_READY);
 
+    if (spare)
+        return spare;
     if (pool->orders < 0)
         worker_pool_start(pool);
-    else if (!spare)
+    else
         order_all(pool);
-    if (!spare)
-        spare = await_ready(pool);
-    if (!spare)
-        return worker_pool_error(pool);
+    return await_ready(pool);
+}
+
+int worker_pool_take(struct worker_pool *pool, struct spare *ret) {
+    struct spare *spare = worker_pool_await(pool);
+
+    if (!spare) {
+        int r = worker_pool_error(pool);
+
+        return r < 0 ? r : -EAGAIN;
+    }
     *ret = *spare;
     atomic_store(&spare->state, SPARE_NONE);
     order_all(pool); /* what cannot be ordered now is the next time */

@@ -58,6 +58,11 @@ int worker_pool_error(const struct worker_pool *pool);
 /* Ends the thread and all spares. One that was only initialized is fine. */
 void worker_pool_deinit(struct worker_pool *pool);
 /*
+ * Waits for one that is ready, which the next worker_pool_take() takes then without waiting: for who takes it under a lock. In the loop only. NULL: none can be
+ * had now.
+ */
+struct spare *worker_pool_await(struct worker_pool *pool);
+/*
  * One that is ready, the caller's from now on: he gives it an order, or ends it. Waits for a thread if more were taken than could be started meanwhile. In the loop only. 0, or
  * negative errno: none can be had now.
  */

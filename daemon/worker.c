@@ -58,8 +58,10 @@ int worker_receive_message(int socket, void **ret_data, int *ret_fds, size_t n_f
     union message_control control;
     void *data;
     struct iovec iov = {.iov_base = &data, .iov_len = sizeof(data)};
-    struct msghdr message = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = CMSG_SPACE(sizeof(int) * n_fds)};
+    struct msghdr message = {.msg_iov = &iov,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = CMSG_LEN(sizeof(int) * n_fds)}; /* not one more */
     ssize_t size = recvmsg(socket, &message, flags | MSG_CMSG_CLOEXEC);
     struct cmsghdr *header;
 
