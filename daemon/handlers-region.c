@@ -63,10 +63,7 @@ uint32_t region_check_limits(const struct connection *connection, uint64_t size)
     return DRP_WIRE_ERROR_QUOTA;
 }
 
-/*
- * The dropper starts here, not with the first drop: then memory and CPUs are short, and whoever starts it waits for it under the manager's
- * lock. The first look is due now: with no region there was none for up to a second.
- */
+/* The dropper starts here: at the first drop memory and CPUs are short. The first look is due now: with no region there was none for up to a second. */
 uint32_t region_link(struct connection *connection, struct region *region) {
     struct manager *manager = connection->server->manager;
     int r;
