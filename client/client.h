@@ -30,9 +30,14 @@
 #define REQUEST_TIMEOUT_MS 10000
 #define REQUEST_TIMEOUT_LONG_MS 30000 /* drop, populate */
 
+#define OBJECT_EVENTFD "anon_inode:[eventfd]"
+#define OBJECT_INOTIFY "anon_inode:inotify"
+#define OBJECT_USERFAULTFD "anon_inode:[userfaultfd]"
+
 /* What a descriptor is of (object.c). */
 struct object {
     uint64_t device, inode; /* zeros: unknown */
+    const char *kind;       /* of one that has no inode of its own, as /proc names it; NULL: the inode says enough */
 };
 
 /* A connection to a daemon. One thread at a time. */
@@ -166,8 +171,12 @@ int error_detail(int error, const char *format, ...) __attribute__((format(print
 
 /* Of a descriptor that has just been made. */
 void object_note(int fd, struct object *ret);
+/* The same of an OBJECT_*. */
+void object_note_kind(int fd, struct object *ret, const char *kind);
 /* Is it still ours? Else the program has closed it (-1: there is none), or put another one in its place. */
 bool object_holds(int fd, const struct object *object);
+/* The same by its kind, too, which takes a system call more: for what would do the program harm, as to read it or to close it. */
+bool object_owns(int fd, const struct object *object);
 /* Closes it if it is, and makes it -1. */
 void object_close(int *fd, const struct object *object);
 /* A copy, close-on-exec. -EBADF: it is not ours any more. */
@@ -182,6 +191,8 @@ int object_check_region(const struct drp_region *r);
 void link_init(struct link *link, struct drp *context, struct channel_packet *packet);
 /* Closes what is open, and still ours. Takes the fork lock. */
 void link_close(struct link *link);
+/* Is there a pidfd that can be believed? Before Linux 6.9 it has no inode of its own; who has closed the socket has closed that, too. */
+bool link_has_pidfd(const struct link *link);
 /* Ends it from this side; the daemon may be in the middle of something. */
 void link_cut(struct link *link);
 /*

@@ -115,7 +115,7 @@ static void close_soon(struct closing *closing, int *fd, const struct object *ob
         return;
     if (closing->n == CLOSE_MAX)
         close_all(closing);
-    if (object_holds(*fd, object))
+    if (object_owns(*fd, object))
         closing->fds[closing->n++] = *fd;
     *fd = -1;
 }
@@ -249,6 +249,8 @@ static void child_region(struct drp_region *r, struct closing *closing) {
 
 static void child_link(struct link *link, struct closing *closing) {
     channel_packet_close(link->packet);
+    if (link->pidfd >= 0 && !object_holds(link->socket, &link->socket_object)) /* see link_has_pidfd() */
+        link->pidfd = -1;
     close_soon(closing, &link->socket, &link->socket_object);
     close_soon(closing, &link->pidfd, &link->pidfd_object);
     if (link->stop >= 0)

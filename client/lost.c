@@ -153,10 +153,10 @@ static int make_eventfd(int *fd, struct object *object) {
     int error = 0;
 
     fork_lock();
-    if (!object_holds(*fd, object)) {
+    if (!object_owns(*fd, object)) {
         *fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         error = *fd < 0 ? -errno : 0;
-        object_note(*fd, object);
+        object_note_kind(*fd, object, OBJECT_EVENTFD);
     }
     fork_unlock();
     return error < 0 ? error_detail(error, "no descriptor for an eventfd: %s", strerror(-error)) : 0;
@@ -295,7 +295,7 @@ void lost_close(struct drp *d) {
 
 /* The parent's is not the child's, but a number that the child may be polling shall stay one of an eventfd. */
 static void replace_eventfd(int fd, const struct object *object) {
-    int fresh = object_holds(fd, object) ? eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) : -1;
+    int fresh = object_owns(fd, object) ? eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) : -1;
 
     if (fresh >= 0) {
         dup3(fresh, fd, O_CLOEXEC);

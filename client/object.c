@@ -5,15 +5,18 @@
  * at before it is sent to, read from, handed over or closed: fstat(2) is 0.5 us, a request fifty times as much. A program that does both in the very
  * moment between is not helped.
  *
- * Of those without an inode of their own (eventfds, inotify, before Linux 6.9 pidfds) the kernel says the same: one of the program's in place of ours is
- * taken for ours, a file or a socket is not.
+ * Those without an inode of their own (eventfds, inotify, epoll, before Linux 5.12 userfaultfds, before 6.9 pidfds) have all the same one. Their kind says
+ * /proc, so one of the program's is taken for ours if it is of the same kind, and has the same number. A pidfd is believed as long as the socket is there.
  */
 
 #include "client.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 void object_note(int fd, struct object *ret) {
     struct stat st;
@@ -21,6 +24,11 @@ void object_note(int fd, struct object *ret) {
     *ret = (struct object){0};
     if (fd >= 0 && fstat(fd, &st) == 0)
         *ret = (struct object){.device = st.st_dev, .inode = st.st_ino};
+}
+
+void object_note_kind(int fd, struct object *ret, const char *kind) {
+    object_note(fd, ret);
+    ret->kind = kind;
 }
 
 /* What cannot be looked at, as in a sandbox that forbids it, is ours. */
@@ -34,8 +42,22 @@ bool object_holds(int fd, const struct object *object) {
     return object->inode == 0 || (st.st_dev == object->device && st.st_ino == object->inode);
 }
 
+/* The same where there is no /proc. */
+static bool is_of_kind(int fd, const char *kind) {
+    char path[64], text[64];
+    ssize_t n;
+
+    snprintf(path, sizeof(path), "/proc/thread-self/fd/%d", fd);
+    n = readlink(path, text, sizeof(text));
+    return n < 0 || ((size_t)n == strlen(kind) && memcmp(text, kind, (size_t)n) == 0);
+}
+
+bool object_owns(int fd, const struct object *object) {
+    return object_holds(fd, object) && (!object->kind || is_of_kind(fd, object->kind));
+}
+
 void object_close(int *fd, const struct object *object) {
-    if (object_holds(*fd, object))
+    if (object_owns(*fd, object))
         close(*fd);
     if (*fd >= 0) /* else nothing is written: a forked child would get a page of its own for that */
         *fd = -1;

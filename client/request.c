@@ -49,9 +49,15 @@ void link_init(struct link *link, struct drp *context, struct channel_packet *pa
     link->stop = -1;
 }
 
+bool link_has_pidfd(const struct link *link) {
+    return object_holds(link->socket, &link->socket_object) && object_holds(link->pidfd, &link->pidfd_object);
+}
+
 void link_close(struct link *link) {
     fork_lock();
     channel_packet_close(link->packet);
+    if (!link_has_pidfd(link))
+        link->pidfd = -1;
     object_close(&link->socket, &link->socket_object);
     object_close(&link->pidfd, &link->pidfd_object);
     fork_unlock();

@@ -73,11 +73,11 @@ int signal_prepare(struct drp *d) {
     int r = 0;
 
     fork_lock();
-    if (!object_holds(d->signal_fd, &d->signal_object)) {
+    if (!object_owns(d->signal_fd, &d->signal_object)) {
         r = make();
         if (r >= 0) {
             d->signal_fd = r;
-            object_note(r, &d->signal_object);
+            object_note_kind(r, &d->signal_object, OBJECT_USERFAULTFD);
         }
     }
     fork_unlock();

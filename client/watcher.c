@@ -73,10 +73,12 @@ static bool sleep_on(struct drp *d, int fd, short events, int timeout_ms) {
     while (has_wake(d)) {
         if (wait_poll(polls, 2, timeout_ms) < 0)
             continue;
-        if (polls[1].revents == 0)
-            return true;
-        if (shall_stop(d))
+        if (polls[1].revents && shall_stop(d))
             return false;
+        if (polls[1].revents == 0 && !(polls[0].revents & POLLNVAL))
+            return true;
+        if (polls[0].revents & POLLNVAL)
+            polls[0].fd = -1; /* the program has closed it: the time is to pass all the same */
     }
     return false;
 }
@@ -99,7 +101,7 @@ static void set_lost(struct drp *d) {
 static bool has_ended(const struct link *link) {
     struct pollfd process = {.fd = link->pidfd, .events = POLLIN};
 
-    if (object_holds(link->pidfd, &link->pidfd_object))
+    if (link_has_pidfd(link))
         return poll(&process, 1, 0) > 0 && process.revents & POLLIN;
     return link->pid > 0 && kill(link->pid, 0) < 0 && errno == ESRCH;
 }
@@ -112,7 +114,7 @@ static bool has_ended(const struct link *link) {
 static bool wait_gone(struct drp *d) {
     int64_t deadline = wait_now_ms() + GONE_WAIT_MS;
 
-    if (object_holds(d->link.pidfd, &d->link.pidfd_object))
+    if (link_has_pidfd(&d->link))
         return sleep_on(d, d->link.pidfd, POLLIN, GONE_WAIT_MS);
     while (!has_ended(&d->link) && wait_now_ms() < deadline)
         if (!sleep_on(d, -1, 0, GONE_LOOK_MS))
@@ -150,7 +152,7 @@ static void notify_begin(struct drp *d) {
     }
     fork_lock();
     d->notify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-    object_note(d->notify, &d->notify_object);
+    object_note_kind(d->notify, &d->notify_object, OBJECT_INOTIFY);
     if (d->notify >= 0 && inotify_add_watch(d->notify, path, IN_CREATE | IN_MOVED_TO | IN_ATTRIB) < 0)
         object_close(&d->notify, &d->notify_object);
     fork_unlock();
@@ -168,7 +170,7 @@ static bool notify_drain(struct drp *d) {
     char events[1024] __attribute__((aligned(__alignof__(struct inotify_event))));
     bool any = false;
 
-    while (object_holds(d->notify, &d->notify_object) && read(d->notify, events, sizeof(events)) > 0)
+    while (object_owns(d->notify, &d->notify_object) && read(d->notify, events, sizeof(events)) > 0)
         any = true;
     return any;
 }
@@ -319,7 +321,7 @@ static bool wait_reconnected(struct drp *d) {
 
     notify_begin(d);
     while (go_on && !reconnect(d)) {
-        go_on = sleep_on(d, d->notify, POLLIN, backoff);
+        go_on = sleep_on(d, object_owns(d->notify, &d->notify_object) ? d->notify : -1, POLLIN, backoff);
         backoff = notify_drain(d) ? BACKOFF_MIN_MS : backoff * 2;
         if (backoff > BACKOFF_MAX_MS)
             backoff = BACKOFF_MAX_MS;
