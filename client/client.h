@@ -267,7 +267,7 @@ bool region_piece(const struct drp_region *r, uintptr_t from, struct region_piec
 /* Unmaps and frees a region; tell: sends DESTROY before, if the daemon knows it. 0, or why it could not be told. */
 int region_end(struct drp_region *r, bool tell);
 /*
- * Hands a live region over to the new daemon at link. On failure the region is as before, or (if the daemon has it but
+ * Hands a live region, whose descriptors are there, over to the new daemon at link. On failure the region is as before, or (if the daemon has it but
  * could not map it) known to it and never dropped. regions_lock held.
  */
 int region_adopt(struct drp_region *r, struct link *link);

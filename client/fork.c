@@ -237,6 +237,7 @@ static void child_region(struct drp_region *r, struct closing *closing) {
         atomic_store(&r->pins.late, NULL);
         r->pins.foreign = true;
     }
+    atomic_store(&r->pins.unpinnable, 0);
     r->pins.bias = r->pins.bias ? r->pins.bias + 2 : FORK_BIAS;
     lost_fork_child_region(r);
     r->hold = NULL;

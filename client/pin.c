@@ -50,24 +50,49 @@ void pins_set_pins(struct pins *p, void *page, uint64_t chunk_base) {
     p->cells = drp_pin_cells(page) + chunk_base;
 }
 
+/* Stored so that who sees a size of 0 sees the real one besides. */
+void pins_refuse(struct pins *p) {
+    if (atomic_load(&p->unpinnable) == 0) {
+        atomic_store(&p->unpinnable, atomic_load(&p->size));
+        atomic_store(&p->size, 0);
+    }
+}
+
+void pins_allow(struct pins *p) {
+    size_t size = atomic_load(&p->unpinnable);
+
+    if (size > 0) {
+        atomic_store(&p->size, size);
+        atomic_store(&p->unpinnable, 0);
+    }
+}
+
+static size_t real_size(const struct pins *p) {
+    size_t size = atomic_load(&p->unpinnable);
+
+    return size > 0 ? size : atomic_load(&p->size);
+}
+
 SLOW static int fail_range(const struct pins *p, size_t offset, size_t length) {
     if (p->foreign)
         return fork_foreign();
     if (p->native)
         return local_refuse();
     return error_detail(-ERANGE, "offset %zu, length %zu: not inside the region, which has %zu bytes, or empty", offset,
-                        length, atomic_load(&p->size));
+                        length, real_size(p));
+}
+
+static FAST bool outside_of(size_t size, size_t offset, size_t length) {
+    return length == 0 || offset >= size || length > size - offset;
 }
 
 static FAST bool outside_now(const struct pins *p, size_t offset, size_t length) {
-    size_t size = atomic_load_explicit(&p->size, memory_order_acquire);
-
-    return length == 0 || offset >= size || length > size - offset;
+    return outside_of(atomic_load_explicit(&p->size, memory_order_acquire), offset, length);
 }
 
 /* In a forked child the first range is outside of what is not there yet. */
 SLOW static bool outside_after_all(const struct pins *p, size_t offset, size_t length) {
-    return !pins_arrive(p) || outside_now(p, offset, length);
+    return !pins_arrive(p) || outside_of(real_size(p), offset, length);
 }
 
 static FAST bool outside(const struct pins *p, size_t offset, size_t length) {
@@ -226,13 +251,27 @@ __attribute__((noinline)) static int unpin_many(struct pins *p, size_t first, si
     return error;
 }
 
+SLOW static int check_pin(const struct pins *p, size_t offset, size_t length) {
+    bool refused = atomic_load(&p->unpinnable) > 0;
+
+    if (outside_after_all(p, offset, length))
+        return fail_range(p, offset, length);
+    return refused
+               ? error_detail(-ENOTCONN, "the program has closed descriptors of the library's: until the service has "
+                                         "this shared region of it again, it may drop it for others")
+               : 0;
+}
+
 static FAST int pin(struct pins *p, size_t offset, size_t length, uint64_t *ret_generation) {
     uint32_t generation;
     size_t first;
     int error;
 
-    if (outside(p, offset, length))
-        return fail_range(p, offset, length);
+    if (UNLIKELY(outside_now(p, offset, length))) {
+        error = check_pin(p, offset, length);
+        if (error < 0)
+            return error;
+    }
     first = first_chunk(p, offset);
     if (UNLIKELY(first != last_chunk(p, offset, length)))
         return pin_many(p, first, last_chunk(p, offset, length), ret_generation);

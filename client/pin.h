@@ -30,6 +30,11 @@ struct pins {
      * is settled and lost, and reported as the next even one.
      */
     _Atomic bool gone;
+    /*
+     * A shared region that the service may drop from for others, while it does not know our pins: size is 0, and this the real one, so that each call looks
+     * twice, and drp_pin() fails. 0: it is not so.
+     */
+    _Atomic size_t unpinnable;
     _Atomic uint64_t mapping; /* its id, by which the service says that the quota of its process, or user, is used up */
     bool foreign;             /* of another process: size is 0, and every call fails */
     bool native;              /* the kernel's own memory, likewise */
@@ -46,6 +51,10 @@ void pins_set_pins(struct pins *p, void *page, uint64_t chunk_base);
 
 /* Makes a forked child's pages, if that is still to be done. false: there is no memory for them, or they are foreign. Of fork.c. */
 bool pins_arrive(const struct pins *p);
+
+/* No pins from now on; and again. Fine if it is so. */
+void pins_refuse(struct pins *p);
+void pins_allow(struct pins *p);
 
 /* Waits until no chunk that the range touches is being dropped. For signal handlers, too. */
 void pins_wait_settled(struct pins *p, size_t offset, size_t length);

@@ -531,10 +531,8 @@ int region_adopt(struct drp_region *r, struct link *link) {
         .priority = r->priority,
     };
     int fds[2] = {r->data_fd, r->state_fd};
-    int error = object_check_region(r);
+    int error = link_call(link, &request, sizeof(request), fds, 2, REQUEST_TIMEOUT_MS);
 
-    if (error == 0)
-        error = link_call(link, &request, sizeof(request), fds, 2, REQUEST_TIMEOUT_MS);
     if (error < 0)
         return error;
     r->known = true;

@@ -201,12 +201,25 @@ static void publish(struct drp *d) {
     pthread_mutex_unlock(&d->request_lock);
 }
 
+/* Of a shared one that lacks descriptors the next service will not know the pins, and drops for others. */
+static int adopt(struct drp_region *r, struct link *link) {
+    int error = object_check_region(r);
+
+    if (error == 0)
+        error = region_adopt(r, link);
+    if (error == 0)
+        pins_allow(&r->pins);
+    else if (error == -EBADF && r->granted & DRP_REGION_SHARED)
+        pins_refuse(&r->pins);
+    return error;
+}
+
 static int hand_over_to(struct drp_region *r, struct link *link) {
     int error;
 
     switch (r->backend) {
     case DRP_BACKEND_DAEMON:
-        return region_adopt(r, link);
+        return adopt(r, link);
     case DRP_BACKEND_NATIVE:
         error = native_register(r, link);
         return error < 0 ? error : options_hand_over(r, link);
@@ -362,8 +375,11 @@ static void withdraw(struct drp *d) {
     d->link.cut = true;
     set_gone(d);
     pthread_mutex_lock(&d->regions_lock);
-    for (struct drp_region *r = d->regions; r; r = r->next)
+    for (struct drp_region *r = d->regions; r; r = r->next) {
         r->held_up = r->phase == REGION_LIVE;
+        if (r->phase == REGION_LIVE && r->granted & DRP_REGION_SHARED)
+            pins_refuse(&r->pins);
+    }
     pthread_mutex_lock(&d->request_lock);
     d->epoch++;
     d->inherited = true;

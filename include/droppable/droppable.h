@@ -24,11 +24,14 @@
  *
  * The library has a thread and descriptors of its own, close-on-exec: some for the connection, three or four for each region. Leave them alone. A program
  * that closes what it does not know all the same, as some do that become daemons, or opens files with the same numbers, may expect this: its files are not
- * read, written, handed over or closed by the library (but an eventfd in the place of one of drp_get_lost_fd() may be written to, and one of anything that
- * has no inode of its own may be closed at the end). Nothing is opened by itself. The memory stays as it is, and is not dropped any more; pins and
- * generations go on. Regions made with DRP_REGION_SIGNAL signal no more, and drp_populate() of them fails. Calls that need the service return -ENOTCONN until
- * the library has noticed, a moment; the next one connects again, as in a child after fork(2). Then new regions can be made, and old ones whose descriptors are
- * all left are the service's again within 100 ms. drp_get_lost_fd() has to be asked for again.
+ * read, written, handed over or closed by the library (but an eventfd in the place of one of drp_get_lost_fd() may be written to, closed at the end, and
+ * be another one in a child after fork(2); an inotify descriptor, and on old kernels a userfaultfd or pidfd, in the place of the like may be closed, too).
+ * Nothing is opened by itself. The memory stays as it is, and is not dropped any more; pins and generations go on. But a shared region is dropped for the
+ * others who have it: drp_pin() of it is -ENOTCONN until the service has it of this process again, and what was pinned before may be lost from 10 s later
+ * on, as its generation tells; once the service was restarted, at any time, and generations tell nothing. Regions made with DRP_REGION_SIGNAL signal no
+ * more, and drp_populate() of them fails. Calls that need the service return -ENOTCONN until the library has noticed, a moment; the next one connects
+ * again, as in a child after fork(2). Then new regions can be made, and old ones whose descriptors are all left are the service's again within 100 ms.
+ * drp_get_lost_fd() has to be asked for again.
  *
  * The semantics follow MAP_DROPPABLE of Linux 6.11 (mmap(2)); what is added follows vrange (LWN 602650), XNU's purgeable
  * memory and Chromium's discardable memory.
@@ -342,7 +345,8 @@ int drp_region_set_options(struct drp_region *r, uint64_t mask, uint64_t values)
  * @param ret_generation the range's generation (see drp_generation()), which does not change while the range is pinned;
  *        NULL if not wanted
  * @return 0; -ERANGE: not inside the region, or empty; -EDQUOT: the quota of pinned memory is used up; -EOVERFLOW: a chunk is pinned
- *         65,536 times already; -EOPNOTSUPP: the region is native (DRP_BACKEND_NATIVE), as from all calls that are about pins or losses
+ *         65,536 times already; -EOPNOTSUPP: the region is native (DRP_BACKEND_NATIVE), as from all calls that are about pins or losses; -ENOTCONN: a region
+ *         of the process before fork(2) that is shared with this one, or absent; or a shared region, and the program has closed the library's descriptors
  */
 int drp_pin(struct drp_region *r, size_t offset, size_t length, uint64_t *ret_generation);
 
