@@ -372,7 +372,7 @@ static bool wait_lost(struct drp *d) {
 /* Leaves all to the thread after this one. */
 static void withdraw(struct drp *d) {
     set_lost(d);
-    d->link.cut = true;
+    link_cut(&d->link); /* children that were made past the fork handler may have copies */
     set_gone(d);
     pthread_mutex_lock(&d->regions_lock);
     for (struct drp_region *r = d->regions; r; r = r->next) {

@@ -222,7 +222,7 @@ static bool was_given(const struct drp_wire_adopt *adopt) {
     return !(adopt->granted & ~HANDLERS_KNOWN_OPTIONS) && !(small && (adopt->granted & DRP_REGION_HUGE));
 }
 
-static uint32_t check_adopt(const struct manager *manager, const struct drp_wire_adopt *adopt, const int *fds) {
+static uint32_t check_adopt(const struct session *session, const struct drp_wire_adopt *adopt, const int *fds) {
     struct passport passport;
 
     if (!region_is_whole(adopt) || !was_given(adopt))
@@ -231,7 +231,7 @@ static uint32_t check_adopt(const struct manager *manager, const struct drp_wire
         kernel_check_data_object(fds[0], adopt->object_offset + adopt->size) < 0 ||
         kernel_check_page_object(fds[1], drp_state_bytes(adopt->chunk_total)) < 0)
         return DRP_WIRE_ERROR_DESCRIPTOR;
-    return manager_is_at_object(manager, fds[0]) ? DRP_WIRE_ERROR_QUARANTINED : DRP_WIRE_OK;
+    return manager_is_at_object(session, fds[0]) ? DRP_WIRE_ERROR_QUARANTINED : DRP_WIRE_OK;
 }
 
 void handle_adopt(struct connection *connection, struct channel_packet *packet) {
@@ -257,7 +257,7 @@ void handle_adopt(struct connection *connection, struct channel_packet *packet) 
         return;
     }
     if (error == DRP_WIRE_OK)
-        error = check_adopt(manager, adopt, packet->fds);
+        error = check_adopt(connection->session, adopt, packet->fds);
     if (error != DRP_WIRE_OK) {
         reply_error(connection, packet, error);
         return;

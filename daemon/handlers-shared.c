@@ -299,7 +299,7 @@ static uint32_t remake(struct connection *connection, struct channel_packet *pac
                                  .chunk_total = adopt->chunk_total};
     uint32_t error = region_check_limits(connection, adopt->size);
 
-    if (error == DRP_WIRE_OK && manager_is_at_object(connection->server->manager, packet->fds[0]))
+    if (error == DRP_WIRE_OK && manager_is_at_object(connection->session, packet->fds[0]))
         error = DRP_WIRE_ERROR_QUARANTINED;
     if (error == DRP_WIRE_OK)
         error = found(connection, passport, &shape, channel_packet_take(packet, 0), 0, 0, ret);

@@ -198,15 +198,19 @@ static bool is_at_object(const struct home *home, const struct stat *object) {
     return false;
 }
 
-bool manager_is_at_object(const struct manager *manager, int fd) {
-    const struct session *session;
+bool manager_is_at_object(const struct session *session, int fd) {
+    const struct manager *manager = session->manager;
+    const struct session *other;
     const struct home *home;
     struct stat object;
 
     if (fstat(fd, &object) < 0)
         return false;
-    LIST_FOREACH (session, &manager->leaving, link)
-        if (is_at_object(&session->home, &object))
+    LIST_FOREACH (other, &manager->sessions, link)
+        if (other != session && other->pid == session->pid && is_at_object(&other->home, &object))
+            return true;
+    LIST_FOREACH (other, &manager->leaving, link)
+        if (is_at_object(&other->home, &object))
             return true;
     LIST_FOREACH (home, &manager->ending_homes, link)
         if (is_at_object(home, &object))

@@ -77,8 +77,11 @@ int manager_add_session(struct manager *manager, struct session *session);
 void manager_remove_session(struct manager *manager, struct session *session);
 void manager_forget_session(struct manager *manager, struct session *session);
 
-/* In the loop: does a thread of somebody who has it no more still work on the object? What it punches would be another's by then. */
-bool manager_is_at_object(const struct manager *manager, int fd);
+/*
+ * In the loop: does a thread of somebody who has it no more still work on the object that the session's process offers? What it punches would be another's by
+ * then. So it is for an earlier session of the process, which has not ended: a child has a copy of its socket.
+ */
+bool manager_is_at_object(const struct session *session, int fd);
 
 /* Brings the clock page up to date. Returns the tick. */
 uint32_t manager_advance_clock(struct manager *manager);

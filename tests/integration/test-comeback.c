@@ -111,6 +111,24 @@ START_TEST(test_pinned_meanwhile) {
 }
 END_TEST
 
+/* One process, two connections, of which a child may have the other one: two would drop by turns. */
+START_TEST(test_two_connections) {
+    int socket = raw_session("before"), again = raw_session("after"), r;
+    struct raw_region region;
+
+    raw_region_new(socket, SIZE, &region);
+    ck_assert_int_eq(adopt(again, &region), DRP_WIRE_ERROR_QUARANTINED);
+    ck_assert_int_eq(raw_drop(socket, &region, 0, SIZE, NULL), DRP_WIRE_OK);
+    close(socket);
+    for (uint64_t deadline = now_ms() + WAIT_MS; (r = adopt(again, &region)) == DRP_WIRE_ERROR_QUARANTINED;)
+        ck_assert_uint_lt(now_ms(), deadline);
+    ck_assert_int_eq(r, DRP_WIRE_OK);
+    ck_assert_int_eq(map(again, &region), DRP_WIRE_OK);
+    raw_region_end(again, &region);
+    close(again);
+}
+END_TEST
+
 /* ---- the library ---- */
 
 static struct drp *connection;
@@ -196,6 +214,7 @@ int main(void) {
     tcase_add_checked_fixture(tcase, fixture_setup, fixture_teardown);
     tcase_set_timeout(tcase, 60);
     tcase_add_test(tcase, test_pinned_meanwhile);
+    tcase_add_test(tcase, test_two_connections);
     tcase_add_test(tcase, test_comes_back);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
