@@ -97,6 +97,7 @@ struct drp_region {
     int ticket_fd; /* of a shared region: given to nobody, kept as long as it is mapped */
     struct object data_object, state_object, pin_object; /* the ticket is of the data object, too */
     int signal_fd; /* its context's, on which it is registered; -1: an ordinary region */
+    struct object signal_object;
     uint64_t object_offset;
     uint64_t chunk_base;
     uint64_t chunk_total;
@@ -181,6 +182,8 @@ bool object_owns(int fd, const struct object *object);
 void object_close(int *fd, const struct object *object);
 /* A copy, close-on-exec. -EBADF: it is not ours any more. */
 int object_copy(int fd, const struct object *object);
+/* Of a region's ticket. */
+bool object_holds_ticket(const struct drp_region *r);
 void object_close_region(struct drp_region *r);
 /* Has a live region all that a daemon has to be given? -EBADF */
 int object_check_region(const struct drp_region *r);

@@ -221,6 +221,8 @@ static void child_region(struct drp_region *r, struct closing *closing) {
     close_soon(closing, &r->data_fd, &r->data_object);
     close_soon(closing, &r->state_fd, &r->state_object);
     close_soon(closing, &r->pin_fd, &r->pin_object);
+    if (r->ticket_fd >= 0 && !object_holds_ticket(r))
+        r->ticket_fd = -1;
     close_soon(closing, &r->ticket_fd, &r->data_object);
     r->signal_fd = -1;
     if (r->backend != DRP_BACKEND_DAEMON) {
@@ -269,6 +271,7 @@ static void child_context(struct drp *d, struct closing *closing) {
     d->regions_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     d->request_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     d->watching = false;
+    atomic_store(&d->stopping, false);
     d->epoch++;
     atomic_store(&d->connected, false);
     atomic_store(&d->interception, DRP_INTERCEPTION_NONE);

@@ -64,8 +64,11 @@ void object_close(int *fd, const struct object *object) {
 }
 
 int object_copy(int fd, const struct object *object) {
-    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    int copy;
 
+    if (!object_holds(fd, object)) /* to close a copy of the program's file would end all its locks of that */
+        return -EBADF;
+    copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (copy < 0)
         return -errno;
     if (object_holds(copy, object))
@@ -74,7 +77,19 @@ int object_copy(int fd, const struct object *object) {
     return -EBADF;
 }
 
+/* It is of the data object, as handles of that are, which may get its number; but it can only be read. */
+bool object_holds_ticket(const struct drp_region *r) {
+    int flags;
+
+    if (!object_holds(r->ticket_fd, &r->data_object))
+        return false;
+    flags = fcntl(r->ticket_fd, F_GETFL);
+    return flags < 0 || (flags & O_ACCMODE) == O_RDONLY;
+}
+
 void object_close_region(struct drp_region *r) {
+    if (!object_holds_ticket(r))
+        r->ticket_fd = -1;
     object_close(&r->data_fd, &r->data_object);
     object_close(&r->state_fd, &r->state_object);
     object_close(&r->pin_fd, &r->pin_object);
@@ -83,8 +98,8 @@ void object_close_region(struct drp_region *r) {
 
 int object_check_region(const struct drp_region *r) {
     if (object_holds(r->data_fd, &r->data_object) && object_holds(r->state_fd, &r->state_object) &&
-        object_holds(r->pin_fd, &r->pin_object) &&
-        (!(r->granted & DRP_REGION_SHARED) || object_holds(r->ticket_fd, &r->data_object)))
+        object_holds(r->pin_fd, &r->pin_object) && (!(r->granted & DRP_REGION_SHARED) || object_holds_ticket(r)) &&
+        (r->signal_fd < 0 || object_owns(r->signal_fd, &r->signal_object))) /* else what is dropped would not signal */
         return 0;
     return error_detail(-EBADF, "the program has closed descriptors of the region");
 }

@@ -116,6 +116,7 @@ int signal_register(struct drp_region *r) {
         return error_detail(-EOPNOTSUPP, "DRP_REGION_SIGNAL cannot be given here: the kernel's userfaultfd cannot fill "
                                          "shared memory with zeros");
     r->signal_fd = r->context->signal_fd;
+    r->signal_object = r->context->signal_object;
     return 0;
 }
 

@@ -59,8 +59,8 @@ static bool shall_stop(struct drp *d) {
         return true;
     do
         n = recv(d->wake[0], words, sizeof(words), MSG_DONTWAIT);
-    while (n > 0);
-    return n == 0;
+    while (n > 0 || (n < 0 && errno == EINTR));
+    return n == 0 || errno != EAGAIN;
 }
 
 /* Waits until fd (-1: none) has events or the time is over (-1: never). false: stop. */
@@ -428,13 +428,15 @@ static int create_thread(struct drp *d) {
 }
 
 static int make_wake(struct drp *d) {
-    int error = 0;
+    int ends[2] = {-1, -1}, error = 0;
 
     fork_lock();
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, d->wake) < 0)
-        error = -errno;
-    for (int i = 0; i < 2; i++)
-        object_note(d->wake[i], &d->wake_objects[i]);
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0)
+        error = -errno; /* what it has stored then are other threads' descriptors by now */
+    for (int i = 0; i < 2 && error == 0; i++) {
+        d->wake[i] = ends[i];
+        object_note(ends[i], &d->wake_objects[i]);
+    }
     fork_unlock();
     return error;
 }
