@@ -9,108 +9,27 @@
 #include "connected.h"
 #include "filter.h"
 #include "fixture.h"
+#include "replaced.h"
 #include "suite.h"
 
 #include <check.h>
 #include <droppable/droppable.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #define MIB ((size_t)1 << 20)
-#define NUMBERS 128 /* the library's are below */
 #define WAIT_MS 10000
-#define FILE_SIZE 64
-#define FILE_AT 7
-
-/* ---- what the program has in place of the library's ---- */
-
-static bool ours[NUMBERS];   /* of the library */
-static int peers[NUMBERS];   /* of what is there now: the other end of a connection, or 0: a file */
-static bool theirs[NUMBERS]; /* of the program, which put it there */
-
-/* From here on new descriptors are the library's. */
-static void begin_looking(void) {
-    memset(theirs, 0, sizeof(theirs));
-    for (int fd = 0; fd < NUMBERS; fd++)
-        ours[fd] = fcntl(fd, F_GETFD) >= 0;
-}
-
-static int end_looking(void) {
-    int n = 0;
-
-    for (int fd = 0; fd < NUMBERS; fd++) {
-        ours[fd] = !ours[fd] && fcntl(fd, F_GETFD) >= 0;
-        n += ours[fd];
-    }
-    return n;
-}
-
-static void put_file(int number) {
-    char text[FILE_SIZE];
-    int fd = memfd_create("program", MFD_CLOEXEC);
-
-    memset(text, 'p', sizeof(text));
-    child_check(fd >= 0 && write(fd, text, sizeof(text)) == FILE_SIZE && lseek(fd, FILE_AT, SEEK_SET) == FILE_AT);
-    child_check(fd == number || (dup2(fd, number) == number && close(fd) == 0));
-    theirs[number] = true;
-    peers[number] = 0;
-}
-
-/* Something is there to be read. */
-static void put_connection(int number) {
-    int ends[2];
-
-    child_check(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, ends) == 0 && send(ends[1], "x", 1, 0) == 1);
-    peers[number] = fcntl(ends[1], F_DUPFD, 2 * NUMBERS);
-    child_check(peers[number] >= 0 && close(ends[1]) == 0);
-    child_check(ends[0] == number || (dup2(ends[0], number) == number && close(ends[0]) == 0));
-    theirs[number] = true;
-}
-
-static void close_all_but(int socket) {
-    child_check(close_range(3, (unsigned)socket - 1, 0) == 0 && close_range((unsigned)socket + 1, ~0U, 0) == 0);
-}
-
-static void put_all(void) {
-    for (int fd = 0; fd < NUMBERS; fd++)
-        if (ours[fd] && fd % 2)
-            put_file(fd);
-        else if (ours[fd])
-            put_connection(fd);
-}
-
-/* In a child that was forked, too; not the connections, whose contents are one for all. */
-static void check_files(void) {
-    char text[FILE_SIZE + 1];
-
-    for (int fd = 0; fd < NUMBERS; fd++) {
-        child_check(!theirs[fd] || fcntl(fd, F_GETFD) >= 0);
-        if (!theirs[fd] || peers[fd])
-            continue;
-        child_check(lseek(fd, 0, SEEK_CUR) == FILE_AT);
-        child_check(pread(fd, text, sizeof(text), 0) == FILE_SIZE && is_filled(text, 'p', FILE_SIZE));
-    }
-}
-
-static void check_all(void) {
-    char byte;
-
-    check_files();
-    for (int fd = 0; fd < NUMBERS; fd++)
-        if (theirs[fd] && peers[fd]) {
-            child_check(recv(fd, &byte, 1, 0) == 1 && byte == 'x');
-            child_check(recv(fd, &byte, 1, 0) < 0 && errno == EAGAIN);
-            child_check(recv(peers[fd], &byte, 1, MSG_DONTWAIT) < 0 &&
-                        errno == EAGAIN); /* neither written to nor closed */
-        }
-}
 
 /* ---- all of them ---- */
 
@@ -126,17 +45,23 @@ static void check_memory(const struct memory *m) {
         child_check(is_filled(drp_region_address(m->signal), 3, MIB));
 }
 
+static struct drp_region *make(struct drp *d, uint64_t required) {
+    const struct drp_region_options options = {.struct_size = sizeof(options), .required = required};
+    struct drp_region *r;
+
+    child_check(drp_region_new(&r, d, MIB, &options) == 0);
+    return r;
+}
+
 static void make_memory(struct memory *m) {
-    struct drp_region_options options = {.struct_size = sizeof(options), .required = DRP_REGION_SHARED};
     int n;
 
     begin_looking();
-    child_check(drp_new(&m->d, NULL) == 0 && drp_region_new(&m->plain, m->d, MIB, NULL) == 0);
-    child_check(drp_region_new(&m->shared, m->d, MIB, &options) == 0);
-    options.required = DRP_REGION_SIGNAL;
-    m->signal = NULL;
-    if (may_signal())
-        child_check(drp_region_new(&m->signal, m->d, MIB, &options) == 0 && drp_populate(m->signal, 0, MIB) == 0);
+    child_check(drp_new(&m->d, NULL) == 0);
+    m->plain = make(m->d, 0);
+    m->shared = make(m->d, DRP_REGION_SHARED);
+    m->signal = may_signal() ? make(m->d, DRP_REGION_SIGNAL) : NULL;
+    child_check(!m->signal || drp_populate(m->signal, 0, MIB) == 0);
     child_check(drp_get_lost_fd(m->d) >= 0 && drp_region_get_lost_fd(m->plain) >= 0);
     n = end_looking();
     child_check(
@@ -146,6 +71,7 @@ static void make_memory(struct memory *m) {
     memset(drp_region_address(m->shared), 2, MIB);
     if (m->signal)
         memset(drp_region_address(m->signal), 3, MIB);
+    child_check(drp_pin(m->shared, 0, 1, NULL) == 0);
 }
 
 /* Until the watcher has seen it the connection is no good; the library says so. */
@@ -171,6 +97,16 @@ static void check_refusals(const struct memory *m) {
     check_memory(m);
 }
 
+/* Others may have it dropped: what is pinned from now on could not be kept. The rest goes on. */
+static void check_shared(struct drp_region *r) {
+    uint32_t generation;
+
+    child_check(drp_pin(r, 0, 1, NULL) == -ENOTCONN && drp_pin(r, 0, MIB, NULL) == -ENOTCONN);
+    child_check(drp_pin(r, MIB, 1, NULL) == -ERANGE && drp_touch(r, 0, MIB) == 0 && drp_touch(r, 1, MIB) == -ERANGE);
+    child_check(drp_copy_generations(r, MIB - 1, 1, &generation) == 1);
+    child_check(drp_unpin(r, 0, 1) == 0 && drp_unpin(r, 0, 1) == -EINVAL);
+}
+
 static void check_lost_fd(struct drp *d, struct drp_region *r) {
     struct pollfd polled = {.events = POLLIN};
 
@@ -194,10 +130,12 @@ static void replace_all(int socket, void *data) {
     put_all();
     check_refusals(&m);
     fresh = new_region(m.d);
+    check_shared(m.shared);
     check_lost_fd(m.d, fresh);
     pid = fork();
     if (pid == 0) {
         check_files();
+        child_check(drp_pin(m.shared, 0, 1, NULL) == 0); /* plain memory */
         _exit(!is_zero(drp_region_address(m.plain), MIB));
     }
     child_check(waitpid(pid, &status, 0) == pid && status == 0);
@@ -269,16 +207,9 @@ END_TEST
 
 /* ---- one of them ---- */
 
-static int type_of(int fd) {
-    socklen_t size = sizeof(int);
-    int type = -1;
-
-    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 ? type : -1;
-}
-
 /* Only the connection: the regions, which have all theirs, come to the service again, and what is pinned stays. */
 static void replace_connection(int socket, void *data) {
-    struct drp_region *r;
+    struct drp_region *r, *shared;
     struct drp *d;
 
     (void)socket;
@@ -286,7 +217,9 @@ static void replace_connection(int socket, void *data) {
     begin_looking();
     child_check(drp_new(&d, NULL) == 0);
     end_looking();
-    child_check(drp_region_new(&r, d, MIB, NULL) == 0 && drp_pin(r, 0, 1, NULL) == 0);
+    r = make(d, 0);
+    shared = make(d, DRP_REGION_SHARED);
+    child_check(drp_pin(r, 0, 1, NULL) == 0);
     memset(drp_region_address(r), 5, MIB);
     for (int fd = 0; fd < NUMBERS; fd++)
         if (ours[fd] && type_of(fd) == SOCK_SEQPACKET)
@@ -296,8 +229,40 @@ static void replace_connection(int socket, void *data) {
         child_check(now_ms() < deadline);
     child_check(is_filled(drp_region_address(r), 5, 65536));
     child_check(is_zero((char *)drp_region_address(r) + 65536, MIB - 65536));
+    child_check(connected_becomes(shared, true, WAIT_MS) && drp_pin(shared, 0, MIB, NULL) == 0);
     drp_free(d);
     check_all();
+}
+
+/* The connection ends, though somebody who was made past the library has a copy of its socket. */
+static void keep_copies(int socket, void *data) {
+    struct drp_region *r;
+    struct drp *d;
+    int words[2];
+    pid_t pid;
+    char word;
+
+    (void)socket;
+    (void)data;
+    begin_looking();
+    child_check(drp_new(&d, NULL) == 0 && end_looking() >= 3 && drp_region_new(&r, d, MIB, NULL) == 0);
+    child_check(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, words) == 0);
+    pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+    for (int fd = 0; fd < NUMBERS; fd++)
+        if (ours[fd] && type_of(fd) == SOCK_STREAM)
+            close(fd);
+    if (pid == 0) {
+        close(words[0]);
+        (void)!recv(words[1], &word, 1, 0); /* until the other end is closed */
+        _exit(0);
+    }
+    child_check(pid > 0);
+    for (uint64_t deadline = now_ms() + WAIT_MS; drp_drop(r, 0, MIB, NULL, NULL) != 0 || !is_connected(r); nap_ms(1))
+        child_check(now_ms() < deadline);
+    child_check(waitpid(pid, NULL, WNOHANG) == 0);
+    close(words[0]);
+    child_check(waitpid(pid, NULL, 0) == pid);
+    drp_free(d);
 }
 
 /* Any one of a shared region's: the others are closed at its end. A ticket that is left would keep the region. */
@@ -326,14 +291,155 @@ static void replace_one(int socket, void *data) {
     drp_free(d);
 }
 
+/* Whoever closes any descriptor of a file has none of its locks any more. */
+static void keep_locks(int socket, void *data) {
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    struct drp_region *r;
+    uint64_t offset;
+    struct drp *d;
+    int status;
+
+    (void)socket;
+    (void)data;
+    child_check(drp_new(&d, NULL) == 0);
+    begin_looking();
+    r = make(d, DRP_REGION_SHARED);
+    child_check(end_looking() == 4);
+    for (int fd = 0; fd < NUMBERS; fd++)
+        if (ours[fd]) {
+            put_file(fd);
+            child_check(fcntl(fd, F_SETLK, &lock) == 0);
+        }
+    child_check(drp_region_get_object(r, &offset) == -EBADF && drp_region_get_handle(r) == -EBADF);
+    drp_region_free(r);
+    drp_free(d);
+    if (fork() == 0) {
+        for (int fd = 0; fd < NUMBERS; fd++) {
+            lock.l_type = F_WRLCK;
+            child_check(!ours[fd] || (fcntl(fd, F_GETLK, &lock) == 0 && lock.l_pid == getppid()));
+        }
+        _exit(0);
+    }
+    child_check(wait(&status) > 0 && status == 0);
+}
+
+/* A handle of the program's in the place of the ticket, which is of the same object. */
+static void replace_ticket(int socket, void *data) {
+    struct drp_region *r;
+    struct stat object, st;
+    struct drp *d;
+    int handle, ticket = -1;
+
+    (void)socket;
+    (void)data;
+    child_check(drp_new(&d, NULL) == 0);
+    begin_looking();
+    r = make(d, DRP_REGION_SHARED);
+    child_check(end_looking() == 4);
+    handle = drp_region_get_handle(r);
+    child_check(handle >= 0 && fstat(handle, &object) == 0);
+    for (int fd = 0; fd < NUMBERS; fd++) /* the data descriptor is older */
+        if (ours[fd] && fstat(fd, &st) == 0 && st.st_ino == object.st_ino && st.st_dev == object.st_dev)
+            ticket = fd;
+    child_check(ticket >= 0 && dup2(handle, ticket) == ticket);
+    if (fork() == 0)
+        _exit(fcntl(ticket, F_GETFD) < 0);
+    child_check(wait(&handle) > 0 && handle == 0);
+    drp_region_free(r);
+    child_check(fcntl(ticket, F_GETFD) >= 0);
+    drp_free(d);
+}
+
+/* What would not signal any more is not dropped: nobody takes it back. */
+static void close_userfaultfd(int socket, void *data) {
+    struct drp_region *plain, *signal, *shared;
+    struct drp *d;
+
+    (void)socket;
+    (void)data;
+    begin_looking();
+    child_check(drp_new(&d, NULL) == 0);
+    plain = make(d, 0);
+    signal = make(d, DRP_REGION_SIGNAL);
+    shared = make(d, DRP_REGION_SIGNAL | DRP_REGION_SHARED);
+    end_looking();
+    for (int fd = 0; fd < NUMBERS; fd++)
+        if (ours[fd] && is_kind(fd, "[userfaultfd]"))
+            put_epoll(fd);
+        else if (ours[fd] && type_of(fd) == SOCK_SEQPACKET)
+            put_connection(fd);
+    drp_region_free(new_region(d));
+    child_check(connected_becomes(plain, true, WAIT_MS)); /* it is offered last */
+    child_check(!is_connected(signal) && !is_connected(shared));
+    drp_free(d);
+    check_all();
+}
+
+static uint64_t cpu_ms(void) {
+    struct timespec t;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* By which it looks for the next service. */
+static void replace_inotify(int socket, void *data) {
+    uint64_t deadline, cpu;
+    struct drp_region *r;
+    eventfd_t count = 0;
+    struct drp *d;
+    int number = 0;
+    char word;
+
+    (void)data;
+    child_check(drp_new(&d, NULL) == 0 && drp_region_new(&r, d, MIB, NULL) == 0);
+    child_check(child_say(socket, 'k') && child_hear(socket, &word)); /* the service is dead */
+    for (deadline = now_ms() + WAIT_MS; !is_kind(number, "inotify"); number = (number + 1) % NUMBERS)
+        child_check(now_ms() < deadline);
+    close(number);
+    cpu = cpu_ms();
+    nap_ms(150);
+    child_check(dup2(eventfd(5, EFD_NONBLOCK), number) == number);
+    nap_ms(150);
+    child_check(cpu_ms() - cpu < 75); /* neither has it look for the service without a pause */
+    child_check(child_say(socket, 'r') && child_hear(socket, &word) && connected_becomes(r, true, WAIT_MS));
+    child_check(eventfd_read(number, &count) == 0 && count == 5);
+    drp_free(d);
+}
+
+START_TEST(test_inotify) {
+    struct child child;
+
+    child_start(&child, replace_inotify, NULL);
+    child_expect(&child, 'k');
+    ck_assert(service_kill(&service, WAIT_MS));
+    ck_assert(child_say(child.socket, 'k'));
+    child_expect(&child, 'r');
+    service_restart(&service);
+    ck_assert(child_say(child.socket, 'g'));
+    child_end(&child);
+    fixture_measure();
+}
+END_TEST
+
 /* ---- who may not look ---- */
+
+static const struct filter_rule rules[] = {
+    {.call = SYS_fstat, .error = EPERM},
+    {.call = SYS_newfstatat, .error = EPERM},
+};
+
+/* To the library's thread, too. */
+static void forbid_fstat(void) {
+    struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    struct sock_fprog program = {.len = 1, .filter = &allow};
+
+    child_check(filter_install(rules, sizeof(rules) / sizeof(rules[0]), NULL) == 0);
+    child_check(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) == 0);
+}
 
 /* What cannot be looked at is the library's. */
 static void forbid_looking(int socket, void *data) {
-    static const struct filter_rule rules[] = {
-        {.call = SYS_fstat, .error = EPERM},
-        {.call = SYS_newfstatat, .error = EPERM},
-    };
     struct drp_region *r;
     struct drp *d;
 
@@ -341,18 +447,40 @@ static void forbid_looking(int socket, void *data) {
     (void)data;
     child_check(drp_new(&d, NULL) == 0 && drp_region_new(&r, d, MIB, NULL) == 0);
     begin_looking();
-    child_check(filter_install(rules, sizeof(rules) / sizeof(rules[0]), NULL) == 0);
+    forbid_fstat();
     memset(drp_region_address(r), 6, MIB);
     child_check(drp_drop(r, 0, MIB, NULL, NULL) == 0 && is_zero(drp_region_address(r), MIB));
     drp_free(d);
     child_check(end_looking() == 0);
 }
 
+/* The thread ends all the same. */
+static void forbid_and_close(int socket, void *data) {
+    uint64_t deadline = now_ms() + WAIT_MS;
+    char text[4096] = "";
+    struct drp *d;
+
+    (void)data;
+    child_check(drp_new(&d, NULL) == 0);
+    forbid_fstat();
+    close_all_but(socket);
+    while (!strstr(text, "\nThreads:\t1\n")) {
+        int fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+
+        child_check(now_ms() < deadline && fd >= 0 && read(fd, text, sizeof(text) - 1) > 0 && close(fd) == 0);
+    }
+    drp_free(d);
+}
+
 START_TEST(test_single) {
-    static void (*const runs[])(int socket, void *data) = {replace_connection, replace_one, forbid_looking};
+    static void (*const runs[])(int socket, void *data) = {replace_connection, keep_copies,     replace_one,
+                                                           keep_locks,         replace_ticket,  close_userfaultfd,
+                                                           forbid_looking,     forbid_and_close};
     struct child child;
 
     for (size_t i = 0; i < sizeof(runs) / sizeof(runs[0]); i++) {
+        if (runs[i] == close_userfaultfd && !may_signal())
+            continue;
         child_start(&child, runs[i], NULL);
         child_end(&child);
     }
@@ -368,6 +496,7 @@ int main(void) {
     tcase_add_test(tcase, test_replace_all);
     tcase_add_test(tcase, test_close_all);
     tcase_add_test(tcase, test_single);
+    tcase_add_test(tcase, test_inotify);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
 }
