@@ -229,6 +229,14 @@ int lost_watch_again(struct drp *d) {
     return atomic_load(&d->lost_wanted) ? watch(d, &d->fresh) : 0;
 }
 
+/* Another thread may just make it. */
+static void notify(const int *fd, const struct object *object) {
+    fork_lock();
+    if (object_holds(*fd, object))
+        eventfd_write(*fd, 1);
+    fork_unlock();
+}
+
 /* regions_lock held. */
 static void tell(struct drp *d, bool all) {
     bool any = all;
@@ -240,11 +248,10 @@ static void tell(struct drp *d, bool all) {
             continue;
         any = true;
         r->lost_drops = drops;
-        if (object_holds(r->lost_fd, &r->lost_object))
-            eventfd_write(r->lost_fd, 1);
+        notify(&r->lost_fd, &r->lost_object);
     }
-    if (any && object_holds(d->lost_fd, &d->lost_object))
-        eventfd_write(d->lost_fd, 1);
+    if (any)
+        notify(&d->lost_fd, &d->lost_object);
 }
 
 void lost_tell(struct drp *d) {
