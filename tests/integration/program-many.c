@@ -64,7 +64,7 @@ static void create_in_time(void) {
     }
     printf("%d mappings of 64 KiB: created and touched in %llu ms\n", MANY, (unsigned long long)(best / 1000000));
     fflush(stdout);
-    child_check(under_sanitizer() || getenv("DROPPABLE_AS_KERNEL") || best < UINT64_C(1000000000));
+    child_check(under_sanitizer() || getenv("DROPPABLE_AS_KERNEL") || best < UINT64_C(1000000000) * patience());
 }
 
 /* Was it fast? */
