@@ -232,7 +232,7 @@ int lost_watch_again(struct drp *d) {
 /* Another thread may just make it. */
 static void notify(const int *fd, const struct object *object) {
     fork_lock();
-    if (object_holds(*fd, object))
+    if (object_owns(*fd, object))
         eventfd_write(*fd, 1);
     fork_unlock();
 }

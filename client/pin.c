@@ -67,9 +67,12 @@ void pins_allow(struct pins *p) {
     }
 }
 
+/* One of both is not 0, and it may change from the one to the other and back between two looks. */
 static size_t real_size(const struct pins *p) {
-    size_t size = atomic_load(&p->unpinnable);
+    size_t size = atomic_load(&p->size);
 
+    if (size == 0)
+        size = atomic_load(&p->unpinnable);
     return size > 0 ? size : atomic_load(&p->size);
 }
 

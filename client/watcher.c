@@ -177,12 +177,15 @@ static bool notify_drain(struct drp *d) {
 
 /*
  * Somebody's lock holds a region up: of a shared one that of whoever has it, too; or the daemon is the same as before, and still at work on it for the
- * connection that ended. That is an answer, and no reason to leave the others behind.
+ * connection that ended. Or a quota does, or memory: what the connection that ended had counts until its session does. That is an answer, and no reason to
+ * leave the others behind.
  */
 static bool is_held_up(const struct link *link, int error) {
     const struct drp_wire_header *reply = &link->packet->message.header;
 
-    return error == -ETIMEDOUT && reply->serial == link->serial && reply->error == DRP_WIRE_ERROR_QUARANTINED;
+    return error < 0 && reply->serial == link->serial &&
+           (reply->error == DRP_WIRE_ERROR_QUARANTINED || reply->error == DRP_WIRE_ERROR_QUOTA ||
+            reply->error == DRP_WIRE_ERROR_MEMORY);
 }
 
 /* Makes d->fresh the connection of all. regions_lock held. */
@@ -209,7 +212,7 @@ static int adopt(struct drp_region *r, struct link *link) {
         error = region_adopt(r, link);
     if (error == 0)
         pins_allow(&r->pins);
-    else if (error == -EBADF && r->granted & DRP_REGION_SHARED)
+    else if (r->granted & DRP_REGION_SHARED && object_check_region(r) < 0)
         pins_refuse(&r->pins);
     return error;
 }

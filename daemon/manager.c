@@ -207,7 +207,7 @@ bool manager_is_at_object(const struct session *session, int fd) {
     if (fstat(fd, &object) < 0)
         return false;
     LIST_FOREACH (other, &manager->sessions, link)
-        if (other != session && other->pid == session->pid && is_at_object(&other->home, &object))
+        if (other != session && session->pid > 0 && other->pid == session->pid && is_at_object(&other->home, &object))
             return true;
     LIST_FOREACH (other, &manager->leaving, link)
         if (is_at_object(&other->home, &object))

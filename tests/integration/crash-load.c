@@ -136,7 +136,7 @@ static void use_region(uint64_t round) {
     MAY_BE_AWAY(r);
     if (r < 0)
         return;
-    MAY_BE_AWAY(drp_populate(region, 0, MIB / 2));
+    MAY_BE_AWAY(populate(region, MIB / 2));
     child_check(drp_pin(region, MIB / 2, MIB / 2, NULL) == 0);
     memset(drp_region_address(region), (int)(round % 255) + 1, MIB);
     MAY_BE_AWAY(drp_drop(region, 0, MIB, NULL, NULL));

@@ -33,12 +33,21 @@ bool is_away(int error);
     } while (0)
 
 /* What may find nobody. */
-#define MAY_BE_AWAY(call)                               \
-    do {                                                \
-        int r_ = (call);                                \
-        errno = -r_;                                    \
-        child_check((r_ == 0 || is_away(r_)) && #call); \
+#define MAY_BE_AWAY(call)                                      \
+    do {                                                       \
+        int r_ = (call);                                       \
+        errno = -r_;                                           \
+        if (r_ < 0 && !is_away(r_))                            \
+            fprintf(stderr, "in a child: %s\n", drp_detail()); \
+        child_check((r_ == 0 || is_away(r_)) && #call);        \
     } while (0)
+
+/* Beside hogs, with all pinned that there is, there may be no room. */
+static inline int populate(struct drp_region *region, size_t length) {
+    int r = drp_populate(region, 0, length);
+
+    return r == -ENOMEM ? 0 : r;
+}
 
 /*
  * Does the page hold the value in each word? Else all of it is zeros: it may become so while it is looked at. Anything else ends the child: it is torn, or

@@ -159,7 +159,7 @@ static void set(struct soaked *s) {
     if (s->kind != NATIVE && chance(2))
         MAY_BE_AWAY(drp_region_set_budget(s->region, chance(3) ? UINT64_MAX : (1 + chance(64)) * CHUNK));
     else if (chance(2))
-        MAY_BE_AWAY(drp_populate(s->region, 0, s->chunks * CHUNK));
+        MAY_BE_AWAY(populate(s->region, s->chunks * CHUNK));
     else
         drp_touch(s->region, chance((unsigned)s->chunks) * CHUNK, CHUNK);
 }
