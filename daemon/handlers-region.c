@@ -69,7 +69,8 @@ uint32_t region_link(struct connection *connection, struct region *region) {
     int r;
 
     move_check_now(connection->session);
-    (void)worker_pool_await(&manager->pool);
+    if (!connection->session->home.dropper.worker.started)
+        (void)worker_pool_await(&manager->pool);
     pthread_mutex_lock(&manager->lock);
     r = plans_reserve(&manager->pressure.plans, manager->n_regions + 1);
     if (r >= 0)

@@ -78,7 +78,8 @@ void worker_follow(int control, int wake_fd);
 /* In worker.c. Sends a pointer with descriptors. Does not block. 0, or negative errno. */
 int worker_send_message(int socket, void *data, const int *fds, size_t n_fds);
 /*
- * In worker.c. 1: a pointer came, and as many of n_fds descriptors as ret_fds[] has that are not -1; 2: something else; 0: the other end is closed; negative errno.
+ * In worker.c. 1: a pointer came, and as many of n_fds descriptors as ret_fds[] has that are not -1; 0: something else; -EPIPE: the other end is closed;
+ * negative errno.
  */
 int worker_receive_message(int socket, void **ret_data, int *ret_fds, size_t n_fds, int flags);
 
