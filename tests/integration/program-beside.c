@@ -19,11 +19,6 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-/* Linux 6.11: newer than the C library's headers may be. */
-#ifndef MAP_DROPPABLE
-#define MAP_DROPPABLE 0x08
-#endif
-
 #define PAGE ((size_t)4096)
 #define SIZE (16 * PAGE)
 

@@ -15,10 +15,7 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 
-/* Linux 6.11, 5.14, 5.4, 4.17: newer than the C library's headers may be. */
-#ifndef MAP_DROPPABLE
-#define MAP_DROPPABLE 0x08
-#endif
+/* Linux 5.14, 5.4, 4.17: newer than the C library's headers may be. */
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
 #define MADV_POPULATE_WRITE 23

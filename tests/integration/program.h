@@ -3,6 +3,12 @@
 #define DROPPABLE_TESTS_PROGRAM_H
 
 #include <stddef.h>
+#include <sys/mman.h>
+
+/* Linux 6.11: newer than the C library's headers may be. */
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 0x08
+#endif
 
 /* What test-preload runs as programs of their own, which know nothing of droppable but mmap(2). */
 

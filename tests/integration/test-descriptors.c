@@ -291,6 +291,17 @@ static void replace_one(int socket, void *data) {
     drp_free(d);
 }
 
+/* A shared region: what is ours[] then is its four, and nothing of the connection. */
+static struct drp_region *make_looked_at(struct drp **ret_d) {
+    struct drp_region *r;
+
+    child_check(drp_new(ret_d, NULL) == 0);
+    begin_looking();
+    r = make(*ret_d, DRP_REGION_SHARED);
+    child_check(end_looking() == 4);
+    return r;
+}
+
 /* Whoever closes any descriptor of a file has none of its locks any more. */
 static void keep_locks(int socket, void *data) {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
@@ -301,10 +312,7 @@ static void keep_locks(int socket, void *data) {
 
     (void)socket;
     (void)data;
-    child_check(drp_new(&d, NULL) == 0);
-    begin_looking();
-    r = make(d, DRP_REGION_SHARED);
-    child_check(end_looking() == 4);
+    r = make_looked_at(&d);
     for (int fd = 0; fd < NUMBERS; fd++)
         if (ours[fd]) {
             put_file(fd);
@@ -332,10 +340,7 @@ static void replace_ticket(int socket, void *data) {
 
     (void)socket;
     (void)data;
-    child_check(drp_new(&d, NULL) == 0);
-    begin_looking();
-    r = make(d, DRP_REGION_SHARED);
-    child_check(end_looking() == 4);
+    r = make_looked_at(&d);
     handle = drp_region_get_handle(r);
     child_check(handle >= 0 && fstat(handle, &object) == 0);
     for (int fd = 0; fd < NUMBERS; fd++) /* the data descriptor is older */

@@ -21,11 +21,6 @@
 #define MIB (1024 * KIB)
 #define TEXT_SIZE (64 * 1024)
 
-/* Linux 6.11. */
-#ifndef MAP_DROPPABLE
-#define MAP_DROPPABLE 0x08
-#endif
-
 struct program {
     const char *name, *backend, *output;
 };

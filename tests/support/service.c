@@ -136,7 +136,7 @@ bool process_ends(pid_t pid, int timeout_ms) {
     bool ended;
 
     if (end.fd >= 0) {
-        ended = poll(&end, 1, timeout_ms * (int)patience()) == 1;
+        ended = poll(&end, 1, left_ms(deadline)) == 1;
         close(end.fd);
         return ended;
     }
@@ -566,4 +566,8 @@ void service_expect_descriptors(const struct service *service, size_t expected, 
 
 size_t own_descriptors(void) {
     return count_folder("/proc/self/fd", false) - 1; /* less that of the folder itself */
+}
+
+size_t thread_descriptors(void) {
+    return count_folder("/proc/thread-self/fd", false) - 1;
 }

@@ -63,6 +63,8 @@ void service_expect_descriptors(const struct service *service, size_t expected, 
 
 /* Descriptors of this process. */
 size_t own_descriptors(void);
+/* Of the calling thread, which may have a table of its own. */
+size_t thread_descriptors(void);
 /* Are we under a sanitizer (times mean little then)? */
 bool under_sanitizer(void);
 /* Ends this test program with exit status 77 and the reason on stdout. */

@@ -8,7 +8,6 @@
 #include "suite.h"
 
 #include <check.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -30,18 +29,6 @@ struct task {
 };
 
 static struct worker_pool pool;
-
-static size_t count_descriptors(const char *path) {
-    DIR *folder = opendir(path);
-    struct dirent *entry;
-    size_t n = 0;
-
-    ck_assert_ptr_nonnull(folder);
-    while ((entry = readdir(folder)))
-        n += entry->d_name[0] != '.';
-    closedir(folder);
-    return n - 1; /* the folder itself */
-}
 
 static void setup(void) {
     worker_pool_init(&pool, eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -79,7 +66,7 @@ static void run(struct worker *worker) {
 
     if (fstat(worker->keep[0], &st) == 0)
         task->inode = st.st_ino;
-    task->descriptors = count_descriptors("/proc/thread-self/fd");
+    task->descriptors = thread_descriptors();
     while (!worker_stopping(worker))
         (void)poll(&control, 1, -1);
 }
@@ -170,14 +157,14 @@ START_TEST(test_start_fails) {
     worker_pool_start(&pool);
     r = worker_start(&task.worker, run, &pool, NULL, 0, "test");
     ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
-    descriptors = count_descriptors("/proc/self/fd");
+    descriptors = own_descriptors();
     ck_assert_int_eq(r, -EMFILE);
     ck_assert_int_eq(worker_pool_error(&pool), -EMFILE);
     ck_assert(!task.worker.started);
     ck_assert_int_eq(worker_start(&task.worker, run, &pool, NULL, 0, "test"), 0);
     end(&task.worker);
     worker_pool_deinit(&pool);
-    ck_assert_uint_eq(count_descriptors("/proc/self/fd"), descriptors);
+    ck_assert_uint_eq(own_descriptors(), descriptors);
 }
 END_TEST
 
@@ -222,7 +209,7 @@ END_TEST
 
 /* Told to end before it has begun. */
 START_TEST(test_stopped_at_once) {
-    size_t descriptors = count_descriptors("/proc/self/fd");
+    size_t descriptors = own_descriptors();
 
     for (unsigned i = 0; i < ROUNDS; i++) {
         struct task task = {0};
@@ -231,7 +218,7 @@ START_TEST(test_stopped_at_once) {
         end(&task.worker);
     }
     worker_pool_deinit(&pool); /* also with spares that are only about to start */
-    ck_assert_uint_eq(count_descriptors("/proc/self/fd"), descriptors);
+    ck_assert_uint_eq(own_descriptors(), descriptors);
 }
 END_TEST
 
