@@ -152,6 +152,7 @@ void manager_remove_home(struct manager *manager, struct home *home) {
     manager->n_native -= home->n_native; /* nobody takes these out one by one any more */
     for (size_t i = 0; i < sizeof(home->counters) / sizeof(*own); i++)
         counter_add(&sum[i], atomic_load(&own[i]));
+    plans_trim(&manager->pressure.plans);
 }
 
 int manager_add_session(struct manager *manager, struct session *session) {
@@ -174,10 +175,10 @@ void manager_remove_session(struct manager *manager, struct session *session) {
     LIST_REMOVE(session, link);
     LIST_INSERT_HEAD(&manager->leaving, session, link);
     session->left = kernel_now();
-    manager_remove_home(manager, &session->home);
     budget_leave(session);
     manager->n_sessions--;
     manager->n_regions -= session->n_regions - shared_count(session); /* whose homes stay */
+    manager_remove_home(manager, &session->home);
     pthread_mutex_unlock(&manager->lock);
 }
 

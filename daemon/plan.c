@@ -30,6 +30,7 @@
 
 /* Looks at pages of pins in one plan, 0.3 us each: somebody with 16 TiB must not hold up the others' plans. */
 #define PLAN_PIN_LOOKS 1024
+#define PLAN_REGIONS_MIN 16
 
 void plans_init(struct plans *plans, struct manager *manager) {
     plans->manager = manager;
@@ -56,6 +57,10 @@ void plans_deinit(struct plans *plans) {
 }
 
 /* One for each home, and those of a turn. */
+static size_t slices_needed(const struct plans *plans) {
+    return plans->manager->n_homes + PLAN_SLICES_AT_ONCE;
+}
+
 static int reserve_slices(struct plans *plans, size_t slices) {
     while (plans->n_slices < slices) {
         struct plan_slice *slice = calloc(1, sizeof(*slice));
@@ -68,27 +73,45 @@ static int reserve_slices(struct plans *plans, size_t slices) {
     return 0;
 }
 
-int plans_reserve(struct plans *plans, size_t regions) {
-    size_t max = plans->regions_max ? plans->regions_max : 16;
-    struct policy_region *described;
-    struct region **of;
+static int resize_regions(struct plans *plans, size_t max) {
+    struct policy_region *described = realloc(plans->regions, max * sizeof(*described));
+    struct region **of = realloc(plans->region_of, max * sizeof(*of));
 
-    if (reserve_slices(plans, plans->manager->n_homes + 1 + PLAN_SLICES_AT_ONCE) < 0)
+    plans->regions = described ? described : plans->regions;
+    plans->region_of = of ? of : plans->region_of;
+    if (!described || !of)
+        return -ENOMEM;
+    plans->regions_max = max;
+    return 0;
+}
+
+int plans_reserve(struct plans *plans, size_t regions) {
+    size_t max = plans->regions_max ? plans->regions_max : PLAN_REGIONS_MIN;
+
+    if (reserve_slices(plans, slices_needed(plans) + 1) < 0)
         return -ENOMEM;
     if (regions <= plans->regions_max)
         return 0;
     while (max < regions)
         max *= 2;
-    described = realloc(plans->regions, max * sizeof(*described));
-    if (!described)
-        return -ENOMEM;
-    plans->regions = described;
-    of = realloc(plans->region_of, max * sizeof(*of));
-    if (!of)
-        return -ENOMEM;
-    plans->region_of = of;
-    plans->regions_max = max;
-    return 0;
+    return resize_regions(plans, max);
+}
+
+void plans_trim(struct plans *plans) {
+    size_t max = plans->regions_max;
+    struct plan_slice *slice;
+
+    while (plans->n_slices > slices_needed(plans) && (slice = LIST_FIRST(&plans->spare))) {
+        LIST_REMOVE(slice, link);
+        free(slice);
+        plans->n_slices--;
+    }
+    while (max > PLAN_REGIONS_MIN && max / 4 >= plans->manager->n_regions)
+        max /= 2;
+    if (max < plans->regions_max) {
+        plans->regions_max = max; /* also where the allocator leaves them long */
+        (void)resize_regions(plans, max);
+    }
 }
 
 /* ---- who may be asked ---- */
@@ -356,5 +379,6 @@ unsigned plan_settle(struct plans *plans) {
         LIST_REMOVE(slice, link);
         LIST_INSERT_HEAD(&plans->spare, slice, link);
     }
+    plans_trim(plans);
     return under_way;
 }

@@ -68,6 +68,11 @@ void plans_init(struct plans *plans, struct manager *manager);
 void plans_deinit(struct plans *plans);
 /* Makes room for so many regions, and for slices of all sessions. Called by the loop, under the manager's lock, before one is added. */
 int plans_reserve(struct plans *plans, size_t regions);
+/*
+ * A home is gone: frees its slice, now or when it is finished, and room for regions that are not there any more. As small as a slice is, it keeps
+ * a page from the kernel. Under the manager's lock.
+ */
+void plans_trim(struct plans *plans);
 
 /* Resident bytes of what could be dropped in a domain. */
 uint64_t plan_droppable(struct plans *plans, const struct domain *domain);
