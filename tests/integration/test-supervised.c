@@ -6,6 +6,7 @@
 
 #include "again.h"
 #include "child.h"
+#include "restart-load.h"
 #include "suite.h"
 #include "supervisor.h"
 
@@ -15,9 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
@@ -26,7 +25,6 @@
 #include <sys/wait.h>
 
 #define MIB (UINT64_C(1) << 20)
-#define CHUNK 65536
 #define WAIT_MS 30000
 #define WATCHDOG_MS 400
 #define RESTARTS 20
@@ -306,83 +304,35 @@ END_TEST
 
 /* ---- restarts ---- */
 
-struct load {
-    char *area;
-    size_t size;
-    _Atomic bool stop;
-    _Atomic uint64_t slowest; /* ns */
-};
-
-/* First touches all the time, most of them intercepted. */
-static void *touch(void *data) {
-    struct load *load = data;
-
-    for (size_t at = 0; !atomic_load(&load->stop); at = (at + 97 * CHUNK) % load->size) {
-        uint64_t began = now_ns(), took;
-
-        load->area[at]++;
-        took = now_ns() - began;
-        if (took > atomic_load(&load->slowest))
-            atomic_store(&load->slowest, took);
-    }
-    return NULL;
-}
-
-static void await_reconnect(struct drp *d, uint64_t n) {
-    uint64_t deadline = now_ms() + WAIT_MS;
-    struct drp_stats stats;
-
-    while (drp_get_stats(d, &stats) < 0 || stats.reconnects < n) {
-        ck_assert_msg(now_ms() < deadline, "the library does not find the service again");
-        nap_ms(2);
-    }
-}
-
 /* The round's number counts those before. */
-static void restart_under_load(int listener, struct drp *d, struct drp_region *busy, uint64_t round) {
+static void restart_under_load(int listener, const struct load *load, uint64_t round) {
     int status;
 
     supervisor_drain(&supervisor);
-    ck_assert_int_eq(drp_drop(busy, 0, drp_region_size(busy), NULL, NULL), 0);
+    ck_assert_int_eq(drp_drop(load->busy, 0, drp_region_size(load->busy), NULL, NULL), 0);
     kill(service->pid, round % 2 ? SIGKILL : SIGTERM);
     ck_assert(service_wait(service, WAIT_MS, &status));
     ck_assert(round % 2 ? WIFSIGNALED(status) : status == 0);
     start_on_demand(listener); /* by the library's reconnect */
-    await_reconnect(d, round);
+    load_await_reconnect(load, round);
+    load_check(load);
+    ck_assert_uint_eq(service_status(service, "unexpected_errors"), 0);
 }
 
 START_TEST(test_restarts) {
-    struct drp_region *pinned, *busy;
-    struct load load = {.size = 64 * MIB};
-    uint64_t generation, round = 0;
     int listener = passed_listener();
-    pthread_t toucher;
-    struct drp *d;
+    uint64_t round = 0;
+    struct load load;
 
     supervisor_start(&supervisor, NULL);
-    ck_assert_int_eq(drp_new(&d, NULL), 0);
-    ck_assert_int_eq(drp_region_new(&pinned, d, 8 * MIB, NULL), 0);
-    ck_assert_int_eq(drp_region_new(&busy, d, load.size, NULL), 0);
-    ck_assert_int_eq(drp_pin(pinned, 0, 8 * MIB, &generation), 0);
-    for (size_t i = 0; i < 8 * MIB; i += 8)
-        *(uint64_t *)((char *)drp_region_address(pinned) + i) = i + 1;
-    load.area = drp_region_address(busy);
-    ck_assert_int_eq(pthread_create(&toucher, NULL, touch, &load), 0);
+    load_begin(&load, 8 * MIB, 64 * MIB);
     for (struct bar bar = {.what = "accesses beside 20 restarts", .ns = HANG_NS}; bar_again(&bar);) {
-        atomic_store(&load.slowest, 0);
+        (void)load_slowest();
         for (int i = 0; i < RESTARTS; i++)
-            restart_under_load(listener, d, busy, ++round);
-        bar.longest_ns = atomic_load(&load.slowest);
+            restart_under_load(listener, &load, ++round);
+        bar.longest_ns = load_slowest();
     }
-    atomic_store(&load.stop, true);
-    pthread_join(toucher, NULL);
-    for (size_t i = 0; i < 8 * MIB; i += 8)
-        ck_assert_uint_eq(*(uint64_t *)((char *)drp_region_address(pinned) + i), i + 1);
-    ck_assert_uint_eq(drp_generation(pinned, 0, 8 * MIB), generation);
-    drp_unpin(pinned, 0, 8 * MIB);
-    drp_region_free(pinned);
-    drp_region_free(busy);
-    drp_free(d);
+    load_end(&load);
 }
 END_TEST
 

@@ -4,17 +4,12 @@
 #include "service.h"
 
 #include <check.h>
-#include <pthread.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#define CHUNK 65536
-#define PINNED ((size_t)4 << 20)
 
 /* ---- commands ---- */
 
@@ -98,62 +93,4 @@ void journal_entry(const char *fields, char *ret, size_t size) {
         ck_assert_msg(now_ms() < deadline, "no entry with %s", fields);
         nap_ms(100);
     }
-}
-
-/* ---- a client ---- */
-
-static pthread_t toucher;
-static _Atomic bool stop;
-static _Atomic uint64_t slowest;
-
-static void *touch(void *data) {
-    char *area = data;
-
-    for (size_t at = 0; !atomic_load(&stop); at = (at + 97 * CHUNK) % INSTALLED_BUSY) {
-        uint64_t began = now_ns(), took;
-
-        area[at]++;
-        took = now_ns() - began;
-        if (took > atomic_load(&slowest))
-            atomic_store(&slowest, took);
-    }
-    return NULL;
-}
-
-void load_begin(struct load *load) {
-    ck_assert_msg(drp_new(&load->d, NULL) == 0, "%s", drp_detail());
-    ck_assert_int_eq(drp_region_new(&load->pinned, load->d, PINNED, NULL), 0);
-    ck_assert_int_eq(drp_region_new(&load->busy, load->d, INSTALLED_BUSY, NULL), 0);
-    ck_assert_int_eq(drp_pin(load->pinned, 0, PINNED, &load->generation), 0);
-    for (size_t i = 0; i < PINNED; i += 8)
-        *(uint64_t *)((char *)drp_region_address(load->pinned) + i) = i + 1;
-    atomic_store(&stop, false);
-    atomic_store(&slowest, 0);
-    ck_assert_int_eq(pthread_create(&toucher, NULL, touch, drp_region_address(load->busy)), 0);
-}
-
-void load_await_reconnect(const struct load *load, uint64_t n) {
-    uint64_t deadline = now_ms() + INSTALLED_WAIT_MS;
-    struct drp_stats stats;
-
-    while (drp_get_stats(load->d, &stats) < 0 || stats.reconnects < n) {
-        ck_assert_msg(now_ms() < deadline, "the library does not find the service again");
-        nap_ms(5);
-    }
-}
-
-uint64_t load_slowest(void) {
-    return atomic_exchange(&slowest, 0);
-}
-
-void load_end(struct load *load) {
-    atomic_store(&stop, true);
-    pthread_join(toucher, NULL);
-    for (size_t i = 0; i < PINNED; i += 8)
-        ck_assert_uint_eq(*(uint64_t *)((char *)drp_region_address(load->pinned) + i), i + 1);
-    ck_assert_uint_eq(drp_generation(load->pinned, 0, PINNED), load->generation);
-    drp_unpin(load->pinned, 0, PINNED);
-    load->pinned = drp_region_free(load->pinned);
-    load->busy = drp_region_free(load->busy);
-    load->d = drp_free(load->d);
 }

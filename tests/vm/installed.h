@@ -3,16 +3,14 @@
 #define DROPPABLE_TESTS_INSTALLED_H
 
 /*
- * The service as it is installed, of the system, or, for an ordinary user, of his own manager; and a client under load. For programs in guests.
+ * The service as it is installed, of the system, or, for an ordinary user, of his own manager. For programs in guests.
  */
 
-#include <droppable/droppable.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define INSTALLED_WAIT_MS 60000
-#define INSTALLED_BUSY ((size_t)32 << 20)
 
 /* "systemctl", or "systemctl --user". */
 const char *systemctl(void);
@@ -27,20 +25,5 @@ bool property_becomes(const char *name, const char *wanted);
 unsigned journal_count(const char *text);
 /* Waits for an entry of the service's with these fields ("NAME=value NAME=value"), and tells the newest one as JSON. Fails the test if there is none. */
 void journal_entry(const char *fields, char *ret, size_t size);
-
-/* A client: 4 MiB pinned and filled, and INSTALLED_BUSY in which a thread touches one place after the other. */
-struct load {
-    struct drp *d;
-    struct drp_region *pinned, *busy;
-    uint64_t generation;
-};
-
-void load_begin(struct load *load);
-/* Waits until the library has found the service n times again. */
-void load_await_reconnect(const struct load *load, uint64_t n);
-/* The slowest touch since it was asked last, ns. */
-uint64_t load_slowest(void);
-/* Nothing pinned was lost: fails the test otherwise. */
-void load_end(struct load *load);
 
 #endif

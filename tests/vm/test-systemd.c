@@ -5,7 +5,9 @@
  * ordinary user for that of his own manager.
  */
 
+#include "fixture.h"
 #include "installed.h"
+#include "restart-load.h"
 #include "service.h"
 #include "suite.h"
 
@@ -22,6 +24,7 @@
 #include <unistd.h>
 
 #define CHUNK 65536
+#define MIB ((size_t)1 << 20)
 #define RESTARTS 20
 #define SLOWEST_NS UINT64_C(5000000000)
 #define BEYOND_WATCHDOG_MS 10000
@@ -32,6 +35,10 @@
 #define OVER_QUOTA "d08fe440dd634903a4c0c4cbaed45297"
 
 static struct load load;
+
+static void begin(void) {
+    load_begin(&load, 4 * MIB, 32 * MIB);
+}
 
 /* A file as `systemctl edit --runtime` makes one. */
 static void edit_unit(const char *section, const char *setting) {
@@ -75,7 +82,7 @@ static void check_activation(const char *path, mode_t mode) {
     ck_assert_str_eq(line, "inactive");
     ck_assert_int_eq(stat(path, &st), 0);
     ck_assert_uint_eq(st.st_mode & 0777, mode);
-    load_begin(&load);
+    begin();
     ck_assert(property_becomes("ActiveState", "active"));
     ck_assert(property_becomes("StatusText", "1 client, 2 regions"));
     property("StatusText", line, sizeof(line));
@@ -143,7 +150,7 @@ START_TEST(test_reload) {
     unsigned before = journal_count(line);
     char refused[256];
 
-    load_begin(&load);
+    begin();
     run("mkdir -p /etc/droppable && printf '[Limits]\\nRegionsPerClient=2\\n' >/etc/droppable/droppabled.conf");
     run("%s reload droppabled", systemctl());
     for (uint64_t deadline = now_ms() + INSTALLED_WAIT_MS;; nap_ms(20)) {
@@ -169,7 +176,7 @@ END_TEST
 START_TEST(test_giving_up) {
     char line[512];
 
-    load_begin(&load);
+    begin();
     edit_unit("Unit", "StartLimitBurst=3\\nStartLimitIntervalSec=1h");
     run("mkdir -p /etc/droppable && printf '[Limits]\nRegionsPerClient=many\n' >/etc/droppable/droppabled.conf");
     run("systemctl kill -s KILL droppabled");
@@ -187,14 +194,16 @@ END_TEST
 START_TEST(test_restarts) {
     uint64_t slowest;
 
-    load_begin(&load);
+    begin();
     for (uint64_t n = 1; n <= RESTARTS; n++) {
-        ck_assert_int_eq(drp_drop(load.busy, 0, INSTALLED_BUSY, NULL, NULL), 0);
+        ck_assert_int_eq(drp_drop(load.busy, 0, drp_region_size(load.busy), NULL, NULL), 0);
         if (n % 2)
             run("%s restart droppabled", systemctl());
         else
             run("%s kill -s KILL droppabled", systemctl());
         load_await_reconnect(&load, n);
+        load_check(&load);
+        ck_assert_uint_eq(service_status(&service, "unexpected_errors"), 0);
     }
     slowest = load_slowest();
     printf("%d restarts, half of them by SIGKILL: the slowest access took %.0f ms\n", RESTARTS, (double)slowest / 1e6);
@@ -241,7 +250,7 @@ START_TEST(test_watchdog) {
     uint64_t began;
     pid_t thread = 0;
 
-    load_begin(&load);
+    begin();
     edit_unit("Service", "WatchdogSec=4s");
     run("%s restart droppabled", systemctl());
     load_await_reconnect(&load, 1);
@@ -267,6 +276,8 @@ int main(void) {
     TCase *start = tcase_create("start"), *life = tcase_create("life");
     TCase *restarts = tcase_create("restarts"), *watchdog = tcase_create("watchdog");
 
+    snprintf(service.socket, sizeof(service.socket), "%s/droppabled.sock",
+             geteuid() == 0 ? "/run" : getenv("XDG_RUNTIME_DIR"));
     tcase_set_timeout(start, 60);
     tcase_set_timeout(life, 60);
     tcase_set_timeout(restarts, 90);
