@@ -6,6 +6,7 @@
 
 #include "again.h"
 #include "child.h"
+#include "raw.h"
 #include "restart-load.h"
 #include "suite.h"
 #include "supervisor.h"
@@ -15,18 +16,23 @@
 #include <droppable/droppable.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #define MIB (UINT64_C(1) << 20)
 #define WAIT_MS 30000
 #define WATCHDOG_MS 400
+#define HOLD_WATCHDOG_MS 800
 #define RESTARTS 20
 #define HANG_NS (UINT64_C(1000000000) * (under_sanitizer() ? 5 : 1))
 
@@ -175,6 +181,94 @@ START_TEST(test_watchdog) {
     let_go(dropper);
     drp_region_free(region);
     drp_free(d);
+}
+END_TEST
+
+/* ---- a pager that its client holds up ---- */
+
+struct held {
+    struct raw_region region;
+    int connection, uffd; /* the userfaultfd is the pager's, too */
+    pthread_t toucher;
+};
+
+static void *touch_first(void *data) {
+    struct held *held = data;
+
+    *(volatile char *)held->region.address = 1;
+    return NULL;
+}
+
+/* Lets it go on until it is about to read events, with one there. */
+static void stop_before_read(pid_t pager) {
+    struct __ptrace_syscall_info info;
+    int status;
+
+    do {
+        ck_assert_int_eq(ptrace(PTRACE_SYSCALL, pager, NULL, NULL), 0);
+        ck_assert_int_eq(waitpid(pager, &status, __WALL), pager);
+        ck_assert(WIFSTOPPED(status));
+        ck_assert_int_gt(ptrace(PTRACE_GET_SYSCALL_INFO, pager, (void *)sizeof(info), &info), 0);
+    } while (info.op != PTRACE_SYSCALL_INFO_ENTRY || info.entry.nr != SYS_read);
+}
+
+/*
+ * The client makes the userfaultfd blocking and takes the event away, between the pager's poll(2), which told of it, and its read(2), which waits from then
+ * on. A client that tries often enough has it so without being told when.
+ */
+static void hold_up(struct held *held) {
+    struct uffd_msg event;
+    pid_t pager;
+
+    held->connection = raw_hello("holder");
+    ck_assert_int_eq(raw_uffd(held->connection, held->uffd, 0, NULL), DRP_WIRE_OK);
+    raw_region_new(held->connection, 4 * MIB, &held->region);
+    pager = thread_of("drp-pager");
+    hold(pager);
+    ck_assert_int_eq(ptrace(PTRACE_SETOPTIONS, pager, NULL, (void *)PTRACE_O_TRACESYSGOOD), 0);
+    ck_assert_int_eq(pthread_create(&held->toucher, NULL, touch_first, held), 0);
+    stop_before_read(pager);
+    ck_assert_int_eq(fcntl(held->uffd, F_SETFL, 0), 0);
+    ck_assert_int_eq(read(held->uffd, &event, sizeof(event)), sizeof(event));
+    let_go(pager);
+}
+
+static void hold_no_more(struct held *held) {
+    struct uffdio_range page = {.start = (uintptr_t)held->region.address, .len = 4096};
+
+    ck_assert_int_eq(ioctl(held->uffd, UFFDIO_WAKE, &page), 0); /* it faults again, which the pager reads */
+    ck_assert_int_eq(pthread_join(held->toucher, NULL), 0);
+}
+
+/* Longer than the watchdog's period, and than what quarantines it. */
+START_TEST(test_held_up_by_client) {
+    pid_t before;
+    struct held held;
+    int status;
+
+    held.uffd = raw_userfaultfd();
+    if (held.uffd < 0) {
+        printf("no userfaultfd for this user: nothing to hold a pager up by\n");
+        return;
+    }
+    supervisor.watchdog_ms = HOLD_WATCHDOG_MS;
+    supervisor_start(&supervisor, service->socket);
+    expect_message("READY=1");
+    before = service->pid;
+    hold_up(&held);
+    ck_assert(service_log_has(service, "holds up a call for over 1 s (its address space's lock): quarantined", WAIT_MS));
+    supervisor_drain(&supervisor);
+    for (int i = 0; i < 4; i++)
+        ck_assert_msg(supervisor_hears(&supervisor, "WATCHDOG=1", message, sizeof(message), HOLD_WATCHDOG_MS),
+                      "a client holds its pager up, and the service is to be restarted for it");
+    ck_assert_uint_eq(service_status(service, "quarantined_sessions"), 1);
+    hold_no_more(&held);
+    ck_assert(service_log_has(service, "quarantine lifted", WAIT_MS));
+    ck_assert_int_eq(raw_drop(held.connection, &held.region, 0, 4 * MIB, NULL), DRP_WIRE_OK);
+    ck_assert(!service_wait(service, 0, &status) && service->pid == before);
+    raw_region_end(held.connection, &held.region);
+    close(held.connection);
+    close(held.uffd);
 }
 END_TEST
 
@@ -344,6 +438,7 @@ int main(void) {
     tcase_set_timeout(tcase, 120);
     tcase_add_test(tcase, test_life);
     tcase_add_test(tcase, test_watchdog);
+    tcase_add_test(tcase, test_held_up_by_client);
     tcase_add_test(tcase, test_manager_held_up);
     tcase_add_test(tcase, test_activation);
     tcase_add_test(tcase, test_socket_given);
