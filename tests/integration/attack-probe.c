@@ -13,7 +13,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <time.h>
 
 #define SIZE ((size_t)2 << 20)
@@ -21,7 +20,6 @@
 #define SAMPLES 65536
 #define NO_PHASE ((enum probe_phase)PROBE_PHASES)
 #define HANGS_MS 20000
-#define BURN_SIZE ((size_t)256 << 10)
 
 struct samples {
     _Atomic size_t n;
@@ -152,31 +150,4 @@ void probe_figures(const struct probe *probe, enum probe_phase phase, struct pro
                                   .fault_p99 = samples->fault_ns[n * 99 / 100] / 1e3,
                                   .fault_p995 = samples->fault_ns[n * 199 / 200] / 1e3,
                                   .call_p99 = samples->call_ns[n * 99 / 100] / 1e3};
-}
-
-/* The kernel clears pages. */
-static void burn_in_kernel(char *memory, uint64_t until) {
-    while (now_ns() < until) {
-        (void)madvise(memory, BURN_SIZE, MADV_POPULATE_WRITE);
-        (void)madvise(memory, BURN_SIZE, MADV_DONTNEED);
-    }
-}
-
-void burn(const struct cpu_use *use) {
-    uint64_t burst = use->burst_us * UINT64_C(1000), in_kernel = burst * use->kernel_thousandths / 1000;
-    uint64_t nap = burst * 1000 / use->thousandths - burst;
-    char *memory = mmap(NULL, BURN_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-    child_check(memory != MAP_FAILED);
-    prctl(PR_SET_TIMERSLACK, 1);
-    for (;;) {
-        uint64_t start = now_ns();
-
-        while (now_ns() < start + burst - in_kernel)
-            ;
-        burn_in_kernel(memory, start + burst);
-        if (nap > 0)
-            nanosleep(&(struct timespec){.tv_sec = (time_t)(nap / 1000000000), .tv_nsec = (long)(nap % 1000000000)},
-                      NULL);
-    }
 }

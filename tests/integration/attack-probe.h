@@ -37,14 +37,4 @@ void probe_enter(struct probe *probe, enum probe_phase phase, size_t wanted);
 void probe_leave(struct probe *probe);
 void probe_figures(const struct probe *probe, enum probe_phase phase, struct probe_figures *ret);
 
-/* How a process uses a CPU. */
-struct cpu_use {
-    unsigned thousandths;        /* of a CPU */
-    unsigned kernel_thousandths; /* of these, in the kernel */
-    unsigned burst_us;           /* between two sleeps, on average */
-};
-
-/* In a process of its own: uses it like that, for nothing. Never returns. */
-void burn(const struct cpu_use *use) __attribute__((noreturn));
-
 #endif

@@ -5,9 +5,9 @@
  *
  * Who uses CPU time takes it from others whatever he does with it. So what an attack is compared with is not a quiet machine but processes that use as
  * much CPU time as it and the service for it, in as many processes, as much of it in the kernel, and as long at a time, and have nothing to do with the
- * service. All three are measured in turns, so that a machine that is
- * busy with something else is so in all of them. On such a machine one time in a hundred, or
- * two, is a matter of chance: the bar is missed where it would be even if as many more of the times without the attack were as long as the longest.
+ * service. All three are measured in turns, so that a machine that is busy with something else is so in all of them. On such a machine one time in a
+ * hundred, or two, is a matter of chance: the bar is missed where it would be even if as many more of the times without the attack were as long as the
+ * longest.
  *
  * Without $DROPPABLE_ATTACK_MS, how long each phase of a round takes, it is short, and finds only what makes the honest client wait very much longer, or what
  * stays;
@@ -15,6 +15,7 @@
  */
 
 #include "attack-probe.h"
+#include "attack-use.h"
 #include "attack.h"
 #include "fixture.h"
 #include "raw.h"
@@ -48,18 +49,17 @@
 #define BACK_MS 1000
 #define BACK_MS_SHORT 10000
 #define REST_MS 20000
-#define BURST_MIN_US 20
-#define BURST_MAX_US 20000
 #define BEGIN_MS 30000
 /* Holes of the allocator's. */
 #define MEMORY_KB 200
 
 struct gang {
     const struct attack *attack;
-    bool neutral;           /* does what an attack does to the CPUs, and nothing else */
-    struct cpu_use use;     /* of each of its processes, */
-    struct cpu_use service; /* and of one more, for what the service did for it */
-    uint64_t steps;         /* a second */
+    bool neutral;       /* does what an attack does to the CPUs, and nothing else */
+    struct cpu_use use; /* of each of its processes, */
+    struct cpu_use workers; /* of as many more: each client's pager and dropper wait for one another, not for other clients', */
+    struct cpu_use others; /* and of one more, for the service's other threads */
+    uint64_t steps;        /* a second */
     struct child child;
     uint64_t began;
 };
@@ -126,15 +126,15 @@ static void start_task(const struct gang *gang, unsigned i, unsigned n, pid_t *g
     if (gang->attack->run_neutral)
         gang->attack->run_neutral(gang->steps / n);
     attack_begun();
-    burn(i < gang->attack->tasks ? &gang->use : &gang->service);
+    burn(i < gang->attack->tasks ? &gang->use : i < 2 * gang->attack->tasks ? &gang->workers : &gang->others);
 }
 
 /* Starts the processes, and at a word kills all that they have become; says when they are gone. What they used is then this process's children's. */
 static void run_gang(int socket, void *data) {
     const struct gang *gang = data;
-    unsigned n = gang->attack->tasks > TASKS_MAX
-                     ? 1
-                     : gang->attack->tasks + (gang->neutral && !gang->attack->run_neutral); /* a bomb makes its own */
+    unsigned n = gang->attack->tasks > TASKS_MAX               ? 1 /* a bomb makes its own */
+                 : gang->neutral && !gang->attack->run_neutral ? 2 * gang->attack->tasks + 1
+                                                               : gang->attack->tasks;
     int told[2];
     pid_t group = 0;
     char word;
@@ -169,25 +169,21 @@ static uint64_t microseconds(struct timeval time) {
 
 /* What its processes have used, each of as many as run at a time. */
 static void gang_end(struct gang *gang, struct cpu_use *ret) {
-    uint64_t wall = (now_ns() - gang->began) / 1000, used, share, burst;
+    uint64_t wall = (now_ns() - gang->began) / 1000;
     struct rusage usage;
+    struct used used;
 
     child_say(gang->child.socket, 'e');
     child_expect(&gang->child, 'e');
     ck_assert_int_eq(wait4(gang->child.pid, NULL, 0, &usage), gang->child.pid);
     close(gang->child.socket);
-    used = microseconds(usage.ru_utime) + microseconds(usage.ru_stime) + 1;
-    share = used * 1000 / wall / gang->attack->tasks;
-    burst = used / (uint64_t)(usage.ru_nvcsw + 1);
-    *ret = (struct cpu_use){
-        .thousandths = share < 1      ? 1
-                       : share < 1000 ? (unsigned)share
-                                      : 1000,
-        .kernel_thousandths = (unsigned)(microseconds(usage.ru_stime) * 1000 / used),
-        .burst_us = burst < BURST_MIN_US   ? BURST_MIN_US
-                    : burst < BURST_MAX_US ? (unsigned)burst
-                                           : BURST_MAX_US,
-    };
+    if (!ret)
+        return;
+    used = (struct used){.us = microseconds(usage.ru_utime) + microseconds(usage.ru_stime),
+                         .kernel_us = microseconds(usage.ru_stime),
+                         .seen_us = microseconds(usage.ru_utime) + microseconds(usage.ru_stime),
+                         .sleeps = (uint64_t)usage.ru_nvcsw};
+    *ret = cpu_use_of(&used, wall, gang->attack->tasks);
 }
 
 /* ---- the service's side ---- */
@@ -209,16 +205,6 @@ static long service_memory_kb(void) {
     return kb;
 }
 
-/* CPU time of all its threads that were and are. */
-static uint64_t service_cpu_us(void) {
-    clockid_t clock;
-    struct timespec time;
-
-    ck_assert_int_eq(clock_getcpuclockid(service.pid, &clock), 0);
-    ck_assert_int_eq(clock_gettime(clock, &time), 0);
-    return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000;
-}
-
 /* A sanitizer keeps what is freed, and what it does takes time: there it is about what the service does wrong, no more. */
 static bool memory_is_back(long kb) {
     return kb <= MEMORY_KB || under_sanitizer();
@@ -238,38 +224,50 @@ static void await_back(size_t descriptors, long memory_kb, struct outcome *outco
 
 /* ---- measuring ---- */
 
-/* Returns how long it took, ms: on a busy machine until there are enough times. */
-static uint64_t measure(enum probe_phase phase, unsigned *ret_service) {
-    uint64_t began = now_ms(), used = service_cpu_us();
+/* Returns how long it took, us: on a busy machine until there are enough times. */
+static uint64_t measure(enum probe_phase phase, struct service_use *ret_service) {
+    uint64_t began = now_ns();
+    struct service_use before;
 
+    service_use_read(service.pid, &before);
     probe_enter(&probe, phase, PHASE_SAMPLES);
     nap_ms(phase_ms);
     probe_leave(&probe);
-    *ret_service = (unsigned)((service_cpu_us() - used) / (now_ms() - began));
-    return now_ms() - began;
+    service_use_read(service.pid, ret_service);
+    service_use_subtract(ret_service, &before);
+    return (now_ns() - began) / 1000;
+}
+
+/* What it does where nobody attacks is there beside the neutral ones, too. */
+static void note_service_use(struct outcome *outcome, const struct service_use *quiet, uint64_t quiet_us,
+                             const struct service_use *under, uint64_t us, struct gang *burners) {
+    struct service_use own = *quiet, use = *under;
+
+    service_use_scale(&own, us, quiet_us);
+    service_use_subtract(&use, &own);
+    outcome->service = (unsigned)((use.workers.us + use.others.us) * 1000 / us);
+    burners->workers = cpu_use_of(&use.workers, us, burners->attack->tasks);
+    burners->others = cpu_use_of(&use.others, us, 1);
 }
 
 static void run_round(const struct attack *attack, size_t descriptors, long memory_kb, struct outcome *outcome) {
     struct gang attackers = {.attack = attack}, burners = {.attack = attack, .neutral = true};
-    struct cpu_use unused;
-    unsigned quiet, neutral;
-    uint64_t took;
+    struct service_use quiet, under, unused;
+    uint64_t quiet_us, us;
 
-    measure(PROBE_QUIET, &quiet);
+    quiet_us = measure(PROBE_QUIET, &quiet);
     gang_start(&attackers);
     atomic_store(steps, 0);
-    took = measure(PROBE_ATTACK, &outcome->service);
-    outcome->steps = atomic_load(steps) * 1000 / took;
+    us = measure(PROBE_ATTACK, &under);
+    outcome->steps = atomic_load(steps) * 1000000 / us;
     gang_end(&attackers, &burners.use);
     outcome->use = burners.use;
-    outcome->service = outcome->service > quiet ? outcome->service - quiet : 0;
     burners.steps = outcome->steps;
-    burners.service = burners.use;
-    burners.service.thousandths = outcome->service < 1 ? 1 : outcome->service < 1000 ? outcome->service : 1000;
+    note_service_use(outcome, &quiet, quiet_us, &under, us, &burners);
     await_back(descriptors, memory_kb, outcome);
     gang_start(&burners);
-    measure(PROBE_NEUTRAL, &neutral);
-    gang_end(&burners, &unused);
+    measure(PROBE_NEUTRAL, &unused);
+    gang_end(&burners, NULL);
 }
 
 static double larger(double a, double b) {
