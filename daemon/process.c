@@ -32,7 +32,40 @@ static int open_folder(pid_t pid) {
     return fd;
 }
 
-int process_of_peer(int socket, pid_t pid) {
+static int open_number(pid_t pid) {
+    int handle;
+
+    if (pid <= 0)
+        return -ESRCH;
+    handle = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (handle < 0)
+        return errno == ENOSYS ? open_folder(pid) : -errno;
+    return handle;
+}
+
+/* Is its effective user another one than it connected as? Who cannot be looked at is believed. */
+static bool is_of_another_user(pid_t pid, int handle, uid_t uid) {
+    int fd = process_open(pid, handle, "status");
+    char text[1024];
+    const char *at;
+    unsigned now;
+    ssize_t n;
+
+    if (fd < 0)
+        return false;
+    n = read(fd, text, sizeof(text) - 1);
+    close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    at = strstr(text, "\nUid:"); /* a name has no line breaks there */
+    return at && sscanf(at, "\nUid: %*u %u", &now) == 1 && now != uid;
+}
+
+/*
+ * Before Linux 6.5 there is the number alone, and whoever wants to be taken for another process ends, leaves its socket to a child, and waits until the
+ * other one is given its number. That it is at least one of the same user can be seen: what such a one may be taken for is not more than
+ * its user could do to it anyway.
+ */
+int process_of_peer(int socket, const struct ucred *peer) {
     int handle = -1;
     socklen_t size = sizeof(handle);
 
@@ -40,12 +73,11 @@ int process_of_peer(int socket, pid_t pid) {
         return handle;
     if (errno != ENOPROTOOPT) /* ENODATA, EINVAL or ESRCH: the peer is gone */
         return -errno;
-    /* Before 6.5. The number may have been given to another process since connect(2): there is nothing better. */
-    if (pid <= 0)
+    handle = open_number(peer->pid);
+    if (handle >= 0 && is_of_another_user(peer->pid, handle, peer->uid)) {
+        close(handle);
         return -ESRCH;
-    handle = (int)syscall(SYS_pidfd_open, pid, 0);
-    if (handle < 0)
-        return errno == ENOSYS ? open_folder(pid) : -errno;
+    }
     return handle;
 }
 

@@ -5,8 +5,13 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-/* A handle of a socket's peer: its pidfd, before Linux 5.3 its folder in /proc. A descriptor, which is the caller's, or negative errno. */
-int process_of_peer(int socket, pid_t pid);
+struct ucred;
+
+/*
+ * A handle of a socket's peer, of whom SO_PEERCRED says that: its pidfd, before Linux 5.3 its folder in /proc. A descriptor, which is the caller's,
+ * -ESRCH: it has ended, or somebody else has its number; or negative errno.
+ */
+int process_of_peer(int socket, const struct ucred *peer);
 /* Has all of it ended? */
 bool process_ended(int handle);
 /* Can an event loop wait for its end? */

@@ -87,7 +87,7 @@ static int connection_new(struct server *server, int socket) {
                   (int)peer.pid, peer.uid, server->config->max_connections, server->config->max_connections_per_uid);
     if (refused && server->n_refused >= SERVER_REFUSED_MAX)
         return -EDQUOT;
-    pidfd = process_of_peer(socket, peer.pid);
+    pidfd = process_of_peer(socket, &peer);
     if (pidfd < 0)
         return pidfd;
     connection = calloc(1, sizeof(*connection));
@@ -397,10 +397,15 @@ static int server_bind(struct server *server) {
     umask(mask);
     if (r >= 0 && listen(server->socket, SERVER_BACKLOG) < 0)
         r = -errno;
-    if (r >= 0 && config->socket_gid != (gid_t)-1 && chown(config->socket_path, (uid_t)-1, config->socket_gid) < 0)
-        r = -errno;
-    if (r < 0)
+    if (r < 0) {
         log_error("--socket %s: %s", config->socket_path, strerror(-r));
+        return r;
+    }
+    if (config->socket_gid != (gid_t)-1 && chown(config->socket_path, (uid_t)-1, config->socket_gid) < 0) {
+        r = -errno;
+        log_error("SocketGroup=: cannot give %s to group %u: %s; that takes root, or membership", config->socket_path,
+                  config->socket_gid, strerror(-r));
+    }
     return r;
 }
 

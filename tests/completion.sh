@@ -3,22 +3,24 @@
 #
 # What bash completion offers.
 #
-# usage: completion.sh FILE
+# usage: completion.sh SOURCE-TREE
 set -euo pipefail
 
-# shellcheck source=/dev/null
-source "${1:?usage: completion.sh FILE}"
+cd "${1:?usage: completion.sh SOURCE-TREE}"
+source client/ctl/droppablectl.bash
+source daemon/droppabled.bash
 status=0
+program=droppablectl
 
 expect() { # WANTED WORD...
     local wanted=$1 got
     shift
-    COMP_WORDS=(droppablectl "$@")
+    COMP_WORDS=("$program" "$@")
     COMP_CWORD=$#
-    _droppablectl
+    "_$program"
     got="${COMPREPLY[*]}"
     if [[ $got != "$wanted" ]]; then
-        printf "completion: 'droppablectl %s' gives '%s', not '%s'\n" "$*" "$got" "$wanted"
+        printf "completion: '%s %s' gives '%s', not '%s'\n" "$program" "$*" "$got" "$wanted"
         status=1
     fi
 }
@@ -34,6 +36,11 @@ expect "low" limit --region 3 --priority l
 expect "infinity" limit --budget i
 expect "root" limit --user roo
 expect "--quota" limit --user root --q
-cd "$(dirname "$1")"
-expect "droppablectl.bash" --socket droppablectl.b
+expect "client/ctl/droppablectl.bash" --socket client/ctl/droppablectl.b
+
+program=droppabled
+expect "--config --log-level --record --socket --help --usage --version" ""
+expect "--record" --config /x --re
+expect "notice" --socket /x -l no
+expect "daemon/droppabled.bash" -c daemon/droppabled.b
 exit $status

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 #
 # The manual pages: well-formed, and true. What a program's --help names is in its page, and nothing else is; libdroppable(3) has every
-# function that the library exports.
+# function that the library exports. Completion offers what --help names, too: options, and verbs with their own.
 #
 # usage: man.sh SOURCE-TREE FOLDER-OF-PAGES FOLDER-OF-PROGRAMS
 set -euo pipefail
@@ -42,6 +42,32 @@ diff -u --label libdroppable.map <(grep -oE '^[[:space:]]*drp_[a-z_]+;' "$source
         sed -E 's/^[^(]*[ *](drp_[a-z_]+)\(.*/\1/' | sort -u) || status=1
 
 # Completion offers what there is.
-diff -u --label "droppablectl --help" <("$programs/droppablectl" --help | options) \
-    --label completion <(options <"$source_tree/client/ctl/droppablectl.bash") || status=1
+for source in daemon/droppabled.bash client/ctl/droppablectl.bash; do
+    program=$(basename "$source" .bash)
+    diff -u --label "$program --help" <("$programs/$program" --help | options) \
+        --label completion <(options <"$source_tree/$source") || status=1
+done
+# "      --pid=P     drop, limit: one process" is an option of two verbs.
+verbs_of_help() {
+    "$programs/droppablectl" --help | sed -n '/^Verbs:/,/^$/s/^  \([a-z]\+\).*/\1/p' | sort -u
+}
+verb_options_of_help() {
+    "$programs/droppablectl" --help | sed -nE 's/^ +(--?[a-z]+)[= A-Z]* +([a-z]+(, [a-z]+)*):.*/\1 \2/p' | tr -d , |
+        while read -r option verbs; do
+            # shellcheck disable=SC2086 # words
+            printf "%s $option\n" $verbs
+        done | sort
+}
+verb_options_of_completion() {
+    # shellcheck source=client/ctl/droppablectl.bash
+    source "$source_tree/client/ctl/droppablectl.bash"
+    for verb in $(verbs_of_help); do
+        # shellcheck disable=SC2046 # words
+        printf "$verb %s\n" $(_droppablectl_options "$verb") | grep ' -' || true
+    done | sort
+}
+diff -u --label "droppablectl --help: verbs" <(verbs_of_help) --label completion \
+    <(sed -nE 's/^.* verbs="(.*)"$/\1/p' "$source_tree/client/ctl/droppablectl.bash" | tr ' ' '\n' | sort) || status=1
+diff -u --label "droppablectl --help: options of verbs" <(verb_options_of_help) --label completion \
+    <(verb_options_of_completion) || status=1
 exit $status

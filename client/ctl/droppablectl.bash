@@ -7,7 +7,7 @@ _droppablectl_options() { # VERB
     drop) echo --all --region --pid ;;
     free) echo --cgroup ;;
     limit) echo --region --pid --user --cgroup --budget --quota --share --priority ;;
-    why) echo -n ;;
+    why) printf "%s\n" -n ;;
     esac
 }
 

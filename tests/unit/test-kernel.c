@@ -384,32 +384,43 @@ END_TEST
 
 /* ---- processes ---- */
 
-/* As it is, and as before Linux 5.3. */
+static struct ucred peer_of(pid_t pid) {
+    return (struct ucred){.pid = pid, .uid = geteuid(), .gid = getegid()};
+}
+
+/* As it is, as before Linux 6.5, and as before Linux 5.3. */
 START_TEST(test_processes) {
     static const struct filter_rule none[] = {
+        {SYS_getsockopt, ENOPROTOOPT, {{2, ~0U, SOL_SOCKET}, {3, ~0U, 77}}}, /* SO_PEERPIDFD */
         {.call = SYS_pidfd_open, .error = ENOSYS},
         {.call = SYS_pidfd_send_signal, .error = ENOSYS},
-        {SYS_getsockopt, ENOPROTOOPT, {{2, ~0U, SOL_SOCKET}, {3, ~0U, 77}}}, /* SO_PEERPIDFD */
     };
+    static const size_t hidden[] = {0, 1, 3};
+    struct ucred peer = peer_of(getpid());
     int pair[2];
     int handle;
     siginfo_t info;
     pid_t pid;
 
-    ck_assert_int_eq(_i ? filter_install(none, 3, NULL) : 0, 0);
+    ck_assert_int_eq(_i ? filter_install(none, hidden[_i], NULL) : 0, 0);
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
-    handle = process_of_peer(pair[0], getpid());
+    handle = process_of_peer(pair[0], &peer);
     ck_assert_int_ge(handle, 0);
     ck_assert(is_cloexec(handle));
     ck_assert(!process_ended(handle));
-    ck_assert(process_can_be_polled(handle) == !_i);
+    ck_assert(process_can_be_polled(handle) == (_i < 2));
     close(handle);
+    peer.uid++; /* it has the number, but is not who connected */
+    ck_assert(_i ? process_of_peer(pair[0], &peer) == -ESRCH : (handle = process_of_peer(pair[0], &peer)) >= 0);
+    if (!_i)
+        close(handle);
 
     pid = fork();
     if (pid == 0)
         for (;;)
             pause();
-    handle = _i ? process_of_peer(pair[0], pid) : (int)syscall(SYS_pidfd_open, pid, 0);
+    peer = peer_of(pid);
+    handle = _i ? process_of_peer(pair[0], &peer) : (int)syscall(SYS_pidfd_open, pid, 0);
     ck_assert_int_ge(handle, 0);
     ck_assert(!process_ended(handle));
     process_kill(pid, handle);
@@ -540,7 +551,7 @@ int main(void) {
     tcase_add_test(tcase, test_state_page_other_uid);
     tcase_add_test(tcase, test_checks_refuse);
     tcase_add_test(tcase, test_is_userfaultfd);
-    tcase_add_loop_test(tcase, test_processes, 0, 2);
+    tcase_add_loop_test(tcase, test_processes, 0, 3);
     tcase_add_test(tcase, test_privs);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
