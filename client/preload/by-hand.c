@@ -5,7 +5,7 @@
  *
  * Almost every number has nothing to do with memory: it is looked up in a table, and the kernel called, as the C library does it. That is
  * done in assembly, since syscall() may not have a frame: a child that was made with a stack of its own returns on that one. For the same reason
- * clone(2) that shares the memory, or gives a stack, is the kernel's alone.
+ * clone(2) and clone3(2) that share the memory, or give a stack, are the kernel's alone.
  *
  * Elsewhere than on x86-64 syscall() is the C library's, and what is called by hand passes us by.
  */
@@ -18,6 +18,8 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <linux/sched.h>
+#include <stddef.h>
 
 #define NUMBERS 512
 
@@ -26,10 +28,10 @@ extern const unsigned char by_hand_concerns[NUMBERS];
 long by_hand_fail(long result);
 
 const unsigned char by_hand_concerns[NUMBERS] __attribute__((visibility("hidden"))) = {
-    [SYS_mmap] = 1,          [SYS_munmap] = 1,  [SYS_mremap] = 1,          [SYS_mprotect] = 1,
-    [SYS_pkey_mprotect] = 1, [SYS_madvise] = 1, [SYS_process_madvise] = 1, [SYS_mincore] = 1,
-    [SYS_mlock] = 1,         [SYS_mlock2] = 1,  [SYS_mlockall] = 1,        [SYS_munlockall] = 1,
-    [SYS_mseal] = 1,         [SYS_fork] = 1,    [SYS_clone] = 1,           [SYS_remap_file_pages] = 1,
+    [SYS_mmap] = 1,     [SYS_munmap] = 1,           [SYS_mremap] = 1,  [SYS_mprotect] = 1, [SYS_pkey_mprotect] = 1,
+    [SYS_madvise] = 1,  [SYS_process_madvise] = 1,  [SYS_mincore] = 1, [SYS_mlock] = 1,    [SYS_mlock2] = 1,
+    [SYS_mlockall] = 1, [SYS_munlockall] = 1,       [SYS_mseal] = 1,   [SYS_fork] = 1,     [SYS_clone] = 1,
+    [SYS_clone3] = 1,   [SYS_remap_file_pages] = 1,
 };
 
 long __attribute__((visibility("hidden"))) by_hand_fail(long result) {
@@ -54,12 +56,21 @@ __asm__(".text\n"
         "    leaq by_hand_concerns(%rip), %rax\n"
         "    cmpb $0, (%rax,%rdi)\n"
         "    je 1f\n"
+        "    cmpl $435, %edi\n" /* clone3 */
+        "    je 3f\n"
         "    cmpl $56, %edi\n" /* clone */
         "    jne by_hand_serve\n"
         "    testl $0x100, %esi\n" /* CLONE_VM */
         "    jnz 1f\n"
         "    testq %rdx, %rdx\n"
         "    jz by_hand_serve\n"
+        "    jmp 1f\n"
+        "3:  testq %rsi, %rsi\n" /* struct clone_args: whoever only asks whether there is such a call has none */
+        "    jz 1f\n"
+        "    testl $0x100, (%rsi)\n" /* flags: CLONE_VM */
+        "    jnz 1f\n"
+        "    cmpq $0, 40(%rsi)\n" /* stack */
+        "    je by_hand_serve\n"
         "    .cfi_endproc\n"
         "1:  \n" /* falls through */
         ".globl __wrap_syscall\n"
@@ -85,6 +96,7 @@ __asm__(".text\n"
         ".size __wrap_syscall, . - __wrap_syscall\n"
         ".size syscall, . - syscall\n");
 
-static_assert(SYS_clone == 56 && NUMBERS == 512, "as the assembly has them");
+static_assert(SYS_clone == 56 && SYS_clone3 == 435 && offsetof(struct clone_args, stack) == 40 && NUMBERS == 512,
+              "as the assembly has them");
 
 #endif

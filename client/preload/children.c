@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * fork(2): by the C library's handlers, or around a call that passes those by, such as _Fork() and syscall(SYS_fork).
+ * fork(2): by the C library's handlers, or around a call that passes those by, such as _Fork(), clone(3) and syscall(SYS_fork).
  *
  * These may be made by a signal handler, which has interrupted the thread that holds the very locks that keep the tables whole. So they are
  * waited for by such a call for a while only; then the child has holes where the memory was, as it would have without us.
@@ -46,21 +46,53 @@ int children_init(void) {
     return r;
 }
 
-long children_make(long (*call)(void *data), void *data) {
+/* Are the tables whole, and stay so? */
+static bool hold(void) {
     bool held = atomic_load(&ready) && fork_try_lock();
-    long r;
 
     if (held && !table_try_lock()) {
         fork_unlock();
         held = false;
     }
-    r = call(data);
-    if (held && r == 0) {
-        child();
-        fork_in_child();
-    } else if (held) {
-        table_unlock();
-        fork_unlock();
-    }
+    return held;
+}
+
+static void release_in_parent(void) {
+    table_unlock();
+    fork_unlock();
+}
+
+static void release_in_child(void) {
+    child();
+    fork_in_child();
+}
+
+long children_make(long (*call)(void *data), void *data) {
+    bool held = hold();
+    long r = call(data);
+
+    if (held && r == 0)
+        release_in_child();
+    else if (held)
+        release_in_parent();
+    return r;
+}
+
+static int run_in_child(void *data) {
+    const struct children_start *start = data;
+
+    if (start->held)
+        release_in_child();
+    return start->run(start->data);
+}
+
+int children_clone(struct children_start *start, int (*call)(int (*run)(void *data), void *data, void *more),
+                   void *more) {
+    int r;
+
+    start->held = hold();
+    r = call(run_in_child, start, more);
+    if (start->held)
+        release_in_parent();
     return r;
 }

@@ -20,6 +20,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <linux/userfaultfd.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -168,12 +169,17 @@ int ioctl(int fd, unsigned long request, ...) {
 
 /* ---- children ---- */
 
-static pid_t (*_Atomic c_library_fork)(void);
+typedef int clone_function(int (*run)(void *), void *stack, int flags, void *data, ...);
 
-/* Before anybody calls it from a signal handler, where a symbol cannot be looked up. */
+static pid_t (*_Atomic c_library_fork)(void);
+static clone_function *_Atomic c_library_clone;
+
+/* Before anybody calls them from a signal handler, where a symbol cannot be looked up. */
 static void __attribute__((constructor)) find_fork(void) {
     if (!c_library_fork)
         c_library_fork = (pid_t(*)(void))dlsym(RTLD_NEXT, "_Fork");
+    if (!c_library_clone)
+        c_library_clone = (clone_function *)dlsym(RTLD_NEXT, "clone");
 }
 
 static long fork_of_c_library(void *data) {
@@ -187,6 +193,41 @@ pid_t _Fork(void) {
         return (pid_t)children_make(fork_of_c_library, NULL);
     errno = ENOSYS;
     return -1;
+}
+
+struct clone_call {
+    void *stack;
+    int flags;
+    pid_t *parent_tid;
+    void *tls;
+    pid_t *child_tid;
+};
+
+static int clone_of_c_library(int (*run)(void *data), void *data, void *more) {
+    const struct clone_call *call = more;
+
+    return c_library_clone(run, call->stack, call->flags, data, call->parent_tid, call->tls, call->child_tid);
+}
+
+/* Who has the same memory, as a thread, has it as it is. */
+int clone(int (*run)(void *), void *stack, int flags, void *data, ...) {
+    struct children_start start = {.run = run, .data = data};
+    struct clone_call call = {.stack = stack, .flags = flags};
+    va_list more;
+
+    va_start(more, data);
+    call.parent_tid = va_arg(more, pid_t *);
+    call.tls = va_arg(more, void *);
+    call.child_tid = va_arg(more, pid_t *);
+    va_end(more);
+    find_fork();
+    if (!c_library_clone) {
+        errno = ENOSYS;
+        return -1;
+    }
+    if (!run || flags & CLONE_VM)
+        return clone_of_c_library(run, data, &call);
+    return children_clone(&start, clone_of_c_library, &call);
 }
 
 static long make_by_hand(void *data) {
@@ -232,7 +273,7 @@ long by_hand_serve(long number, long a, long b, long c, long d, long e, long f) 
         return remap_file_pages(POINTER(a), (size_t)b, (int)c, (size_t)d, (int)e);
     case SYS_mseal:
         return mseal(POINTER(a), (size_t)b, (unsigned long)c);
-    default: /* fork(2), clone(2) */
+    default: /* fork(2), clone(2), clone3(2) */
         return children_make(make_by_hand, words);
     }
 }

@@ -4,6 +4,7 @@
 
 #include "sections.h"
 
+#include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
 #include <spawn.h>
@@ -50,11 +51,18 @@ static void run_untouched(const struct check *c) {
     say("parent=%s", seen(p, SIZE));
 }
 
+static pid_t clone3_by_hand(void) {
+    struct clone_args args = {.exit_signal = SIGCHLD};
+
+    return (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+}
+
 /* Without the C library's fork(3), so without its handlers. */
 static void run_system_call(const struct check *c) {
     char *p = filled();
     pid_t pid = c->a == 0   ? (pid_t)syscall(SYS_fork)
                 : c->a == 1 ? (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL)
+                : c->a == 2 ? clone3_by_hand()
                             : _Fork();
 
     if (pid == 0) {
@@ -88,6 +96,22 @@ static int in_clone(void *data) {
     p[0] = 7;
     say_result("child-dontneed", madvise(p + PAGE, PAGE, MADV_DONTNEED));
     return 0;
+}
+
+static int in_own_memory(void *data) {
+    look_and_write(data);
+    return 0;
+}
+
+/* A child that begins in a function, on a stack of its own. */
+static void run_clone(const struct check *c) {
+    char *p = filled(), *stack = plain(64 * KIB);
+    pid_t pid = clone(in_own_memory, stack + 64 * KIB, SIGCHLD, p);
+
+    (void)c;
+    wait_child(pid);
+    say("parent=%s", seen(p, SIZE));
+    say_result("no-function", clone(NULL, stack + 64 * KIB, SIGCHLD, p));
 }
 
 /* CLONE_VM: the same memory. */
@@ -270,8 +294,10 @@ static const struct check checks[] = {
     {"untouched", run_untouched, 0, 0},
     {"system-call-fork", run_system_call, 0, 0},
     {"system-call-clone", run_system_call, 1, 0},
-    {"_Fork", run_system_call, 2, 0},
+    {"system-call-clone3", run_system_call, 2, 0},
+    {"_Fork", run_system_call, 3, 0},
     {"vfork", run_vfork, 0, 0},
+    {"clone", run_clone, 0, 0},
     {"clone-vm", run_clone_vm, 0, 0},
     {"grandchild", run_grandchild, 0, 0},
     {"own-in-child", run_own_in_child, 0, 0},
