@@ -73,14 +73,18 @@ static int reserve_slices(struct plans *plans, size_t slices) {
     return 0;
 }
 
+/* -ENOMEM: each is as long as before, or as long as it shall be. */
 static int resize_regions(struct plans *plans, size_t max) {
     struct policy_region *described = realloc(plans->regions, max * sizeof(*described));
-    struct region **of = realloc(plans->region_of, max * sizeof(*of));
+    struct region **of;
 
-    plans->regions = described ? described : plans->regions;
-    plans->region_of = of ? of : plans->region_of;
-    if (!described || !of)
+    if (!described)
         return -ENOMEM;
+    plans->regions = described;
+    of = realloc(plans->region_of, max * sizeof(*of));
+    if (!of)
+        return -ENOMEM;
+    plans->region_of = of;
     plans->regions_max = max;
     return 0;
 }
