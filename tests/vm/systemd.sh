@@ -6,6 +6,7 @@
 #   security   systemd-analyze: the units are well formed, and the exposure is what docs/service.md says at most
 #   start, life, restarts, watchdog
 #              test-systemd: the first client starts it; who may, reload, giving up; 20 restarts under load; threads that stand still
+#   crash      test-crash-systemd: the service of the dev build, which lies beside BUILD-FOLDER, dies at its crash points
 #   user       all that of the units of an ordinary user's manager
 #   io_uring, userfaultfd, psi
 #              test-without: where these cannot be had (PSI in a guest of its own)
@@ -24,6 +25,7 @@ shift 2
 # Each line is a guest.
 GUESTS=(
     "security start life restarts watchdog"
+    "crash"
     "user"
     "io_uring userfaultfd"
     "psi"
@@ -39,7 +41,11 @@ for check; do
 done
 mkdir -p "$out"
 share_install "$build" "$out"
-share_files "$build" test-systemd test-without
+share_files "$build" test-systemd test-without test-crash-systemd
+if (($# == 0)) || [[ " $* " == *" crash "* ]]; then
+    "$here/../crash-points.sh" "$build/../dev/bin/droppabled" yes
+    cp "$build/../dev/bin/droppabled" "$share/droppabled-crash-points"
+fi
 
 # Every check says how it went by a last line of its own.
 cat >"$share/check.sh" <<'GUEST'
@@ -53,6 +59,10 @@ security() {
     status=$?
     grep -v '^✓' /tmp/security
     return $status
+}
+
+crash() {
+    install droppabled-crash-points /usr/local/bin/ && ./test-crash-systemd
 }
 
 as_somebody() {
@@ -78,7 +88,7 @@ for check; do
     word=ok
     echo "== $check"
     case $check in
-    security | user) $check ;;
+    security | crash | user) $check ;;
     start | life | restarts | watchdog) CK_RUN_CASE=$check ./test-systemd ;;
     io_uring | userfaultfd | psi) CK_RUN_CASE=$check ./test-without ;;
     *) false ;;
@@ -114,6 +124,7 @@ summary_of() { # CHECK LOG
         sed -nE 's/.*Overall exposure level.*: ([0-9.]+) .*/exposure \1/p
                  s/.*(slowest access took .* ms)$/\1/p
                  s/^(a .*) that stands still: (a new .* ms).*/\1: \2/p
+                 s/^(died at [0-9]+ crash points)$/\1/p
                  s/^(dropped for a hog: .*)/\1/p' | paste -sd';' | sed 's/;/; /g'
 }
 
