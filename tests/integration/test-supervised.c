@@ -34,7 +34,8 @@
 #define WATCHDOG_MS 400
 #define HOLD_WATCHDOG_MS 800
 #define RESTARTS 20
-#define HANG_NS (UINT64_C(1000000000) * (under_sanitizer() ? 5 : 1))
+/* Emulated, or under a sanitizer: 5 s. */
+#define HANG_NS (UINT64_C(1000000000) * (under_sanitizer() || patience() > 1 ? 5 : 1))
 
 static struct supervisor supervisor;
 static struct service *service = &supervisor.service;
@@ -259,8 +260,9 @@ START_TEST(test_held_up_by_client) {
     ck_assert(service_log_has(service, "holds up a call for over 1 s (its address space's lock): quarantined", WAIT_MS));
     supervisor_drain(&supervisor);
     for (int i = 0; i < 4; i++)
-        ck_assert_msg(supervisor_hears(&supervisor, "WATCHDOG=1", message, sizeof(message), HOLD_WATCHDOG_MS),
-                      "a client holds its pager up, and the service is to be restarted for it");
+        ck_assert_msg(
+            supervisor_hears(&supervisor, "WATCHDOG=1", message, sizeof(message), HOLD_WATCHDOG_MS * (int)patience()),
+            "a client holds its pager up, and the service is to be restarted for it");
     ck_assert_uint_eq(service_status(service, "quarantined_sessions"), 1);
     hold_no_more(&held);
     ck_assert(service_log_has(service, "quarantine lifted", WAIT_MS));
