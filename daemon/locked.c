@@ -9,7 +9,8 @@
  *
  * The lock lasts as long as somebody is attached. That is our mapping of the object (PROT_NONE: it serves mincore(2), too), and where the client is
  * in our IPC namespace a page that he attaches, so that the lock outlives us. The segment is marked for removal as soon as it is attached: nothing
- * is left of it when all have ended. Segments count for the limits of the IPC namespace, kernel.shmmni (4096) and shmall: we take half at most.
+ * is left of it when all have ended. Who is killed just before that leaves it, and the next one removes it. Segments count for the limits of the
+ * IPC namespace, kernel.shmmni (4096) and shmall: we take half at most.
  *
  * Locked bytes count for our user's RLIMIT_MEMLOCK, which is raised while that is allowed, so that CAP_IPC_LOCK can go. What stays needed is
  * CAP_CHECKPOINT_RESTORE for map_files.
@@ -30,10 +31,14 @@
 #include <sys/resource.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* More than any default of RLIMIT_MEMLOCK; no page of it is made. */
 #define PROBE_SIZE (UINT64_C(1) << 30)
+/* What a segment has until it is marked for removal: "drop", and no right to write. */
+#define LOCKED_KEY ((key_t)0x64726f70)
+#define LOCKED_MODE 0400
 
 static int limits(struct shminfo *ret) {
     return shmctl(0, IPC_INFO, (struct shmid_ds *)(void *)ret) < 0 ? -errno : 0;
@@ -88,16 +93,51 @@ static int prepare(int id, void *map, uint64_t size, int *ret_fd) {
     return 0;
 }
 
+/*
+ * Has a daemon that was killed left it? Of our user, attached by nobody now and by nobody but its maker ever, who is gone: one that lives is about to
+ * attach it. Nobody can have written to what has that mode, so whoever's it were, no content were lost. A maker in a namespace that we do
+ * not see is 0. tgkill(2) and not kill(2): the unit allows it.
+ */
+static bool is_left(const struct shmid_ds *state) {
+    pid_t maker = state->shm_cpid;
+
+    return (state->shm_perm.mode & 0777) == LOCKED_MODE && state->shm_perm.cuid == geteuid() &&
+           state->shm_nattch == 0 && (state->shm_lpid == 0 || state->shm_lpid == maker) && maker > 0 &&
+           (maker == getpid() || (syscall(SYS_tgkill, maker, maker, 0) < 0 && errno == ESRCH));
+}
+
+static void remove_left(void) {
+    int id = shmget(LOCKED_KEY, 0, 0);
+    struct shmid_ds state;
+
+    if (id >= 0 && shmctl(id, IPC_STAT, &state) == 0 && is_left(&state))
+        (void)shmctl(id, IPC_RMID, NULL);
+}
+
+/*
+ * It is marked for removal only when it is attached, since else it were gone at once: who is killed before that leaves it. So it has a key up to then, the
+ * same for all daemons, by which the next one finds it. Where anything else has that it must do without. Larger than memory it may be, as any region.
+ */
+static int make(uint64_t size) {
+    const int flags = IPC_CREAT | IPC_EXCL | SHM_NORESERVE | LOCKED_MODE;
+    int id = shmget(LOCKED_KEY, size, flags);
+
+    if (id < 0 && errno == EEXIST)
+        id = shmget(IPC_PRIVATE, size, flags);
+    return id < 0 ? -errno : id;
+}
+
 int locked_new(uint64_t size, int *ret_fd, void **ret_map) {
     void *map;
     int id, r;
 
+    remove_left(); /* it counts */
     r = check_total(size);
     if (r < 0)
         return r;
-    id = shmget(IPC_PRIVATE, size, IPC_CREAT | SHM_NORESERVE | 0600); /* it may be larger than memory, as any region */
+    id = make(size);
     if (id < 0)
-        return -errno;
+        return id;
     map = shmat(id, NULL, SHM_RDONLY);
     r = map == (void *)-1 ? -errno : 0;
     if (shmctl(id, IPC_RMID, NULL) < 0 && r == 0)
