@@ -61,6 +61,8 @@ int hold_take(struct drp_region *r, uint32_t ipc_namespace, uint64_t required) {
     }
     if (error == 0)
         return 0;
+    if (error == -EINVAL || error == -EIDRM) /* a segment is gone as soon as nobody is attached */
+        return error_detail(-ENOTCONN, "the service ended before this process could attach the region's segment");
     r->granted &= ~DRP_REGION_NO_SWAP;
     atomic_fetch_and(&r->options, ~DRP_REGION_NO_SWAP);
     if (!(required & DRP_REGION_NO_SWAP))

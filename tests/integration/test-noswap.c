@@ -277,6 +277,42 @@ START_TEST(test_next_service) {
 }
 END_TEST
 
+static bool kill_before_attach;
+
+/* The library's: linked into this program, it finds this one first. */
+void *shmat(int id, const void *address, int flags) {
+    if (kill_before_attach) {
+        kill_before_attach = false;
+        ck_assert(service_kill(&service, WAIT_MS));
+    }
+    return (void *)syscall(SYS_shmat, id, address, flags);
+}
+
+/* It dies between its reply and the library's hold: nobody is there, which is not to say that what was asked for cannot be had. */
+START_TEST(test_killed_before_hold) {
+    struct drp_region *region;
+    struct drp *d;
+    int r;
+
+    hide_fsopen();
+    ck_assert_int_eq(unshare(CLONE_NEWIPC), 0);
+    service_start(&service, NULL);
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    kill_before_attach = true;
+    ck_assert_int_eq(drp_region_new(&region, d, SIZE, _i == 0 ? &needed : NULL), -ENOTCONN);
+    ck_assert(!kill_before_attach);
+    service_restart(&service);
+    for (uint64_t deadline = now_ms() + WAIT_MS;
+         (r = drp_region_new(&region, d, SIZE, &needed)) == -ENOTCONN && now_ms() < deadline;)
+        nap_ms(2);
+    ck_assert_int_eq(r, 0);
+    ck_assert_int_eq(attachments(segment_of(region)), 2);
+    drp_region_free(region);
+    drp_free(d);
+    service_stop(&service);
+}
+END_TEST
+
 /* Who keeps the segment beyond its region keeps ordinary memory. */
 START_TEST(test_lock_ends_with_region) {
     struct shmid_ds state;
@@ -503,6 +539,7 @@ int main(void) {
         suite_add_tcase(suite, segments);
         tcase_set_timeout(next, 30);
         tcase_add_loop_test(next, test_next_service, 0, 2);
+        tcase_add_loop_test(next, test_killed_before_hold, 0, 2);
         suite_add_tcase(suite, next);
         tcase_add_checked_fixture(few, setup_few, fixture_teardown);
         tcase_set_timeout(few, 30);
