@@ -4,6 +4,7 @@
  * the region begins, and ends again if it is not what it should be.
  */
 
+#include "crash-point.h"
 #include "handlers-region.h"
 #include "handlers.h"
 #include "log.h"
@@ -37,6 +38,7 @@ static void refuse_done(struct completion *completion) {
     struct region *region = operation->region;
     uint32_t error = wire_error(region->adopt_error);
 
+    CRASH_POINT("native-refused");
     if (operation->connection) { /* else the end of the session frees it */
         pthread_mutex_lock(&operation->manager->lock);
         session_remove_region(operation->session, region);
@@ -72,6 +74,7 @@ static void native_done(struct completion *completion) {
     struct operation *operation = operation_of(completion);
     struct drp_wire_id reply = {.id = operation->region->id};
 
+    CRASH_POINT("native-checked");
     if (operation->region->adopt_error < 0 && operation->connection)
         refuse(operation);
     else
@@ -127,6 +130,7 @@ void handle_native(struct connection *connection, struct channel_packet *packet)
         reply_error(connection, packet, error);
         return;
     }
+    CRASH_POINT("native-made");
     operation = operation_new(connection, &native->header, native_done);
     if (!operation)
         return;

@@ -192,6 +192,7 @@ void handle_create(struct connection *connection, struct channel_packet *packet)
     if (region->locked && reply.ipc_namespace == 0)
         reply.granted &= ~DRP_REGION_NO_SWAP; /* not beyond our end */
     connection_reply(connection, create->header.type, create->header.serial, &reply, sizeof(reply), fds, 2);
+    CRASH_POINT("create-replied");
 }
 
 void region_finished(void *data) {

@@ -349,6 +349,7 @@ static void handle_tell_options(struct connection *connection, struct channel_pa
         shared_share_of(shared_of(region->home), connection->session)->told = message->options;
     if (message->options & DRP_REGION_FORK_SHARED)
         atomic_store(&region->inherited, true);
+    CRASH_POINT("options-told");
     connection_reply(connection, message->header.type, message->header.serial, &reply, sizeof(reply), NULL, 0);
 }
 
@@ -367,6 +368,7 @@ static void handle_seal_pins(struct connection *connection, struct channel_packe
     home_lock(mapping->region->home);
     r = mapping_take_seal(mapping);
     home_unlock(mapping->region->home);
+    CRASH_POINT("pins-sealed");
     if (r < 0)
         reply_error(connection, packet, DRP_WIRE_ERROR_DESCRIPTOR);
     else

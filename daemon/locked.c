@@ -18,6 +18,8 @@
 
 #include "locked.h"
 
+#include "crash-point.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -138,8 +140,10 @@ int locked_new(uint64_t size, int *ret_fd, void **ret_map) {
     id = make(size);
     if (id < 0)
         return id;
+    CRASH_POINT("locked-made");
     map = shmat(id, NULL, SHM_RDONLY);
     r = map == (void *)-1 ? -errno : 0;
+    CRASH_POINT("locked-attached");
     if (shmctl(id, IPC_RMID, NULL) < 0 && r == 0)
         r = -errno;
     if (r == 0)

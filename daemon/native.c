@@ -13,6 +13,7 @@
 
 #include "native.h"
 
+#include "crash-point.h"
 #include "dropper.h"
 #include "kernel.h"
 #include "process.h"
@@ -282,6 +283,7 @@ static uint64_t page_out(struct region *region, int pagemap, uint64_t at, uint64
     at = ranges[0].start;
     if (advise(region, vector, (size_t)n, MADV_PAGEOUT) < 0)
         return 0;
+    CRASH_POINT("native-dropped");
     n = scan(pagemap, at, *ret_end, 0, ranges, RANGES, &ignored);
     left = n > 0 ? sum(ranges, n) : 0;
     return left < *ret_there ? *ret_there - left : 0;
@@ -350,6 +352,7 @@ static void measure(struct home *home, struct region *region) {
     if (!done)
         return;
     set_resident(region, region->native.sum);
+    CRASH_POINT("native-counted");
     region->native.at = 0;
     atomic_store(&region->native.not_before, now + MEASURE_PAUSE_NS);
     atomic_store(&home->counting.not_before, now + region->native.spent * MEASURE_COST);

@@ -73,12 +73,14 @@ static void reload_now(uv_signal_t *signal, int number) {
         log_about(LOG_LEVEL_ERROR, &(struct log_about){.id = LOG_ID_NOT_RELOADED}, "%s: the settings stay as they were",
                   error ? error : "no memory to read the settings");
         free(error);
+        CRASH_POINT("reload-refused");
         notify_state("READY=1");
         return;
     }
     CRASH_POINT("reload-read");
     if (!reload->source->passed)
         apply_socket(old, &fresh);
+    CRASH_POINT("socket-changed");
     log_about(LOG_LEVEL_NOTICE, &(struct log_about){.id = LOG_ID_RELOADED}, "settings read again, %u changed",
               log_changes(old, &fresh));
     pthread_mutex_lock(&manager->lock);

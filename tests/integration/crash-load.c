@@ -12,6 +12,7 @@
 #include "child.h"
 #include "client.h"
 #include "connected.h"
+#include "crash-kinds.h"
 #include "fixture.h"
 #include "page-check.h"
 
@@ -153,8 +154,10 @@ static void work(uint64_t round) {
     MAY_BE_AWAY(drp_get_stats(load.d, &stats));
     MAY_BE_AWAY(drp_region_set_budget(load.busy, BUSY_BUDGET + round % 2 * MIB));
     MAY_BE_AWAY(drp_set_budget(load.d, 64 * MIB));
+    MAY_BE_AWAY(drp_region_set_options(load.kept, DRP_REGION_DUMP, round % 2 ? DRP_REGION_DUMP : 0));
     use_region(round);
     use_piece(round);
+    crash_kinds_use(load.d, round);
     for (int chunk = 0; chunk < KEPT_CHUNKS; chunk++)
         child_check(is_filled((char *)drp_region_address(load.kept) + (size_t)chunk * CHUNK, 0xa0 + chunk, CHUNK));
     child_check(is_filled(drp_region_address(load.shared), 0xb0, CHUNK));
@@ -195,6 +198,7 @@ static void prepare(void) {
         memset((char *)drp_region_address(load.kept) + (size_t)chunk * CHUNK, 0xa0 + chunk, CHUNK);
     child_check(drp_pin(load.shared, 0, CHUNK, NULL) == 0);
     memset(drp_region_address(load.shared), 0xb0, CHUNK);
+    crash_kinds_prepare(load.d);
 }
 
 static void finish(void) {
@@ -204,6 +208,7 @@ static void finish(void) {
     drp_region_free(load.kept);
     drp_region_free(load.shared);
     drp_region_free(load.pieces);
+    crash_kinds_finish();
     drp_free(load.d);
 }
 
@@ -220,7 +225,7 @@ void crash_load_run(int socket, void *data) {
     for (uint64_t round = 1; hear(socket, &probe); round++) {
         work(round);
         if (probe > 0 && is_connected(load.busy) && is_connected(load.kept) && is_connected(load.shared) &&
-            is_connected(load.pieces) && --probe == 0)
+            is_connected(load.pieces) && crash_kinds_are_connected() && --probe == 0)
             child_check(child_say(socket, 'p'));
     }
     atomic_store(&load.stop, true);

@@ -9,7 +9,7 @@
  * told 'e' they free everything, look for what leaked, and end.
  */
 
-/* Pins, touches, drops, makes and frees regions, moves pieces of one; has the shared region "crash". */
+/* Pins, touches, drops, makes and frees regions, moves pieces of one; has the shared region "crash", and regions of all kinds (crash-kinds.c). */
 void crash_load_run(int socket, void *data);
 /* Another process with that shared region, which pins in it. */
 void crash_load_guest(int socket, void *data);

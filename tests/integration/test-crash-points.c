@@ -4,7 +4,8 @@
  * check all they do (crash-load.c), a new one comes, and they go on; at the end nothing is left.
  *
  * The points are asked of the program, so none can be forgotten, and one that the load does not reach fails the test. Without a service manager
- * the next service makes a socket of its own. Under one (managed), which passes the socket, only those points are tried in which it has a part.
+ * the next service makes a socket of its own. Under one (managed), which passes the socket, only those points are tried in which it has a part. Where
+ * regions are locked segments (locked), as before Linux 6.4, those in which these are made, handed over, dropped from and ended; others are tried where they are not.
  */
 
 #include "child.h"
@@ -15,12 +16,20 @@
 #include <check.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+
+/* Linux 6.11. */
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 0x08
+#endif
 
 #define POINTS_MAX 256
 #define WAIT_MS 30000
@@ -30,7 +39,7 @@
 
 static struct supervisor supervisor;
 static struct service *service = &supervisor.service;
-static bool managed;
+static bool managed, locked;
 static char *points[POINTS_MAX];
 static int n_points;
 
@@ -57,6 +66,7 @@ static bool has_died(int timeout_ms) {
 static void start(const char *point) {
     char message[4096];
 
+    service_configure(service, NULL);
     if (point)
         setenv("DROPPABLE_CRASH_POINT", point, 1);
     supervisor_drain(&supervisor);
@@ -97,6 +107,13 @@ static void expect_idle(void) {
         ck_assert_msg(now_ms() < deadline, "%zu descriptors and threads are left of clients that are gone", n);
 }
 
+static int segments(void) {
+    struct shm_info info;
+
+    ck_assert_int_ge(shmctl(0, SHM_INFO, (struct shmid_ds *)(void *)&info), 0);
+    return info.used_ids;
+}
+
 /* ---- reaching a point ---- */
 
 static bool has_ended(const struct child *child) {
@@ -127,10 +144,19 @@ static void drop_all(int socket, void *data) {
     service_ctl(service, out, sizeof(out), (const char *const[]){"drop", "--all", NULL});
 }
 
+/* Every second time they are refused. */
+static void reload(void) {
+    static const char *const settings[] = {"SocketMode=0660\n", "SocketMode=none\n"};
+    static unsigned n;
+
+    service_configure(service, settings[n++ % 2]);
+    kill(service->pid, SIGHUP);
+}
+
 /* Short lives: a client that dies with all it has, droppablectl, new settings. */
 static void disturb(void) {
     if (live_shortly(crash_load_mortal) && live_shortly(drop_all) && is_up())
-        kill(service->pid, SIGHUP);
+        reload();
 }
 
 static bool dies_within(int timeout_ms) {
@@ -181,6 +207,36 @@ static bool concerns_manager(const char *point) {
     return begins_with(point, steps, sizeof(steps) / sizeof(steps[0]));
 }
 
+static bool concerns_segments(const char *point) {
+    static const char *const steps[] = {"locked-",       "create-",      "drop-punched-run",
+                                        "adopt-settled", "destroy-done", "session-taken-down"};
+
+    return begins_with(point, steps, sizeof(steps) / sizeof(steps[0]));
+}
+
+static bool has_native(void) {
+    void *p = mmap(NULL, 4096, PROT_READ, MAP_DROPPABLE | MAP_ANONYMOUS, -1, 0);
+
+    return p != MAP_FAILED && munmap(p, 4096) == 0;
+}
+
+/* Is it one to be tried here? */
+static bool is_meant(const char *point) {
+    if (managed)
+        return concerns_manager(point);
+    if (locked)
+        return concerns_segments(point);
+    return !begins_with(point, (const char *const[]){"locked-"}, 1) &&
+           (has_native() || !begins_with(point, (const char *const[]){"native-"}, 1));
+}
+
+/* Those are passed with nobody there. */
+static bool is_in_start(const char *point) {
+    static const char *const steps[] = {"start-", "locked-"};
+
+    return begins_with(point, steps, sizeof(steps) / sizeof(steps[0]));
+}
+
 /* The clients are there all the time. */
 static void reach(const char *point) {
     bool dead = !is_late(point) && dies_within(PHASE_MS);
@@ -210,7 +266,7 @@ static int read_points(void) {
         for (int i = 0; i < n_points; i++)
             if (strcmp(points[i], line) == 0)
                 return -1;
-        if (!managed || concerns_manager(line))
+        if (is_meant(line))
             points[n_points++] = strdup(line);
     }
     return list && pclose(list) == 0 && n_points > 0 && n_points < POINTS_MAX ? 0 : -1;
@@ -225,7 +281,7 @@ START_TEST(test_point) {
         start(NULL);
     child_start(&clients[0], crash_load_run, NULL);
     child_start(&clients[1], crash_load_guest, NULL);
-    if (strncmp(point, "start-", strlen("start-")) != 0)
+    if (!is_in_start(point))
         reach(point);
     else {
         child_expect(&clients[0], 'r');
@@ -233,8 +289,15 @@ START_TEST(test_point) {
         start(point);
         ck_assert(!is_up());
     }
+    if (locked && is_in_start(point)) { /* once more, of a client's */
+        char second[64];
+
+        snprintf(second, sizeof(second), "%s:2", point);
+        start(second);
+        reach(second);
+    }
     start(NULL);
-    if (strncmp(point, "start-", strlen("start-")) != 0)
+    if (!is_in_start(point))
         child_expect(&clients[0], 'r');
     child_expect(&clients[1], 'r');
     for (int i = 0; i < 2; i++)
@@ -246,17 +309,22 @@ START_TEST(test_point) {
     for (int i = 0; i < 2; i++)
         child_end(&clients[i]);
     expect_idle();
+    if (locked)
+        ck_assert_int_eq(segments(), 0);
 }
 END_TEST
 
-/* usage: test-crash-points [managed] [POINT] */
+/* usage: test-crash-points [managed | locked] [POINT]; locked takes a kernel without noswap, or one that is made look so (as-kernel) */
 int main(int argc, char *argv[]) {
     Suite *suite = suite_create("crash-points");
     TCase *tcase = tcase_create("points");
 
     managed = argc > 1 && strcmp(argv[1], "managed") == 0;
-    if (argc > 1 + managed)
-        points[n_points++] = argv[1 + managed];
+    locked = argc > 1 && strcmp(argv[1], "locked") == 0;
+    if (locked && unshare(CLONE_NEWIPC) < 0)
+        skip_all("no IPC namespace of its own can be had, in which to count segments");
+    if (argc > 1 + managed + locked)
+        points[n_points++] = argv[1 + managed + locked];
     else if (read_points() < 0) {
         fprintf(stderr, "droppabled does not list its crash points, or one of them twice\n");
         return 1;

@@ -240,7 +240,7 @@ void service_restart(struct service *service) {
         close(pidfd);
 }
 
-static void write_config(const struct service *service, const char *config) {
+void service_configure(const struct service *service, const char *config) {
     FILE *file = fopen(service->config, "we");
 
     ck_assert_ptr_nonnull(file);
@@ -257,7 +257,7 @@ void service_prepare(struct service *service, const char *config) {
     snprintf(service->socket, sizeof(service->socket), "%s/socket", service->dir);
     snprintf(service->log, sizeof(service->log), "%s/log", service->dir);
     snprintf(service->config, sizeof(service->config), "%s/config", service->dir);
-    write_config(service, config);
+    service_configure(service, config);
     setenv("DROPPABLE_SOCKET", service->socket, 1);
 }
 
@@ -269,7 +269,7 @@ void service_start(struct service *service, const char *config) {
 void service_reload(struct service *service, const char *config, const char *text) {
     off_t before = log_size(service);
 
-    write_config(service, config);
+    service_configure(service, config);
     ck_assert_int_eq(kill(service->pid, SIGHUP), 0);
     if (!log_wait(service, before, text, -1, START_MS)) {
         log_show(service);

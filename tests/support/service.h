@@ -33,7 +33,9 @@ void service_record(const char *path);
  * soon as it has run, started(pid) here.
  */
 void service_before_exec(void (*run)(void), void (*started)(int pid));
-/* New settings, in the place of service_start()'s, and SIGHUP. Returns when the log has a new line with the text; fails the test otherwise. */
+/* New settings, in the place of service_start()'s, for the next time that they are read. */
+void service_configure(const struct service *service, const char *config);
+/* The same, and SIGHUP. Returns when the log has a new line with the text; fails the test otherwise. */
 void service_reload(struct service *service, const char *config, const char *text);
 /* The same service again, on the same socket, after it ended or was killed. */
 void service_restart(struct service *service);
