@@ -3,6 +3,8 @@
  * The crash contract under systemd: the installed service, in a build that has crash points (daemon/crash-point.h), kills itself at one of them under
  * clients that check all they do (crash-load.c); systemd starts the next one, and they go on. At the end nothing is left. In a guest, as root.
  *
+ * An emulated guest takes up to a minute for a point, so these are some; test-crash-points has all.
+ *
  * Which point, says a file that systemd reads at each start. When a service has ended, a script of the unit's (ExecStopPost=) notes of what it ended and
  * where it was to, and puts the next order there: so an order is for one service, whatever that ends of.
  */
@@ -31,19 +33,13 @@ static const struct {
 } points[] = {
     /* register */
     {"hello-replied", WORKING},
-    {"uffd-taken", WORKING},
     {"create-made", WORKING},
     {"map-registered", WORKING},
-    {"shared-joined", WORKING},
-    {"piece-registered", WORKING},
     /* fault */
     {"event-read", WORKING},
     {"fault-chosen", WORKING},
-    {"filled", WORKING},
     {"armed", WORKING},
     /* drop */
-    {"drop-queued", WORKING},
-    {"drop-claimed", WORKING},
     {"drop-odd", WORKING},
     {"drop-punched", WORKING},
     {"drop-settled", WORKING},
@@ -53,17 +49,11 @@ static const struct {
     /* reload */
     {"reload-read", WORKING},
     {"reload-swapped", WORKING},
-    {"reload-done", WORKING},
     /* restart */
-    {"start-bound", STARTING},
     {"start-unprivileged", STARTING},
     {"start-listening", STARTING},
-    {"adopt-settled", TAKING_OVER},
     {"adopt-unfinished", TAKING_OVER},
-    {"adopt-done", TAKING_OVER},
-    {"end-begun", ENDING},
     {"end-disconnected", ENDING},
-    {"end-threads-gone", ENDING},
 };
 
 /* ---- the unit ---- */
@@ -211,18 +201,27 @@ START_TEST(test_point) {
 }
 END_TEST
 
-/* usage: test-crash-systemd [POINT] */
+static bool is_asked_for(const char *point, char *const *asked) {
+    if (!*asked)
+        return true;
+    while (*asked && strcmp(*asked, point) != 0)
+        asked++;
+    return *asked;
+}
+
+/* usage: test-crash-systemd [POINT...] */
 int main(int argc, char *argv[]) {
     Suite *suite = suite_create("crash-systemd");
     TCase *tcase = tcase_create("crash");
     int n = (int)(sizeof(points) / sizeof(points[0])), tried = 0, status;
 
+    (void)argc;
     snprintf(service.socket, sizeof(service.socket), "/run/droppabled.sock");
     tcase_set_timeout(tcase, 60);
     tcase_add_unchecked_fixture(tcase, change_unit, restore_unit);
     tcase_add_checked_fixture(tcase, setup, NULL);
     for (int i = 0; i < n; i++)
-        if (argc < 2 || strcmp(argv[1], points[i].point) == 0) {
+        if (is_asked_for(points[i].point, argv + 1)) {
             tcase_add_loop_test(tcase, test_point, i, i + 1);
             tried++;
         }
