@@ -24,9 +24,9 @@
 #define PAGE ((size_t)4096)
 #define CHUNK PAGE_CHECK_CHUNK
 #define MIB ((size_t)1 << 20)
-#define NATIVE_SIZE MIB
-#define NATIVE_BUDGET (MIB / 2)
-#define SIGNAL_PAGES ((size_t)64)
+#define NATIVE_SIZE (MIB / 2)
+#define NATIVE_BUDGET (MIB / 4)
+#define SIGNAL_PAGES ((size_t)32)
 #define PINNED_PAGES (CHUNK / PAGE)
 
 static struct {

@@ -208,8 +208,8 @@ static bool concerns_manager(const char *point) {
 }
 
 static bool concerns_segments(const char *point) {
-    static const char *const steps[] = {"locked-",       "create-",      "drop-punched-run",
-                                        "adopt-settled", "destroy-done", "session-taken-down"};
+    static const char *const steps[] = {"locked-",       "create-replied", "drop-punched-run",
+                                        "adopt-settled", "destroy-done",   "session-taken-down"};
 
     return begins_with(point, steps, sizeof(steps) / sizeof(steps[0]));
 }
