@@ -492,8 +492,10 @@ static void dropper_main(struct worker *worker) {
             if (n == 0)
                 dropper_set_urgency(home, URGENCY_NONE);
             home_unlock(home);
-            if (n == 0 && !native_measure(home))
+            if (n == 0 && !native_measure(home)) {
                 poll(&fd, 1, -1);
+                worker_begin_turn(worker);
+            }
         }
     }
     dropper_receive(home);

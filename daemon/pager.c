@@ -478,6 +478,7 @@ static void pager_main(struct worker *worker) {
         pager_run_deferred(session);
         if (poll(fds, 2, pager_timeout(session)) < 0)
             continue;
+        worker_begin_turn(worker);
         while (fds[1].revents && worker_receive(worker, &fd, &data) > 0)
             close(fd);                /* nobody sends any */
         if (fds[0].revents & POLLERR) /* the client made its copy blocking: that holds for ours, too */

@@ -204,6 +204,21 @@ void worker_calm(const struct worker *worker) {
         (void)setpriority(PRIO_PROCESS, 0, worker->nice);
 }
 
+/*
+ * The kernel looks at the end of a turn when its timer ticks, 4 ms at 250 Hz, however short the turn is; and whoever asked for short ones comes before
+ * those who did not. So the end has to be seen here.
+ */
+void worker_let_others(struct worker *worker) {
+    if (kernel_now() - worker->turn < WORKER_TURN_NS)
+        return;
+    sched_yield();
+    worker_begin_turn(worker);
+}
+
+void worker_begin_turn(struct worker *worker) {
+    worker->turn = kernel_now();
+}
+
 void worker_set_nice(const struct worker *worker, int nice) {
     (void)setpriority(PRIO_PROCESS, (id_t)worker->tid, nice);
 }

@@ -30,6 +30,7 @@ struct worker {
     _Atomic bool stop;
     _Atomic bool done;             /* the thread has nothing more to do with any memory but its own stack */
     _Atomic uint64_t call_started; /* CLOCK_MONOTONIC ns of a call that may wait for the client; 0: none */
+    uint64_t turn;                 /* ns: when the thread slept, or let others in, last; its own */
 };
 
 #define WORKER_NULL \
@@ -43,6 +44,9 @@ int worker_start(struct worker *worker, worker_main main, struct worker_pool *po
                  const char *name);
 /* In the thread, when nobody waits for it any more: it came first until now. */
 void worker_calm(const struct worker *worker);
+/* In the thread, when it has slept; and between two steps of what takes long: lets others have the CPU, if its turn is over. */
+void worker_begin_turn(struct worker *worker);
+void worker_let_others(struct worker *worker);
 /* Asks the thread to end, also out of an interruptible call. May be repeated. */
 void worker_stop(struct worker *worker);
 /* Waits for the end of a thread that is done (at once, or a few instructions later) and frees what start took. */
