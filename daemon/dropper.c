@@ -11,7 +11,10 @@
 
 #include "container.h"
 #include "crash-point.h"
+#include "domain.h"
 #include "drop-batch.h"
+#include "gate.h"
+#include "manager.h"
 #include "native.h"
 #include "punch.h"
 #include "session.h"
@@ -431,6 +434,35 @@ static unsigned batch_collect(struct home *home) {
     return n;
 }
 
+/* Of the cgroups of a shared region nobody is left to tell. */
+static bool is_memory_short(const struct home *home) {
+    return !gate_allows(home->session ? home->session->domain : home->manager->domains.machine, 0);
+}
+
+/* Before everybody else if somebody needs what is freed here, else as anybody. It lets others in between: there can be much of it. */
+static void take_down_turn(struct home *home) {
+    struct worker *worker = &home->dropper.worker;
+
+    worker_set_nice(worker, is_memory_short(home) ? WORKER_URGENT_NICE : worker->nice);
+    worker_let_others(worker);
+}
+
+/* All that there is of it, as a region can be larger than memory; what somebody else who has the object brings in behind us stays. */
+static void punch_all(struct home *home, const struct region *region) {
+    off_t end = (off_t)(region->object_offset + region->size), at = (off_t)region->object_offset, next;
+    int r;
+
+    for (; at < end && (at = lseek(region->dropper_fd, at, SEEK_DATA)) >= 0 && at < end; at = next) {
+        next = (off_t)(((uint64_t)at / SPAN_SIZE + 1) * SPAN_SIZE);
+        next = next < end ? next : end;
+        worker_call_begin(&home->dropper.worker);
+        do
+            r = fallocate(region->dropper_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, next - at);
+        while (r < 0 && errno == EINTR);
+        take_down_turn(home);
+    }
+}
+
 /* The end: what the client leaves behind is freed here, not in the loop. */
 static void dropper_take_down(struct home *home) {
     struct worker *worker = &home->dropper.worker;
@@ -442,8 +474,6 @@ static void dropper_take_down(struct home *home) {
     home_lock(home);
     dropper_set_urgency(home, URGENCY_NONE);
     home_unlock(home);
-    if (atomic_load(&home->client_dead))
-        worker_set_nice(worker, WORKER_URGENT_NICE);
     while ((job = TAILQ_FIRST(&home->dropper.jobs)))
         job_finish(home, job);
     LIST_FOREACH (region, &home->regions, link) {
@@ -455,8 +485,7 @@ static void dropper_take_down(struct home *home) {
          */
         if (atomic_load(&home->client_dead)) {
             if (region->dropper_fd >= 0 && !region->native.address && !atomic_load(&region->inherited))
-                (void)!fallocate(region->dropper_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                                 (off_t)region->object_offset, (off_t)region->size);
+                punch_all(home, region);
             region_unlock(region);
         }
         region_release_object(region);

@@ -258,7 +258,7 @@ static void run_shared(void) {
 }
 
 const struct attack attacks_by_descriptors[] = {
-    {"hands back foreign objects", 2, run_foreign, NULL}, {"hands back files of its FUSE", 2, run_fuse, NULL},
-    {"floods of descriptors", 2, run_flood, NULL},        {"regions up to the quota", 1, run_regions, NULL},
-    {"shared regions, left behind", 2, run_shared, NULL}, {0},
+    {"hands back foreign objects", 2, 1, run_foreign, NULL}, {"hands back files of its FUSE", 2, 1, run_fuse, NULL},
+    {"floods of descriptors", 2, 1, run_flood, NULL},        {"regions up to the quota", 1, 1, run_regions, NULL},
+    {"shared regions, left behind", 2, 1, run_shared, NULL}, {0},
 };

@@ -264,15 +264,15 @@ static void run_scribble(void) {
 }
 
 const struct attack attacks_by_memory[] = {
-    {"maps and unmaps, telling", 2, run_map, NULL},
-    {"remaps, not telling", 2, run_remap, NULL},
-    {"holes, not telling", 2, run_holes, NULL},
-    {"as many pieces as there can be", 2, run_max_map_count, NULL},
-    {"truncates its object", 4, run_truncate, NULL},
-    {"grows its object", 2, run_grow, NULL},
-    {"punches its object", 4, run_punch, NULL},
-    {"holds its object's lock", 1, run_inode_lock, NULL},
-    {"holds its mmap lock", 2, run_mmap_lock, NULL},
-    {"scribbles on its pin page", 2, run_scribble, NULL},
+    {"maps and unmaps, telling", 2, 1, run_map, NULL},
+    {"remaps, not telling", 2, 1, run_remap, NULL},
+    {"holes, not telling", 2, 1, run_holes, NULL},
+    {"as many pieces as there can be", 2, 1, run_max_map_count, NULL},
+    {"truncates its object", 4, 2, run_truncate, NULL},
+    {"grows its object", 2, 1, run_grow, NULL},
+    {"punches its object", 4, 2, run_punch, NULL},
+    {"holds its object's lock", 1, 1, run_inode_lock, NULL},
+    {"holds its mmap lock", 2, 1, run_mmap_lock, NULL},
+    {"scribbles on its pin page", 2, 1, run_scribble, NULL},
     {0},
 };

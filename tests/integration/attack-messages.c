@@ -287,15 +287,15 @@ static void run_budget(void) {
 }
 
 const struct attack attacks_by_messages[] = {
-    {"any message in any state", 2, run_fuzz, NULL},
-    {"reads no reply", 4, run_flood, NULL},
-    {"costly requests", 4, run_costly, NULL},
-    {"says nothing, never answers", 1, run_silent, NULL},
-    {"connects and hangs up", 2, run_connect, NULL},
-    {"registers and hangs up", 2, run_register, NULL},
-    {"drops its own", 2, run_drops, NULL},
-    {"drops nothing", 2, run_empty_drops, NULL},
-    {"populates", 2, run_populate, NULL},
-    {"moves its budget", 2, run_budget, NULL},
+    {"any message in any state", 2, 1, run_fuzz, NULL},
+    {"reads no reply", 4, 1, run_flood, NULL},
+    {"costly requests", 4, 1, run_costly, NULL},
+    {"says nothing, never answers", 1, 1, run_silent, NULL},
+    {"connects and hangs up", 2, 1, run_connect, NULL},
+    {"registers and hangs up", 2, 1, run_register, NULL},
+    {"drops its own", 2, 1, run_drops, NULL},
+    {"drops nothing", 2, 1, run_empty_drops, NULL},
+    {"populates", 2, 1, run_populate, NULL},
+    {"moves its budget", 2, 1, run_budget, NULL},
     {0},
 };

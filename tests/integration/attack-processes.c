@@ -23,6 +23,7 @@
 
 #define MIB (UINT64_C(1) << 20)
 #define PAGE 4096
+#define LEFT (256 * MIB)
 #define BOMB_WIDTH 32
 
 /* Dies with its parent, as all of them do at the end. */
@@ -182,6 +183,38 @@ static void run_neutral_killed(uint64_t steps) {
     }
 }
 
+/* Ends with much, again and again: somebody has to free it. */
+static void run_leaver(void) {
+    attack_begun();
+    for (;;) {
+        struct raw_region region;
+        pid_t pid = fork_bound();
+
+        attack_did();
+        if (pid == 0) {
+            attack_region("leaver", LEFT, &region);
+            _exit(0);
+        }
+        waitpid(pid, NULL, 0);
+    }
+}
+
+static void run_neutral_leaver(uint64_t steps) {
+    attack_begun();
+    for (;;) {
+        uint64_t next = now_ns() + 1000000000 / (steps + 1);
+        pid_t pid = fork_bound();
+
+        if (pid == 0) {
+            memset(mmap(NULL, LEFT, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0), 1, LEFT);
+            _exit(0);
+        }
+        waitpid(pid, NULL, 0);
+        while (now_ns() < next)
+            nap_ms(1);
+    }
+}
+
 /* ---- another's ---- */
 
 /* A userfaultfd of a child's, which has no region, and ends when *ret_hold is closed. */
@@ -260,10 +293,11 @@ static void run_thief(void) {
 }
 
 const struct attack attacks_by_processes[] = {
-    {"fork bomb of clients", BOMB_WIDTH, run_fork_bomb, run_neutral_bomb},
-    {"stops in the middle", 2, run_stopped, NULL},
-    {"dies in the middle", 2, run_killed, run_neutral_killed},
-    {"another's userfaultfd", 2, run_foreign_userfaultfd, NULL},
-    {"steals its pager's events", 2, run_thief, NULL},
+    {"fork bomb of clients", BOMB_WIDTH, 1, run_fork_bomb, run_neutral_bomb},
+    {"stops in the middle", 2, 1, run_stopped, NULL},
+    {"dies in the middle", 2, 1, run_killed, run_neutral_killed},
+    {"leaves much behind", 2, 1, run_leaver, run_neutral_leaver},
+    {"another's userfaultfd", 2, 1, run_foreign_userfaultfd, NULL},
+    {"steals its pager's events", 2, 2, run_thief, NULL},
     {0},
 };

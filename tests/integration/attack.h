@@ -12,7 +12,8 @@ struct raw_region;
 
 struct attack {
     const char *name;
-    unsigned tasks; /* processes that run it, and that are runnable at a time at most */
+    unsigned tasks;   /* processes that run it, */
+    unsigned threads; /* and how many of each can be runnable at a time */
     /* In a process of its own, which is killed after some time. Calls attack_begun() when it is under way; never returns. */
     void (*run)(void);
     /* What uses CPUs in the same way without the service, so many times a second; NULL: burn() does. */

@@ -108,6 +108,11 @@ int attack_region(const char *name, uint64_t size, struct raw_region *ret) {
     return socket;
 }
 
+/* How many of its own can be runnable at a time. */
+static unsigned attack_width(const struct attack *attack) {
+    return attack->tasks * attack->threads;
+}
+
 static void start_task(const struct gang *gang, unsigned i, unsigned n, pid_t *group, int told) {
     pid_t pid = fork();
 
@@ -126,14 +131,16 @@ static void start_task(const struct gang *gang, unsigned i, unsigned n, pid_t *g
     if (gang->attack->run_neutral)
         gang->attack->run_neutral(gang->steps / n);
     attack_begun();
-    burn(i < gang->attack->tasks ? &gang->use : i < 2 * gang->attack->tasks ? &gang->workers : &gang->others);
+    burn(i < attack_width(gang->attack)                         ? &gang->use
+         : i < attack_width(gang->attack) + gang->attack->tasks ? &gang->workers
+                                                                : &gang->others);
 }
 
 /* Starts the processes, and at a word kills all that they have become; says when they are gone. What they used is then this process's children's. */
 static void run_gang(int socket, void *data) {
     const struct gang *gang = data;
     unsigned n = gang->attack->tasks > TASKS_MAX               ? 1 /* a bomb makes its own */
-                 : gang->neutral && !gang->attack->run_neutral ? 2 * gang->attack->tasks + 1
+                 : gang->neutral && !gang->attack->run_neutral ? attack_width(gang->attack) + gang->attack->tasks + 1
                                                                : gang->attack->tasks;
     int told[2];
     pid_t group = 0;
@@ -167,7 +174,7 @@ static uint64_t microseconds(struct timeval time) {
     return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_usec;
 }
 
-/* What its processes have used, each of as many as run at a time. */
+/* What its processes have used, each of as many threads as run at a time. */
 static void gang_end(struct gang *gang, struct cpu_use *ret) {
     uint64_t wall = (now_ns() - gang->began) / 1000;
     struct rusage usage;
@@ -183,7 +190,7 @@ static void gang_end(struct gang *gang, struct cpu_use *ret) {
                          .kernel_us = microseconds(usage.ru_stime),
                          .seen_us = microseconds(usage.ru_utime) + microseconds(usage.ru_stime),
                          .sleeps = (uint64_t)usage.ru_nvcsw};
-    *ret = cpu_use_of(&used, wall, gang->attack->tasks);
+    *ret = cpu_use_of(&used, wall, attack_width(gang->attack));
 }
 
 /* ---- the service's side ---- */
@@ -305,7 +312,7 @@ static bool run_attack(const struct attack *attack, size_t descriptors) {
     }
     ok = ok && line.surely <= ratio_max;
     printf("%-31s %6llu %4u%% %4u%% %6.0f %6.0f %7.0f %7.0f %6.2f %7.0f %7.0f  %+3zd %+5ld %5llu %2u%s\n", attack->name,
-           (unsigned long long)outcome.steps, outcome.use.thousandths * attack->tasks / 10, outcome.service / 10,
+           (unsigned long long)outcome.steps, outcome.use.thousandths * attack_width(attack) / 10, outcome.service / 10,
            line.quiet.fault_p50, line.quiet.fault_p99, line.neutral.fault_p99, line.under.fault_p99, line.ratio,
            line.neutral.call_p99, line.under.call_p99, (ssize_t)(outcome.descriptors - descriptors), outcome.memory_kb,
            (unsigned long long)outcome.back_ms, n, ok ? "" : "  <--");
