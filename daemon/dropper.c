@@ -11,10 +11,8 @@
 
 #include "container.h"
 #include "crash-point.h"
-#include "domain.h"
 #include "drop-batch.h"
 #include "gate.h"
-#include "manager.h"
 #include "native.h"
 #include "punch.h"
 #include "session.h"
@@ -434,16 +432,11 @@ static unsigned batch_collect(struct home *home) {
     return n;
 }
 
-/* Of the cgroups of a shared region nobody is left to tell. */
-static bool is_memory_short(const struct home *home) {
-    return !gate_allows(home->session ? home->session->domain : home->manager->domains.machine, 0);
-}
-
 /* Before everybody else if somebody needs what is freed here, else as anybody. It lets others in between: there can be much of it. */
 static void take_down_turn(struct home *home) {
     struct worker *worker = &home->dropper.worker;
 
-    worker_set_nice(worker, is_memory_short(home) ? WORKER_URGENT_NICE : worker->nice);
+    worker_set_nice(worker, gate_allows(home_domain(home), 0) ? worker->nice : WORKER_URGENT_NICE);
     worker_let_others(worker);
 }
 

@@ -30,8 +30,6 @@
 #include <errno.h>
 
 #define WINDOW_PAGES (GATE_STEP >> PAGE_SHIFT)
-/* Filled at a time, in about 50 us. */
-#define STEP_PAGES 64
 /* Spans measured when the gate does not say yes at once; mincore(2) of one costs about 6 us. */
 #define REFRESH_INTERVAL_NS UINT64_C(1000000)
 #define REFRESH_TIGHT 8
@@ -211,14 +209,12 @@ static enum uffd_outcome fill_pages(const struct fault *fault, uint64_t *filled)
     for (; outcome == UFFD_OK && page_set_next_run(&fault->pages, &first, &count); first += count) {
         uint64_t start = span_offset(fault->span) + ((uint64_t)first << PAGE_SHIFT), address, length, offset;
 
-        count = count < STEP_PAGES ? count : STEP_PAGES;
         for_each_piece (fault->session, fault->mapping, start, start + ((uint64_t)count << PAGE_SHIFT), address, length,
                         offset) {
             outcome = uffd_zero(fault->session, address, length, filled);
             if (outcome != UFFD_OK)
                 break;
         }
-        worker_let_others(&fault->session->pager.worker);
     }
     CRASH_POINT("filled");
     return outcome;

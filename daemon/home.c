@@ -102,6 +102,10 @@ bool home_is_in(const struct home *home, const struct domain *domain) {
     return false;
 }
 
+const struct domain *home_domain(const struct home *home) {
+    return home->session ? home->session->domain : home->manager->domains.machine;
+}
+
 uid_t home_uid(const struct home *home) {
     return home->session ? home->session->uid : shared_of(home)->uid;
 }

@@ -69,6 +69,8 @@ void home_finish_drops(struct region *region);
 void home_hold(struct home *home);
 /* Whose regions these are. */
 uid_t home_uid(const struct home *home);
+/* Where its memory is charged. Of a shared one, which may be anywhere: the machine. */
+const struct domain *home_domain(const struct home *home);
 
 /* Begins the end: the dropper, started if need be, takes the memory down. May be repeated. */
 void home_stop(struct home *home, bool client_dead);

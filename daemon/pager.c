@@ -485,6 +485,7 @@ static void pager_main(struct worker *worker) {
             fcntl(pager->uffd, F_SETFL, O_NONBLOCK);
         else if (fds[0].revents & POLLIN)
             pager_read_events(session);
+        worker_let_others(worker);
     }
     pager_abort_commands(session);
     /* Waiting faults resume when this closes, and the kernel fills them. */

@@ -9,6 +9,9 @@
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
 
+/* Filled at a time, in 50 to 100 us. */
+#define STEP_BYTES (UINT64_C(256) << 10)
+
 static enum uffd_outcome uffd_outcome_of(struct session *session, int error) {
     switch (error) {
     case EAGAIN:
@@ -61,7 +64,7 @@ enum uffd_outcome uffd_unregister(struct session *session, uint64_t start, uint6
 enum uffd_outcome uffd_zero(struct session *session, uint64_t start, uint64_t length, uint64_t *filled) {
     while (length > 0) {
         struct uffdio_zeropage call = {
-            .range = {.start = start, .len = length},
+            .range = {.start = start, .len = length < STEP_BYTES ? length : STEP_BYTES},
             .mode = UFFDIO_ZEROPAGE_MODE_DONTWAKE,
         };
         int error = uffd_call(session, UFFDIO_ZEROPAGE, &call);
@@ -78,6 +81,8 @@ enum uffd_outcome uffd_zero(struct session *session, uint64_t start, uint64_t le
             return UFFD_OK;
         start += step;
         length -= step;
+        if (length > 0)
+            worker_let_others(&session->pager.worker);
     }
     return UFFD_OK;
 }
