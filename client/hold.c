@@ -31,8 +31,10 @@ static int attach(struct drp_region *r, int id) {
     char *p;
 
     /* Its size decides how much is unmapped: not ours to guess. */
-    if (shmctl(id, IPC_STAT, &segment) < 0 || segment.shm_segsz < HOLD_SIZE)
+    if (shmctl(id, IPC_STAT, &segment) < 0)
         return -errno;
+    if (segment.shm_segsz < HOLD_SIZE)
+        return -EPROTO;
     p = shmat(id, NULL, SHM_RDONLY);
     if (p == (void *)-1)
         return -errno;
