@@ -35,6 +35,7 @@
 #define DROPPER_ARM_LIFE_NS UINT64_C(500000)
 /* The weight of a slice. A span of 4 KiB pages takes 100 us, a huge page 6 us, but one may turn out to be small pages. */
 #define DROPPER_SLICE 16
+#define DROPPER_SLICE_CALM 2 /* where nobody needs it: others are let in after each */
 #define DROPPER_WEIGHT_SMALL 2
 #define DROPPER_WEIGHT_HUGE 1
 
@@ -223,10 +224,11 @@ static void batch_arm(struct home *home, struct drop_op *ops, unsigned n, enum d
 
 /* Looks at the ops from the first on, until a slice is full. Returns how many it took. in_flight is up from before the look. */
 static unsigned slice_look(struct home *home, struct drop_op *ops, unsigned n) {
-    unsigned taken = 0, weight = 0;
+    unsigned taken = 0, weight = 0, slice;
 
     home_lock(home);
-    for (; taken < n && weight < DROPPER_SLICE; taken++) {
+    slice = home->dropper.urgency >= URGENCY_STALL ? DROPPER_SLICE : DROPPER_SLICE_CALM;
+    for (; taken < n && weight < slice; taken++) {
         struct drop_op *op = &ops[taken];
 
         weight += op->region->options & DRP_REGION_HUGE ? DROPPER_WEIGHT_HUGE : DROPPER_WEIGHT_SMALL;
@@ -333,5 +335,6 @@ void drop_batch_run(struct home *home, struct drop_op *ops, unsigned n) {
         taken = slice_look(home, ops + i, n - i);
         CRASH_POINT("drop-looked");
         slice_run(home, ops + i, taken);
+        worker_let_others(&home->dropper.worker);
     }
 }

@@ -432,28 +432,31 @@ static unsigned batch_collect(struct home *home) {
     return n;
 }
 
-/* Before everybody else if somebody needs what is freed here, else as anybody. It lets others in between: there can be much of it. */
-static void take_down_turn(struct home *home) {
-    struct worker *worker = &home->dropper.worker;
-
-    worker_set_nice(worker, gate_allows(home_domain(home), 0) ? worker->nice : WORKER_URGENT_NICE);
-    worker_let_others(worker);
-}
-
-/* All that there is of it, as a region can be larger than memory; what somebody else who has the object brings in behind us stays. */
-static void punch_all(struct home *home, const struct region *region) {
-    off_t end = (off_t)(region->object_offset + region->size), at = (off_t)region->object_offset, next;
+static void punch(struct home *home, const struct region *region, off_t at, off_t size) {
     int r;
 
+    worker_call_begin(&home->dropper.worker);
+    do
+        r = fallocate(region->dropper_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, size);
+    while (r < 0 && errno == EINTR);
+}
+
+/*
+ * All that there is of it, as a region can be larger than memory. Before everybody else if somebody needs it, else as anybody, and others are let in
+ * in between: there can be much. At last what is no data, as pages that somebody reserved and never wrote, or that came behind us.
+ */
+static void punch_all(struct home *home, const struct region *region) {
+    struct worker *worker = &home->dropper.worker;
+    off_t begin = (off_t)region->object_offset, end = begin + (off_t)region->size, at = begin, next;
+
     for (; at < end && (at = lseek(region->dropper_fd, at, SEEK_DATA)) >= 0 && at < end; at = next) {
+        worker_set_nice(worker, gate_allows(home_domain(home), 0) ? worker->nice : WORKER_URGENT_NICE);
         next = (off_t)(((uint64_t)at / SPAN_SIZE + 1) * SPAN_SIZE);
         next = next < end ? next : end;
-        worker_call_begin(&home->dropper.worker);
-        do
-            r = fallocate(region->dropper_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, next - at);
-        while (r < 0 && errno == EINTR);
-        take_down_turn(home);
+        punch(home, region, at, next - at);
+        worker_let_others(worker);
     }
+    punch(home, region, begin, (off_t)region->size);
 }
 
 /* The end: what the client leaves behind is freed here, not in the loop. */

@@ -105,7 +105,7 @@ void plans_trim(struct plans *plans) {
     size_t max = plans->regions_max;
     struct plan_slice *slice;
 
-    while (plans->n_slices > slices_needed(plans) && (slice = LIST_FIRST(&plans->spare))) {
+    while (plans->n_slices > slices_needed(plans) + 1 && (slice = LIST_FIRST(&plans->spare))) {
         LIST_REMOVE(slice, link);
         free(slice);
         plans->n_slices--;
@@ -383,6 +383,5 @@ unsigned plan_settle(struct plans *plans) {
         LIST_REMOVE(slice, link);
         LIST_INSERT_HEAD(&plans->spare, slice, link);
     }
-    plans_trim(plans);
     return under_way;
 }

@@ -69,8 +69,8 @@ void plans_deinit(struct plans *plans);
 /* Makes room for so many regions, and for slices of all sessions. Called by the loop, under the manager's lock, before one is added. */
 int plans_reserve(struct plans *plans, size_t regions);
 /*
- * A home is gone: frees its slice, now or when it is finished, and room for regions that are not there any more. As small as a slice is, it keeps
- * a page from the kernel. Under the manager's lock.
+ * A home is gone: frees a slice, and room for regions that are not there any more. As small as a slice is, it keeps a page from the kernel. By the
+ * loop, under the manager's lock: the pressure thread is not to wait for an allocator.
  */
 void plans_trim(struct plans *plans);
 

@@ -482,7 +482,8 @@ static uint64_t pressure_turn(struct pressure *pressure, bool kicked) {
     turn.tick = manager_advance_clock(manager);
     watch_workers(manager);
     under_way = plan_settle(&pressure->plans); /* what was finished after its turn */
-    if (manager->n_regions > 0) {
+    if (manager->n_regions > 0 ||
+        !LIST_EMPTY(&manager->leaving)) { /* how urgent it is to free what these had is seen by the look */
         find_waiters(manager);
         turn_sleep(&turn, budget_look(manager, pressure->now, &turn.excess));
         if (!turn_domains(&turn))

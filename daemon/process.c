@@ -63,7 +63,7 @@ static bool is_of_another_user(pid_t pid, int handle, uid_t uid) {
 /*
  * Before Linux 6.5 there is the number alone, and whoever wants to be taken for another process ends, leaves its socket to a child, and waits until the
  * other one is given its number. That it is at least one of the same user can be seen: what such a one may be taken for is not more than
- * its user could do to it anyway.
+ * its user could do to it anyway. Who becomes another user just after connect(2), or with one of several threads alone, is refused, and connects again.
  */
 int process_of_peer(int socket, const struct ucred *peer) {
     int handle = -1;

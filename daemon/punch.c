@@ -40,7 +40,6 @@ static void punch_plainly(struct home *home, struct drop_op *op) {
         if (r < 0)
             op->error = -errno;
         worker_call_end(&home->dropper.worker);
-        worker_let_others(&home->dropper.worker);
         CRASH_POINT("drop-punched-run");
     }
 }

@@ -261,6 +261,8 @@ void server_connection_ended(struct server *server, struct session *session) {
 
 /* What has to be looked at again is, by the timer. */
 void server_tidy_shared(struct server *server) {
+    if (!LIST_EMPTY(&server->manager->ending_homes))
+        server_note_freed(server); /* the last of them, too */
     server->shared_pending = shared_tidy(server->manager);
     if (server->shared_pending && !server->ended && !uv_is_active((uv_handle_t *)&server->tidy))
         uv_timer_start(&server->tidy, server_tidy, SERVER_TIDY_MS, SERVER_TIDY_MS);

@@ -5,7 +5,7 @@
  *
  * Almost every number has nothing to do with memory: it is looked up in a table, and the kernel called, as the C library does it. That is
  * done in assembly, since syscall() may not have a frame: a child that was made with a stack of its own returns on that one. For the same reason
- * clone(2) and clone3(2) that share the memory, or give a stack, are the kernel's alone.
+ * clone(2) and clone3(2) that share the memory (or more, see clone() in preload.c), or give a stack, are the kernel's alone.
  *
  * Elsewhere than on x86-64 syscall() is the C library's, and what is called by hand passes us by.
  */
@@ -60,14 +60,16 @@ __asm__(".text\n"
         "    je 3f\n"
         "    cmpl $56, %edi\n" /* clone */
         "    jne by_hand_serve\n"
-        "    testl $0x100, %esi\n" /* CLONE_VM */
+        "    testl $0x84500, %esi\n" /* CLONE_VM, CLONE_FILES, CLONE_VFORK, CLONE_SETTLS */
         "    jnz 1f\n"
         "    testq %rdx, %rdx\n"
         "    jz by_hand_serve\n"
         "    jmp 1f\n"
         "3:  testq %rsi, %rsi\n" /* struct clone_args: whoever only asks whether there is such a call has none */
         "    jz 1f\n"
-        "    testl $0x100, (%rsi)\n" /* flags: CLONE_VM */
+        "    cmpq $64, %rdx\n" /* the least size of it */
+        "    jb 1f\n"
+        "    testl $0x84500, (%rsi)\n" /* flags: as above */
         "    jnz 1f\n"
         "    cmpq $0, 40(%rsi)\n" /* stack */
         "    je by_hand_serve\n"
@@ -96,6 +98,7 @@ __asm__(".text\n"
         ".size __wrap_syscall, . - __wrap_syscall\n"
         ".size syscall, . - syscall\n");
 
+static_assert((CLONE_VM | CLONE_FILES | CLONE_VFORK | CLONE_SETTLS) == 0x84500, "as the assembly has it");
 static_assert(SYS_clone == 56 && SYS_clone3 == 435 && offsetof(struct clone_args, stack) == 40 && NUMBERS == 512,
               "as the assembly has them");
 

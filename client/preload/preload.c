@@ -209,7 +209,10 @@ static int clone_of_c_library(int (*run)(void *data), void *data, void *more) {
     return c_library_clone(run, call->stack, call->flags, data, call->parent_tid, call->tls, call->child_tid);
 }
 
-/* Who has the same memory, as a thread, has it as it is. */
+/*
+ * Who has the same memory, as a thread, has it as it is. For children with the same descriptors, whose ours must not be closed, with a thread area that may
+ * be anything, or for whom the parent waits, nothing can be done: they have holes.
+ */
 int clone(int (*run)(void *), void *stack, int flags, void *data, ...) {
     struct children_start start = {.run = run, .data = data};
     struct clone_call call = {.stack = stack, .flags = flags};
@@ -225,7 +228,7 @@ int clone(int (*run)(void *), void *stack, int flags, void *data, ...) {
         errno = ENOSYS;
         return -1;
     }
-    if (!run || flags & CLONE_VM)
+    if (!run || flags & (CLONE_VM | CLONE_FILES | CLONE_VFORK | CLONE_SETTLS))
         return clone_of_c_library(run, data, &call);
     return children_clone(&start, clone_of_c_library, &call);
 }

@@ -23,7 +23,7 @@
 
 #define MIB (UINT64_C(1) << 20)
 #define PAGE 4096
-#define LEFT (256 * MIB)
+#define LEFT (32 * MIB)
 #define BOMB_WIDTH 32
 
 /* Dies with its parent, as all of them do at the end. */

@@ -134,7 +134,7 @@ int main(void) {
     Suite *suite = suite_create("one-page");
     TCase *tcase = tcase_create("one-page");
 
-    tcase_set_timeout(tcase, 120);
+    tcase_set_timeout(tcase, 300);
     tcase_add_checked_fixture(tcase, fixture_setup, teardown);
     tcase_add_test(tcase, test_both_opened_it);
     tcase_add_test(tcase, test_parent_and_child);

@@ -55,6 +55,7 @@ static void setup(void) {
     manager = (struct manager){.config = &config};
     manager.kernel.fill_rate = 1024 * MIB;
     pthread_mutex_init(&manager.lock, NULL);
+    plans_init(&manager.pressure.plans, &manager);
     budgets_init(&manager);
     make_domain(&machine, NULL, "", 1);
     make_domain(&slice, &machine, "/jobs", 2);
