@@ -35,7 +35,7 @@
 #define DROPPER_ARM_LIFE_NS UINT64_C(500000)
 /* The weight of a slice. A span of 4 KiB pages takes 100 us, a huge page 6 us, but one may turn out to be small pages. */
 #define DROPPER_SLICE 16
-#define DROPPER_SLICE_CALM 2 /* where nobody needs it: others are let in after each */
+#define DROPPER_SLICE_CALM 4 /* where nobody needs it: others are let in after each */
 #define DROPPER_WEIGHT_SMALL 2
 #define DROPPER_WEIGHT_HUGE 1
 
