@@ -35,7 +35,6 @@
 #define DROPPER_ARM_LIFE_NS UINT64_C(500000)
 /* The weight of a slice. A span of 4 KiB pages takes 100 us, a huge page 6 us, but one may turn out to be small pages. */
 #define DROPPER_SLICE 16
-#define DROPPER_SLICE_CALM 4 /* where nobody needs it: others are let in after each */
 #define DROPPER_WEIGHT_SMALL 2
 #define DROPPER_WEIGHT_HUGE 1
 
@@ -222,13 +221,24 @@ static void batch_arm(struct home *home, struct drop_op *ops, unsigned n, enum d
         pager_arm_spans(home->session, regions, spans, n, waits[urgency], urgency >= URGENCY_STALL);
 }
 
+/*
+ * Where nobody needs it others are let in after each slice, so that is one span then, or one of each of two objects, which the ring punches at a time.
+ */
+static bool slice_is_full(const struct drop_op *ops, unsigned taken, unsigned weight, bool calm) {
+    if (!calm)
+        return weight >= DROPPER_SLICE;
+    return weight >= 2 * DROPPER_WEIGHT_SMALL ||
+           (weight >= DROPPER_WEIGHT_SMALL && ops[taken].region->inode == ops[taken - 1].region->inode);
+}
+
 /* Looks at the ops from the first on, until a slice is full. Returns how many it took. in_flight is up from before the look. */
 static unsigned slice_look(struct home *home, struct drop_op *ops, unsigned n) {
-    unsigned taken = 0, weight = 0, slice;
+    unsigned taken = 0, weight = 0;
+    bool calm;
 
     home_lock(home);
-    slice = home->dropper.urgency >= URGENCY_STALL ? DROPPER_SLICE : DROPPER_SLICE_CALM;
-    for (; taken < n && weight < slice; taken++) {
+    calm = home->dropper.urgency < URGENCY_STALL;
+    for (; taken < n && !slice_is_full(ops, taken, weight, calm); taken++) {
         struct drop_op *op = &ops[taken];
 
         weight += op->region->options & DRP_REGION_HUGE ? DROPPER_WEIGHT_HUGE : DROPPER_WEIGHT_SMALL;
