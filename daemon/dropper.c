@@ -432,15 +432,6 @@ static unsigned batch_collect(struct home *home) {
     return n;
 }
 
-static void punch(struct home *home, const struct region *region, off_t at, off_t size) {
-    int r;
-
-    worker_call_begin(&home->dropper.worker);
-    do
-        r = fallocate(region->dropper_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, size);
-    while (r < 0 && errno == EINTR);
-}
-
 /*
  * All that there is of it, as a region can be larger than memory. Before everybody else if somebody needs it, else as anybody, and others are let in
  * in between: there can be much. At last what is no data, as pages that somebody reserved and never wrote, or that came behind us.
@@ -453,10 +444,12 @@ static void punch_all(struct home *home, const struct region *region) {
         worker_set_nice(worker, gate_allows(home_domain(home), 0) ? worker->nice : WORKER_URGENT_NICE);
         next = (off_t)(((uint64_t)at / SPAN_SIZE + 1) * SPAN_SIZE);
         next = next < end ? next : end;
-        punch(home, region, at, next - at);
+        worker_call_begin(worker);
+        (void)punch_range(region, at, next - at);
         worker_let_others(worker);
     }
-    punch(home, region, begin, (off_t)region->size);
+    worker_call_begin(worker);
+    (void)punch_range(region, begin, (off_t)region->size);
 }
 
 /* The end: what the client leaves behind is freed here, not in the loop. */

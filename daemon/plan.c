@@ -56,13 +56,13 @@ void plans_deinit(struct plans *plans) {
     free_slices(&plans->spare);
 }
 
-/* One for each home, and those of a turn. */
+/* One for each home and the next one, and those of a turn. */
 static size_t slices_needed(const struct plans *plans) {
-    return plans->manager->n_homes + PLAN_SLICES_AT_ONCE;
+    return plans->manager->n_homes + 1 + PLAN_SLICES_AT_ONCE;
 }
 
-static int reserve_slices(struct plans *plans, size_t slices) {
-    while (plans->n_slices < slices) {
+static int reserve_slices(struct plans *plans) {
+    while (plans->n_slices < slices_needed(plans)) {
         struct plan_slice *slice = calloc(1, sizeof(*slice));
 
         if (!slice)
@@ -92,7 +92,7 @@ static int resize_regions(struct plans *plans, size_t max) {
 int plans_reserve(struct plans *plans, size_t regions) {
     size_t max = plans->regions_max ? plans->regions_max : PLAN_REGIONS_MIN;
 
-    if (reserve_slices(plans, slices_needed(plans) + 1) < 0)
+    if (reserve_slices(plans) < 0)
         return -ENOMEM;
     if (regions <= plans->regions_max)
         return 0;
@@ -105,7 +105,7 @@ void plans_trim(struct plans *plans) {
     size_t max = plans->regions_max;
     struct plan_slice *slice;
 
-    while (plans->n_slices > slices_needed(plans) + 1 && (slice = LIST_FIRST(&plans->spare))) {
+    while (plans->n_slices > slices_needed(plans) && (slice = LIST_FIRST(&plans->spare))) {
         LIST_REMOVE(slice, link);
         free(slice);
         plans->n_slices--;

@@ -26,6 +26,15 @@ static bool op_next_run(const struct drop_op *op, uint64_t *chunk, uint64_t *ret
     return *ret_end > first;
 }
 
+int punch_range(const struct region *region, off_t at, off_t size) {
+    int r;
+
+    do
+        r = fallocate(region->dropper_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, size);
+    while (r < 0 && errno == EINTR);
+    return r < 0 ? -errno : 0;
+}
+
 static void punch_plainly(struct home *home, struct drop_op *op) {
     uint64_t chunk = op->first_chunk, end;
 
@@ -33,12 +42,9 @@ static void punch_plainly(struct home *home, struct drop_op *op) {
         int r;
 
         worker_call_begin(&home->dropper.worker);
-        do
-            r = fallocate(op->region->dropper_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                          punch_offset(op->region, chunk), (off_t)((end - chunk) << op->region->chunk_shift));
-        while (r < 0 && errno == EINTR);
+        r = punch_range(op->region, punch_offset(op->region, chunk), (off_t)((end - chunk) << op->region->chunk_shift));
         if (r < 0)
-            op->error = -errno;
+            op->error = r;
         worker_call_end(&home->dropper.worker);
         CRASH_POINT("drop-punched-run");
     }

@@ -23,6 +23,8 @@ static inline off_t punch_offset(const struct region *region, uint64_t chunk) {
     return (off_t)(region->object_offset + (chunk << region->chunk_shift));
 }
 
+/* One hole, by a call that is announced already and may wait for whoever holds the object. 0, or negative errno. */
+int punch_range(const struct region *region, off_t at, off_t size);
 /* Punches the claimed chunks of every op; failures are left in op->error. */
 void punch_batch(struct home *home, struct drop_op *ops, unsigned n);
 

@@ -46,53 +46,24 @@ int children_init(void) {
     return r;
 }
 
-/* Are the tables whole, and stay so? */
-static bool hold(void) {
-    bool held = atomic_load(&ready) && fork_try_lock();
+bool children_begin(void) {
+    bool begun = atomic_load(&ready) && fork_try_lock();
 
-    if (held && !table_try_lock()) {
+    if (begun && !table_try_lock()) {
         fork_unlock();
-        held = false;
+        begun = false;
     }
-    return held;
+    return begun;
 }
 
-static void release_in_parent(void) {
-    table_unlock();
-    fork_unlock();
-}
-
-static void release_in_child(void) {
-    child();
-    fork_in_child();
-}
-
-long children_make(long (*call)(void *data), void *data) {
-    bool held = hold();
-    long r = call(data);
-
-    if (held && r == 0)
-        release_in_child();
-    else if (held)
-        release_in_parent();
-    return r;
-}
-
-static int run_in_child(void *data) {
-    const struct children_start *start = data;
-
-    if (start->held)
-        release_in_child();
-    return start->run(start->data);
-}
-
-int children_clone(struct children_start *start, int (*call)(int (*run)(void *data), void *data, void *more),
-                   void *more) {
-    int r;
-
-    start->held = hold();
-    r = call(run_in_child, start, more);
-    if (start->held)
-        release_in_parent();
-    return r;
+void children_end(bool begun, bool is_child) {
+    if (!begun)
+        return;
+    if (is_child) {
+        child();
+        fork_in_child();
+    } else {
+        table_unlock();
+        fork_unlock();
+    }
 }

@@ -9,15 +9,11 @@
 
 /* Before the first mapping, and so before the client library registers its own. Negative errno. */
 int children_init(void);
-/* fork(2) or clone(2) without the C library's fork(): makes the call, in the child as in the parent. -1 with errno. */
-long children_make(long (*call)(void *data), void *data);
-/* clone(3) of a child that has its own memory, and begins in a function: makes the call, which runs what it is given. -1 with errno. */
-struct children_start {
-    int (*run)(void *data);
-    void *data;
-    bool held; /* ours */
-};
-int children_clone(struct children_start *start, int (*call)(int (*run)(void *data), void *data, void *more),
-                   void *more);
+/*
+ * Around fork(2) or clone(2) without the C library's fork(): true if the tables are whole, and stay so until the end, which the parent and the child
+ * both tell.
+ */
+bool children_begin(void);
+void children_end(bool begun, bool is_child);
 
 #endif

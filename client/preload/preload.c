@@ -182,31 +182,32 @@ static void __attribute__((constructor)) find_fork(void) {
         c_library_clone = (clone_function *)dlsym(RTLD_NEXT, "clone");
 }
 
-static long fork_of_c_library(void *data) {
-    (void)data;
-    return c_library_fork();
-}
-
 pid_t _Fork(void) {
+    bool begun;
+    pid_t pid;
+
     find_fork();
-    if (c_library_fork)
-        return (pid_t)children_make(fork_of_c_library, NULL);
-    errno = ENOSYS;
-    return -1;
+    if (!c_library_fork) {
+        errno = ENOSYS;
+        return -1;
+    }
+    begun = children_begin();
+    pid = c_library_fork();
+    children_end(begun, pid == 0);
+    return pid;
 }
 
-struct clone_call {
-    void *stack;
-    int flags;
-    pid_t *parent_tid;
-    void *tls;
-    pid_t *child_tid;
+struct start {
+    int (*run)(void *data);
+    void *data;
+    bool begun;
 };
 
-static int clone_of_c_library(int (*run)(void *data), void *data, void *more) {
-    const struct clone_call *call = more;
+static int run_in_child(void *data) {
+    const struct start *start = data;
 
-    return c_library_clone(run, call->stack, call->flags, data, call->parent_tid, call->tls, call->child_tid);
+    children_end(start->begun, true);
+    return start->run(start->data);
 }
 
 /*
@@ -214,29 +215,37 @@ static int clone_of_c_library(int (*run)(void *data), void *data, void *more) {
  * be anything, or for whom the parent waits, nothing can be done: they have holes.
  */
 int clone(int (*run)(void *), void *stack, int flags, void *data, ...) {
-    struct children_start start = {.run = run, .data = data};
-    struct clone_call call = {.stack = stack, .flags = flags};
+    bool ours = run && !(flags & BY_HAND_LEAVES);
+    struct start start = {.run = run, .data = data};
+    pid_t *parent_tid, *child_tid;
     va_list more;
+    void *tls;
+    int r;
 
     va_start(more, data);
-    call.parent_tid = va_arg(more, pid_t *);
-    call.tls = va_arg(more, void *);
-    call.child_tid = va_arg(more, pid_t *);
+    parent_tid = va_arg(more, pid_t *);
+    tls = va_arg(more, void *);
+    child_tid = va_arg(more, pid_t *);
     va_end(more);
     find_fork();
     if (!c_library_clone) {
         errno = ENOSYS;
         return -1;
     }
-    if (!run || flags & (CLONE_VM | CLONE_FILES | CLONE_VFORK | CLONE_SETTLS))
-        return clone_of_c_library(run, data, &call);
-    return children_clone(&start, clone_of_c_library, &call);
+    if (!ours)
+        return c_library_clone(run, stack, flags, data, parent_tid, tls, child_tid);
+    start.begun = children_begin();
+    r = c_library_clone(run_in_child, stack, flags, &start, parent_tid, tls, child_tid);
+    children_end(start.begun, false);
+    return r;
 }
 
-static long make_by_hand(void *data) {
-    const long *a = data;
+static long make_by_hand(long number, long a, long b, long c, long d, long e, long f) {
+    bool begun = children_begin();
+    long r = syscall(number, a, b, c, d, e, f);
 
-    return syscall(a[0], a[1], a[2], a[3], a[4], a[5], a[6]);
+    children_end(begun, r == 0);
+    return r;
 }
 
 /* ---- syscall(2) ---- */
@@ -245,8 +254,6 @@ static long make_by_hand(void *data) {
 #define POINTER(number) ((void *)(number)) /* NOLINT */
 
 long by_hand_serve(long number, long a, long b, long c, long d, long e, long f) {
-    long words[] = {number, a, b, c, d, e, f};
-
     switch (number) {
     case SYS_mmap:
         return (long)map(POINTER(a), (size_t)b, (int)c, (int)d, (int)e, f);
@@ -277,6 +284,6 @@ long by_hand_serve(long number, long a, long b, long c, long d, long e, long f) 
     case SYS_mseal:
         return mseal(POINTER(a), (size_t)b, (unsigned long)c);
     default: /* fork(2), clone(2), clone3(2) */
-        return children_make(make_by_hand, words);
+        return make_by_hand(number, a, b, c, d, e, f);
     }
 }

@@ -59,6 +59,11 @@ static void wait_below(unsigned *n) {
         --*n;
 }
 
+static void nap_until(uint64_t ns) {
+    while (now_ns() < ns)
+        nap_ms(1);
+}
+
 /* As many processes at a time as a bomb that is held by a limit, each of which is a client, and has the region of its parent. */
 static void run_fork_bomb(void) {
     struct raw_region region;
@@ -89,8 +94,7 @@ static void run_neutral_bomb(uint64_t steps) {
             _exit(0);
         }
         next += 1000000000 / (steps + 1);
-        while (now_ns() < next)
-            nap_ms(1);
+        nap_until(next);
     }
 }
 
@@ -178,8 +182,7 @@ static void run_neutral_killed(uint64_t steps) {
         usleep((useconds_t)attack_random(8000)); /* that others do not answer its faults takes their time, too */
         kill(pid, SIGKILL);
         waitpid(pid, NULL, 0);
-        while (now_ns() < next)
-            nap_ms(1);
+        nap_until(next);
     }
 }
 
@@ -210,8 +213,7 @@ static void run_neutral_leaver(uint64_t steps) {
             _exit(0);
         }
         waitpid(pid, NULL, 0);
-        while (now_ns() < next)
-            nap_ms(1);
+        nap_until(next);
     }
 }
 

@@ -10,6 +10,7 @@
 
 #include "child.h"
 #include "clock.h"
+#include "service.h"
 
 #include <check.h>
 #include <dirent.h>
@@ -69,16 +70,6 @@ void burn(const struct cpu_use *use) {
 
 /* ---- the service's ---- */
 
-/* CPU time of all its threads that were and are. */
-static uint64_t process_us(pid_t pid) {
-    clockid_t clock;
-    struct timespec time;
-
-    ck_assert_int_eq(clock_getcpuclockid(pid, &clock), 0);
-    ck_assert_int_eq(clock_gettime(clock, &time), 0);
-    return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000;
-}
-
 static bool read_file(pid_t pid, const char *thread, const char *name, char *text, size_t size) {
     char path[64];
     size_t n = 0;
@@ -122,7 +113,7 @@ static void used_add(struct used *used, const struct used *more) {
 }
 
 void service_use_read(pid_t pid, struct service_use *ret) {
-    uint64_t all = process_us(pid), told;
+    uint64_t all = process_cpu_ns(pid) / 1000, told;
     struct dirent *entry;
     char path[64];
     DIR *folder;

@@ -53,13 +53,8 @@ static void *touch(void *data) {
     for (uint64_t n = 1; !atomic_load(&load.stop); n++) {
         size_t page = n * 67 % pages;
         volatile uint64_t *word = (volatile uint64_t *)(void *)(area + page * PAGE + page % 512 * 8);
-        uint64_t began = now_ns(), value = *word, took;
 
-        child_check(value == last[page] || value == 0);
-        *word = last[page] = n;
-        took = now_ns() - began;
-        if (took > atomic_load(&load.slowest))
-            atomic_store(&load.slowest, took);
+        child_check(touch_word(word, &last[page], n, &load.slowest));
         atomic_fetch_add(&load.touches, 1);
     }
     free(last);

@@ -8,6 +8,7 @@
 #include "service.h"
 
 #include <droppable/droppable.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -41,6 +42,17 @@ bool is_away(int error);
             fprintf(stderr, "in a child: %s\n", drp_detail()); \
         child_check((r_ == 0 || is_away(r_)) && #call);        \
     } while (0)
+
+/* The nth touch of a word that only its thread writes to: true if it is as it was left, or lost. How long that took counts if it is the slowest, ns. */
+static inline bool touch_word(volatile uint64_t *word, uint64_t *last, uint64_t n, _Atomic uint64_t *slowest) {
+    uint64_t began = now_ns(), value = *word, before = *last, took;
+
+    *word = *last = n;
+    took = now_ns() - began;
+    if (took > atomic_load(slowest))
+        atomic_store(slowest, took);
+    return value == before || value == 0;
+}
 
 /* Beside hogs, with all pinned that there is, there may be no room. */
 static inline int populate(struct drp_region *region, size_t length) {

@@ -3,6 +3,7 @@
 
 #include "connected.h"
 #include "fixture.h"
+#include "page-check.h"
 
 #include <check.h>
 #include <pthread.h>
@@ -32,14 +33,9 @@ static void *touch(void *data) {
     for (uint64_t n = 1; !atomic_load(&toucher.stop); n++) {
         size_t chunk = n * STRIDE % toucher.chunks;
         volatile uint64_t *word = (volatile uint64_t *)(void *)(toucher.area + chunk * CHUNK);
-        uint64_t began = now_ns(), value = *word, took;
 
-        if (value != last[chunk] && value != 0)
+        if (!touch_word(word, &last[chunk], n, &toucher.slowest))
             atomic_fetch_add(&toucher.wrong, 1);
-        *word = last[chunk] = n;
-        took = now_ns() - began;
-        if (took > atomic_load(&toucher.slowest))
-            atomic_store(&toucher.slowest, took);
         atomic_fetch_add(&toucher.touches, 1);
     }
     free(last);

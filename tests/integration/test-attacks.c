@@ -399,8 +399,8 @@ int main(void) {
 
     if (!may_intercept())
         skip_all("no userfaultfd for this user: no fault is the service's");
-    setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0",
-           1); /* as in the unit: what the service keeps, not its allocator */
+    /* As in the unit: what the service keeps, not its allocator. */
+    setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0", 1);
     tcase_set_timeout(attacks, 1800);
     tcase_add_checked_fixture(attacks, fixture_setup, fixture_teardown);
     tcase_add_test(attacks, test_attacks);

@@ -225,16 +225,6 @@ START_TEST(test_cgroup) {
 }
 END_TEST
 
-/* Nanoseconds of CPU time that the service has used. */
-static uint64_t cpu_ns(void) {
-    struct timespec time;
-    clockid_t clock;
-
-    ck_assert_int_eq(clock_getcpuclockid(service.pid, &clock), 0);
-    ck_assert_int_eq(clock_gettime(clock, &time), 0);
-    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
-}
-
 /* All is pinned: nothing goes, nothing spins, and somebody else is still brought under his. */
 START_TEST(test_smaller_than_pins) {
     struct drp_region *region, *other_region;
@@ -248,9 +238,9 @@ START_TEST(test_smaller_than_pins) {
     service_reload(&service, "[Budgets]\nRegion=6M\n", READ_AGAIN);
     for (deadline = now_ms() + WAIT_MS; resident(other) > 6 * MIB; nap_ms(1))
         ck_assert_uint_lt(now_ms(), deadline);
-    began = cpu_ns();
+    began = process_cpu_ns(service.pid);
     nap_ms(2000);
-    began = cpu_ns() - began;
+    began = process_cpu_ns(service.pid) - began;
     printf("a budget that cannot be met: %llu us of CPU time in 2 s\n", (unsigned long long)began / 1000);
     if (!under_sanitizer())
         ck_assert_uint_lt(began, 40000000); /* 2 %: an idle service takes a hundredth of it */
@@ -280,9 +270,9 @@ START_TEST(test_counting_pins) {
     for (uint64_t i = 0; i < region.size / CHUNK; i++)
         atomic_store_explicit(&region.cells[i].count, 1, memory_order_relaxed);
     nap_ms(500);
-    used = cpu_ns();
+    used = process_cpu_ns(service.pid);
     nap_ms(2000);
-    used = cpu_ns() - used;
+    used = process_cpu_ns(service.pid) - used;
     printf("counting a million pins: %llu us of CPU time in 2 s\n", (unsigned long long)used / 1000);
     if (!under_sanitizer())
         ck_assert_uint_lt(used, 40000000); /* 2 %: twice what is promised */

@@ -28,6 +28,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define START_MS 30000
@@ -127,6 +128,15 @@ static int open_process(pid_t pid) {
 
     ck_assert(fd >= 0 || errno == ENOSYS);
     return fd;
+}
+
+uint64_t process_cpu_ns(pid_t pid) {
+    struct timespec time;
+    clockid_t clock;
+
+    ck_assert_int_eq(clock_getcpuclockid(pid, &clock), 0);
+    ck_assert_int_eq(clock_gettime(clock, &time), 0);
+    return (uint64_t)time.tv_sec * UINT64_C(1000000000) + (uint64_t)time.tv_nsec;
 }
 
 bool process_ends(pid_t pid, int timeout_ms) {

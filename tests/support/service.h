@@ -47,6 +47,8 @@ bool service_kill(struct service *service, int wait_ms);
 bool service_wait(struct service *service, int timeout_ms, int *ret_status);
 /* Waits for the end of a child, and leaves it to be reaped. false: not in time. */
 bool process_ends(pid_t pid, int timeout_ms);
+/* Nanoseconds of CPU time of all threads that it has, and had. */
+uint64_t process_cpu_ns(pid_t pid);
 /* Is there a line with that text in the log? Waits up to timeout_ms (inotify or poll), for what is logged a moment later. */
 bool service_log_has(const struct service *service, const char *text, int timeout_ms);
 
