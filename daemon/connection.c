@@ -17,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 static void connection_closed(uv_handle_t *handle) {
@@ -171,14 +170,6 @@ static void resting_wakes(uv_timer_t *timer) {
     await_resting(server);
 }
 
-/* Of the thread: what others take of the CPU, and the waits for a lock, are nobody's doing here. */
-static uint64_t loop_time(void) {
-    struct timespec time;
-
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-    return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
-}
-
 /* May the request that begins so be read? Else it stays in the socket. */
 static bool connection_has_turn(struct connection *connection, const union drp_wire_message *start) {
     struct server *server = connection->server;
@@ -259,7 +250,7 @@ static void connection_serve(struct connection *connection, struct channel_packe
 
 static void connection_read(struct connection *connection) {
     struct server *server = connection->server;
-    uint64_t began = loop_time();
+    uint64_t began = kernel_thread_time();
     struct channel_packet packet;
     struct vet *vet = NULL;
 
@@ -268,7 +259,7 @@ static void connection_read(struct connection *connection) {
         channel_packet_close(&packet);
         vet_release(vet);
     }
-    turns_charge(&server->turns, &connection->turn, loop_time() - began, kernel_now());
+    turns_charge(&server->turns, &connection->turn, kernel_thread_time() - began, kernel_now());
 }
 
 static bool connection_reads(const struct connection *connection) {

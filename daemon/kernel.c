@@ -255,14 +255,6 @@ static void read_settings(struct kernel *kernel) {
 
 /* ---- fill rates ---- */
 
-/* Of this thread: on a busy machine memory would seem slow, just where it takes a larger reserve. */
-static uint64_t cpu_time(void) {
-    struct timespec now;
-
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
 /* Bytes per second of touching fresh memory once, from one page of page_size to the next. 0: not measured. */
 static uint64_t fill_once(uint64_t bytes, int advice, size_t page_size) {
     uint64_t reserved = bytes + HUGE_PAGE;
@@ -277,10 +269,10 @@ static uint64_t fill_once(uint64_t bytes, int advice, size_t page_size) {
     aligned = area + (-(uintptr_t)area & (HUGE_PAGE - 1));
     (void)madvise(aligned, bytes, advice); /* EINVAL: no huge pages here, which is what the measurement then tells */
 
-    start = cpu_time();
+    start = kernel_thread_time(); /* on a busy machine memory would seem slow, just where it takes a larger reserve */
     for (uint64_t at = 0; at < bytes; at += page_size)
         *(volatile char *)(aligned + at) = 1;
-    took = cpu_time() - start;
+    took = kernel_thread_time() - start;
 
     munmap(area, reserved);
     return (uint64_t)((double)bytes * 1e9 / (double)(took ? took : 1));
@@ -554,9 +546,17 @@ unsigned long kernel_max_map_count(void) {
     return maps;
 }
 
-uint64_t kernel_now(void) {
+static uint64_t read_clock(clockid_t clock) {
     struct timespec now;
 
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(clock, &now);
     return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+}
+
+uint64_t kernel_now(void) {
+    return read_clock(CLOCK_MONOTONIC);
+}
+
+uint64_t kernel_thread_time(void) {
+    return read_clock(CLOCK_THREAD_CPUTIME_ID);
 }

@@ -80,5 +80,7 @@ bool kernel_is_userfaultfd(int fd);
 unsigned long kernel_max_map_count(void);
 /* CLOCK_MONOTONIC in nanoseconds. */
 uint64_t kernel_now(void);
+/* What the calling thread has used of a CPU, in nanoseconds: neither what others take of it nor waits count. */
+uint64_t kernel_thread_time(void);
 
 #endif

@@ -30,7 +30,6 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
-#include <time.h>
 #include <unistd.h>
 
 /* Linux 6.11. */
@@ -137,14 +136,6 @@ static void set_resident(struct region *region, uint64_t bytes) {
 
 /* ---- checking ---- */
 
-/* Of this thread, ns. */
-static uint64_t cpu_time(void) {
-    struct timespec now;
-
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
-}
-
 /* Up to where the range is covered by droppable memory; *start moves on. false: it is not. */
 static bool cover(struct worker *worker, FILE *smaps, uint64_t *start, uint64_t end, uint64_t deadline) {
     uint64_t from = 0, to = 0;
@@ -166,7 +157,7 @@ static bool cover(struct worker *worker, FILE *smaps, uint64_t *start, uint64_t 
         } else if (line[0] < 'A' || line[0] > 'Z') { /* the first line of a mapping: its addresses */
             if (sscanf(line, "%" SCNx64 "-%" SCNx64, &from, &to) != 2)
                 return false;
-            if (from >= end || cpu_time() > deadline)
+            if (from >= end || kernel_thread_time() > deadline)
                 return false;
             worker_call_begin(worker); /* each is one */
         }
@@ -215,7 +206,7 @@ static int check(struct region *region, uint64_t deadline) {
         return -ENOMEM;
     }
     if (!cover(&region->home->dropper.worker, smaps, &start, end, deadline))
-        r = cpu_time() > deadline ? -ETIMEDOUT : -EINVAL;
+        r = kernel_thread_time() > deadline ? -ETIMEDOUT : -EINVAL;
     fclose(smaps);
     if (r == 0 && advise(region, &page, 1, MADV_COLD) < 0)
         r = errno == EPERM ? -EPERM : -EINVAL;
@@ -229,7 +220,7 @@ void native_check(struct region *region) {
 
     dropper_set_reading(region->home, true);
     worker_call_begin(worker);
-    r = check(region, cpu_time() + CHECK_NS);
+    r = check(region, kernel_thread_time() + CHECK_NS);
     worker_call_end(worker);
     dropper_set_reading(region->home, false);
     atomic_store(&region->native.valid, r == 0);
@@ -336,7 +327,7 @@ static bool count(struct region *region, int pagemap, uint64_t deadline) {
 }
 
 static void measure(struct home *home, struct region *region) {
-    uint64_t began = cpu_time(), now = kernel_now();
+    uint64_t began = kernel_thread_time(), now = kernel_now();
     bool done = true;
 
     if (region->native.at == 0) {
@@ -348,7 +339,7 @@ static void measure(struct home *home, struct region *region) {
         done = count(region, region->native.pagemap, now + MEASURE_NS);
     worker_call_end(&home->dropper.worker);
     now = kernel_now();
-    region->native.spent += cpu_time() - began;
+    region->native.spent += kernel_thread_time() - began;
     if (!done)
         return;
     set_resident(region, region->native.sum);

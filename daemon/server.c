@@ -35,7 +35,7 @@
 #define SERVER_SHARES_WAIT_NS UINT64_C(10000000000)
 /* An ordinary end takes less. */
 #define SERVER_LINGER_NS UINT64_C(1000000000)
-/* Between two trims, and so many times what the last one took: it looks at all memory that is free. */
+/* Between two trims, and so many times the CPU time of the last one: it looks at all memory that is free. */
 #define SERVER_TRIM_NS UINT64_C(300000000)
 #define SERVER_TRIM_COST 100
 #define SERVER_VETS_WAIT_NS UINT64_C(100000000)
@@ -291,14 +291,15 @@ static void server_unlink(const struct server *server) {
 
 /* Gives back to the kernel what those had who are gone: many at a time would be remembered for ever. Later, if it was done a moment ago. */
 static void server_trim(struct server *server) {
-    uint64_t now = kernel_now(), spent;
+    uint64_t now = kernel_now(), before, pause;
 
     if (!server->untrimmed || now < server->trim_at)
         return;
     server->untrimmed = false;
+    before = kernel_thread_time(); /* whoever keeps this thread from a CPU meanwhile shall not put the next one off */
     malloc_trim(0);
-    spent = (kernel_now() - now) * SERVER_TRIM_COST;
-    server->trim_at = now + (spent > SERVER_TRIM_NS ? spent : SERVER_TRIM_NS);
+    pause = (kernel_thread_time() - before) * SERVER_TRIM_COST;
+    server->trim_at = now + (pause > SERVER_TRIM_NS ? pause : SERVER_TRIM_NS);
 }
 
 static void server_tidy(uv_timer_t *timer) {
