@@ -98,7 +98,7 @@ static void run_max_map_count(void) {
     bool full = false;
     char *at;
 
-    raw_region_new_unmapped(socket, 1024 * MIB, &region);
+    raw_region_new_unmapped(socket, 1024 * MIB, 0, &region);
     at = mmap(NULL, region.size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     child_check(at != MAP_FAILED);
     request.mapping = region.mapping;

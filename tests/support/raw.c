@@ -131,8 +131,9 @@ int raw_session(const char *name) {
     return socket;
 }
 
-static void raw_create(int socket, uint64_t size, uint8_t chunk_shift, struct raw_region *region) {
-    struct drp_wire_create create = {.header.type = DRP_WIRE_CREATE, .size = size, .chunk_shift = chunk_shift};
+static void raw_create(int socket, uint64_t size, uint8_t chunk_shift, uint64_t required, struct raw_region *region) {
+    struct drp_wire_create create = {
+        .header.type = DRP_WIRE_CREATE, .size = size, .chunk_shift = chunk_shift, .required = required};
     struct channel_packet packet;
     const struct drp_wire_create_reply *reply = &packet.message.create_reply;
 
@@ -185,14 +186,14 @@ static void raw_map(int socket, struct raw_region *ret, uint64_t length) {
 }
 
 void raw_region_new_chunked(int socket, uint64_t size, uint8_t chunk_shift, struct raw_region *ret) {
-    raw_create(socket, size, chunk_shift, ret);
+    raw_create(socket, size, chunk_shift, 0, ret);
     ret->address = mmap(NULL, ret->size, PROT_READ | PROT_WRITE, MAP_SHARED, ret->data_fd, (off_t)ret->object_offset);
     ck_assert_ptr_ne(ret->address, MAP_FAILED);
     raw_map(socket, ret, ret->size);
 }
 
-void raw_region_new_unmapped(int socket, uint64_t size, struct raw_region *ret) {
-    raw_create(socket, size, 0, ret);
+void raw_region_new_unmapped(int socket, uint64_t size, uint64_t required, struct raw_region *ret) {
+    raw_create(socket, size, 0, required, ret);
     raw_map(socket, ret, 0);
 }
 

@@ -55,8 +55,8 @@ int raw_seal_pins(int socket, uint64_t mapping, int fd);
 void raw_region_new(int socket, uint64_t size, struct raw_region *ret);
 /* The same, with chunks of so many bytes: 1 << chunk_shift. */
 void raw_region_new_chunked(int socket, uint64_t size, uint8_t chunk_shift, struct raw_region *ret);
-/* Like raw_region_new(), but nothing of it is mapped, and the daemon is told so: pieces may come. address is NULL. */
-void raw_region_new_unmapped(int socket, uint64_t size, struct raw_region *ret);
+/* Like raw_region_new(), with options, but nothing of it is mapped, and the daemon is told so: pieces may come. address is NULL. */
+void raw_region_new_unmapped(int socket, uint64_t size, uint64_t required, struct raw_region *ret);
 /* MAP_PIECES of one piece, UNMAP_PIECES of one range: an error, or RAW_ENDED. *ret_interception if that is 0; NULL is fine. */
 int raw_map_piece(int socket, const struct raw_region *region, const void *address, uint64_t length, uint64_t offset,
                   uint32_t *ret_interception);
