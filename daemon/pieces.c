@@ -29,8 +29,6 @@
 
 /* Spans in one hold of the lock. */
 #define STEPS 1024
-/* In the way of one piece that are looked up, 1 to 10 ms each: a client can have tens of thousands. */
-#define STALE_MAX 16
 /* Born disarmed: pieces up to this size, while no more than this part of the headroom is committed. */
 #define BORN_SIZE SPAN_SIZE
 #define BORN_SHARE 8
@@ -222,60 +220,13 @@ static bool is_known(const struct session *session, const struct extent *piece) 
            piece->offset - e->offset == piece->address - e->address;
 }
 
-static bool is_told(const struct mapping *mapping, uint64_t offset, uint64_t end) {
-    for (uint32_t span = (uint32_t)(offset >> SPAN_SHIFT); span_offset(span) < end; span++)
-        if (mapping->span_state[span] == MAPPING_UNREGISTERED)
-            return false;
-    return true;
-}
-
-/* Is this part of an extent still what is mapped there? Else it is forgotten. */
-static bool is_stale(struct session *session, struct mapping *mapping, uint64_t address, uint64_t length,
-                     uint64_t offset) {
-    if (is_told(mapping, offset, offset + length) ||
-        pager_still_mapped(session, mapping, address, length, offset) != 0)
-        return false;
-    session_lock(session);
-    extents_remove(&session->extents, address, address + length);
-    session_unlock(session);
-    return true;
-}
-
-/*
- * Nobody is told when a piece ends, or moves, whose spans are not registered (huge pages that the kernel fills): what is in the way of a new one,
- * by its addresses or its offsets, may be gone. false: something is there.
- */
-static bool make_way(struct session *session, const struct extent *piece) {
-    uint64_t end = piece->address + piece->length, address, length, offset;
-    unsigned n = 0;
-    const struct extent *e;
-
-    while ((e = extents_overlap(&session->extents, piece->address, end))) {
-        uint64_t first = piece->address > e->address ? piece->address : e->address;
-
-        if (n++ == STALE_MAX || !is_stale(session, e->mapping, first, least(end, e->address + e->length) - first,
-                                          e->offset + (first - e->address)))
-            return false;
-    }
-    for_each_piece (session, piece->mapping, piece->offset, piece->offset + piece->length, address, length, offset)
-        if (n++ == STALE_MAX || !is_stale(session, piece->mapping, address, length, offset))
-            return false;
-    return true;
-}
-
-static int add_piece(struct session *session, const struct extent *piece) {
+static int enter_piece(struct session *session, const struct extent *piece) {
     int r;
 
     session_lock(session);
     r = extents_add(&session->extents, piece);
     session_unlock(session);
     return r;
-}
-
-static int enter_piece(struct session *session, const struct extent *piece) {
-    int r = add_piece(session, piece);
-
-    return r == -EEXIST && make_way(session, piece) ? add_piece(session, piece) : r;
 }
 
 static void leave_piece(struct session *session, const struct extent *piece) {

@@ -38,6 +38,7 @@
 /* Between two trims, and so many times the CPU time of the last one: it looks at all memory that is free. */
 #define SERVER_TRIM_NS UINT64_C(300000000)
 #define SERVER_TRIM_COST 100
+#define SERVER_TRIM_WAIT 4 /* so many times how long it took */
 #define SERVER_VETS_WAIT_NS UINT64_C(100000000)
 #define SERVER_END_WAIT_NS UINT64_C(3000000000)
 
@@ -291,15 +292,18 @@ static void server_unlink(const struct server *server) {
 
 /* Gives back to the kernel what those had who are gone: many at a time would be remembered for ever. Later, if it was done a moment ago. */
 static void server_trim(struct server *server) {
-    uint64_t now = kernel_now(), before, pause;
+    uint64_t now = kernel_now(), before, cost, pause;
 
     if (!server->untrimmed || now < server->trim_at)
         return;
     server->untrimmed = false;
-    before = kernel_thread_time(); /* whoever keeps this thread from a CPU meanwhile shall not put the next one off */
+    before = kernel_thread_time();
     malloc_trim(0);
-    pause = (kernel_thread_time() - before) * SERVER_TRIM_COST;
-    server->trim_at = now + (pause > SERVER_TRIM_NS ? pause : SERVER_TRIM_NS);
+    cost = (kernel_thread_time() - before) * SERVER_TRIM_COST;
+    /* Whoever kept this thread from a CPU meanwhile shall not put the next one off for long; but the loop waited, too. */
+    pause = (kernel_now() - now) * SERVER_TRIM_WAIT;
+    pause = pause > cost ? pause : cost;
+    server->trim_at = kernel_now() + (pause > SERVER_TRIM_NS ? pause : SERVER_TRIM_NS);
 }
 
 static void server_tidy(uv_timer_t *timer) {

@@ -182,12 +182,15 @@ static bool hear(int socket, uint64_t *probe) {
 }
 
 static void prepare(void) {
+    const struct drp_region_options small = {.struct_size = sizeof(small), .chunk_size = CHUNK};
+
     UNTIL_DONE(drp_new(&load.d, NULL));
     child_check(drp_get_lost_fd(load.d) >= 0); /* has the service tell of drops */
     UNTIL_DONE(drp_region_new(&load.busy, load.d, BUSY_SIZE, NULL));
     UNTIL_DONE(drp_region_new(&load.kept, load.d, (KEPT_CHUNKS + PINNED_CHUNKS) * CHUNK, NULL));
     UNTIL_DONE(make_shared(&load.shared, load.d));
-    UNTIL_DONE(region_new_unmapped(&load.pieces, load.d, PIECES_SIZE, NULL, next_piece));
+    /* With chunks that huge pages cannot have: no event would tell of the moves of their pieces. */
+    UNTIL_DONE(region_new_unmapped(&load.pieces, load.d, PIECES_SIZE, &small, next_piece));
     child_check(drp_pin(load.kept, 0, KEPT_CHUNKS * CHUNK, NULL) == 0);
     for (int chunk = 0; chunk < KEPT_CHUNKS; chunk++)
         memset((char *)drp_region_address(load.kept) + (size_t)chunk * CHUNK, 0xa0 + chunk, CHUNK);
