@@ -47,6 +47,15 @@ static void init(void) {
     once_error = children_init();
 }
 
+/*
+ * Not only with the first mapping: which may be another thread's, beside a fork(2) that is under way. The handlers that are registered by then are not run
+ * in that child, which would find our locks as that thread left them.
+ */
+static void __attribute__((constructor)) init_early(void) {
+    if (backend_get() == DRP_BACKEND_DAEMON)
+        pthread_once(&once, init);
+}
+
 /* ---- unmapping ---- */
 
 /*

@@ -94,12 +94,11 @@ static bool is_poll(long number) {
     return number == SYS_ppoll;
 }
 
-/* The service is stopped: the mover waits for the reply to what it told of the old place. */
-static void wait_for_mover(const struct mover *mover) {
+static void wait_for_poll(_Atomic pid_t *tid_of) {
     uint64_t deadline = now_ms() + 10000;
     pid_t tid;
 
-    while ((tid = atomic_load(&mover->tid)) == 0 || !is_poll(call_of(tid))) {
+    while ((tid = atomic_load(tid_of)) == 0 || !is_poll(call_of(tid))) {
         child_check(now_ms() < deadline);
         sched_yield();
     }
@@ -116,7 +115,7 @@ static void fork_beside(int socket, int flags) {
     child_check(mover.to != MAP_FAILED);
     program_show(socket, 'a'); /* the service stops */
     child_check(pthread_create(&thread, NULL, move, &mover) == 0);
-    wait_for_mover(&mover);
+    wait_for_poll(&mover.tid); /* the service is stopped: it waits for the reply to what it told of the old place */
     pid = fork();
     if (pid == 0)
         _exit(!is_zero(mover.from, SIZE) || munmap(mover.from, SIZE) < 0);
@@ -144,6 +143,44 @@ void program_run_moving(int socket) {
     fork_beside(socket, kernel_leaves_places() ? MREMAP_DONTUNMAP : 0);
     child_check(munmap(other, PAGE) == 0);
     program_show(socket, 'c');
+}
+
+/* ---- the first mapping beside fork ---- */
+
+static struct {
+    pthread_t thread;
+    _Atomic pid_t tid;
+} first;
+
+static void *map_first(void *data) {
+    atomic_store(&first.tid, gettid());
+    child_check(munmap(program_map(SIZE), SIZE) == 0);
+    return data;
+}
+
+/* Another thread connects, and has to wait for the service: within fork(2), before there is a child. */
+static void map_within_fork(void) {
+    if (atomic_load(&first.tid) == 0) {
+        child_check(pthread_create(&first.thread, NULL, map_first, NULL) == 0);
+        wait_for_poll(&first.tid);
+    }
+}
+
+/* The service is stopped. */
+void program_run_first(int socket) {
+    int status;
+    pid_t pid;
+
+    child_check(pthread_atfork(map_within_fork, NULL, NULL) == 0);
+    program_show(socket, 'a'); /* the service stops */
+    pid = fork();
+    if (pid == 0) {
+        alarm(20);
+        _exit(!is_zero(program_map(SIZE), SIZE));
+    }
+    program_show(socket, 'b'); /* it goes on */
+    child_check(waitpid(pid, &status, 0) == pid && status == 0);
+    child_check(pthread_join(first.thread, NULL) == 0);
 }
 
 /* ---- other descriptors in place of all ---- */

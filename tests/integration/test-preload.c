@@ -147,6 +147,20 @@ START_TEST(test_moving) {
 }
 END_TEST
 
+/* Its first mapping is made by another thread, beside a fork(2) that has begun, and waits for the service: the child does not. */
+START_TEST(test_first) {
+    struct child child = start("first");
+
+    child_expect(&child, 'a');
+    ck_assert_int_eq(kill(service.pid, SIGSTOP), 0);
+    go_on(&child);
+    child_expect(&child, 'b');
+    ck_assert_int_eq(kill(service.pid, SIGCONT), 0);
+    go_on(&child);
+    child_end(&child);
+}
+END_TEST
+
 /* The program has put descriptors of its own in place of the library's: none is written to, read or closed, and there is memory to be had. */
 START_TEST(test_replaced) {
     struct child child = start("replaced");
@@ -498,6 +512,7 @@ static Suite *preload_suite(void) {
     tcase_add_test(tcase, test_parts);
     tcase_add_test(tcase, test_remap);
     tcase_add_test(tcase, test_moving);
+    tcase_add_test(tcase, test_first);
     tcase_add_test(tcase, test_replaced);
     tcase_add_test(tcase, test_advice);
     tcase_add_test(tcase, test_nobody);
