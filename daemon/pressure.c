@@ -152,7 +152,7 @@ static void watch_workers(struct manager *manager) {
     uint64_t now = kernel_now();
     struct session *session;
     struct home *home;
-    bool changed = false;
+    bool changed = false, any = false;
 
     if (now - manager->pressure.watched < PRESSURE_WATCH_NS)
         return;
@@ -163,10 +163,12 @@ static void watch_workers(struct manager *manager) {
 
         if (atomic_exchange(&home->quarantined, overdue) != overdue)
             changed = true;
+        any |= overdue;
     }
     LIST_FOREACH (session, &manager->sessions, link) {
         session_review_former(session);
     }
+    manager->pressure.quarantined = any;
     if (!changed)
         return;
     atomic_store(&manager->pressure.quarantines, true);
@@ -481,6 +483,8 @@ static uint64_t pressure_turn(struct pressure *pressure, bool kicked) {
     pthread_mutex_lock(&manager->lock);
     turn.tick = manager_advance_clock(manager);
     watch_workers(manager);
+    if (pressure->quarantined) /* so that whoever goes on is soon asked again */
+        turn_sleep(&turn, PRESSURE_WATCH_NS);
     under_way = plan_settle(&pressure->plans); /* what was finished after its turn */
     if (manager->n_regions > 0 ||
         !LIST_EMPTY(&manager->leaving)) { /* how urgent it is to free what these had is seen by the look */

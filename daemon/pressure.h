@@ -29,7 +29,8 @@ struct pressure {
 
     /* of the thread */
     uint64_t now;           /* of the present cycle */
-    uint64_t watched;       /* ns: when the workers' clocks were looked at */
+    uint64_t watched;       /* ns: when the workers' clocks were looked at; */
+    bool quarantined;       /* somebody was held up then */
     uint64_t glances_until; /* ns: a turn is due */
     int64_t glance_credit;  /* of domains.nearest, at the last turn */
     size_t first;           /* domains that had their turn in the last cycle, where one was not enough for all */
