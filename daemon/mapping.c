@@ -366,8 +366,10 @@ static void extents_split(struct extents *extents, uint64_t address) {
     tail.length -= head.length;
     tail.offset += head.length;
     extents_reshape(extents, i, &head);
-    if (extents->entries.n < EXTENTS_MAX) /* else the tail is forgotten */
+    if (extents->entries.n < EXTENTS_MAX)
         extents_insert(extents, i + 1, &tail);
+    else /* it is forgotten, and the kernel may fill it unseen */
+        tail.mapping->region->strayed = true;
 }
 
 struct range {

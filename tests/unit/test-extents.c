@@ -165,7 +165,9 @@ END_TEST
 
 START_TEST(test_full_table_forgets_a_tail) {
     struct extent extent = {.length = PAGE, .mapping = &mappings[0]};
+    struct region region = {.strayed = false};
 
+    mappings[0].region = &region;
     for (size_t i = 0; i + 1 < EXTENTS_MAX; i++) {
         extent.address = extent.offset = 2 * i * PAGE;
         if (extents_add(&extents, &extent) != 0)
@@ -183,6 +185,7 @@ START_TEST(test_full_table_forgets_a_tail) {
     ck_assert_ptr_nonnull(extents_find(&extents, extent.address));
     ck_assert_ptr_null(extents_find(&extents, extent.address + 4 * PAGE));
     ck_assert_ptr_null(extents_find(&extents, extent.address + 5 * PAGE)); /* forgotten: no room for it */
+    ck_assert(region.strayed);
     ck_assert_uint_eq(extents.entries.n, EXTENTS_MAX);
 }
 END_TEST
