@@ -43,6 +43,11 @@
 #define PAGER_GATE_WAIT_NS UINT64_C(100000000)
 #define PAGER_POPULATE_WAIT_NS UINT64_C(1000000000)
 #define PAGER_REARM_SPANS 256
+/*
+ * Of looks at a client's maps in one request to arm, which may run before everybody else: a client can have tens of thousands of pieces, and
+ * a look takes up to 10 ms.
+ */
+#define PAGER_LOOKS_NS UINT64_C(20000000)
 
 /* ---- handshake ---- */
 
@@ -153,6 +158,8 @@ int pager_still_mapped(struct session *session, const struct mapping *mapping, u
     off_t at = 0;
     ssize_t n;
 
+    if (session->pager.looks_until > 0 && kernel_now() > session->pager.looks_until)
+        return -ETIMEDOUT;
     if (session->pager.maps_fd < 0)
         session->pager.maps_fd = pager_open_maps(session);
     if (session->pager.maps_fd < 0)
@@ -200,12 +207,14 @@ static void pager_run_arm(struct session *session) {
     session_lock(session);
     arm = pager->arm;
     session_unlock(session);
+    pager->looks_until = kernel_now() + PAGER_LOOKS_NS;
     for (unsigned i = 0, run; i < arm.n; i += run) {
         for (run = 1;
              i + run < arm.n && arm.regions[i + run] == arm.regions[i] && arm.spans[i + run] == arm.spans[i] + run;)
             run++;
         intercept_arm(session, arm.regions[i], arm.spans[i], run);
     }
+    pager->looks_until = 0;
     if (arm.realtime)
         worker_set_realtime(&pager->worker, false);
     else

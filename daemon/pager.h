@@ -58,12 +58,13 @@ struct pager_arm {
 
 struct pager {
     struct worker worker;
-    int uffd;          /* of the pager's table, */
-    int pidfd;         /* so is the client's */
-    int maps_fd;       /* /proc/PID/maps, to look before an unregistered range is armed; -1: not open */
-    bool use_wp;       /* disarm by write-protect mode; else by unregistering */
-    bool kernel_fills; /* several NUMA nodes: what we fill would come from ours */
-    uint32_t runs_max; /* runs of disarmed spans that max_map_count allows */
+    int uffd;             /* of the pager's table, */
+    int pidfd;            /* so is the client's */
+    int maps_fd;          /* /proc/PID/maps, to look before an unregistered range is armed; -1: not open */
+    uint64_t looks_until; /* ns; 0: without end */
+    bool use_wp;          /* disarm by write-protect mode; else by unregistering */
+    bool kernel_fills;    /* several NUMA nodes: what we fill would come from ours */
+    uint32_t runs_max;    /* runs of disarmed spans that max_map_count allows */
 
     struct pager_commands commands; /* under the session's lock */
     struct pager_arm arm;

@@ -9,8 +9,10 @@
 
 #include "attack.h"
 #include "child.h"
+#include "fixture.h"
 #include "raw.h"
 
+#include <droppable/droppable.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
@@ -91,14 +93,14 @@ static void run_holes(void) {
 }
 
 /* Each second page of a region, told as a piece, until the kernel has no more mappings for it; then a fault here and there. */
-static void run_max_map_count(void) {
+static void run_pieces(uint64_t required) {
     struct raw_region region;
     struct drp_wire_pieces request = {.header.type = DRP_WIRE_MAP_PIECES};
     int socket = raw_session("pieces");
     bool full = false;
     char *at;
 
-    raw_region_new_unmapped(socket, 1024 * MIB, 0, &region);
+    raw_region_new_unmapped(socket, 1024 * MIB, required, &region);
     at = mmap(NULL, region.size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     child_check(at != MAP_FAILED);
     request.mapping = region.mapping;
@@ -125,6 +127,15 @@ static void run_max_map_count(void) {
             (void)madvise(at + offset, PAGE, MADV_POPULATE_WRITE); /* where there is one */
         raw_drop(socket, &region, 0, region.size, NULL);
     }
+}
+
+static void run_max_map_count(void) {
+    run_pieces(0);
+}
+
+/* The same of huge pages: none that the kernel fills is registered, so before it is armed the service looks whether it is there still. */
+static void run_huge_pieces(void) {
+    run_pieces(status_feature("huge") ? DRP_REGION_HUGE : 0);
 }
 
 /* ---- the object ---- */
@@ -268,6 +279,7 @@ const struct attack attacks_by_memory[] = {
     {"remaps, not telling", 2, 1, run_remap, NULL},
     {"holes, not telling", 2, 1, run_holes, NULL},
     {"as many pieces as there can be", 2, 1, run_max_map_count, NULL},
+    {"as many pieces of huge pages", 2, 1, run_huge_pieces, NULL},
     {"truncates its object", 4, 2, run_truncate, NULL},
     {"grows its object", 2, 1, run_grow, NULL},
     {"punches its object", 4, 2, run_punch, NULL},
