@@ -9,6 +9,9 @@
 #include "local.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
 
 static int refused(int error) {
     switch (error) {
@@ -35,11 +38,17 @@ int native_register(struct drp_region *r, struct link *link) {
         .share = atomic_load(&r->share),
         .priority = atomic_load(&r->priority),
     };
-    int error;
+    int pagemap, error;
 
     if (!(link->hello.features & DRP_FEATURE_NATIVE))
         return error_detail(-EOPNOTSUPP, "the service here takes no native regions");
-    error = link_call(link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_MS);
+    pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    if (pagemap < 0)
+        return error_detail(-EOPNOTSUPP,
+                            "the service counts native regions by /proc/self/pagemap, which cannot be opened: %s",
+                            strerror(errno));
+    error = link_call(link, &request, sizeof(request), &pagemap, 1, REQUEST_TIMEOUT_MS);
+    close(pagemap);
     if (error < 0)
         return refused(error);
     r->known = true;

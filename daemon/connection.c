@@ -190,12 +190,31 @@ static bool connection_has_turn(struct connection *connection, const union drp_w
 
 /* ---- reading ---- */
 
+static bool brings_descriptors(uint16_t type, enum vet_kind *ret_kind) {
+    switch (type) {
+    case DRP_WIRE_UFFD:
+        *ret_kind = VET_USERFAULTFD;
+        return true;
+    case DRP_WIRE_MAP:
+    case DRP_WIRE_ADOPT:
+    case DRP_WIRE_OPEN:
+        *ret_kind = VET_SHARED_MEMORY;
+        return true;
+    case DRP_WIRE_NATIVE:
+        *ret_kind = VET_PROC_FILE;
+        return true;
+    default:
+        return false;
+    }
+}
+
 /*
  * Takes the packet that waits. 1: nothing there, or not yet its turn; 0: packet is filled; negative: the connection has been ended.
  */
 static int connection_take(struct connection *connection, struct channel_packet *packet, struct vet **vet) {
     struct server *server = connection->server;
     struct drp_wire_header header;
+    enum vet_kind kind;
     bool has_fds = false;
     char reason[96];
     int r;
@@ -206,15 +225,13 @@ static int connection_take(struct connection *connection, struct channel_packet 
     header = packet->message.header;
     if (r == CHANNEL_OK && !has_fds)
         r = channel_receive(connection->socket, packet, MSG_DONTWAIT);
-    else if (r == CHANNEL_OK && header.type != DRP_WIRE_UFFD && header.type != DRP_WIRE_MAP &&
-             header.type != DRP_WIRE_ADOPT && header.type != DRP_WIRE_OPEN) {
+    else if (r == CHANNEL_OK && !brings_descriptors(header.type, &kind)) {
         /* Ending the connection discards what waits in it, descriptors unseen. */
         snprintf(reason, sizeof(reason), "malformed: %s: wrong number of descriptors", codec_type_name(header.type));
         connection_end(connection, reason);
         return -EBADMSG;
     } else if (r == CHANNEL_OK) {
-        r = vet_receive(&server->vets, &server->manager->pool, connection->socket, connection->uid,
-                        header.type == DRP_WIRE_UFFD ? VET_USERFAULTFD : VET_SHARED_MEMORY, packet, vet);
+        r = vet_receive(&server->vets, &server->manager->pool, connection->socket, connection->uid, kind, packet, vet);
         if (r == VET_OK)
             return 0;
         if (r == VET_MALFORMED) {

@@ -28,7 +28,7 @@
 
 #define DROPPER_RING_SIZE 64
 /* Beside a region's address, sent with a descriptor: its old state page, not its object. */
-#define DROPPER_OLD_STATE ((uintptr_t)1)
+#define DROPPER_HANDED ((uintptr_t)1)
 /* Jobs that share a batch at least; the more there are, the more arming is in pieces. */
 #define DROPPER_SHARES 4
 
@@ -179,23 +179,22 @@ int dropper_submit_destroy(struct home *home, struct region *region, void (*dest
     return dropper_enqueue(home, job);
 }
 
-int dropper_submit_adopt(struct home *home, struct region *region, int old_state_fd,
-                         void (*work)(struct region *region), void (*adopted)(void *data), void *data) {
+int dropper_submit_adopt(struct home *home, struct region *region, int handed_fd, void (*work)(struct region *region),
+                         void (*adopted)(void *data), void *data) {
     struct drop_job *job = calloc(1, sizeof(*job));
     int r;
 
     if (!job)
         return -ENOMEM;
-    r = old_state_fd < 0
-            ? 0
-            : worker_send_fd(&home->dropper.worker, old_state_fd, (void *)((uintptr_t)region | DROPPER_OLD_STATE));
+    r = handed_fd < 0 ? 0
+                      : worker_send_fd(&home->dropper.worker, handed_fd, (void *)((uintptr_t)region | DROPPER_HANDED));
     if (r < 0) {
         free(job);
         return r;
     }
     job->region = region;
     job->adopt = true;
-    job->old_state = old_state_fd >= 0;
+    job->handed = handed_fd >= 0;
     job->work = work;
     job->done = adopted;
     job->data = data;
@@ -212,7 +211,7 @@ static void give_up_joiners(struct home *home) {
 
     home_lock(home);
     TAILQ_FOREACH (job, &home->dropper.jobs, link)
-        if (job->adopt && !job->old_state && !job->work && job->done) {
+        if (job->adopt && !job->handed && !job->work && job->done) {
             job->done(job->data);
             job->done = NULL;
         }
@@ -258,8 +257,8 @@ static void dropper_receive(struct home *home) {
             worker_call_begin(&home->dropper.worker);
             close(fd);
             worker_call_end(&home->dropper.worker);
-        } else if ((uintptr_t)data & DROPPER_OLD_STATE)
-            ((struct region *)((uintptr_t)data & ~DROPPER_OLD_STATE))->old_state_fd = fd;
+        } else if ((uintptr_t)data & DROPPER_HANDED)
+            ((struct region *)((uintptr_t)data & ~DROPPER_HANDED))->handed_fd = fd;
         else {
             ((struct region *)data)->dropper_fd = fd;
             dropper_count_object(&home->dropper);
@@ -311,15 +310,15 @@ static bool job_take_span(struct drop_job *job, struct drop_op *op) {
 static void job_adopt(struct home *home, struct drop_job *job) {
     struct region *region = job->region;
 
-    if ((job->old_state && region->old_state_fd < 0) || region->dropper_fd < 0)
+    if ((job->handed && region->handed_fd < 0) || region->dropper_fd < 0)
         dropper_receive(home);
     CRASH_POINT("adopt-generations");
     worker_call_begin(&home->dropper.worker);
-    if (job->old_state) {
-        region->adopt_error = region->old_state_fd < 0 ? -EBADF : region_adopt_generations(region, region->old_state_fd);
-        if (region->old_state_fd >= 0)
-            close(region->old_state_fd);
-        region->old_state_fd = -1;
+    if (job->handed && !region->native.address) {
+        region->adopt_error = region->handed_fd < 0 ? -EBADF : region_adopt_generations(region, region->handed_fd);
+        if (region->handed_fd >= 0)
+            close(region->handed_fd);
+        region->handed_fd = -1;
     }
     if (job->work)
         job->work(region);

@@ -43,9 +43,9 @@ struct drop_job {
     uint64_t under_way; /* chunks before that, in a batch that is not settled; under the home's lock */
     uint64_t limit;     /* bytes still wanted; UINT64_MAX: all */
     enum demand_urgency urgency;
-    bool destroy;                        /* unmap the object and let go of its descriptor instead */
-    bool adopt;                          /* take generations over from region->old_state_fd instead, if there is one */
-    bool old_state;                      /* there is one */
+    bool destroy; /* unmap the object and let go of its descriptor instead */
+    bool adopt;   /* take generations over instead, if there is an old state page in region->handed_fd */
+    bool handed;  /* there is something */
     void (*work)(struct region *region); /* what an adopt job does besides; NULL: nothing */
     bool pooled;                         /* for pressure: of the pool, not malloc'd */
     struct drop_request *request;        /* NULL once it was given up (quarantine) */
@@ -100,11 +100,12 @@ int dropper_submit(struct home *home, struct region *region, uint64_t first, uin
 /* Lets the dropper take the region's object down; destroyed() is called in its thread. */
 int dropper_submit_destroy(struct home *home, struct region *region, void (*destroyed)(void *data), void *data);
 /*
- * Lets the dropper take the generations of an old state page over (copy of the descriptor; -1: only be through with what was asked before),
- * and then do some work with the object (region->dropper_fd), NULL: none; adopted() is called in its thread, region->adopt_error is set.
+ * Lets the dropper take the generations of an old state page over (copy of the descriptor; -1: only be through with what was asked before), or have a
+ * native region's pagemap, and then do some work with the object (region->dropper_fd), NULL: none; adopted() is called in its thread,
+ * region->adopt_error is set.
  */
-int dropper_submit_adopt(struct home *home, struct region *region, int old_state_fd,
-                         void (*work)(struct region *region), void (*adopted)(void *data), void *data);
+int dropper_submit_adopt(struct home *home, struct region *region, int handed_fd, void (*work)(struct region *region),
+                         void (*adopted)(void *data), void *data);
 /*
  * Under the home's lock: how the thread runs until the queue is empty. Before all ordinary threads while tasks wait for what it does; as anybody
  * for what its client asks for, and for budgets, which he may set himself, or stay over: he could keep it busy for ever.

@@ -135,7 +135,7 @@ void handle_native(struct connection *connection, struct channel_packet *packet)
     if (!operation)
         return;
     operation->region = region;
-    r = dropper_submit_adopt(region->home, region, -1, native_check, region_finished, operation);
+    r = dropper_submit_adopt(region->home, region, packet->fds[0], native_check, region_finished, operation);
     if (r < 0)
         operation_finish(operation, wire_error(r), NULL, 0);
 }

@@ -531,6 +531,18 @@ bool kernel_is_userfaultfd(int fd) {
     return n == (ssize_t)sizeof(expected) - 1 && memcmp(target, expected, (size_t)n) == 0;
 }
 
+/*
+ * What is asked first the kernel answers itself: no file system that can be mounted without privileges has blocks as small as procfs. A client's own, by
+ * FUSE, has pages.
+ */
+bool kernel_is_proc_file(int fd) {
+    struct statfs fs;
+    int block_size;
+
+    return ioctl(fd, FIGETBSZ, &block_size) == 0 && block_size == 1024 && fstatfs(fd, &fs) == 0 &&
+           fs.f_type == PROC_SUPER_MAGIC;
+}
+
 /* ---- other facts ---- */
 
 unsigned long kernel_max_map_count(void) {

@@ -75,6 +75,8 @@ int kernel_reopen_readonly(int fd, int *ret_fd);
 int kernel_check_page_object(int fd, uint64_t size);
 /* Is this an anon_inode:[userfaultfd]? */
 bool kernel_is_userfaultfd(int fd);
+/* Is this a file of procfs? Asks no other file system. */
+bool kernel_is_proc_file(int fd);
 
 /* vm.max_map_count: VMAs that a process may have. */
 unsigned long kernel_max_map_count(void);

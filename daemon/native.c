@@ -4,7 +4,7 @@
  * (Linux 6.7), and drops by process_madvise(MADV_PAGEOUT), which for such memory frees the page and loses its content. To the policy they
  * are opaque regions: so many bytes, of which so many shall go. What the kernel drops by itself nobody hears of.
  *
- * Both calls take the client's mmap lock, so they are made by the client's own dropper, in slices. A client can only name memory of his own: the calls go by
+ * The pagemap is the client's, opened by him. Both calls take his mmap lock, so they are made by the client's own dropper, in slices. A client can only name memory of his own: the calls go by
  * the pidfd of the process that made the connection. That it is droppable is read in smaps once; who maps something else there later would make us
  * count what cannot be dropped. So a slice that frees nothing has the range looked at again, and it is out if it no longer is what it was.
  *
@@ -27,7 +27,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -173,19 +172,23 @@ void native_close(struct region *region) {
 }
 
 /*
- * Kept: it is this memory's, and shows nothing once the process runs another program, whose addresses are none of the client's business. So
- * it has to be the client's own already. A file below /proc is root's where its process may not be looked at.
+ * The client's own, which he has opened: who is neither he nor root may not, whatever he may look at. It is kept, is this memory's, and shows nothing once the
+ * process runs another program, whose addresses are none of the client's business. Whose it is cannot be told; who hands over another process's
+ * is planned for bytes that he has not, as if he had lied in another way (look_again), and hears what he could have read himself.
  */
-static int open_pagemap(struct region *region) {
-    struct stat st;
+static int take_pagemap(struct region *region) {
+    struct scan_range range;
+    uint64_t end;
 
+    if (region->native.pagemap < 0) {
+        region->native.pagemap = region->handed_fd;
+        region->handed_fd = -1;
+    }
     if (region->native.pagemap < 0)
-        region->native.pagemap = open_client(region->home, region, "pagemap");
-    if (region->native.pagemap < 0)
-        return region->native.pagemap;
-    if (fstat(region->native.pagemap, &st) < 0 || st.st_uid != region->home->session->uid)
-        return -EPERM;
-    return 0;
+        return -EBADF;
+    return scan(region->native.pagemap, region->native.address, region->native.address + PAGE, 1, &range, 1, &end) < 0
+               ? -EINVAL
+               : 0;
 }
 
 static int check(struct region *region, uint64_t deadline) {
@@ -194,7 +197,7 @@ static int check(struct region *region, uint64_t deadline) {
     FILE *smaps;
     int fd, r;
 
-    r = open_pagemap(region);
+    r = take_pagemap(region);
     if (r < 0)
         return r;
     fd = open_client(region->home, region, "smaps");

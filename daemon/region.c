@@ -132,7 +132,7 @@ static struct region *region_alloc(const struct region_shape *shape) {
     region->chunk_count = shape->size >> shape->chunk_shift;
     region->span_count = (uint32_t)((shape->size + SPAN_SIZE - 1) >> SPAN_SHIFT);
     region->data_fd = -1;
-    region->dropper_fd = region->old_state_fd = region->native.pagemap = -1;
+    region->dropper_fd = region->handed_fd = region->native.pagemap = -1;
     return region;
 }
 

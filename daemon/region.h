@@ -112,7 +112,7 @@ struct region {
         uint64_t first, count;           /* chunks */
     } unfinished[REGION_UNFINISHED_MAX]; /* drops that the old daemon began, of an adopted region */
     unsigned n_unfinished;
-    int old_state_fd; /* of the dropper's table, while it adopts */
+    int handed_fd; /* of the dropper's table, while it adopts: the old state page; or a native region's pagemap, until it is looked at */
     int adopt_error;
     bool dead; /* being destroyed: no new drops */
     struct native native;

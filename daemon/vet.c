@@ -44,8 +44,16 @@ struct vet {
 };
 
 static bool is_of_kind(int fd, enum vet_kind kind) {
-    /* Neither asks a file system but shared memory. */
-    return kind == VET_SHARED_MEMORY ? fcntl(fd, F_GET_SEALS) >= 0 : kernel_is_userfaultfd(fd);
+    /* None asks a file system that could be the client's. */
+    switch (kind) {
+    case VET_SHARED_MEMORY:
+        return fcntl(fd, F_GET_SEALS) >= 0;
+    case VET_USERFAULTFD:
+        return kernel_is_userfaultfd(fd);
+    case VET_PROC_FILE:
+        return kernel_is_proc_file(fd);
+    }
+    return false;
 }
 
 /* Bytes of the packet, or -1. */

@@ -21,7 +21,7 @@ enum vet_outcome {
     VET_BUSY = 3, /* too many descriptors of this user are still being closed */
 };
 
-enum vet_kind { VET_SHARED_MEMORY, VET_USERFAULTFD };
+enum vet_kind { VET_SHARED_MEMORY, VET_USERFAULTFD, VET_PROC_FILE };
 
 /*
  * Receives the packet that waits in a client's socket, which brings descriptors, by way of a thread of its own. After VET_OK that thread

@@ -462,7 +462,7 @@ static const struct rule rules[DRP_WIRE_TYPE_MAX + 1] = {
                        {SIZE(drp_wire_create_reply), FDS(2, 2), .gap = GAP(drp_wire_create_reply, reserved),
                         .check = check_create_reply}},
     [DRP_WIRE_NATIVE] = {"native",
-                         {SIZE(drp_wire_native), .gap = GAP(drp_wire_native, reserved), .check = check_native},
+                         {SIZE(drp_wire_native), FDS(1, 1), .gap = GAP(drp_wire_native, reserved), .check = check_native},
                          {SIZE(drp_wire_id)}},
     [DRP_WIRE_END_NATIVE] = {"end-native", {SIZE(drp_wire_id)}, {SIZE(drp_wire_header)}},
     [DRP_WIRE_TELL_OPTIONS] = {"tell-options", {SIZE(drp_wire_options), .check = check_options}, {SIZE(drp_wire_header)}},

@@ -349,7 +349,7 @@ static_assert(sizeof(struct drp_wire_status_reply) == 96 + 88 + 32 + 896 + 128, 
 
 /*
  * NATIVE: a range of the client's own memory of the kernel's droppable kind (MAP_DROPPABLE), so that it is dropped from in the policy's order and down to
- * budgets. Reply: drp_wire_id. END_NATIVE, a drp_wire_id, takes it back.
+ * budgets. With the client's /proc/self/pagemap, by which it is counted. Reply: drp_wire_id. END_NATIVE, a drp_wire_id, takes it back.
  */
 struct drp_wire_native {
     struct drp_wire_header header;

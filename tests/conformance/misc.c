@@ -176,6 +176,7 @@ static void run_move_pages(const struct check *c) {
     int nodes[4] = {0, 0, 0, 0}, status[4] = {99, 99, 99, 99};
     long r;
 
+    need_zero_page();
     written(p, PAGE);
     seen(p + PAGE, PAGE);
     munmap(p + 3 * PAGE, PAGE);

@@ -8,6 +8,7 @@
  */
 
 #include "say.h"
+#include "zero-page.h"
 
 #include <fcntl.h>
 #include <setjmp.h>
@@ -123,6 +124,11 @@ void need_keys(void) {
     if (key < 0)
         say_absent();
     pkey_free(key);
+}
+
+void need_zero_page(void) {
+    if (!kernel_has_zero_page())
+        say_absent();
 }
 
 char *droppable(size_t size) {

@@ -52,6 +52,8 @@ size_t often(long times);
 void say_absent(void) __attribute__((noreturn));
 /* Absent, unless this CPU has protection keys: without them memory that can be executed can be read. */
 void need_keys(void);
+/* Absent where memory that was only read has a page each (zero-page.h). */
+void need_zero_page(void);
 /* Where words go to; a program that is executed can go on with it. */
 int say_descriptor(void);
 void say_init(int fd);

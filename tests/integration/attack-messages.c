@@ -87,7 +87,9 @@ static size_t fuzz_message(union drp_wire_message *message, uint16_t type) {
 }
 
 static size_t fuzz_fds(uint16_t type, int *fds) {
-    size_t n = type == DRP_WIRE_ADOPT ? 2 : type == DRP_WIRE_UFFD || type == DRP_WIRE_OPEN ? 1 : 0;
+    size_t n = type == DRP_WIRE_ADOPT                                                      ? 2
+               : type == DRP_WIRE_UFFD || type == DRP_WIRE_OPEN || type == DRP_WIRE_NATIVE ? 1
+                                                                                           : 0;
 
     if (attack_random(64) == 0 || (type == DRP_WIRE_MAP && attack_random(8) == 0))
         n = attack_random(DRP_WIRE_MAX_FDS + 1);

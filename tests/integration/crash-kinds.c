@@ -15,11 +15,13 @@
 #include "page-check.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define PAGE ((size_t)4096)
 #define CHUNK PAGE_CHECK_CHUNK
@@ -68,17 +70,18 @@ static void prepare_native(void) {
 static void lie(void) {
     struct drp_wire_native request = {.header.type = DRP_WIRE_NATIVE, .length = PAGE};
     void *p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    int r;
+    int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC), r;
 
-    child_check(p != MAP_FAILED);
+    child_check(p != MAP_FAILED && pagemap >= 0);
     request.address = (uintptr_t)p;
     r = context_lock(kinds.d);
     if (r == 0) {
-        r = link_call(&kinds.d->link, &request, sizeof(request), NULL, 0, REQUEST_TIMEOUT_MS);
+        r = link_call(&kinds.d->link, &request, sizeof(request), &pagemap, 1, REQUEST_TIMEOUT_MS);
         context_unlock(kinds.d);
     }
     errno = -r;
     child_check(r == -EINVAL || r == -EOPNOTSUPP || r == -EPERM || is_away(r));
+    close(pagemap);
     munmap(p, PAGE);
 }
 

@@ -7,6 +7,7 @@
  */
 
 #include "bars.h"
+#include "zero-page.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -301,7 +302,8 @@ START_TEST(memory_of_a_chunk) {
     child_kill(&child);
     memcg_remove(&memcg);
     service_stop(&service);
-    ck_assert(touched <= CHUNK_BYTES_MAX);
+    /* Where each page has one that was only read, so have those of the sparse tables. */
+    ck_assert(touched <= CHUNK_BYTES_MAX || (!row.bar && !kernel_has_zero_page()));
     ck_assert(dropped <= CHUNK_BYTES_MAX || !row.bar);
 }
 END_TEST

@@ -216,6 +216,41 @@ START_TEST(test_fork) {
 }
 END_TEST
 
+/* Another user's process: the service may open none of what is his alone. */
+static void be_nobody(int socket, void *data) {
+    struct drp_region *region;
+    char word;
+
+    (void)data;
+    child_become_nobody();
+    connection = NULL;
+    child_check(drp_new(&connection, &(struct drp_config){.struct_size = sizeof(struct drp_config),
+                                                          .backend = DRP_BACKEND_NATIVE}) == 0);
+    child_check(drp_region_new(&region, connection, SIZE, NULL) == 0);
+    memset(drp_region_address(region), 1, SIZE);
+    child_check(drp_region_set_budget(region, SIZE) == 0);
+    child_check(child_say(socket, 'f') && child_hear(socket, &word));
+    child_check(region_resident(region) <= BATCHES);
+    drp_region_free(region);
+    drp_free(connection);
+}
+
+START_TEST(test_nobody) {
+    struct child child;
+    uint64_t session;
+    char pid[16];
+
+    child_start(&child, be_nobody, NULL);
+    child_expect(&child, 'f');
+    session = listing_number("sessions", "pid", (uint64_t)child.pid, "id");
+    expect_counted(listing_number("regions", "session", session, "id"), SIZE);
+    snprintf(pid, sizeof(pid), "--pid=%d", (int)child.pid);
+    ck_assert_int_eq(service_ctl(&service, NULL, 0, (const char *const[]){"drop", pid, NULL}), 0);
+    ck_assert(child_say(child.socket, 'g'));
+    child_end(&child);
+}
+END_TEST
+
 /* ---- in need ---- */
 
 #define LIMIT (96 * MIB)
@@ -265,12 +300,26 @@ END_TEST
 
 static int tell(int socket, const void *p, size_t length, uint64_t *ret_id) {
     struct drp_wire_native request = {.header.type = DRP_WIRE_NATIVE, .address = (uintptr_t)p, .length = length};
+    int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC), r;
     struct channel_packet packet;
-    int r = raw_call(socket, &request, sizeof(request), NULL, 0, &packet);
 
+    ck_assert_int_ge(pagemap, 0);
+    r = raw_call(socket, &request, sizeof(request), &pagemap, 1, &packet);
+    close(pagemap);
     if (r == DRP_WIRE_OK && ret_id)
         *ret_id = packet.message.id.id;
     return r;
+}
+
+/* With something else in the place of the pagemap. */
+static void tell_with(const void *p, const char *path, int result) {
+    struct drp_wire_native request = {.header.type = DRP_WIRE_NATIVE, .address = (uintptr_t)p, .length = PAGE};
+    int socket = raw_hello("liar"), fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(raw_call(socket, &request, sizeof(request), &fd, 1, NULL), result);
+    close(fd);
+    close(socket);
 }
 
 /* Nothing but droppable memory, all of it, once. */
@@ -294,9 +343,12 @@ START_TEST(test_lies) {
     ck_assert_int_eq(raw_id(socket, DRP_WIRE_END_NATIVE, id), DRP_WIRE_OK);
     ck_assert_int_eq(tell(socket, p, 8 * MIB, &id), DRP_WIRE_OK);
     close(socket);
-    munmap(p, SIZE);
     munmap(plain, MIB);
     ck_assert(status_becomes("regions", 0, WAIT_MS));
+    tell_with(p, "/proc/self/maps", DRP_WIRE_ERROR_INVALID); /* another file below /proc */
+    tell_with(p, "/dev/null", RAW_ENDED);
+    ck_assert_uint_eq(listing_count("regions"), 0);
+    munmap(p, SIZE);
 }
 END_TEST
 
@@ -529,6 +581,7 @@ int main(int argc, char **argv) {
     tcase_add_test(tcase, test_priority);
     tcase_add_test(tcase, test_restart);
     tcase_add_test(tcase, test_fork);
+    tcase_add_test(tcase, test_nobody);
     tcase_add_test(tcase, test_pressure);
     tcase_add_test(tcase, test_lies);
     tcase_add_test(tcase, test_not_for_it);

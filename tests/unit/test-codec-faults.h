@@ -159,7 +159,8 @@ static const struct fault {
     REQUEST(NATIVE, OK, AT(drp_wire_native, priority, 3)),
     REQUEST(NATIVE, VALUE, AT(drp_wire_native, priority, 4)),
     REQUEST(NATIVE, RESERVED, AT(drp_wire_native, reserved[2], 1)),
-    REQUEST_FDS(NATIVE, DESCRIPTORS, 1, AT(drp_wire_native, share, 1)),
+    REQUEST_FDS(NATIVE, DESCRIPTORS, 0, AT(drp_wire_native, share, 1)),
+    REQUEST_FDS(NATIVE, DESCRIPTORS, 2, AT(drp_wire_native, share, 1)),
     /* TELL_OPTIONS */
     REQUEST(TELL_OPTIONS, OK, AT(drp_wire_options, options, 0)),
     REQUEST(TELL_OPTIONS, OK, AT(drp_wire_options, options, 0x30)),

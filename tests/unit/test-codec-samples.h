@@ -17,6 +17,12 @@ struct sample {
     size_t n_fds;
 };
 
+static void sample_native(struct sample *sample) {
+    sample->message.native =
+        (struct drp_wire_native){sample->message.header, UINT64_C(0x7f0000000000), 4096, 0, 0, 0, {0}};
+    sample->n_fds = 1;
+}
+
 static void sample_pieces(struct sample *sample) {
     struct drp_wire_pieces *m = &sample->message.pieces;
 
@@ -85,7 +91,7 @@ static void sample_request(struct sample *sample, uint16_t type) {
         sample_pieces(sample);
         break;
     case DRP_WIRE_NATIVE:
-        m->native = (struct drp_wire_native){m->header, UINT64_C(0x7f0000000000), 4096, 0, 0, 0, {0}};
+        sample_native(sample);
         break;
     case DRP_WIRE_DROP:
     case DRP_WIRE_POPULATE:

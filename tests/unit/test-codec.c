@@ -33,6 +33,7 @@ static const struct {
     [DRP_WIRE_UFFD] = {1, 1, 0, 0},  /* with reason 0 */
     [DRP_WIRE_CREATE] = {0, 0, 2, 2},        [DRP_WIRE_ADOPT] = {2, 2, 1, 1}, [DRP_WIRE_MAP] = {0, 2, 0, 2},
     [DRP_WIRE_CREATE_SHARED] = {0, 0, 2, 2}, [DRP_WIRE_OPEN] = {0, 0, 2, 2},  [DRP_WIRE_WATCH] = {0, 0, 1, 1},
+    [DRP_WIRE_NATIVE] = {1, 1, 0, 0},
 };
 
 START_TEST(frame) {
