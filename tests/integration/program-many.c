@@ -14,6 +14,12 @@
 #define KIB ((size_t)1024)
 #define THREADS 4
 #define MANY 2000
+/* The bar is for the build that is shipped; the other takes twice as long, beside another test. */
+#ifdef __OPTIMIZE__
+#define CREATE_NS_MAX UINT64_C(1000000000)
+#else
+#define CREATE_NS_MAX UINT64_C(3000000000)
+#endif
 
 static char *maps[MANY];
 
@@ -55,7 +61,7 @@ static void create_in_time(void) {
     bool judged = !under_sanitizer() && !getenv("DROPPABLE_AS_KERNEL");
     uint64_t best = create_and_touch();
 
-    for (unsigned i = 0; judged && i < 4 && best >= UINT64_C(1000000000); i++) {
+    for (unsigned i = 0; judged && i < 4 && best >= CREATE_NS_MAX; i++) {
         uint64_t ns;
 
         for (size_t k = 0; k < MANY; k++)
@@ -65,7 +71,7 @@ static void create_in_time(void) {
     }
     printf("%d mappings of 64 KiB: created and touched in %llu ms\n", MANY, (unsigned long long)(best / 1000000));
     fflush(stdout);
-    child_check(!judged || best < UINT64_C(1000000000) * patience());
+    child_check(!judged || best < CREATE_NS_MAX * patience());
 }
 
 /* Was it fast? */
