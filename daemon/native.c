@@ -27,6 +27,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -168,17 +169,34 @@ void native_close(struct region *region) {
     set_resident(region, 0);
     if (region->native.pagemap >= 0)
         close(region->native.pagemap);
-    region->native.pagemap = -1;
+    if (region->handed_fd >= 0)
+        close(region->handed_fd);
+    region->native.pagemap = region->handed_fd = -1;
 }
 
 /*
- * The client's own, which he has opened: who is neither he nor root may not, whatever he may look at. It is kept, is this memory's, and shows nothing once the
- * process runs another program, whose addresses are none of the client's business. Whose it is cannot be told; who hands over another process's
- * is planned for bytes that he has not, as if he had lied in another way (look_again), and hears what he could have read himself.
+ * Of a process that may be looked at: it has to be the client's own still, and not, say, a privileged program that runs in it by now, whose addresses are none of
+ * the client's business. A file below /proc is root's where its process may not be looked at. It comes first: before
+ * Linux 6.16 a scan of the pagemap of a process without memory brings the kernel down, and one without smaps is such a process.
+ */
+static int open_smaps(const struct region *region) {
+    int fd = open_client(region->home, region, "smaps");
+    struct stat st;
+
+    if (fd >= 0 && (fstat(fd, &st) < 0 || st.st_uid != region->home->session->uid)) {
+        close(fd);
+        return -EPERM;
+    }
+    return fd;
+}
+
+/*
+ * The client has opened it: who is neither he nor root may not, whatever he may look at. It is kept. Whose it is cannot be told; who hands over another
+ * process's is planned for bytes that he has not, and hears what he could have read himself.
  */
 static int take_pagemap(struct region *region) {
     struct scan_range range;
-    uint64_t end;
+    uint64_t end, word;
 
     if (region->native.pagemap < 0) {
         region->native.pagemap = region->handed_fd;
@@ -186,9 +204,12 @@ static int take_pagemap(struct region *region) {
     }
     if (region->native.pagemap < 0)
         return -EBADF;
-    return scan(region->native.pagemap, region->native.address, region->native.address + PAGE, 1, &range, 1, &end) < 0
-               ? -EINVAL
-               : 0;
+    /* One of a process without memory reads as empty. */
+    if (pread(region->native.pagemap, &word, sizeof(word), (off_t)(region->native.address / PAGE * sizeof(word))) !=
+            sizeof(word) ||
+        scan(region->native.pagemap, region->native.address, region->native.address + PAGE, 1, &range, 1, &end) < 0)
+        return -EINVAL;
+    return 0;
 }
 
 static int check(struct region *region, uint64_t deadline) {
@@ -197,10 +218,7 @@ static int check(struct region *region, uint64_t deadline) {
     FILE *smaps;
     int fd, r;
 
-    r = take_pagemap(region);
-    if (r < 0)
-        return r;
-    fd = open_client(region->home, region, "smaps");
+    fd = open_smaps(region);
     if (fd < 0)
         return fd;
     smaps = fdopen(fd, "r");
@@ -208,9 +226,12 @@ static int check(struct region *region, uint64_t deadline) {
         close(fd);
         return -ENOMEM;
     }
-    if (!cover(&region->home->dropper.worker, smaps, &start, end, deadline))
-        r = kernel_thread_time() > deadline ? -ETIMEDOUT : -EINVAL;
+    r = cover(&region->home->dropper.worker, smaps, &start, end, deadline) ? 0
+        : kernel_thread_time() > deadline                                  ? -ETIMEDOUT
+                                                                           : -EINVAL;
     fclose(smaps);
+    if (r == 0)
+        r = take_pagemap(region);
     if (r == 0 && advise(region, &page, 1, MADV_COLD) < 0)
         r = errno == EPERM ? -EPERM : -EINVAL;
     return r;
