@@ -29,6 +29,24 @@ static int refused(int error) {
     }
 }
 
+/* With the pagemap, which is opened, sent and closed under the fork lock, as the userfaultfd is: no child gets it. */
+static int send_native(struct link *link, struct drp_wire_native *request) {
+    int pagemap, error;
+
+    fork_lock();
+    pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    if (pagemap < 0)
+        error = error_detail(-EOPNOTSUPP,
+                             "the service counts native regions by /proc/self/pagemap, which cannot be opened: %s",
+                             strerror(errno));
+    else {
+        error = link_send(link, request, sizeof(*request), &pagemap, 1, 0);
+        close(pagemap);
+    }
+    fork_unlock();
+    return error;
+}
+
 int native_register(struct drp_region *r, struct link *link) {
     struct drp_wire_native request = {
         .header.type = DRP_WIRE_NATIVE,
@@ -38,17 +56,14 @@ int native_register(struct drp_region *r, struct link *link) {
         .share = atomic_load(&r->share),
         .priority = atomic_load(&r->priority),
     };
-    int pagemap, error;
+    int error;
 
     if (!(link->hello.features & DRP_FEATURE_NATIVE))
         return error_detail(-EOPNOTSUPP, "the service here takes no native regions");
-    pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-    if (pagemap < 0)
-        return error_detail(-EOPNOTSUPP,
-                            "the service counts native regions by /proc/self/pagemap, which cannot be opened: %s",
-                            strerror(errno));
-    error = link_call(link, &request, sizeof(request), &pagemap, 1, REQUEST_TIMEOUT_MS);
-    close(pagemap);
+    error = send_native(link, &request);
+    if (error < 0)
+        return error;
+    error = link_wait(link, DRP_WIRE_NATIVE, REQUEST_TIMEOUT_MS);
     if (error < 0)
         return refused(error);
     r->known = true;
