@@ -27,7 +27,7 @@
 #include <unistd.h>
 
 #define DROPPER_RING_SIZE 64
-/* Beside a region's address, sent with a descriptor: its old state page, not its object. */
+/* Beside a region's address, sent with a descriptor: its old state page or its pagemap, not its object. */
 #define DROPPER_HANDED ((uintptr_t)1)
 /* Jobs that share a batch at least; the more there are, the more arming is in pieces. */
 #define DROPPER_SHARES 4

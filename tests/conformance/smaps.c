@@ -69,18 +69,17 @@ static char *memory_in(long state) {
         madvise(p, SIZE, MADV_PAGEOUT);
     if (state == 3)
         madvise(p, SIZE, MADV_FREE);
-    if (state == 4)
+    if (state == 4) {
+        need_zero_page();
         seen(p, SIZE);
+    }
     return p;
 }
 
 static void run_fields(const struct check *c) {
+    char *p = memory_in(c->a);
     struct entry entry;
-    char *p;
 
-    if (c->a == 4)
-        need_zero_page();
-    p = memory_in(c->a);
     if (!find(p, &entry))
         say("no-entry");
     say_fields(&entry);

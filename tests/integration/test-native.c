@@ -45,11 +45,15 @@ static struct drp_region *make(size_t size, enum drp_priority priority, uint64_t
     return region;
 }
 
-static void setup(void) {
+static int connect_native(void) {
     const struct drp_config config = {.struct_size = sizeof(config), .backend = DRP_BACKEND_NATIVE};
 
+    return drp_new(&connection, &config);
+}
+
+static void setup(void) {
     fixture_setup();
-    ck_assert_int_eq(drp_new(&connection, &config), 0);
+    ck_assert_int_eq(connect_native(), 0);
 }
 
 static void teardown(void) {
@@ -223,9 +227,7 @@ static void be_nobody(int socket, void *data) {
 
     (void)data;
     child_become_nobody();
-    connection = NULL;
-    child_check(drp_new(&connection, &(struct drp_config){.struct_size = sizeof(struct drp_config),
-                                                          .backend = DRP_BACKEND_NATIVE}) == 0);
+    child_check(connect_native() == 0);
     child_check(drp_region_new(&region, connection, SIZE, NULL) == 0);
     memset(drp_region_address(region), 1, SIZE);
     child_check(drp_region_set_budget(region, SIZE) == 0);
@@ -260,9 +262,7 @@ static void fill_much(int socket, void *data) {
     char *p, *more, word;
 
     memcg_enter(data);
-    connection = NULL;
-    child_check(drp_new(&connection, &(struct drp_config){.struct_size = sizeof(struct drp_config),
-                                                          .backend = DRP_BACKEND_NATIVE}) == 0);
+    child_check(connect_native() == 0);
     child_check(drp_region_new(&region, connection, SIZE, NULL) == 0);
     p = drp_region_address(region);
     memset(p, 1, SIZE);
@@ -298,28 +298,22 @@ END_TEST
 
 /* ---- by hand ---- */
 
-static int tell(int socket, const void *p, size_t length, uint64_t *ret_id) {
+/* With a file in the place of the pagemap. */
+static int tell_with(int socket, const char *path, const void *p, size_t length, uint64_t *ret_id) {
     struct drp_wire_native request = {.header.type = DRP_WIRE_NATIVE, .address = (uintptr_t)p, .length = length};
-    int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC), r;
+    int fd = open(path, O_RDONLY | O_CLOEXEC), r;
     struct channel_packet packet;
 
-    ck_assert_int_ge(pagemap, 0);
-    r = raw_call(socket, &request, sizeof(request), &pagemap, 1, &packet);
-    close(pagemap);
+    ck_assert_int_ge(fd, 0);
+    r = raw_call(socket, &request, sizeof(request), &fd, 1, &packet);
+    close(fd);
     if (r == DRP_WIRE_OK && ret_id)
         *ret_id = packet.message.id.id;
     return r;
 }
 
-/* With something else in the place of the pagemap. */
-static void tell_with(const void *p, const char *path, int result) {
-    struct drp_wire_native request = {.header.type = DRP_WIRE_NATIVE, .address = (uintptr_t)p, .length = PAGE};
-    int socket = raw_hello("liar"), fd = open(path, O_RDONLY | O_CLOEXEC);
-
-    ck_assert_int_ge(fd, 0);
-    ck_assert_int_eq(raw_call(socket, &request, sizeof(request), &fd, 1, NULL), result);
-    close(fd);
-    close(socket);
+static int tell(int socket, const void *p, size_t length, uint64_t *ret_id) {
+    return tell_with(socket, "/proc/self/pagemap", p, length, ret_id);
 }
 
 /* Nothing but droppable memory, all of it, once. */
@@ -345,8 +339,10 @@ START_TEST(test_lies) {
     close(socket);
     munmap(plain, MIB);
     ck_assert(status_becomes("regions", 0, WAIT_MS));
-    tell_with(p, "/proc/self/maps", DRP_WIRE_ERROR_INVALID); /* another file below /proc */
-    tell_with(p, "/dev/null", RAW_ENDED);
+    socket = raw_hello("liar");
+    ck_assert_int_eq(tell_with(socket, "/proc/self/maps", p, PAGE, NULL), DRP_WIRE_ERROR_INVALID);
+    ck_assert_int_eq(tell_with(socket, "/dev/null", p, PAGE, NULL), RAW_ENDED);
+    close(socket);
     ck_assert_uint_eq(listing_count("regions"), 0);
     munmap(p, SIZE);
 }

@@ -137,18 +137,22 @@ START_TEST(test_remap) {
 }
 END_TEST
 
+/* The service stands still from one word of the program to the next. */
+static void stop_for(const struct child *child) {
+    child_expect(child, 'a');
+    ck_assert_int_eq(kill(service.pid, SIGSTOP), 0);
+    go_on(child);
+    child_expect(child, 'b');
+    ck_assert_int_eq(kill(service.pid, SIGCONT), 0);
+    go_on(child);
+}
+
 /* The service does not answer while a thread moves a piece, is interrupted, and another one forks. */
 START_TEST(test_moving) {
     struct child child = start("moving");
 
-    for (unsigned i = 0; i < 2; i++) {
-        child_expect(&child, 'a');
-        ck_assert_int_eq(kill(service.pid, SIGSTOP), 0);
-        go_on(&child);
-        child_expect(&child, 'b');
-        ck_assert_int_eq(kill(service.pid, SIGCONT), 0);
-        go_on(&child);
-    }
+    for (unsigned i = 0; i < 2; i++)
+        stop_for(&child);
     child_expect(&child, 'c');
     ck_assert_uint_eq(session_resident(&child), 0);
     go_on(&child);
@@ -160,12 +164,7 @@ END_TEST
 START_TEST(test_first) {
     struct child child = start("first");
 
-    child_expect(&child, 'a');
-    ck_assert_int_eq(kill(service.pid, SIGSTOP), 0);
-    go_on(&child);
-    child_expect(&child, 'b');
-    ck_assert_int_eq(kill(service.pid, SIGCONT), 0);
-    go_on(&child);
+    stop_for(&child);
     child_end(&child);
 }
 END_TEST
