@@ -50,17 +50,20 @@ static bool has_wake(const struct drp *d) {
     return object_holds(d->wake[0], &d->wake_objects[0]);
 }
 
-/* After a wake-up: is it the end, or was the other end closed? */
+/*
+ * After a wake-up: is it the end, or was the other end closed? Whoever stops us says so before the wake-up: looked at after all words are taken off,
+ * or the word that we took off last would have been that, and no other comes.
+ */
 static bool shall_stop(struct drp *d) {
     char words[64];
     ssize_t n;
 
-    if (atomic_load(&d->stopping) || !has_wake(d))
+    if (!has_wake(d))
         return true;
     do
         n = recv(d->wake[0], words, sizeof(words), MSG_DONTWAIT);
     while (n > 0 || (n < 0 && errno == EINTR));
-    return n == 0 || errno != EAGAIN;
+    return n == 0 || errno != EAGAIN || atomic_load(&d->stopping);
 }
 
 /* Waits until fd (-1: none) has events or the time is over (-1: never). false: stop. */

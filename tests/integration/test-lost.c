@@ -14,6 +14,10 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define MIB (UINT64_C(1) << 20)
 #define CHUNK ((size_t)65536)
@@ -263,6 +267,35 @@ START_TEST(test_deaf) {
 }
 END_TEST
 
+/* How many words the helper thread's next recv(2) is to find. */
+static _Atomic int words_wanted, words_found;
+
+ssize_t recv(int fd, void *buffer, size_t size, int flags) {
+    int wanted = atomic_exchange(&words_wanted, 0), found = 0;
+
+    for (uint64_t deadline = deadline_in(WAIT_MS); wanted > 0 && found < wanted && now_ms() < deadline; nap_ms(1))
+        ck_assert_int_eq(ioctl(fd, FIONREAD, &found), 0);
+    if (wanted > 0)
+        atomic_store(&words_found, found);
+    return syscall(SYS_recvfrom, fd, buffer, size, flags, NULL, NULL);
+}
+
+/* The helper thread, told that there is a socket more to look at, takes that word off together with the one that tells it to end. */
+START_TEST(test_end_at_once) {
+    struct drp *brief;
+    int found;
+
+    ck_assert_int_eq(drp_new(&brief, NULL), 0);
+    atomic_store(&words_wanted, 2);
+    ck_assert_int_ge(drp_get_lost_fd(brief), 0);
+    for (uint64_t deadline = deadline_in(WAIT_MS); atomic_load(&words_wanted) != 0; nap_ms(1))
+        ck_assert_uint_lt(now_ms(), deadline); /* it is to be awake */
+    brief = drp_free(brief);
+    found = atomic_load(&words_found);
+    ck_assert_int_eq(found, 2);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("lost");
     TCase *tcase = tcase_create("lost");
@@ -275,6 +308,7 @@ int main(void) {
     tcase_add_test(tcase, test_fork);
     tcase_add_test(tcase, test_storm);
     tcase_add_test(tcase, test_deaf);
+    tcase_add_test(tcase, test_end_at_once);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
 }
