@@ -14,6 +14,7 @@
 #define WAKEUP_NS UINT64_C(2000000)
 #define PUNCH_NS UINT64_C(4000000)
 #define SLICE (UINT64_C(16) << 20)
+#define SLICE_MOST (UINT64_C(64) << 20)
 #define MARGIN (UINT64_C(2) << 20)
 #define CALM_NS UINT64_C(100000000)
 #define SHORTEST_NS UINT64_C(1000000)
@@ -51,6 +52,10 @@ static uint64_t scale(uint64_t a, uint64_t b, uint64_t c) {
     return value > UINT64_MAX ? UINT64_MAX : (uint64_t)value;
 }
 
+uint64_t controller_slice(const struct controller_limits *limits, uint64_t missing) {
+    return missing / 4 < limits->slice ? limits->slice : minimum(missing / 4, SLICE_MOST);
+}
+
 uint64_t controller_auto_reserve(uint64_t fill_rate, uint64_t limit) {
     uint64_t reserve = scale(fill_rate, WAKEUP_NS + PUNCH_NS, UINT64_C(1000000000));
 
@@ -82,7 +87,7 @@ static void note_deficit(struct controller *controller, bool deficit, uint64_t n
 static uint64_t demand_for(const struct controller_limits *limits, uint64_t reserve, uint64_t headroom) {
     if (headroom >= reserve)
         return 0;
-    return minimum(add_saturating(reserve - headroom, limits->margin), limits->slice);
+    return minimum(add_saturating(reserve - headroom, limits->margin), controller_slice(limits, reserve - headroom));
 }
 
 /* A fill that waits at the gate needs room, and some more so that the next need not wait. */

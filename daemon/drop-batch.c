@@ -250,10 +250,13 @@ static unsigned slice_look(struct home *home, struct drop_op *ops, unsigned n) {
     home_unlock(home);
     for (unsigned i = 0; i < taken; i++) {
         struct drop_op *op = &ops[i];
+        unsigned each = chunk_pages(op->region);
+        unsigned first = (unsigned)(op->first_chunk - op_first_of_span(op)) * each;
         int pages;
 
         worker_call_begin(&home->dropper.worker);
-        pages = region_look(op->region, op->region->dropper_fd, op->span, &op->resident);
+        pages = region_look(op->region, op->region->dropper_fd, op->span, first,
+                            (unsigned)(op->end_chunk - op->first_chunk) * each, &op->resident);
         worker_call_end(&home->dropper.worker);
         if (pages < 0) { /* nothing is claimed, and nothing is known */
             counter_add(&home->counters.unexpected_errors, 1);

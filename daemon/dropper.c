@@ -127,10 +127,13 @@ void dropper_set_reading(struct home *home, bool reading) {
     home_unlock(home);
 }
 
+/* The thread sleeps only when it has found the queue empty, under the home's lock: a plan of a thousand jobs wakes it once. */
 static int dropper_enqueue(struct home *home, struct drop_job *job) {
+    bool asleep;
     int r;
 
     home_lock(home);
+    asleep = TAILQ_EMPTY(&home->dropper.jobs);
     r = worker_stopping(&home->dropper.worker) || !home->dropper.worker.started ? -ESHUTDOWN
                                                                                 : dropper_send_object(home, job->region);
     if (r >= 0) {
@@ -142,10 +145,10 @@ static int dropper_enqueue(struct home *home, struct drop_job *job) {
             atomic_fetch_add(&job->request->pending, 1);
     }
     home_unlock(home);
-    if (r >= 0)
-        worker_kick(&home->dropper.worker);
-    else
+    if (r < 0)
         job_free(home, job);
+    else if (asleep)
+        worker_kick(&home->dropper.worker);
     return r;
 }
 

@@ -66,8 +66,8 @@ struct drop_op {
     unsigned turn;                   /* of its job's spans in the batch, it is this one */
     uint64_t first_chunk, end_chunk; /* of the region */
     uint64_t claimed[8];             /* bit per chunk from the span's first chunk */
-    struct page_set resident;        /* at the look */
-    unsigned n_resident;
+    struct page_set resident;        /* of its chunks, at the look; maybe of others, too */
+    unsigned n_resident;             /* of the span */
     uint16_t fills;
     uint8_t drops; /* of the span, when it was looked at */
     bool armed;    /* from before the look on */

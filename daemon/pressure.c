@@ -368,9 +368,10 @@ static void turn_hands(struct turn *turn) {
         if (hand->pending > 0)
             continue;
         if (hand->freed < hand->wanted && hand->barren < PRESSURE_HAND_BARREN) {
-            uint64_t most = hand->domain->controller.limits.slice;
+            uint64_t missing = hand->wanted - hand->freed;
+            uint64_t most = controller_slice(&hand->domain->controller.limits, missing);
 
-            demand.bytes = hand->wanted - hand->freed < most ? hand->wanted - hand->freed : most;
+            demand.bytes = missing < most ? missing : most;
             slice = plan_hand_out(&turn->pressure->plans, &demand, turn->tick);
         }
         if (slice) {

@@ -173,8 +173,11 @@ int region_adopt_generations(struct region *region, int state_fd);
 uint64_t region_span_bytes(const struct region *region, uint32_t span);
 /* Which pages of a span are resident (mincore(2)). Returns their number, or a negative errno. */
 int region_resident(const struct region *region, uint32_t span, struct page_set *ret);
-/* The same, with a descriptor of the object: a third of the time for spans that are full, a thirtieth for empty ones. */
-int region_look(const struct region *region, int fd, uint32_t span, struct page_set *ret);
+/*
+ * The same number, with a descriptor of the object; but of the pages only so many, from first on, are told. A third of the time where these are all or none
+ * of them there, a thirtieth for an empty span.
+ */
+int region_look(const struct region *region, int fd, uint32_t span, unsigned first, unsigned n, struct page_set *ret);
 /* Are the last pages of a span resident? Says no eight times as fast as region_resident(). */
 bool region_has_tail(const struct region *region, uint32_t span);
 /* Resident bytes of the whole region (st_blocks). From a thread of the main table. */

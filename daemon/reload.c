@@ -91,6 +91,7 @@ static void reload_now(uv_signal_t *signal, int number) {
     manager->domains.cgroup_reserve = fresh.cgroup_reserve;
     budgets_reload(manager);
     pthread_mutex_unlock(&manager->lock);
+    pressure_kick(&manager->pressure); /* a greater reserve may be missing already */
     CRASH_POINT("reload-done");
     notify_state("READY=1");
 }

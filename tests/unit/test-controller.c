@@ -51,6 +51,19 @@ START_TEST(test_demand) {
 }
 END_TEST
 
+/* A quarter of what misses, between two bounds: then a gibibyte is not freed in 64 steps, nor much more than what misses at the end. */
+START_TEST(test_slice) {
+    static const uint64_t missing[][2] = {{1, 16}, {64, 16}, {80, 20}, {256, 64}, {8192, 64}};
+
+    for (size_t i = 0; i < sizeof(missing) / sizeof(missing[0]); i++)
+        ck_assert_uint_eq(controller_slice(&controller.limits, missing[i][0] * MIB), missing[i][1] * MIB);
+    controller.limits.reserve = 1024 * MIB;
+    view.headroom = 1024 * MIB - 128 * MIB;
+    ck_assert_uint_eq(look().demand, 32 * MIB);
+    ck_assert_uint_eq(look().total, 128 * MIB);
+}
+END_TEST
+
 /* It grows while looks find a deficit, and is small again when they did not for a while. */
 START_TEST(test_margin) {
     view.headroom = 64 * MIB - 1;
@@ -212,9 +225,12 @@ START_TEST(test_auto_reserve) {
 END_TEST
 
 int main(void) {
-    const TTest *tests[] = {
-        test_demand,      test_margin,        test_high,      test_waiters,           test_stall_far_from_limit,
-        test_stall_steps, test_stall_backoff, test_next_look, test_next_look_in_time, test_auto_reserve};
+    const TTest *tests[] = {test_demand,      test_slice,
+                            test_margin,      test_high,
+                            test_waiters,     test_stall_far_from_limit,
+                            test_stall_steps, test_stall_backoff,
+                            test_next_look,   test_next_look_in_time,
+                            test_auto_reserve};
     Suite *suite = suite_create("controller");
     TCase *tcase = tcase_create("controller");
 
