@@ -168,6 +168,9 @@ struct drp {
 /* Sets the text for drp_detail(). Returns error, for `return error_detail(-EINVAL, ...)`. */
 int error_detail(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Is it one of this process's, or the system's, that may be over the next time? */
+bool error_is_shortage(int error);
+
 /* ---- object.c ---- */
 
 /* Of a descriptor that has just been made. */

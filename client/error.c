@@ -27,6 +27,10 @@ int error_detail(int error, const char *format, ...) {
     return error;
 }
 
+bool error_is_shortage(int error) {
+    return error == -EMFILE || error == -ENFILE || error == -ENOMEM;
+}
+
 const char *drp_detail(void) {
     return detail;
 }

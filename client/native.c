@@ -36,7 +36,7 @@ static int send_native(struct link *link, struct drp_wire_native *request) {
     fork_lock();
     pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     if (pagemap < 0)
-        error = error_detail(-EOPNOTSUPP,
+        error = error_detail(error_is_shortage(-errno) ? -errno : -EOPNOTSUPP,
                              "the service counts native regions by /proc/self/pagemap, which cannot be opened: %s",
                              strerror(errno));
     else {

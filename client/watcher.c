@@ -181,7 +181,7 @@ static bool notify_drain(struct drp *d) {
 /*
  * Somebody's lock holds a region up: of a shared one that of whoever has it, too; or the daemon is the same as before, and still at work on it for the
  * connection that ended. Or a quota does, or memory: what the connection that ended had counts until its session does. That is an answer, and no reason to
- * leave the others behind.
+ * leave the others behind; nor is a shortage here, as of descriptors.
  */
 static bool is_held_up(const struct link *link, int error) {
     const struct drp_wire_header *reply = &link->packet->message.header;
@@ -237,7 +237,7 @@ static int hand_over_to(struct drp_region *r, struct link *link) {
 /* false: it is the connection that is of no use; a refusal concerns the region alone. */
 static bool hand_over(struct drp_region *r, struct link *link) {
     int error = hand_over_to(r, link);
-    bool held_up = is_held_up(link, error);
+    bool held_up = is_held_up(link, error) || error_is_shortage(error);
 
     r->held_up = held_up && !r->known;
     return held_up || !link_is_lost(error);

@@ -121,23 +121,28 @@ static uint32_t make(struct connection *connection, const struct drp_wire_native
 
 void handle_native(struct connection *connection, struct channel_packet *packet) {
     const struct drp_wire_native *native = &packet->message.native;
-    struct operation *operation;
+    struct operation *operation = operation_new(connection, &native->header, native_done);
     struct region *region;
-    uint32_t error = make(connection, native, &region);
+    uint32_t error;
     int r;
 
+    if (!operation)
+        return;
+    error = make(connection, native, &region);
     if (error != DRP_WIRE_OK) {
-        reply_error(connection, packet, error);
+        operation_finish(operation, error, NULL, 0);
         return;
     }
     CRASH_POINT("native-made");
-    operation = operation_new(connection, &native->header, native_done);
-    if (!operation)
-        return;
     operation->region = region;
     r = dropper_submit_adopt(region->home, region, packet->fds[0], native_check, region_finished, operation);
-    if (r < 0)
+    if (r < 0) {
+        /* Until the session ends, for the dropper may have heard of it; it is in nobody's way. */
+        pthread_mutex_lock(&operation->manager->lock);
+        region->dead = true;
+        pthread_mutex_unlock(&operation->manager->lock);
         operation_finish(operation, wire_error(r), NULL, 0);
+    }
 }
 
 void handle_end_native(struct connection *connection, struct channel_packet *packet) {

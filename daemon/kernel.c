@@ -532,8 +532,8 @@ bool kernel_is_userfaultfd(int fd) {
 }
 
 /*
- * What is asked first the kernel answers itself: no file system that can be mounted without privileges has blocks as small as procfs. A client's own, by
- * FUSE, has pages.
+ * What is asked first the kernel answers itself. Blocks as small as procfs's has none that can be mounted without privileges (a client's own, by FUSE, has
+ * pages), and of those that an administrator mounts, as FAT or an old ext4, none asks its disk for the second answer.
  */
 bool kernel_is_proc_file(int fd) {
     struct statfs fs;

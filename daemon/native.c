@@ -190,6 +190,15 @@ static int open_smaps(const struct region *region) {
     return fd;
 }
 
+/* Is what runs in the process still the client's? It may be another's any time after, as the answer of any such question. */
+static bool is_still_clients(const struct region *region) {
+    int fd = open_smaps(region);
+
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
 /*
  * The client has opened it: who is neither he nor root may not, whatever he may look at. It is kept. Whose it is cannot be told; who hands over another
  * process's is planned for bytes that he has not, and hears what he could have read himself.
@@ -296,7 +305,7 @@ static uint64_t page_out(struct region *region, int pagemap, uint64_t at, uint64
     for (int i = 0; i < n; i++)
         vector[i] = (struct iovec){(void *)(uintptr_t)ranges[i].start, ranges[i].end - ranges[i].start};
     at = ranges[0].start;
-    if (advise(region, vector, (size_t)n, MADV_PAGEOUT) < 0)
+    if (!is_still_clients(region) || advise(region, vector, (size_t)n, MADV_PAGEOUT) < 0)
         return 0;
     CRASH_POINT("native-dropped");
     n = scan(pagemap, at, *ret_end, 0, ranges, RANGES, &ignored);

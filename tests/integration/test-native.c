@@ -16,9 +16,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <stdarg.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -190,6 +195,43 @@ START_TEST(test_restart) {
     memset(drp_region_address(region), 1, SIZE);
     while (region_resident(region) > 8 * MIB)
         ck_assert(now_ms() < deadline);
+    drp_region_free(region);
+    connection = drp_free(connection);
+    fixture_measure();
+}
+END_TEST
+
+/* So often the pagemap cannot be opened. */
+static _Atomic int shortages;
+
+int open(const char *path, int flags, ...) {
+    va_list arguments;
+    mode_t mode = 0;
+
+    if (strcmp(path, "/proc/self/pagemap") == 0 && atomic_load(&shortages) > 0) {
+        atomic_fetch_sub(&shortages, 1);
+        errno = EMFILE;
+        return -1;
+    }
+    if (flags & O_CREAT) {
+        va_start(arguments, flags);
+        mode = va_arg(arguments, mode_t);
+        va_end(arguments);
+    }
+    return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+}
+
+/* When the service is back it is short of descriptors for a while. */
+START_TEST(test_shortage) {
+    struct drp_region *region = make(SIZE, 0, 0);
+
+    ck_assert(service_kill(&service, 10000));
+    atomic_store(&shortages, 2);
+    service_restart(&service);
+    ck_assert(connected_becomes(region, true, WAIT_MS));
+    ck_assert_int_eq(atomic_load(&shortages), 0);
+    memset(drp_region_address(region), 1, SIZE);
+    expect_counted(id_of(region), SIZE);
     drp_region_free(region);
     connection = drp_free(connection);
     fixture_measure();
@@ -555,6 +597,82 @@ START_TEST(test_executed) {
 }
 END_TEST
 
+/* A program of root's, that everybody may run as root. */
+struct privileged {
+    void *at;
+    pid_t other;
+    uint64_t id;
+    char program[sizeof(service.dir) + 16];
+};
+
+static void own_much(int socket, void *data) {
+    const struct privileged *privileged = data;
+    char word;
+
+    child_become_nobody();
+    memset(privileged->at, 1, SIZE);
+    child_check(child_say(socket, 'r') && child_hear(socket, &word));
+}
+
+static void run_privileged(int socket, void *data) {
+    struct privileged *privileged = data;
+    char address[32], fd[16], pagemap[48];
+    int session;
+
+    child_become_nobody();
+    session = raw_hello("runner");
+    snprintf(pagemap, sizeof(pagemap), "/proc/%d/pagemap", (int)privileged->other);
+    child_check(tell_with(session, pagemap, privileged->at, SIZE, &privileged->id) == DRP_WIRE_OK);
+    snprintf(address, sizeof(address), "%llx", (unsigned long long)(uintptr_t)privileged->at);
+    snprintf(fd, sizeof(fd), "%d", socket);
+    child_check(fcntl(session, F_SETFD, 0) == 0 && fcntl(socket, F_SETFD, 0) == 0);
+    execl(privileged->program, "test-native", HOLD, address, fd, (char *)NULL);
+    child_check(false);
+}
+
+static void copy_program(const char *path) {
+    int from = open("/proc/self/exe", O_RDONLY | O_CLOEXEC), to = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0700);
+    ssize_t n;
+
+    ck_assert(from >= 0 && to >= 0);
+    while ((n = sendfile(to, from, NULL, 1 << 30)) > 0)
+        ;
+    ck_assert_int_eq(n, 0);
+    ck_assert_int_eq(fchmod(to, 04755), 0);
+    close(from);
+    close(to);
+}
+
+/* Another process's pagemap says what is where; what is there in the program that he runs is not dropped for it. */
+START_TEST(test_privileged) {
+    struct privileged *privileged = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct child other, child;
+    char region[24];
+
+    ck_assert_ptr_ne(privileged, MAP_FAILED);
+    privileged->at = map_native(SIZE);
+    snprintf(privileged->program, sizeof(privileged->program), "%s/privileged", service.dir);
+    copy_program(privileged->program);
+    child_start(&other, own_much, privileged);
+    child_expect(&other, 'r');
+    privileged->other = other.pid;
+    child_start(&child, run_privileged, privileged);
+    child_expect(&child, 'h');
+    expect_counted(privileged->id, SIZE);
+    snprintf(region, sizeof(region), "%llu", (unsigned long long)privileged->id);
+    service_ctl(&service, NULL, 0, (const char *const[]){"drop", "--region", region, NULL});
+    expect_counted(privileged->id, 0);
+    ck_assert(child_say(child.socket, 'l'));
+    child_expect(&child, 'f');
+    child_end(&child);
+    ck_assert(child_say(other.socket, 'e'));
+    child_end(&other);
+    unlink(privileged->program);
+    munmap(privileged->at, SIZE);
+    munmap(privileged, PAGE);
+}
+END_TEST
+
 int main(int argc, char **argv) {
     Suite *suite;
     TCase *tcase;
@@ -576,6 +694,7 @@ int main(int argc, char **argv) {
     tcase_add_test(tcase, test_budget);
     tcase_add_test(tcase, test_priority);
     tcase_add_test(tcase, test_restart);
+    tcase_add_test(tcase, test_shortage);
     tcase_add_test(tcase, test_fork);
     tcase_add_test(tcase, test_nobody);
     tcase_add_test(tcase, test_pressure);
@@ -587,6 +706,7 @@ int main(int argc, char **argv) {
     tcase_add_test(tcase, test_auto_budget);
     tcase_add_test(tcase, test_late_service);
     tcase_add_test(tcase, test_executed);
+    tcase_add_test(tcase, test_privileged);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
 }
