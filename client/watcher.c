@@ -236,8 +236,12 @@ static int hand_over_to(struct drp_region *r, struct link *link) {
 
 /* false: it is the connection that is of no use; a refusal concerns the region alone. */
 static bool hand_over(struct drp_region *r, struct link *link) {
+    uint32_t before = link->serial;
     int error = hand_over_to(r, link);
-    bool held_up = is_held_up(link, error) || error_is_shortage(error);
+    bool held_up = link->serial != before && is_held_up(link, error);
+
+    /* What came of another's, with descriptors that did not fit, is not known. */
+    held_up |= r->backend == DRP_BACKEND_NATIVE && error_is_shortage(error);
 
     r->held_up = held_up && !r->known;
     return held_up || !link_is_lost(error);

@@ -99,6 +99,15 @@ void dropper_set_urgency(struct home *home, enum demand_urgency urgency) {
     dropper->urgency = urgency;
 }
 
+/*
+ * Under the home's lock, so that who queues behind others' jobs may count on their having woken it. A plan of a thousand jobs wakes it once; where
+ * there is no memory even for that, the next who comes tries again.
+ */
+static void wake(struct dropper *dropper) {
+    if (dropper->asleep && worker_kick(&dropper->worker))
+        dropper->asleep = false;
+}
+
 bool dropper_hurry(struct home *home, enum demand_urgency urgency) {
     struct drop_job *job;
     bool busy = false;
@@ -112,6 +121,8 @@ bool dropper_hurry(struct home *home, enum demand_urgency urgency) {
     /* Not of one that ends, which gives its jobs up and may then take long. */
     if (busy && !worker_stopping(&home->dropper.worker) && urgency > home->dropper.urgency_wanted)
         dropper_set_urgency(home, urgency);
+    if (busy)
+        wake(&home->dropper);
     return busy;
 }
 
@@ -127,13 +138,10 @@ void dropper_set_reading(struct home *home, bool reading) {
     home_unlock(home);
 }
 
-/* The thread sleeps only when it has found the queue empty, under the home's lock: a plan of a thousand jobs wakes it once. */
 static int dropper_enqueue(struct home *home, struct drop_job *job) {
-    bool asleep;
     int r;
 
     home_lock(home);
-    asleep = TAILQ_EMPTY(&home->dropper.jobs);
     r = worker_stopping(&home->dropper.worker) || !home->dropper.worker.started ? -ESHUTDOWN
                                                                                 : dropper_send_object(home, job->region);
     if (r >= 0) {
@@ -143,12 +151,11 @@ static int dropper_enqueue(struct home *home, struct drop_job *job) {
         TAILQ_INSERT_TAIL(&home->dropper.jobs, job, link);
         if (job->request)
             atomic_fetch_add(&job->request->pending, 1);
+        wake(&home->dropper);
     }
     home_unlock(home);
     if (r < 0)
         job_free(home, job);
-    else if (asleep)
-        worker_kick(&home->dropper.worker);
     return r;
 }
 
@@ -509,6 +516,7 @@ static void dropper_main(struct worker *worker) {
         else {
             home_lock(home);
             n = !TAILQ_EMPTY(&dropper->jobs);
+            dropper->asleep = n == 0;
             if (n == 0)
                 dropper_set_urgency(home, URGENCY_NONE);
             home_unlock(home);

@@ -87,6 +87,7 @@ struct dropper {
     struct drop_jobs pool_free;         /* of these; the same */
     enum demand_urgency urgency;        /* the same: it runs as that says */
     enum demand_urgency urgency_wanted; /* the same: it is to, */
+    bool asleep;                        /* the same: it has found the queue empty, and nobody has woken it since */
     bool reading;                      /* the same: but not while it reads something of the client's that may be long */
     struct drop_op ops[DROPPER_BATCH]; /* of the thread */
 };

@@ -190,7 +190,10 @@ static int open_smaps(const struct region *region) {
     return fd;
 }
 
-/* Is what runs in the process still the client's? It may be another's any time after, as the answer of any such question. */
+/*
+ * Is what runs in the process still the client's? It may be another's any time after, as the answer of any such question. One who has become another user
+ * for a while, or who may not be looked at, has his region back when he is himself again.
+ */
 static bool is_still_clients(const struct region *region) {
     int fd = open_smaps(region);
 
@@ -257,6 +260,7 @@ void native_check(struct region *region) {
     worker_call_end(worker);
     dropper_set_reading(region->home, false);
     atomic_store(&region->native.valid, r == 0);
+    region->native.refused = r < 0 && r != -EINVAL;
     region->adopt_error = r;
 }
 
@@ -363,6 +367,8 @@ static void measure(struct home *home, struct region *region) {
     uint64_t began = kernel_thread_time(), now = kernel_now();
     bool done = true;
 
+    if (region->native.refused)
+        native_check(region);
     if (region->native.at == 0) {
         region->native.at = region->native.address;
         region->native.sum = region->native.spent = 0;
@@ -378,7 +384,7 @@ static void measure(struct home *home, struct region *region) {
     set_resident(region, region->native.sum);
     CRASH_POINT("native-counted");
     region->native.at = 0;
-    atomic_store(&region->native.not_before, now + MEASURE_PAUSE_NS);
+    atomic_store(&region->native.not_before, now + (region->native.refused ? HELD_NS : MEASURE_PAUSE_NS));
     atomic_store(&home->counting.not_before, now + region->native.spent * MEASURE_COST);
     atomic_store(&region->native.asked, false);
 }

@@ -257,6 +257,17 @@ static bool domain_can_wait(const struct turn *turn, struct domain *domain) {
            atomic_load(&domain->edges) == 0 && atomic_load(&domain->wanted) == 0;
 }
 
+/* While a great slice is punched nobody else is looked at. */
+static bool is_alone(const struct turn *turn, const struct domain *domain) {
+    const struct domain *other;
+
+    LIST_FOREACH (other, &turn->pressure->manager->domains.list, link)
+        if (other->waiters ||
+            (other != domain && !other->gone && other->due < turn->pressure->now + PRESSURE_SLICE_WAIT_NS))
+            return false;
+    return true;
+}
+
 /* Looks at one domain, and hands a slice out if it is in need. */
 static void turn_domain(struct turn *turn, struct domain *domain) {
     struct pressure *pressure = turn->pressure;
@@ -290,6 +301,8 @@ static void turn_domain(struct turn *turn, struct domain *domain) {
             return;
     }
     demand.bytes = answer.demand;
+    if (demand.bytes > domain->controller.limits.slice && !is_alone(turn, domain))
+        demand.bytes = domain->controller.limits.slice;
     demand.total = answer.total;
     demand.source = answer.source;
     demand.urgency = answer.urgency;

@@ -313,6 +313,9 @@ int region_look(const struct region *region, int fd, uint32_t span, unsigned fir
         told = cached_pages(region, fd, span, first, n);
     else if (pages == total)
         told = n;
+    /* Between the two some may have come. */
+    if (told > pages)
+        told = -1;
     /* Not by SEEK_HOLE, which walks to the end of the object where that is dense: 6 ms for 1 GiB, where mincore(2) takes 5 us. */
     if (told != 0 && told != n)
         return region_resident(region, span, ret);

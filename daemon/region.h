@@ -51,6 +51,7 @@ struct native {
     struct native_counting *counting;
     int pagemap; /* of the memory that was looked at, whatever the process runs later; of the dropper's table, -1: none */
     _Atomic bool valid;          /* it was droppable memory when it was looked at */
+    bool refused;                /* it could not be looked at: maybe another time */
     _Atomic bool ending;         /* its end is asked for: drops stop */
     _Atomic uint64_t resident;   /* bytes, as of the last count */
     _Atomic bool asked;          /* somebody wants to know */

@@ -154,19 +154,20 @@ void worker_join(struct worker *worker) {
     *worker = (struct worker)WORKER_NULL;
 }
 
-void worker_kick(const struct worker *worker) {
-    worker_kick_by(worker, worker->handle);
+bool worker_kick(const struct worker *worker) {
+    return worker_kick_by(worker, worker->handle);
 }
 
-void worker_kick_by(const struct worker *worker, int handle) {
+bool worker_kick_by(const struct worker *worker, int handle) {
     /* A full socket means that the thread is kicked already. No memory for it does not: nobody would ever kick again for this. */
     for (unsigned i = 0; worker->started && i < KICK_TRIES; i++) {
         ssize_t r = send(handle, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 
         if (r >= 0 || (errno != ENOMEM && errno != ENOBUFS && errno != EINTR))
-            return;
+            return true;
         sched_yield();
     }
+    return false;
 }
 
 int worker_send_fd(const struct worker *worker, int fd, void *data) {

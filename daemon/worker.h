@@ -52,10 +52,13 @@ void worker_stop(struct worker *worker);
 /* Waits for the end of a thread that is done (at once, or a few instructions later) and frees what start took. */
 void worker_join(struct worker *worker);
 
-/* Makes the thread's control readable. From any thread whose table has handle under its number. Never blocks. */
-void worker_kick(const struct worker *worker);
+/*
+ * Makes the thread's control readable. From any thread whose table has handle under its number. Never blocks. false: there was no memory for that, or
+ * there is no thread.
+ */
+bool worker_kick(const struct worker *worker);
 /* From one whose table has it under another number. */
-void worker_kick_by(const struct worker *worker, int handle);
+bool worker_kick_by(const struct worker *worker, int handle);
 /* Hands a descriptor over to the thread, with a pointer. 0; -EAGAIN: the thread does not keep up; negative errno. */
 int worker_send_fd(const struct worker *worker, int fd, void *data);
 /* In the thread: takes what is in control. 1: *ret_fd and *ret_data are set; 0: nothing more (kicks are swallowed). */

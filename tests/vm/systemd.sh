@@ -5,7 +5,7 @@
 #
 #   security   systemd-analyze: the units are well formed, and the exposure is what docs/service.md says at most
 #   start, life, restarts, watchdog
-#              test-systemd: the first client starts it; who may, reload, giving up; 20 restarts under load; threads that stand still
+#              test-systemd: the first client starts it; who may, native memory, reload, giving up; 20 restarts under load; threads that stand still
 #   crash      test-crash-systemd: the service of the dev build, which lies beside BUILD-FOLDER, dies at its crash points
 #   user       all that of the units of an ordinary user's manager
 #   io_uring, userfaultfd, psi
@@ -124,6 +124,7 @@ summary_of() { # CHECK LOG
         sed -nE 's/.*Overall exposure level.*: ([0-9.]+) .*/exposure \1/p
                  s/.*(slowest access took .* ms)$/\1/p
                  s/^(a .*) that stands still: (a new .* ms).*/\1: \2/p
+                 s/^native memory of (an ordinary user: .*)/native: \1/p
                  s/^(died at [0-9]+ crash points)$/\1/p
                  s/^(dropped for a hog: .*)/\1/p' | paste -sd';' | sed 's/;/; /g'
 }

@@ -5,6 +5,7 @@
  * ordinary user for that of his own manager.
  */
 
+#include "child.h"
 #include "fixture.h"
 #include "installed.h"
 #include "restart-load.h"
@@ -14,11 +15,15 @@
 #include <check.h>
 #include <droppable/droppable.h>
 #include <errno.h>
+#include <grp.h>
 #include <linux/capability.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
@@ -27,9 +32,15 @@
 
 #define CHUNK 65536
 #define MIB ((size_t)1 << 20)
+#define NATIVE (32 * MIB)
 #define RESTARTS 20
 #define SLOWEST_NS UINT64_C(5000000000)
 #define BEYOND_WATCHDOG_MS 10000
+
+/* Linux 6.11. */
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 0x08
+#endif
 
 /* MESSAGE_ID, as docs/service.md lists them. */
 #define LISTENS "9223a668ef724e7da8cbf14bcfa7b81e"
@@ -196,6 +207,60 @@ START_TEST(test_who_may) {
 }
 END_TEST
 
+static void be_member(void) {
+    const struct passwd *member = getpwnam("member");
+
+    child_check(member && initgroups("member", member->pw_gid) == 0);
+    child_check(setresgid(member->pw_gid, member->pw_gid, member->pw_gid) == 0);
+    child_check(setresuid(member->pw_uid, member->pw_uid, member->pw_uid) == 0);
+    child_check(prctl(PR_SET_DUMPABLE, 1) == 0); /* as it is in who has logged in */
+}
+
+static size_t resident(void *p, size_t size) {
+    static unsigned char pages[NATIVE / 4096];
+    size_t n = 0;
+
+    child_check(mincore(p, size, pages) == 0);
+    for (size_t i = 0; i < size / 4096; i++)
+        n += pages[i] & 1;
+    return n * 4096;
+}
+
+/* What a CPU touched last stays; there are four here at most. */
+static void hold_native(int socket, void *data) {
+    const struct drp_config config = {.struct_size = sizeof(config), .backend = DRP_BACKEND_NATIVE};
+    const struct drp_region_options options = {.struct_size = sizeof(options), .budget = NATIVE / 4};
+    struct drp_region *region;
+    struct drp *connection;
+    size_t left;
+
+    (void)socket, (void)data;
+    be_member();
+    child_check(drp_new(&connection, &config) == 0);
+    child_check(drp_region_new(&region, connection, NATIVE, &options) == 0);
+    memset(drp_region_address(region), 1, NATIVE);
+    for (uint64_t deadline = deadline_in(30000);
+         (left = resident(drp_region_address(region), NATIVE)) > NATIVE / 4 + MIB / 2; nap_ms(20))
+        child_check(now_ms() < deadline);
+    printf("native memory of an ordinary user: %zu MiB, by its budget %zu KiB\n", NATIVE / MIB, left / 1024);
+    fflush(stdout);
+    drp_region_free(region);
+    drp_free(connection);
+}
+
+/* The kernel's own droppable memory of somebody whom the unit's service may not look at by file modes. */
+START_TEST(test_native) {
+    struct child child;
+    void *p = mmap(NULL, 4096, PROT_READ, MAP_DROPPABLE | MAP_ANONYMOUS, -1, 0);
+
+    if (p == MAP_FAILED)
+        return; /* before Linux 6.11 */
+    munmap(p, 4096);
+    child_start(&child, hold_native, NULL);
+    child_end(&child);
+}
+END_TEST
+
 /* ---- a life ---- */
 
 START_TEST(test_reload) {
@@ -338,6 +403,7 @@ int main(void) {
     if (geteuid() == 0) {
         tcase_add_test(start, test_activation);
         tcase_add_test(life, test_who_may);
+        tcase_add_test(life, test_native);
         tcase_add_test(life, test_reload);
         tcase_add_test(life, test_giving_up);
     } else
