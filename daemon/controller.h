@@ -65,8 +65,8 @@ void controller_init(struct controller *controller, uint64_t fill_rate);
 struct controller_answer controller_look(struct controller *controller, const struct controller_view *view);
 
 /*
- * What is dropped before looking again: where much is missing a quarter of that, up to 64 MiB. From slice to slice three threads wake each
- * other, which takes as long as punching 4 MiB; on some virtual machines that of 16 MiB takes a fifth more for it.
+ * What is dropped before looking again, at most: where much is missing a quarter of that, up to 64 MiB. From slice to slice three threads wake each
+ * other: on some virtual machines a fifth of the time in which 16 MiB are punched.
  */
 uint64_t controller_slice(const struct controller_limits *limits, uint64_t missing);
 
