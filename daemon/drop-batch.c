@@ -42,6 +42,11 @@ static unsigned chunk_pages(const struct region *region) {
     return 1U << (region->chunk_shift - PAGE_SHIFT);
 }
 
+/* The first page of a chunk, in the span. */
+static unsigned op_first_page(const struct drop_op *op, uint64_t chunk) {
+    return (unsigned)(chunk - op_first_of_span(op)) * chunk_pages(op->region);
+}
+
 static void wake_waiters(const struct drop_op *op, uint64_t chunk) {
     const struct region *region = op->region;
 
@@ -62,7 +67,7 @@ static void op_claim(struct home *home, struct drop_op *op) {
 
     for (uint64_t chunk = op->first_chunk; chunk < op->end_chunk; chunk++) {
         uint64_t i = chunk - op_first_of_span(op);
-        unsigned resident = page_set_count_range(&op->resident, (unsigned)i * pages, pages);
+        unsigned resident = page_set_count_range(&op->resident, op_first_page(op, chunk), pages);
 
         /* Odd: of another job in this slice. Were it claimed twice, it would be even while it is punched. */
         if (resident == 0 || atomic_load_explicit(&region->generations[chunk], memory_order_relaxed) & 1)
@@ -131,7 +136,7 @@ static void settle_chunks(struct drop_op *op, bool unseen, struct page_set *ret_
     unsigned pages = chunk_pages(op->region);
 
     for (uint64_t chunk = op->first_chunk; chunk < op->end_chunk; chunk++) {
-        unsigned first = (unsigned)(chunk - op_first_of_span(op)) * pages;
+        unsigned first = op_first_page(op, chunk);
 
         if (op_claimed(op, chunk)) {
             generation_settle(&op->region->generations[chunk]);
@@ -250,13 +255,11 @@ static unsigned slice_look(struct home *home, struct drop_op *ops, unsigned n) {
     home_unlock(home);
     for (unsigned i = 0; i < taken; i++) {
         struct drop_op *op = &ops[i];
-        unsigned each = chunk_pages(op->region);
-        unsigned first = (unsigned)(op->first_chunk - op_first_of_span(op)) * each;
+        unsigned first = op_first_page(op, op->first_chunk), n_pages = op_first_page(op, op->end_chunk) - first;
         int pages;
 
         worker_call_begin(&home->dropper.worker);
-        pages = region_look(op->region, op->region->dropper_fd, op->span, first,
-                            (unsigned)(op->end_chunk - op->first_chunk) * each, &op->resident);
+        pages = region_look(op->region, op->region->dropper_fd, op->span, first, n_pages, &op->resident);
         worker_call_end(&home->dropper.worker);
         if (pages < 0) { /* nothing is claimed, and nothing is known */
             counter_add(&home->counters.unexpected_errors, 1);
