@@ -57,7 +57,7 @@ START_TEST(test_lies) {
 }
 END_TEST
 
-/* What else a region can be asked for is refused, and the native_context goes on. */
+/* What else a region can be asked for is refused, and the connection goes on. */
 START_TEST(test_not_for_it) {
     int socket = raw_session("native");
     char *p = native_map(SIZE);
@@ -168,7 +168,7 @@ END_TEST
 
 #define HOLD "hold"
 
-/* As the program that a client runs: has memory of the same kind at the same address, and the native_context that he has left open. */
+/* As the program that a client runs: has memory of the same kind at the same address, and the connection that he has left open. */
 static int hold(const char *address, const char *socket) {
     void *at = (void *)(uintptr_t)strtoull(address, NULL, 16); /* NOLINT(performance-no-int-to-ptr) */
     int fd = atoi(socket);
@@ -194,7 +194,7 @@ static void run_program(int socket, void *data) {
     child_check(false);
 }
 
-/* What he ran is nobody's business: it is not counted, and not dropped from, as long as the native_context may last. */
+/* What he ran is nobody's business: it is not counted, and not dropped from, as long as the connection may last. */
 START_TEST(test_executed) {
     uint64_t *id = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     struct child child;

@@ -179,16 +179,34 @@ START_TEST(test_fork) {
 }
 END_TEST
 
-/* Another user's process: the service may open none of what is his alone. */
-static void be_nobody(int socket, void *data) {
+/* A child's own. */
+static struct drp_region *fill(void) {
     struct drp_region *region;
-    char word;
 
-    (void)data;
-    child_become_nobody();
     child_check(native_connect() == 0);
     child_check(drp_region_new(&region, native_context, SIZE, NULL) == 0);
     memset(drp_region_address(region), 1, SIZE);
+    return region;
+}
+
+static struct drp_region *fill_as_nobody(void) {
+    child_become_nobody();
+    return fill();
+}
+
+/* Of the only region of a child's. */
+static uint64_t id_of_childs(const struct child *child) {
+    uint64_t session = listing_number("sessions", "pid", (uint64_t)child->pid, "id");
+
+    return listing_number("regions", "session", session, "id");
+}
+
+/* Another user's process: the service may open none of what is his alone. */
+static void be_nobody(int socket, void *data) {
+    struct drp_region *region = fill_as_nobody();
+    char word;
+
+    (void)data;
     child_check(drp_region_set_budget(region, SIZE) == 0);
     child_check(child_say(socket, 'f') && child_hear(socket, &word));
     child_check(native_region_resident(region) <= BATCHES);
@@ -198,15 +216,48 @@ static void be_nobody(int socket, void *data) {
 
 START_TEST(test_nobody) {
     struct child child;
-    uint64_t session;
     char pid[16];
 
     child_start(&child, be_nobody, NULL);
     child_expect(&child, 'f');
-    session = listing_number("sessions", "pid", (uint64_t)child.pid, "id");
-    native_expect_counted(listing_number("regions", "session", session, "id"), SIZE);
+    native_expect_counted(id_of_childs(&child), SIZE);
     snprintf(pid, sizeof(pid), "--pid=%d", (int)child.pid);
     ck_assert_int_eq(service_ctl(&service, NULL, 0, (const char *const[]){"drop", pid, NULL}), 0);
+    ck_assert(child_say(child.socket, 'g'));
+    child_end(&child);
+}
+END_TEST
+
+/* Somebody who may not be looked at for a while. */
+static void hide(int socket, void *data) {
+    struct drp_region *region = fill_as_nobody();
+    char word;
+
+    (void)data;
+    child_check(prctl(PR_SET_DUMPABLE, 0) == 0 && child_say(socket, 'h') && child_hear(socket, &word));
+    child_check(native_region_resident(region) == SIZE);
+    child_check(prctl(PR_SET_DUMPABLE, 1) == 0 && child_say(socket, 's') && child_hear(socket, &word));
+    child_check(native_region_resident(region) <= BATCHES);
+    drp_region_free(region);
+    drp_free(native_context);
+}
+
+START_TEST(test_hidden) {
+    struct child child;
+    uint64_t id;
+    char text[24];
+
+    child_start(&child, hide, NULL);
+    child_expect(&child, 'h');
+    id = id_of_childs(&child);
+    snprintf(text, sizeof(text), "%llu", (unsigned long long)id);
+    native_expect_counted(id, SIZE);
+    service_ctl(&service, NULL, 0, (const char *const[]){"drop", "--region", text, NULL});
+    native_expect_counted(id, 0);
+    ck_assert(child_say(child.socket, 'g'));
+    child_expect(&child, 's');
+    native_expect_counted(id, SIZE);
+    ck_assert_int_eq(service_ctl(&service, NULL, 0, (const char *const[]){"drop", "--region", text, NULL}), 0);
     ck_assert(child_say(child.socket, 'g'));
     child_end(&child);
 }
@@ -217,14 +268,10 @@ END_TEST
 #define LIMIT (96 * MIB)
 
 static void fill_much(int socket, void *data) {
-    struct drp_region *region;
-    char *p, *more, word;
+    char *more, word;
 
     memcg_enter(data);
-    child_check(native_connect() == 0);
-    child_check(drp_region_new(&region, native_context, SIZE, NULL) == 0);
-    p = drp_region_address(region);
-    memset(p, 1, SIZE);
+    fill();
     child_check(child_say(socket, 'f') && child_hear(socket, &word));
     more = mmap(NULL, LIMIT, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     child_check(more != MAP_FAILED);
@@ -238,14 +285,12 @@ START_TEST(test_pressure) {
     struct child child;
     struct memcg memcg;
     const char *reason;
-    uint64_t session;
 
     if (!memcg_make(&memcg, LIMIT, &reason))
         return;
     child_start(&child, fill_much, &memcg);
     child_expect(&child, 'f');
-    session = listing_number("sessions", "pid", (uint64_t)child.pid, "id");
-    native_expect_counted(listing_number("regions", "session", session, "id"), SIZE); /* or the kernel may be first */
+    native_expect_counted(id_of_childs(&child), SIZE); /* or the kernel may be first */
     ck_assert(child_say(child.socket, 'g'));
     child_expect(&child, 'm');
     child_end(&child);
@@ -254,6 +299,7 @@ START_TEST(test_pressure) {
     memcg_remove(&memcg);
 }
 END_TEST
+
 /* ---- what a context finds ---- */
 
 /* Who does not pin gets the kernel's memory, with a budget as well: the service enforces it. */
@@ -299,45 +345,6 @@ START_TEST(test_late_service) {
     drp_region_free(early);
     drp_region_free(late);
     drp_free(d);
-}
-END_TEST
-
-/* Somebody who may not be looked at for a while. */
-static void hide(int socket, void *data) {
-    struct drp_region *region;
-    char word;
-
-    (void)data;
-    child_become_nobody();
-    child_check(native_connect() == 0);
-    child_check(drp_region_new(&region, native_context, SIZE, NULL) == 0);
-    memset(drp_region_address(region), 1, SIZE);
-    child_check(prctl(PR_SET_DUMPABLE, 0) == 0 && child_say(socket, 'h') && child_hear(socket, &word));
-    child_check(native_region_resident(region) == SIZE);
-    child_check(prctl(PR_SET_DUMPABLE, 1) == 0 && child_say(socket, 's') && child_hear(socket, &word));
-    child_check(native_region_resident(region) <= BATCHES);
-    drp_region_free(region);
-    drp_free(native_context);
-}
-
-START_TEST(test_hidden) {
-    struct child child;
-    uint64_t id;
-    char text[24];
-
-    child_start(&child, hide, NULL);
-    child_expect(&child, 'h');
-    id = listing_number("regions", "session", listing_number("sessions", "pid", (uint64_t)child.pid, "id"), "id");
-    snprintf(text, sizeof(text), "%llu", (unsigned long long)id);
-    native_expect_counted(id, SIZE);
-    service_ctl(&service, NULL, 0, (const char *const[]){"drop", "--region", text, NULL});
-    native_expect_counted(id, 0);
-    ck_assert(child_say(child.socket, 'g'));
-    child_expect(&child, 's');
-    native_expect_counted(id, SIZE);
-    ck_assert_int_eq(service_ctl(&service, NULL, 0, (const char *const[]){"drop", "--region", text, NULL}), 0);
-    ck_assert(child_say(child.socket, 'g'));
-    child_end(&child);
 }
 END_TEST
 

@@ -8,6 +8,7 @@
 #include "child.h"
 #include "fixture.h"
 #include "installed.h"
+#include "native-memory.h"
 #include "restart-load.h"
 #include "service.h"
 #include "suite.h"
@@ -31,16 +32,9 @@
 #include <unistd.h>
 
 #define CHUNK 65536
-#define MIB ((size_t)1 << 20)
-#define NATIVE (32 * MIB)
 #define RESTARTS 20
 #define SLOWEST_NS UINT64_C(5000000000)
 #define BEYOND_WATCHDOG_MS 10000
-
-/* Linux 6.11. */
-#ifndef MAP_DROPPABLE
-#define MAP_DROPPABLE 0x08
-#endif
 
 /* MESSAGE_ID, as docs/service.md lists them. */
 #define LISTENS "9223a668ef724e7da8cbf14bcfa7b81e"
@@ -216,36 +210,24 @@ static void be_member(void) {
     child_check(prctl(PR_SET_DUMPABLE, 1) == 0); /* as it is in who has logged in */
 }
 
-static size_t resident(void *p, size_t size) {
-    static unsigned char pages[NATIVE / 4096];
-    size_t n = 0;
-
-    child_check(mincore(p, size, pages) == 0);
-    for (size_t i = 0; i < size / 4096; i++)
-        n += pages[i] & 1;
-    return n * 4096;
-}
-
 /* What a CPU touched last stays; there are four here at most. */
 static void hold_native(int socket, void *data) {
-    const struct drp_config config = {.struct_size = sizeof(config), .backend = DRP_BACKEND_NATIVE};
-    const struct drp_region_options options = {.struct_size = sizeof(options), .budget = NATIVE / 4};
+    const struct drp_region_options options = {.struct_size = sizeof(options), .budget = SIZE / 4};
     struct drp_region *region;
-    struct drp *connection;
     size_t left;
 
     (void)socket, (void)data;
     be_member();
-    child_check(drp_new(&connection, &config) == 0);
-    child_check(drp_region_new(&region, connection, NATIVE, &options) == 0);
-    memset(drp_region_address(region), 1, NATIVE);
-    for (uint64_t deadline = deadline_in(30000);
-         (left = resident(drp_region_address(region), NATIVE)) > NATIVE / 4 + MIB / 2; nap_ms(20))
+    child_check(native_connect() == 0);
+    child_check(drp_region_new(&region, native_context, SIZE, &options) == 0);
+    memset(drp_region_address(region), 1, SIZE);
+    for (uint64_t deadline = deadline_in(30000); (left = native_region_resident(region)) > SIZE / 4 + MIB / 2;
+         nap_ms(20))
         child_check(now_ms() < deadline);
-    printf("native memory of an ordinary user: %zu MiB, by its budget %zu KiB\n", NATIVE / MIB, left / 1024);
+    printf("native memory of an ordinary user: %zu MiB, by its budget %zu KiB\n", SIZE / MIB, left / 1024);
     fflush(stdout);
     drp_region_free(region);
-    drp_free(connection);
+    drp_free(native_context);
 }
 
 /* The kernel's own droppable memory of somebody whom the unit's service may not look at by file modes. */
