@@ -234,6 +234,10 @@ struct cgroup *cgroup_free(struct cgroup *cgroup) {
     return NULL;
 }
 
+bool cgroup_is_shortage(int error) {
+    return error == -ENOMEM || error == -EMFILE || error == -ENFILE;
+}
+
 static int open_files(struct cgroup *cgroup, bool root) {
     for (size_t i = 0; i < N_FILES; i++) {
         const char *name = file_names[cgroup->version - 1][i];

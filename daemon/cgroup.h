@@ -22,6 +22,9 @@ struct cgroup_roots {
 /* open(2) with O_CLOEXEC. A descriptor, or negative errno. */
 __attribute__((format(printf, 2, 3))) int cgroup_open_path(int flags, const char *format, ...);
 
+/* Is this for want of memory or descriptors, so that it may be tried again? Says nothing about the cgroup. */
+bool cgroup_is_shortage(int error);
+
 struct cgroup;
 /* Opens the directory's files. -ENOENT: it is gone. The root of a hierarchy has no limit: opens fine, reads CGROUP_NO_LIMIT. */
 int cgroup_new(struct cgroup **ret, int version, const char *mount, const char *path);

@@ -194,7 +194,12 @@ static int domains_get(struct domains *domains, int version, const char *mount, 
     free(parent_path);
     if (r < 0)
         return r;
-    gone = cgroup_new(&cgroup, version, mount, path) == -ENOENT; /* not readable: no limit of its own */
+    r = cgroup_new(&cgroup, version, mount, path); /* not readable: no limit of its own */
+    if (cgroup_is_shortage(r)) {
+        domain_unref(parent);
+        return r;
+    }
+    gone = r == -ENOENT;
     if (is_top && (!cgroup || cgroup_is_root(cgroup))) {         /* that is the machine itself */
         cgroup_free(cgroup);
         *ret = parent;

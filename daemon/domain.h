@@ -41,7 +41,7 @@ struct domain {
     struct controller controller;
     bool waiters;         /* a pager waits for credit of it, as of the turn's begin */
     unsigned barren;      /* plans in a row that got nothing done */
-    uint64_t not_before;  /* ns: no look until then */
+    uint64_t barren_at;   /* ns: the last of them */
     uint64_t due;         /* ns: the next look, if nothing asks for an earlier one */
     uint64_t interval;    /* ns, between the last look and due */
     uint64_t limits_read; /* looks ago */
@@ -78,7 +78,7 @@ void domains_deinit(struct domains *domains);
 
 /*
  * The domain of a place, with its chain of ancestors up to the machine. place NULL: it could not
- * be found out, so it is the machine. Never fails but for memory. A reference for the caller. cgroup_locate() goes before, without the lock:
+ * be found out, so it is the machine. Never fails but for want of memory or descriptors. A reference for the caller. cgroup_locate() goes before, without the lock:
  * it reads files whose locks others hold. by: whose session it is for. Of a chain that is too long, or for which there is no room, the end is left
  * out: it counts to the last one that is in.
  */

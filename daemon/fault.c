@@ -510,10 +510,10 @@ enum fault_answer fault_answer(struct session *session, uint64_t address, bool f
         session_unlock(session);
         return answer_unknown(session, fault.start);
     }
-    if (atomic_load(&session->home.quarantined)) { /* no new fills: the kernel does it */
+    if (atomic_load(&session->home.quarantined)) { /* the kernel fills it, as far as the gate allows */
+        region_touch(fault.region, fault.span, home_tick(&session->home));
         session_unlock(session);
-        disarm_unasked(&fault);
-        intercept_wake(session, fault.mapping, fault.span, 1);
+        disarm_and_wake(&fault, UFFD_OK, GATE_FREE);
         return FAULT_DONE;
     }
     if (fault.region->spans[fault.span].in_flight && !forced) {

@@ -43,8 +43,8 @@ static void refuse_done(struct completion *completion) {
         pthread_mutex_lock(&operation->manager->lock);
         session_remove_region(operation->session, region);
         operation->manager->n_regions--;
-        region_free(region);
         pthread_mutex_unlock(&operation->manager->lock);
+        region_free(region);
     }
     operation_finish(operation, error, NULL, 0);
 }

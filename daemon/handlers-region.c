@@ -561,8 +561,8 @@ static void destroy_step(struct completion *completion) {
     pthread_mutex_lock(&operation->manager->lock);
     session_remove_region(operation->session, region);
     operation->manager->n_regions--;
-    region_free(region);
     pthread_mutex_unlock(&operation->manager->lock);
+    region_free(region);
     CRASH_POINT("destroy-done");
     operation_finish(operation, DRP_WIRE_OK, &reply, sizeof(reply));
 }

@@ -58,7 +58,9 @@ static void move_run(struct completion *completion) {
     struct domain *domain;
 
     atomic_store(&session->move.pending, false);
-    if (session_find_domain(session, &domain) >= 0 && session_enter(session, domain))
+    if (session_find_domain(session, &domain) < 0)
+        atomic_store(&session->move.again, true);
+    else if (session_enter(session, domain))
         log_about(LOG_LEVEL_DEBUG, &(struct log_about){SESSION_ABOUT(session)},
                   "client %s (pid %d): moved to domain '%s'", session->name, (int)session->pid, domain->path);
 }
@@ -76,7 +78,7 @@ void move_check(struct session *session) {
         move->fd = process_open(session->pid, session->pager.pidfd, "cgroup");
     known = move->fd >= 0 && hash_text(move->fd, &text);
     worker_call_end(&session->pager.worker);
-    if (!known || text == move->text)
+    if (!known || (!atomic_exchange(&move->again, false) && text == move->text))
         return;
     move->text = text;
     atomic_store(&move->pending, true);
@@ -94,7 +96,7 @@ void move_check_now(struct session *session) {
     fd = process_open(session->pid, session->pidfd, "cgroup");
     if (fd < 0)
         return;
-    if (hash_text(fd, &text) && text != move->text) {
+    if (hash_text(fd, &text) && (atomic_exchange(&move->again, false) || text != move->text)) {
         move->text = text;
         move_run(&move->completion);
     }

@@ -71,10 +71,14 @@ static void pager_run_arm(struct session *session);
 
 /* ---- commands ---- */
 
-/* The pressure thread hears of it once, and kicks when there is credit, or no hope. */
+/*
+ * The pressure thread hears of it once, and kicks when there is credit, or no hope. It goes on looking after who waits until then, or until
+ * nothing waits any more.
+ */
 static void pager_wait_at_gate(struct session *session) {
+    session->pager.gated = true;
     if (!atomic_exchange(&session->pager.waits_at_gate, true))
-        session_kick_pressure(session);
+        session_wake_pressure(session);
 }
 
 static void pager_run_commands(struct session *session) {
@@ -275,7 +279,7 @@ static void pager_run_rearm(struct session *session) {
     uint64_t wanted = atomic_exchange(&session->pager.rearm_bytes, 0);
 
     if (wanted > 0 && intercept_refresh(session, PAGER_REARM_SPANS, true, wanted) > 0)
-        session_kick_pressure(session);
+        session_wake_pressure(session);
 }
 
 /* ---- events ---- */
@@ -479,12 +483,14 @@ static void pager_main(struct worker *worker) {
     while (!worker_stopping(worker)) {
         struct pollfd fds[] = {{.fd = pager->uffd, .events = POLLIN}, {.fd = worker->control, .events = POLLIN}};
 
-        pager->again = false;
+        pager->again = pager->gated = false;
         pager->hopeless = atomic_exchange(&pager->gate_hopeless, false);
         pager_run_arm(session); /* before commands: an UNMAP is the last that hears of its region */
         pager_run_commands(session);
         pager_run_rearm(session);
         pager_run_deferred(session);
+        if (!pager->gated) /* what waited went ahead without */
+            atomic_store(&pager->waits_at_gate, false);
         if (poll(fds, 2, pager_timeout(session)) < 0)
             continue;
         worker_begin_turn(worker);

@@ -77,6 +77,7 @@ struct pager {
     bool hopeless;    /* gate_hopeless, of this turn */
     bool passed_gate; /* the last answer was forced, and there was no room */
     bool overflow;    /* a fault was not put aside for want of room: it has to be woken */
+    bool gated;       /* something waits at the gate, as of this turn */
     bool again;       /* do not sleep before the next turn: our own control socket's other end is not in our table */
     _Atomic bool waits_for_drop; /* a fault is deferred until a drop is over: the dropper shall kick */
     _Atomic bool gate_hopeless;  /* nothing is left to drop: who waits at the gate need not wait any longer */

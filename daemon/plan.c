@@ -228,9 +228,13 @@ static void slice_done(struct drop_request *request) {
     struct plans *plans = request->data;
     struct plan_slice *slice = container_of(request, struct plan_slice, request);
 
+    bool progressed = plan_progressed(slice), left;
+
     atomic_store(&slice->ended, kernel_now());
-    atomic_store(&slice->finished, true);
-    /* Not a kick: that would keep the thread from sleeping after slices that freed nothing. */
+    left = atomic_exchange(&slice->state, PLAN_FINISHED) == PLAN_LEFT; /* from here on it may be another's */
+    /* Not always: that would keep the thread from sleeping after slices that freed nothing. */
+    if (left && progressed)
+        pressure_wake(&plans->manager->pressure);
     atomic_fetch_add(&plans->finished, 1);
     syscall(SYS_futex, &plans->finished, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
@@ -306,13 +310,14 @@ struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *
     atomic_fetch_add(&plans->made, 1);
     drop_request_init(&slice->request, slice_done, plans);
     slice->request.wanted = demand->bytes;
-    atomic_store(&slice->finished, false);
+    atomic_store(&slice->state, PLAN_UNDER_WAY);
     LIST_REMOVE(slice, link);
     LIST_INSERT_HEAD(&plans->slices, slice, link);
     slice->domain = demand->domain;
     slice->domain->refs++; /* it may lose its last session meanwhile */
     slice->hand = demand->hand;
     slice->seen = demand->seen;
+    slice->handed_out = kernel_now();
     slice->decision = note_decision(plans, demand, victims, planned, tick);
     for (size_t i = 0; i < victims; i++)
         submit_victim(plans, &plans->victims[i], &slice->request, demand->urgency, tick);
@@ -329,11 +334,21 @@ uint64_t plan_under_way(const struct plans *plans, const struct domain *domain, 
     LIST_FOREACH (slice, &plans->slices, link) {
         uint64_t freed = atomic_load(&slice->request.freed);
 
-        if (!atomic_load(&slice->finished) && slice->domain == domain && now - slice->seen < within &&
+        if (!plan_finished(slice) && domain_is_within(slice->domain, domain) && now < slice->handed_out + within &&
             freed < slice->request.wanted)
             bytes += slice->request.wanted - freed;
     }
     return bytes;
+}
+
+bool plan_finished(const struct plan_slice *slice) {
+    return atomic_load(&slice->state) == PLAN_FINISHED;
+}
+
+bool plan_leave(struct plan_slice *slice) {
+    enum plan_slice_state under_way = PLAN_UNDER_WAY;
+
+    return !atomic_compare_exchange_strong(&slice->state, &under_way, PLAN_LEFT);
 }
 
 bool plan_progressed(const struct plan_slice *slice) {
@@ -372,7 +387,7 @@ unsigned plan_settle(struct plans *plans) {
 
     for (slice = LIST_FIRST(&plans->slices); slice; slice = next) {
         next = LIST_NEXT(slice, link);
-        if (!atomic_load(&slice->finished)) {
+        if (!plan_finished(slice)) {
             under_way++;
             continue;
         }

@@ -38,15 +38,22 @@ struct plan_demand {
     uint64_t seen;                      /* ns: when the look that found it began */
 };
 
+enum plan_slice_state {
+    PLAN_UNDER_WAY,
+    PLAN_LEFT, /* likewise, and nobody waits for it any more */
+    PLAN_FINISHED,
+};
+
 /* One plan, handed out. Stands until every job of it is finished or given up, also when the thread has gone on. */
 struct plan_slice {
     LIST_ENTRY(plan_slice) link;
     struct drop_request request;
-    _Atomic bool finished;
+    _Atomic enum plan_slice_state state;
     struct domain *domain; /* a reference */
     struct pressure_hand *hand;
     uint64_t decision; /* its number */
     uint64_t seen;
+    uint64_t handed_out; /* ns */
     _Atomic uint64_t ended;
 };
 LIST_HEAD(plan_slices, plan_slice);
@@ -82,8 +89,11 @@ uint64_t plan_native(struct plans *plans, const struct domain *domain);
 struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *demand, uint32_t tick);
 /* Enters what finished slices have freed where it belongs, and makes them free again. Returns how many are still under way. */
 unsigned plan_settle(struct plans *plans);
-/* Bytes that slices handed out for the domain not longer ago than so many ns are still to free. */
+/* Bytes that slices handed out for the domain, or one in it, not longer ago than so many ns are still to free. */
 uint64_t plan_under_way(const struct plans *plans, const struct domain *domain, uint64_t now, uint64_t within);
+bool plan_finished(const struct plan_slice *slice);
+/* The thread goes on: if anything got done when it is finished, it is woken. Is it finished already? */
+bool plan_leave(struct plan_slice *slice);
 /* Did a slice that is finished get something done? What turned out to be gone already is progress, too: the next plan does not name it. */
 bool plan_progressed(const struct plan_slice *slice);
 

@@ -15,6 +15,7 @@
 #include "gate.h"
 #include "manager.h"
 #include "record-sample.h"
+#include "waiters.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -38,7 +39,11 @@
 #define PRESSURE_HAND_BARREN 3
 /* Until somebody who is busy with a slice is asked again. */
 #define PRESSURE_BUSY_NS UINT64_C(1000000)
-#define PRESSURE_BARREN_MAX 5 /* looks at a domain with nothing to drop come every 1 ms << this at last */
+/* Looks at a domain with nothing to drop come every 500 us << so many plans in a row that got nothing done; where somebody waits at its gate, and at last. */
+#define PRESSURE_BARREN_WAITERS 2
+#define PRESSURE_BARREN_MAX 5
+/* So many of them in a row, and who waits at its gate goes ahead. */
+#define PRESSURE_BARREN_HOPELESS 2
 
 /* Sleeps until the word is no longer the value, or ns are over. */
 static void futex_sleep(_Atomic uint32_t *word, uint32_t value, uint64_t ns) {
@@ -106,6 +111,8 @@ static struct controller_answer look_at(struct pressure *pressure, struct domain
     view.commitment = atomic_load(&domain->commitment);
     view.credit = atomic_load(&domain->credit);
     view.wanted = atomic_exchange(&domain->wanted, 0);
+    if (domain->waiters && view.wanted < GATE_STEP) /* who waits said so once only */
+        view.wanted = GATE_STEP;
     view.refaults = atomic_load(&domain->refaults);
     answer = controller_look(&domain->controller, &view);
     if (answer.take_back > 0)
@@ -117,35 +124,6 @@ static struct controller_answer look_at(struct pressure *pressure, struct domain
         answer.total = answer.demand;
     }
     return answer;
-}
-
-/* Found anew in each turn, so that nobody who was let in, or is gone, keeps a domain from being left alone. */
-static void find_waiters(struct manager *manager) {
-    struct session *session;
-    struct domain *domain;
-
-    LIST_FOREACH (domain, &manager->domains.list, link) {
-        domain->waiters = false;
-    }
-    LIST_FOREACH (session, &manager->sessions, link)
-        if (atomic_load(&session->pager.waits_at_gate))
-            for (domain = session->domain; domain; domain = domain->parent)
-                domain->waiters |= atomic_load(&domain->credit) < GATE_STEP;
-}
-
-/* Who waits at the gate of a domain that has credit now asks again. */
-static void open_gates(struct manager *manager) {
-    struct session *session;
-
-    LIST_FOREACH (session, &manager->sessions, link)
-        if (atomic_load(&session->pager.waits_at_gate)) {
-            bool open = true;
-
-            for (const struct domain *d = session->domain; d; d = d->parent)
-                open &= atomic_load(&d->credit) >= GATE_STEP;
-            if (open && atomic_exchange(&session->pager.waits_at_gate, false))
-                worker_kick(&session->pager.worker);
-        }
 }
 
 static void watch_workers(struct manager *manager) {
@@ -175,17 +153,6 @@ static void watch_workers(struct manager *manager) {
     (void)!write(manager->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
 }
 
-/* Nothing of the domain can be dropped: what waits at its gate goes ahead, and is counted. */
-static void give_up_gate(struct manager *manager, const struct domain *domain) {
-    struct session *session;
-
-    LIST_FOREACH (session, &manager->sessions, link)
-        if (domain_is_within(session->domain, domain) && atomic_exchange(&session->pager.waits_at_gate, false)) {
-            atomic_store(&session->pager.gate_hopeless, true);
-            worker_kick(&session->pager.worker);
-        }
-}
-
 /* ---- a turn: one look at everything ---- */
 
 struct turn {
@@ -194,6 +161,7 @@ struct turn {
     bool kicked;            /* something asks for a look at everything */
     uint64_t next;          /* ns until the next turn, but for the look that is due first */
     uint64_t look;          /* ns until that one */
+    uint64_t others;        /* ns until the first look at a domain that was not in need */
     struct domain *nearest; /* whose it is; NULL: there is none */
     struct budget_excess excess;
     size_t n; /* slices handed out */
@@ -225,10 +193,20 @@ static void turn_add(struct turn *turn, struct plan_slice *slice, struct domain 
 }
 
 /* A domain in need in which the last plan got nothing done: it is looked at less often, 1 ms to 16 ms, the others as ever. */
-static void note_barren(struct domain *domain, uint64_t now) {
+static void note_barren(struct turn *turn, struct domain *domain) {
     if (domain->barren < PRESSURE_BARREN_MAX)
         domain->barren++;
-    domain->not_before = now + (UINT64_C(500000) << domain->barren);
+    domain->barren_at = kernel_now();
+    if (domain->barren >= PRESSURE_BARREN_HOPELESS)
+        waiters_give_up(turn->pressure->manager, domain);
+}
+
+/* ns until it may be looked at again. */
+static uint64_t barren_wait(const struct domain *domain, uint64_t now) {
+    unsigned most = domain->waiters ? PRESSURE_BARREN_WAITERS : PRESSURE_BARREN_MAX;
+    uint64_t until = domain->barren_at + (UINT64_C(500000) << (domain->barren < most ? domain->barren : most));
+
+    return domain->barren > 0 && until > now ? until - now : 0;
 }
 
 /* Who is over a budget gives first. */
@@ -268,38 +246,35 @@ static bool is_alone(const struct turn *turn, const struct domain *domain) {
     return true;
 }
 
-/* Looks at one domain, and hands a slice out if it is in need. */
-static void turn_domain(struct turn *turn, struct domain *domain) {
+/* Looks at one domain, and hands a slice out if it is in need. Returns the ns until its next look. */
+static uint64_t turn_domain(struct turn *turn, struct domain *domain) {
     struct pressure *pressure = turn->pressure;
     struct plan_demand demand = {.domain = domain, .seen = pressure->now};
+    uint64_t wait = barren_wait(domain, pressure->now), coming;
     struct controller_answer answer;
     struct plan_slice *slice;
 
-    /* Who waits at the gate is looked after at once. */
-    if (pressure->now < domain->not_before && !domain->waiters) {
-        turn_look_in(turn, domain, domain->not_before - pressure->now);
-        return;
-    }
-    if (domain_can_wait(turn, domain)) {
-        turn_look_in(turn, domain, domain->due - pressure->now);
-        return;
-    }
+    if (wait > 0)
+        return wait;
+    if (domain_can_wait(turn, domain))
+        return domain->due - pressure->now;
     answer = look_at(pressure, domain);
-    turn_look_in(turn, domain, answer.next);
     domain->interval = answer.demand > 0 ? 0 : answer.next;
     domain->due = pressure->now + domain->interval;
     if (answer.demand == 0) {
-        domain->barren = 0;
-        return;
+        if (!domain->waiters) /* else it only takes promises back first */
+            domain->barren = 0;
+        return answer.next;
     }
-    /* What is being dropped already is not asked for twice: the next coldest would give for the coldest, who is busy giving. */
-    if (answer.urgency != URGENCY_LIFE) {
-        uint64_t coming = plan_under_way(&pressure->plans, domain, pressure->now, PRESSURE_COMING_NS);
-
-        answer.demand = answer.demand > coming ? answer.demand - coming : 0;
-        if (answer.demand == 0)
-            return;
-    }
+    /*
+     * What is being dropped already is not asked for twice: the next coldest would give for the coldest, who is busy giving. Before somebody is killed,
+     * they do, if that takes too long.
+     */
+    coming = plan_under_way(&pressure->plans, domain, pressure->now,
+                            answer.urgency == URGENCY_LIFE ? PRESSURE_SLICE_WAIT_NS : PRESSURE_COMING_NS);
+    if (answer.demand <= coming)
+        return answer.next;
+    answer.demand -= coming;
     demand.bytes = answer.demand;
     if (demand.bytes > domain->controller.limits.slice && !is_alone(turn, domain))
         demand.bytes = domain->controller.limits.slice;
@@ -312,16 +287,16 @@ static void turn_domain(struct turn *turn, struct domain *domain) {
     else if (pressure->plans.busy)
         turn_sleep(turn, PRESSURE_BUSY_NS);
     else
-        note_barren(domain, pressure->now);
-    if (domain->barren > 0)
-        give_up_gate(pressure->manager, domain);
+        note_barren(turn, domain);
+    return answer.next;
 }
 
 /* Under the manager's lock. false: there are more than one turn can serve. */
 static bool turn_domains(struct turn *turn) {
     struct pressure *pressure = turn->pressure;
     struct domain *domain;
-    size_t position = 0;
+    size_t position = 0, n;
+    uint64_t ns;
 
     /* Children come before their parents: what they free, their parents need not take from others. */
     LIST_FOREACH (domain, &pressure->manager->domains.list, link) {
@@ -331,7 +306,11 @@ static bool turn_domains(struct turn *turn) {
             pressure->first = position - 1;
             return false;
         }
-        turn_domain(turn, domain);
+        n = turn->n;
+        ns = turn_domain(turn, domain);
+        turn_look_in(turn, domain, ns);
+        if (turn->n == n && ns < turn->others)
+            turn->others = ns;
     }
     if (pressure->first > 0)
         turn_sleep(turn, 0);
@@ -400,24 +379,39 @@ static void turn_hands(struct turn *turn) {
 }
 
 /*
- * Waits until the slices are done, or somebody in them is too slow. What nobody needs, of a hand or a budget, is no reason to look later than
- * is due.
+ * The end of the wait for slices, ns of the clock. Only while every domain that had one waits for it, is no other's look the earlier. What nobody needs,
+ * of a hand or a budget, is no reason to look later than is due.
  */
+static uint64_t turn_deadline(const struct turn *turn) {
+    uint64_t ns = turn->others < PRESSURE_SLICE_WAIT_NS ? turn->others : PRESSURE_SLICE_WAIT_NS;
+    bool needed = false, served = false;
+
+    for (size_t i = 0; i < turn->n; i++)
+        if (turn->of[i]) {
+            needed |= !plan_finished(turn->slices[i]);
+            served |= plan_finished(turn->slices[i]);
+        }
+    if ((!needed || served) && turn->look < ns)
+        ns = turn->look;
+    return turn->pressure->now + ns;
+}
+
+/* Waits until the slices are done, or somebody in them is too slow, or somebody else is due. */
 static void turn_wait(const struct turn *turn) {
     struct plans *plans = &turn->pressure->plans;
-    uint64_t deadline = kernel_now() + PRESSURE_SLICE_WAIT_NS, look = turn->pressure->now + turn->look, now;
+    uint64_t now, deadline;
 
-    for (size_t i = 0; i < turn->n; i++) { /* what domains need comes first */
-        uint64_t until = turn->of[i] || deadline < look ? deadline : look;
+    for (;;) {
+        uint32_t finished = atomic_load(&plans->finished);
+        size_t i = 0;
 
-        for (;;) {
-            uint32_t finished = atomic_load(&plans->finished);
-
-            now = kernel_now();
-            if (atomic_load(&turn->slices[i]->finished) || now >= until || atomic_load(&turn->pressure->stop))
-                break;
-            futex_sleep(&plans->finished, finished, until - now);
-        }
+        while (i < turn->n && plan_finished(turn->slices[i]))
+            i++;
+        now = kernel_now();
+        deadline = turn_deadline(turn);
+        if (i == turn->n || now >= deadline || atomic_load(&turn->pressure->stop))
+            break;
+        futex_sleep(&plans->finished, finished, deadline - now);
     }
 }
 
@@ -426,12 +420,14 @@ static bool turn_end(struct turn *turn) {
     bool progress = false;
 
     for (size_t i = 0; i < turn->n; i++) {
+        bool finished = plan_leave(turn->slices[i]);
+
         if (plan_progressed(turn->slices[i])) {
             progress = true;
             if (turn->of[i])
                 turn->of[i]->barren = 0;
-        } else if (turn->of[i] && atomic_load(&turn->slices[i]->finished))
-            note_barren(turn->of[i], turn->pressure->now);
+        } else if (turn->of[i] && finished)
+            note_barren(turn, turn->of[i]);
     }
     plan_settle(&turn->pressure->plans);
     return progress;
@@ -488,10 +484,15 @@ static uint64_t pressure_glance(struct pressure *pressure) {
 
 /* One look at everything that is due. Returns the ns to sleep; 0: look again at once. */
 static uint64_t pressure_turn(struct pressure *pressure, bool kicked) {
-    struct turn turn = {.pressure = pressure, .kicked = kicked, .next = PRESSURE_IDLE_NS, .look = PRESSURE_IDLE_NS};
+    struct turn turn = {.pressure = pressure,
+                        .kicked = kicked || pressure->first > 0,
+                        .next = PRESSURE_IDLE_NS,
+                        .look = PRESSURE_IDLE_NS,
+                        .others = PRESSURE_IDLE_NS};
     struct manager *manager = pressure->manager;
+    bool all = true, progress;
+    uint64_t took, next;
     unsigned under_way;
-    bool progress;
 
     pressure->now = kernel_now();
     pthread_mutex_lock(&manager->lock);
@@ -502,14 +503,15 @@ static uint64_t pressure_turn(struct pressure *pressure, bool kicked) {
     under_way = plan_settle(&pressure->plans); /* what was finished after its turn */
     if (manager->n_regions > 0 ||
         !LIST_EMPTY(&manager->leaving)) { /* how urgent it is to free what these had is seen by the look */
-        find_waiters(manager);
+        waiters_find(manager);
         turn_sleep(&turn, budget_look(manager, pressure->now, &turn.excess));
-        if (!turn_domains(&turn))
+        all = turn_domains(&turn);
+        if (!all)
             turn.next = 0;
         turn_budget(&turn);
         turn_sleep(&turn, budget_count_pins(manager, pressure->now));
         turn_sleep(&turn, record_sample(manager, pressure->now));
-        open_gates(manager);
+        waiters_let_in(manager);
     } else if (manager->n_sessions == 0 && LIST_EMPTY(&pressure->hands))
         turn.next = turn.look = UINT64_MAX;
     manager->domains.nearest = turn.nearest; /* unless it goes with a hand */
@@ -522,13 +524,16 @@ static uint64_t pressure_turn(struct pressure *pressure, bool kicked) {
         return turn_next(&turn);
 
     CRASH_POINT("pressure-planned");
-    turn_wait(&turn);
+    if (all)
+        turn_wait(&turn);
     pthread_mutex_lock(&manager->lock);
     progress = turn_end(&turn);
     CRASH_POINT("pressure-settled");
     pthread_mutex_unlock(&manager->lock);
     turn_sleep(&turn, PRESSURE_BUSY_NS);
-    return progress ? 0 : turn_next(&turn);
+    next = turn_next(&turn);
+    took = kernel_now() - pressure->now;
+    return progress || next < took ? 0 : next - took;
 }
 
 /* ---- the thread ---- */

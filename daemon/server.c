@@ -206,6 +206,7 @@ static void server_tidy_endings(struct server *server) {
         if (ending->stopping || now - ending->since > SERVER_DEATH_WAIT_NS)
             ending_stop(ending, false); /* repeated: a signal may come too early for a call that is about to begin */
         if (!ending->stopping || !session_stopped(ending->session) || ending_has_shares(ending, now)) {
+            session_give_promises_back(ending->session);
             dropper_give_up(&ending->session->home); /* nobody waits for one who is stuck and gone */
             continue;
         }

@@ -98,7 +98,7 @@ int session_find_domain(const struct session *session, struct domain **ret) {
     int r;
 
     r = cgroup_locate(&manager->domains.roots, session->pid, &place);
-    if (r == -ENOMEM)
+    if (cgroup_is_shortage(r))
         return r;
     known = r >= 0 && !process_ended(session->pidfd); /* else the number may be another process's */
     pthread_mutex_lock(&manager->lock);
@@ -129,7 +129,7 @@ bool session_enter(struct session *session, struct domain *domain) {
     session->domain = domain;
     session_unlock(session);
     pthread_mutex_unlock(&manager->lock);
-    session_kick_pressure(session); /* who waits at the old gate is looked after at the new one */
+    session_wake_pressure(session); /* who waits at the old gate is looked after at the new one */
     return true;
 }
 
@@ -172,15 +172,27 @@ void session_review_former(struct session *session) {
     }
 }
 
-void session_leave_domains(struct session *session) {
+static bool pager_ended(const struct session *session) {
+    return !session->pager.worker.started || atomic_load(&session->pager.worker.done);
+}
+
+void session_give_promises_back(struct session *session) {
     struct region *region;
 
-    pthread_mutex_lock(&session->manager->lock);
+    if (!pager_ended(session))
+        return;
+    session_lock(session);
     LIST_FOREACH (region, &session->home.regions, link)
         for (unsigned i = 0; i < region->n_mappings; i++) {
             gate_adjust(session->domain, -(int64_t)region->mappings[i]->committed);
             region->mappings[i]->committed = 0;
         }
+    session_unlock(session);
+}
+
+void session_leave_domains(struct session *session) {
+    pthread_mutex_lock(&session->manager->lock);
+    session_give_promises_back(session);
     domain_unref(session->domain);
     domain_unref(session->former);
     session->domain = session->former = NULL;
@@ -228,7 +240,7 @@ void session_stop(struct session *session, bool client_dead) {
 }
 
 bool session_stopped(const struct session *session) {
-    return (!session->pager.worker.started || atomic_load(&session->pager.worker.done)) && home_stopped(&session->home);
+    return pager_ended(session) && home_stopped(&session->home);
 }
 
 void session_set_commit(struct session *session, struct mapping *mapping, uint32_t span, unsigned pages) {
@@ -242,8 +254,8 @@ void session_set_commit(struct session *session, struct mapping *mapping, uint32
     gate_adjust(session->domain, change);
 }
 
-void session_kick_pressure(struct session *session) {
-    pressure_kick(&session->manager->pressure);
+void session_wake_pressure(struct session *session) {
+    pressure_wake(&session->manager->pressure);
 }
 
 /* If pressure had dropped it a moment ago, that was a mistake: every domain that may have asked for it hears of it. */

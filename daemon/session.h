@@ -91,6 +91,10 @@ bool session_is_in(const struct session *session, const struct domain *domain);
 uint64_t session_bytes_in(const struct session *session, const struct domain *domain, uint64_t resident);
 /* Under the manager's lock, now and then: is it still true of session->former? */
 void session_review_former(struct session *session);
+/*
+ * Once its pager has ended nobody counts what the kernel fills of it: others may have what was promised, also while its dropper is held up. In the loop.
+ */
+void session_give_promises_back(struct session *session);
 /* The end of its promises and of its references. */
 void session_leave_domains(struct session *session);
 uint64_t session_resident_bytes(const struct session *session);
@@ -108,8 +112,8 @@ bool session_stopped(const struct session *session);
 
 /* Under the lock: a span's commitment becomes so many pages, in the mapping, the session and its domains. */
 void session_set_commit(struct session *session, struct mapping *mapping, uint32_t span, unsigned pages);
-/* Makes the pressure thread look now. From any thread. */
-void session_kick_pressure(struct session *session);
+/* Makes the pressure thread have a turn now. From any thread. */
+void session_wake_pressure(struct session *session);
 /* Under the lock: something that was dropped of a span is touched again. */
 void session_note_refault(struct session *session, struct region *region, uint64_t chunk);
 /* A fill that was put aside at the gate was let in after so many ns. */

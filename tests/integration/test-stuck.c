@@ -29,6 +29,7 @@
 
 #define MIB (UINT64_C(1) << 20)
 #define PAGE 4096
+#define SPAN (2 * MIB)
 #define STUCK_PLANS 4
 /* Where the others also use up the CPUs, a multiple of it. */
 #define LONGEST_NS (UINT64_C(250000000) * (under_sanitizer() ? 8 : 1))
@@ -225,6 +226,59 @@ START_TEST(test_inode_lock) {
         child_say(holder.socket, 'e');
         child_end(&holder);
     }
+}
+END_TEST
+
+static uint64_t physical_memory(void) {
+    return (uint64_t)sysconf(_SC_PHYS_PAGES) * PAGE;
+}
+
+/* Says 'l' while the lock is held, and at a word touches a page of each span of another region, of twice the machine's memory. */
+static void touch_while_stuck(int socket, void *data) {
+    struct raw_region region, sparse;
+    struct holder holder;
+    int connection, uffd;
+    char word;
+
+    (void)data;
+    connection = raw_session("holder");
+    raw_region_new(connection, 8 * MIB, &region);
+    raw_region_new(connection, 2 * physical_memory() / SPAN * SPAN, &sparse);
+    memset(region.address, 1, region.size);
+    hold_lock_of(&region, &holder, &uffd);
+    child_say(socket, 'l');
+    child_check(child_hear(socket, &word));
+    for (uint64_t at = 0; at < sparse.size; at += SPAN)
+        sparse.address[at] = 1;
+    child_say(socket, 'd');
+    child_check(child_hear(socket, &word));
+    close(connection);
+    child_hear(socket, &word);
+}
+
+/*
+ * Of who is stuck nothing can be dropped, and the kernel fills what he touches: but no more than there is may be promised for that. And
+ * others have it as soon as he has left, though his object's lock is still held.
+ */
+START_TEST(test_promises_of_stuck) {
+    uint64_t promised, deadline;
+    struct child holder;
+
+    child_start(&holder, touch_while_stuck, NULL);
+    child_expect(&holder, 'l');
+    drop_pid(&holder);
+    expect_quarantine(&holder);
+    child_say(holder.socket, 't');
+    child_expect(&holder, 'd');
+    promised = service_status(&service, "commitment");
+    printf("%llu MiB promised, of %llu\n", (unsigned long long)(promised / MIB),
+           (unsigned long long)(physical_memory() / MIB));
+    ck_assert_uint_le(promised, physical_memory());
+    child_say(holder.socket, 'c');
+    for (deadline = now_ms() + 10000; service_status(&service, "commitment") > promised / 2; usleep(10000))
+        ck_assert_msg(now_ms() < deadline, "what was promised to him is kept from others");
+    child_kill(&holder);
+    ck_assert(status_becomes("regions", 1, 10000));
 }
 END_TEST
 
@@ -464,6 +518,7 @@ static void add_stuck(TCase *stuck) {
     tcase_add_test(stuck, test_flood);
     tcase_add_test(stuck, test_inode_lock);
     tcase_add_test(stuck, test_inode_lock_killed);
+    tcase_add_test(stuck, test_promises_of_stuck);
     tcase_add_test(stuck, test_stuck_plans);
     tcase_add_test(stuck, test_killed_while_stuck);
     tcase_add_test(stuck, test_terminated_while_stuck);
