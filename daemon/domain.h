@@ -33,6 +33,7 @@ struct domain {
     _Atomic int64_t credit;     /* what fills and commitments may still take before the next look; may be negative */
     _Atomic int64_t commitment; /* what the disarmed spans of the sessions in it may still fill */
     _Atomic uint64_t wanted;    /* bytes that waiting pagers ask for */
+    _Atomic uint64_t hopeless_until; /* ns: nothing of it can be dropped, as far as was found */
     _Atomic uint32_t edges;     /* DEMAND_EDGE() of sources that fired since the last look */
     _Atomic uint64_t refaults;  /* mistakes: chunks touched again soon after pressure had dropped them */
 
@@ -40,7 +41,8 @@ struct domain {
     int64_t credit_seen;     /* with it */
     struct controller controller;
     bool waiters;         /* a pager waits for credit of it, as of the turn's begin */
-    unsigned barren;      /* plans in a row that got nothing done */
+    bool fruitless;       /* a plan of its own need has ended since the last turn, and got nothing done */
+    unsigned barren;      /* such plans in a row */
     uint64_t barren_at;   /* ns: the last of them */
     uint64_t due;         /* ns: the next look, if nothing asks for an earlier one */
     uint64_t interval;    /* ns, between the last look and due */

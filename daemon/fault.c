@@ -193,7 +193,7 @@ static enum gate_verdict ask_gate(struct fault *fault, bool forced) {
         }
         session_lock(session);
     }
-    if (verdict == GATE_WAIT && forced) {
+    if (verdict == GATE_WAIT && (forced || (!fault->wanted && gate_is_hopeless(session->domain, kernel_now())))) {
         session->pager.passed_gate = true;
         return GATE_TIGHT;
     }

@@ -37,6 +37,14 @@ bool gate_allows(const struct domain *domain, uint64_t bytes) {
     return true;
 }
 
+bool gate_is_hopeless(const struct domain *domain, uint64_t now) {
+    for (const struct domain *d = domain; d; d = d->parent)
+        if (atomic_load_explicit(&d->credit, memory_order_relaxed) < GATE_STEP &&
+            now < atomic_load_explicit(&d->hopeless_until, memory_order_relaxed))
+            return true;
+    return false;
+}
+
 uint64_t gate_room(const struct domain *domain) {
     int64_t room = INT64_MAX;
 

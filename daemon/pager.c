@@ -310,7 +310,7 @@ static void count_pass(struct session *session, struct pager_deferred *d) {
 
 static void pager_defer(struct session *session, uint64_t address, enum fault_answer answer) {
     struct pager *pager = &session->pager;
-    bool at_gate = answer == FAULT_GATED;
+    bool at_gate = answer == FAULT_GATED, passed = pager->passed_gate;
     struct pager_deferred *d;
 
     if (pager->n_deferred == PAGER_DEFERRED_MAX) { /* more threads than that at once: these are woken, and ask anew */
@@ -323,6 +323,8 @@ static void pager_defer(struct session *session, uint64_t address, enum fault_an
         .address = address,
         .deadline = kernel_now() + (at_gate ? PAGER_GATE_WAIT_NS : PAGER_DROP_WAIT_NS),
         .at_gate = at_gate,
+        .waited = passed,
+        .passed = passed,
     };
     if (at_gate) {
         count_wait(session, d);
@@ -371,9 +373,21 @@ static void pager_run_deferred(struct session *session) {
         pager_wake_all(session);
 }
 
-static void pager_event(struct session *session, const struct uffd_msg *message) {
+/* A new fault. */
+static void pager_answer(struct session *session, uint64_t address) {
     enum fault_answer answer;
 
+    session->pager.passed_gate = false;
+    answer = fault_answer(session, address, false);
+    if (session->pager.passed_gate) { /* at once: its wait was short */
+        counter_add(&session->home.counters.gate_waits, 1);
+        counter_add(&session->home.counters.gate_timeouts, 1);
+    }
+    if (answer != FAULT_DONE)
+        pager_defer(session, address, answer);
+}
+
+static void pager_event(struct session *session, const struct uffd_msg *message) {
     switch (message->event) {
     case UFFD_EVENT_PAGEFAULT:
         if (message->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) { /* only the client itself can have protected it */
@@ -381,9 +395,7 @@ static void pager_event(struct session *session, const struct uffd_msg *message)
             break;
         }
         counter_add(&session->home.counters.intercepted_faults, 1);
-        answer = fault_answer(session, message->arg.pagefault.address, false);
-        if (answer != FAULT_DONE)
-            pager_defer(session, message->arg.pagefault.address, answer);
+        pager_answer(session, message->arg.pagefault.address);
         break;
     case UFFD_EVENT_REMAP:
         CRASH_POINT("event-remap");

@@ -316,6 +316,7 @@ struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *
     slice->domain = demand->domain;
     slice->domain->refs++; /* it may lose its last session meanwhile */
     slice->hand = demand->hand;
+    slice->needed = !demand->hand && demand->source != DEMAND_BUDGET;
     slice->seen = demand->seen;
     slice->handed_out = kernel_now();
     slice->decision = note_decision(plans, demand, victims, planned, tick);
@@ -345,10 +346,10 @@ bool plan_finished(const struct plan_slice *slice) {
     return atomic_load(&slice->state) == PLAN_FINISHED;
 }
 
-bool plan_leave(struct plan_slice *slice) {
+void plan_leave(struct plan_slice *slice) {
     enum plan_slice_state under_way = PLAN_UNDER_WAY;
 
-    return !atomic_compare_exchange_strong(&slice->state, &under_way, PLAN_LEFT);
+    (void)atomic_compare_exchange_strong(&slice->state, &under_way, PLAN_LEFT);
 }
 
 bool plan_progressed(const struct plan_slice *slice) {
@@ -372,6 +373,10 @@ static void report_slice(struct plans *plans, struct plan_slice *slice) {
         if (ended > decision->ended)
             decision->ended = ended;
     }
+    if (slice->needed && plan_progressed(slice))
+        slice->domain->barren = 0;
+    else if (slice->needed)
+        slice->domain->fruitless = true;
     if (slice->hand) {
         slice->hand->freed += freed;
         slice->hand->pinned += pinned;

@@ -51,6 +51,7 @@ struct plan_slice {
     _Atomic enum plan_slice_state state;
     struct domain *domain; /* a reference */
     struct pressure_hand *hand;
+    bool needed;       /* by the domain: neither for a hand nor for a budget alone */
     uint64_t decision; /* its number */
     uint64_t seen;
     uint64_t handed_out; /* ns */
@@ -87,13 +88,13 @@ uint64_t plan_droppable(struct plans *plans, const struct domain *domain);
 uint64_t plan_native(struct plans *plans, const struct domain *domain);
 /* Plans for a demand and hands the plan out. NULL: nothing to drop was found, unless plans->busy says that it is being dropped. */
 struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *demand, uint32_t tick);
-/* Enters what finished slices have freed where it belongs, and makes them free again. Returns how many are still under way. */
+/* Enters what finished slices have freed where it belongs (and with a domain in need, whether they got anything done), and makes them free again. Returns how many are still under way. */
 unsigned plan_settle(struct plans *plans);
 /* Bytes that slices handed out for the domain, or one in it, not longer ago than so many ns are still to free. */
 uint64_t plan_under_way(const struct plans *plans, const struct domain *domain, uint64_t now, uint64_t within);
 bool plan_finished(const struct plan_slice *slice);
-/* The thread goes on: if anything got done when it is finished, it is woken. Is it finished already? */
-bool plan_leave(struct plan_slice *slice);
+/* The thread goes on: if it is not finished yet, and then got anything done, the thread is woken. */
+void plan_leave(struct plan_slice *slice);
 /* Did a slice that is finished get something done? What turned out to be gone already is progress, too: the next plan does not name it. */
 bool plan_progressed(const struct plan_slice *slice);
 

@@ -42,8 +42,9 @@
 /* Looks at a domain with nothing to drop come every 500 us << so many plans in a row that got nothing done; where somebody waits at its gate, and at last. */
 #define PRESSURE_BARREN_WAITERS 2
 #define PRESSURE_BARREN_MAX 5
-/* So many of them in a row, and who waits at its gate goes ahead. */
+/* So many of them in a row, and who waits at its gate goes ahead, and so does who comes within this time. */
 #define PRESSURE_BARREN_HOPELESS 2
+#define PRESSURE_HOPELESS_NS UINT64_C(2000000)
 
 /* Sleeps until the word is no longer the value, or ns are over. */
 static void futex_sleep(_Atomic uint32_t *word, uint32_t value, uint64_t ns) {
@@ -192,21 +193,29 @@ static void turn_add(struct turn *turn, struct plan_slice *slice, struct domain 
     turn->slices[turn->n++] = slice;
 }
 
-/* A domain in need in which the last plan got nothing done: it is looked at less often, 1 ms to 16 ms, the others as ever. */
+/* ns after the last plan that got nothing done until the domain is looked at again: 1 ms to 16 ms, the others as ever. */
+static uint64_t barren_pause(const struct domain *domain) {
+    unsigned most = domain->waiters ? PRESSURE_BARREN_WAITERS : PRESSURE_BARREN_MAX;
+
+    return domain->barren == 0 ? 0 : UINT64_C(500000) << (domain->barren < most ? domain->barren : most);
+}
+
+/* A domain is in need, and the last plan got nothing done. */
 static void note_barren(struct turn *turn, struct domain *domain) {
+    domain->fruitless = false;
     if (domain->barren < PRESSURE_BARREN_MAX)
         domain->barren++;
     domain->barren_at = kernel_now();
-    if (domain->barren >= PRESSURE_BARREN_HOPELESS)
-        waiters_give_up(turn->pressure->manager, domain);
+    if (domain->barren < PRESSURE_BARREN_HOPELESS)
+        return;
+    atomic_store(&domain->hopeless_until, domain->barren_at + PRESSURE_HOPELESS_NS);
+    waiters_give_up(turn->pressure->manager, domain);
 }
 
-/* ns until it may be looked at again. */
 static uint64_t barren_wait(const struct domain *domain, uint64_t now) {
-    unsigned most = domain->waiters ? PRESSURE_BARREN_WAITERS : PRESSURE_BARREN_MAX;
-    uint64_t until = domain->barren_at + (UINT64_C(500000) << (domain->barren < most ? domain->barren : most));
+    uint64_t until = domain->barren_at + barren_pause(domain);
 
-    return domain->barren > 0 && until > now ? until - now : 0;
+    return until > now ? until - now : 0;
 }
 
 /* Who is over a budget gives first. */
@@ -250,10 +259,13 @@ static bool is_alone(const struct turn *turn, const struct domain *domain) {
 static uint64_t turn_domain(struct turn *turn, struct domain *domain) {
     struct pressure *pressure = turn->pressure;
     struct plan_demand demand = {.domain = domain, .seen = pressure->now};
-    uint64_t wait = barren_wait(domain, pressure->now), coming;
     struct controller_answer answer;
     struct plan_slice *slice;
+    uint64_t wait, coming;
 
+    if (domain->fruitless)
+        note_barren(turn, domain);
+    wait = barren_wait(domain, pressure->now);
     if (wait > 0)
         return wait;
     if (domain_can_wait(turn, domain))
@@ -420,14 +432,12 @@ static bool turn_end(struct turn *turn) {
     bool progress = false;
 
     for (size_t i = 0; i < turn->n; i++) {
-        bool finished = plan_leave(turn->slices[i]);
-
-        if (plan_progressed(turn->slices[i])) {
-            progress = true;
-            if (turn->of[i])
-                turn->of[i]->barren = 0;
-        } else if (turn->of[i] && finished)
-            note_barren(turn, turn->of[i]);
+        plan_leave(turn->slices[i]);
+        if (!plan_progressed(turn->slices[i]))
+            continue;
+        progress = true;
+        if (turn->of[i])
+            turn->of[i]->barren = 0;
     }
     plan_settle(&turn->pressure->plans);
     return progress;

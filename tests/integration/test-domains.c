@@ -197,7 +197,7 @@ static void be_waiter(int socket, void *data) {
     child_check(child_say(socket, 'r'));
     child_check(child_hear(socket, &word));
     child_check(pthread_create(&thread, NULL, give_up_pages, &giver) == 0);
-    memset(drp_region_address(region), 1, 2 * MIB);
+    memset(drp_region_address(region), 1, MIB);
     atomic_store(&giver.stop, true);
     pthread_join(thread, NULL);
     child_check(child_say(socket, 'r'));
