@@ -154,6 +154,7 @@ struct drp {
     bool watching; /* watcher is a thread to be joined */
     int64_t offer_at; /* of the watcher, as the next: ms of wait_now_ms() when regions that were held up are offered again; 0: none is */
     int offer_pause; /* ms between two offers */
+    bool watch_due;  /* the daemon could not be asked to tell of drops, for want of something: again with the offers */
     _Atomic uint64_t reconnects;
     _Atomic uint64_t budget;       /* of this process, as asked for; 0: as configured. request_lock to write */
     _Atomic uint32_t interception; /* enum drp_interception of the session */
@@ -311,7 +312,7 @@ void volatile_free(struct drp_region *r);
 void lost_free(struct drp_region *r);
 /* Something of a region was dropped by this process itself. */
 void lost_tell(struct drp *d);
-/* For the watcher: has the daemon at d->fresh tell of drops, if that is wanted. */
+/* For the watcher: has the daemon at d->link tell of drops, if that is wanted and it does not yet. request_lock held. */
 int lost_watch_again(struct drp *d);
 /* A new daemon has the regions: all is looked at again. regions_lock held. */
 void lost_again(struct drp *d);

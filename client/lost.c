@@ -226,7 +226,7 @@ int drp_region_get_lost_fd(struct drp_region *r) {
 /* ---- for the watcher, and who drops himself ---- */
 
 int lost_watch_again(struct drp *d) {
-    return atomic_load(&d->lost_wanted) ? watch(d, &d->fresh) : 0;
+    return atomic_load(&d->lost_wanted) && atomic_load(&d->lost_socket) < 0 ? watch(d, &d->link) : 0;
 }
 
 /* Another thread may just make it. */

@@ -263,6 +263,23 @@ static void plan_offer(struct drp *d, int pause) {
     for (struct drp_region *r = d->regions; r; r = r->next)
         if (r->phase == REGION_LIVE && r->held_up)
             d->offer_at = wait_now_ms() + d->offer_pause;
+    if (d->watch_due)
+        d->offer_at = wait_now_ms() + d->offer_pause;
+}
+
+/*
+ * By the link of all requests: whoever asks for it beside us finds either the link, or us still to come here. What was dropped before is told by
+ * lost_again().
+ */
+static void watch_again(struct drp *d) {
+    int error;
+
+    pthread_mutex_lock(&d->request_lock);
+    error = lost_watch_again(d);
+    if (link_is_lost(error))
+        link_cut(&d->link); /* all of it is done once more */
+    pthread_mutex_unlock(&d->request_lock);
+    d->watch_due = error < 0 && error != -EOPNOTSUPP;
 }
 
 /* Those that are shared, or the others. Returns the one at which the connection turned out to be of no use, or NULL. regions_lock held. */
@@ -296,6 +313,7 @@ static void adopt_all(struct drp *d) {
             break;
     if (r)
         link_cut(&d->link);
+    watch_again(d);
     plan_offer(d, OFFER_MIN_MS);
     lost_again(d);
     pthread_mutex_unlock(&d->regions_lock);
@@ -303,10 +321,13 @@ static void adopt_all(struct drp *d) {
 
 /* By the link of all requests: what is still held up is answered at once. */
 static void offer_again(struct drp *d) {
+    bool taken, due = d->watch_due;
     struct drp_region *r;
-    bool taken = false;
 
     pthread_mutex_lock(&d->regions_lock);
+    if (due)
+        watch_again(d);
+    taken = due && !d->watch_due;
     pthread_mutex_lock(&d->request_lock);
     for (r = d->regions; r; r = r->next) {
         if (r->phase != REGION_LIVE || !r->held_up)
@@ -329,7 +350,7 @@ static bool reconnect(struct drp *d) {
     d->fresh.stop = d->wake[0];
     if (!has_wake(d) || link_open(&d->fresh, d->socket_path, d->name) < 0)
         return false;
-    if (context_settle(d, &d->fresh) < 0 || lost_watch_again(d) == -ENOTCONN) {
+    if (context_settle(d, &d->fresh) < 0) {
         link_close(&d->fresh);
         return false;
     }
@@ -401,6 +422,7 @@ static void *run(void *context) {
     struct drp *d = context;
 
     pthread_mutex_lock(&d->regions_lock);
+    d->watch_due = false;        /* nothing is opened by itself, but for who asks anew */
     plan_offer(d, OFFER_MIN_MS); /* of what the one before us has left */
     pthread_mutex_unlock(&d->regions_lock);
     while (wait_lost(d)) {
