@@ -9,6 +9,7 @@
  * faults of this process would wait for a daemon that died.
  */
 
+#include "cancel.h"
 #include "choice.h"
 #include "client.h"
 #include "local.h"
@@ -321,6 +322,7 @@ void context_look_again(struct drp *d) {
 }
 
 int drp_new(struct drp **ret, const struct drp_config *config) {
+    NOT_CANCELLED;
     enum drp_backend backend;
     struct drp_config c;
     struct drp *d;
@@ -349,6 +351,7 @@ int drp_new(struct drp **ret, const struct drp_config *config) {
 }
 
 struct drp *drp_free(struct drp *d) {
+    NOT_CANCELLED;
     bool tell = true;
 
     if (!d)
@@ -363,6 +366,7 @@ struct drp *drp_free(struct drp *d) {
 }
 
 int drp_get_stats(struct drp *d, struct drp_stats *ret) {
+    NOT_CANCELLED;
     struct drp_wire_header request = {.type = DRP_WIRE_STATS};
     struct drp_stats stats = {.reconnects = atomic_load(&d->reconnects)};
     int r;

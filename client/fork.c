@@ -31,6 +31,7 @@
  * these calls, uses the handlers itself.
  */
 
+#include "cancel.h"
 #include "client.h"
 #include "local.h"
 
@@ -282,6 +283,7 @@ static void child_context(struct drp *d, struct closing *closing) {
 }
 
 void fork_in_child(void) {
+    NOT_CANCELLED; /* fork(2) ends nobody, and close(2) does */
     struct closing closing;
 
     closing.n = 0;

@@ -11,6 +11,7 @@
  * told yet; once it is settled the count goes up, so that the next question looks again.
  */
 
+#include "cancel.h"
 #include "client.h"
 #include "local.h"
 
@@ -200,6 +201,7 @@ static int ensure_watched(struct drp *d) {
 }
 
 int drp_get_lost_fd(struct drp *d) {
+    NOT_CANCELLED;
     int error;
 
     if (d->backend == DRP_BACKEND_NATIVE)
@@ -211,6 +213,7 @@ int drp_get_lost_fd(struct drp *d) {
 }
 
 int drp_region_get_lost_fd(struct drp_region *r) {
+    NOT_CANCELLED;
     int error;
 
     if (r->pins.native)

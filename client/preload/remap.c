@@ -10,6 +10,7 @@
  */
 
 #include "backend.h"
+#include "cancel.h"
 #include "client.h"
 #include "raw.h"
 #include "segment.h"
@@ -259,6 +260,7 @@ static bool concerns_us(const struct request *r) {
 }
 
 void *serve_mremap(void *address, size_t had, size_t wanted, int flags, void *to) {
+    NOT_CANCELLED;
     struct request request = {
         .from = (uintptr_t)address,
         .to = (uintptr_t)to,
