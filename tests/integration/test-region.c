@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define KIB UINT64_C(1024)
@@ -218,6 +219,31 @@ START_TEST(test_limits) {
     second = drp_free(second);
     for (size_t i = 0; i < 3; i++)
         drp_region_free(regions[i]);
+}
+END_TEST
+
+/* A process that can have only so many descriptors more does not have the region, nor does the service keep it for that process. */
+START_TEST(test_short_of_descriptors) {
+    struct drp_region *region = NULL;
+    struct rlimit before, tight;
+    int next = dup(STDERR_FILENO);
+
+    ck_assert_int_ge(next, 0);
+    close(next);
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+    for (int room = 0; room < 3; room++) {
+        int r;
+
+        tight = before;
+        tight.rlim_cur = (rlim_t)(next + room);
+        ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &tight), 0);
+        r = drp_region_new(&region, connection, MIB, NULL);
+        ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+        ck_assert_int_eq(r, -EMFILE);
+        ck_assert(status_becomes("regions", 0, 5000));
+    }
+    region = make(MIB);
+    drp_region_free(region);
 }
 END_TEST
 
@@ -510,6 +536,7 @@ int main(void) {
     tcase_set_timeout(limits, 60);
     tcase_add_checked_fixture(limits, setup_limits, teardown);
     tcase_add_test(limits, test_limits);
+    tcase_add_test(limits, test_short_of_descriptors);
     suite_add_tcase(suite, limits);
     return suite_run(suite);
 }
