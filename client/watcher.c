@@ -19,7 +19,7 @@
  *   withdrawn    the program has closed descriptors of the library, or put others in their place: with the last of drp.wake's other end this thread
  *                wakes. Nothing is opened by itself then, for a program that does so may count on the numbers that its next files get. The next
  *                request makes a connection and a thread, as in a forked child; that thread offers those regions which still have their descriptors,
- *                the others stay plain memory
+ *                the others stay plain memory. Who meets an odd generation of those looks by himself whether the daemon has ended (pins.keeper)
  *
  * The thread never touches the memory of a region, which could make it wait for the daemon that it watches. It takes
  * requests' lock for moments only, since it sends its requests over a link of its own; but for regions that are offered again.
@@ -127,18 +127,23 @@ static bool wait_gone(struct drp *d) {
 
 /*
  * Others still have drops of a shared region made, and a daemon that we have cut off may be in the middle of any of ours: of one whose process has not
- * ended certainly, an odd generation is waited for, until it has, or another daemon has the region.
+ * ended certainly, an odd generation is waited for, until it has, or another daemon has the region. So it is looked at again, and its descriptors are
+ * kept for that, as long as there is no other one. regions_lock held.
  */
-static void set_gone(struct drp *d) {
+static void mark_gone(struct drp *d) {
     bool ended = has_ended(&d->link), own = ended || !d->link.cut;
 
-    pthread_mutex_lock(&d->regions_lock);
     for (struct drp_region *r = d->regions; r; r = r->next)
-        if (r->phase == REGION_LIVE && r->backend == DRP_BACKEND_DAEMON && (r->granted & DRP_REGION_SHARED ? ended : own))
+        if (r->phase == REGION_LIVE && r->backend == DRP_BACKEND_DAEMON && !r->known &&
+            (r->granted & DRP_REGION_SHARED ? ended : own))
             atomic_store(&r->pins.gone, true);
+}
+
+static void set_gone(struct drp *d) {
+    pthread_mutex_lock(&d->regions_lock);
+    mark_gone(d);
     pthread_mutex_unlock(&d->regions_lock);
     lost_close(d);
-    link_close(&d->link);
 }
 
 /* ---- the next daemon ---- */
@@ -195,7 +200,9 @@ static bool is_held_up(const struct link *link, int error) {
 static void publish(struct drp *d) {
     struct channel_packet *spare = d->link.packet;
 
+    mark_gone(d); /* the last look */
     pthread_mutex_lock(&d->request_lock);
+    link_close(&d->link);
     fork_lock();
     d->link = d->fresh;
     link_init(&d->fresh, d, spare);
@@ -209,10 +216,13 @@ static void publish(struct drp *d) {
 
 /* Of a shared one that lacks descriptors the next service will not know the pins, and drops for others. */
 static int adopt(struct drp_region *r, struct link *link) {
+    pid_t keeper = atomic_exchange(&r->pins.keeper, 0); /* before there is another one's page */
     int error = object_check_region(r);
 
     if (error == 0)
         error = region_adopt(r, link);
+    if (error < 0 && !r->known)
+        atomic_store(&r->pins.keeper, keeper);
     if (error == 0)
         pins_allow(&r->pins);
     else if (r->granted & DRP_REGION_SHARED && object_check_region(r) < 0)
@@ -365,6 +375,7 @@ static bool wait_reconnected(struct drp *d) {
 
     notify_begin(d);
     while (go_on && !reconnect(d)) {
+        set_gone(d);
         go_on = sleep_on(d, object_owns(d->notify, &d->notify_object) ? d->notify : -1, POLLIN, backoff);
         backoff = notify_drain(d) ? BACKOFF_MIN_MS : backoff * 2;
         if (backoff > BACKOFF_MAX_MS)
@@ -408,10 +419,12 @@ static void withdraw(struct drp *d) {
     pthread_mutex_lock(&d->regions_lock);
     for (struct drp_region *r = d->regions; r; r = r->next) {
         r->held_up = r->phase == REGION_LIVE;
+        atomic_store(&r->pins.keeper, d->link.pid); /* nobody here sees its end any more */
         if (r->phase == REGION_LIVE && r->granted & DRP_REGION_SHARED)
             pins_refuse(&r->pins);
     }
     pthread_mutex_lock(&d->request_lock);
+    link_close(&d->link);
     d->epoch++;
     d->inherited = true;
     pthread_mutex_unlock(&d->request_lock); /* who has it next may wait for our end */
