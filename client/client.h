@@ -319,8 +319,7 @@ void lost_again(struct drp *d);
 /* d->lost_socket is readable: passes it on to the program. false: it has ended. */
 bool lost_pass_on(struct drp *d);
 void lost_close(struct drp *d);
-/* In the fork handler. */
-void lost_fork_child_region(struct drp_region *r);
+/* In the fork handler, when what the child does not need is closed: it takes a descriptor, of which there may have been no other. */
 void lost_fork_child(struct drp *d);
 
 /* ---- piece.c, for regions that were made unmapped ---- */

@@ -242,7 +242,6 @@ static void child_region(struct drp_region *r, struct closing *closing) {
     }
     atomic_store(&r->pins.unpinnable, 0);
     r->pins.bias = r->pins.bias ? r->pins.bias + 2 : FORK_BIAS;
-    lost_fork_child_region(r);
     r->hold = NULL;
     r->phase = REGION_INHERITED;
     r->known = false;
@@ -268,7 +267,6 @@ static void child_context(struct drp *d, struct closing *closing) {
         close_soon(closing, &d->wake[i], &d->wake_objects[i]);
     close_soon(closing, &d->notify, &d->notify_object);
     close_soon(closing, &d->signal_fd, &d->signal_object);
-    lost_fork_child(d);
     d->regions_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     d->request_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     d->watching = false;
@@ -290,6 +288,8 @@ void fork_in_child(void) {
     for (struct drp *d = contexts; d; d = d->next)
         child_context(d, &closing);
     close_all(&closing);
+    for (struct drp *d = contexts; d; d = d->next)
+        lost_fork_child(d);
 }
 
 static void init(void) {

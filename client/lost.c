@@ -313,7 +313,7 @@ static void replace_eventfd(int fd, const struct object *object) {
     }
 }
 
-void lost_fork_child_region(struct drp_region *r) {
+static void child_region(struct drp_region *r) {
     struct lost *lost = atomic_load(&r->lost);
 
     replace_eventfd(r->lost_fd, &r->lost_object);
@@ -325,6 +325,8 @@ void lost_fork_child_region(struct drp_region *r) {
 }
 
 void lost_fork_child(struct drp *d) {
-    replace_eventfd(d->lost_fd, &d->lost_object);
     close_socket(d);
+    replace_eventfd(d->lost_fd, &d->lost_object);
+    for (struct drp_region *r = d->regions; r; r = r->next)
+        child_region(r);
 }

@@ -15,9 +15,12 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define MIB (UINT64_C(1) << 20)
@@ -184,6 +187,32 @@ START_TEST(test_fork) {
     drop(region, 0, 1);
     ck_assert(event_comes(fds[1], WAIT_MS));
     expect_run(region, 0, 1);
+}
+END_TEST
+
+/* A process that cannot have one more descriptor forks: the child's eventfds are its own all the same. */
+START_TEST(test_fork_at_limit) {
+    int all = drp_get_lost_fd(connection), one = drp_region_get_lost_fd(region), next = dup(all), status;
+    struct rlimit before, tight;
+    pid_t pid;
+
+    fill(region, 0, 1);
+    drop(region, 0, 1);
+    ck_assert(event_comes(all, WAIT_MS) && event_comes(one, WAIT_MS));
+    ck_assert_int_eq(eventfd_write(all, 1), 0);
+    ck_assert_int_eq(eventfd_write(one, 1), 0);
+    close(next);
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+    tight = before;
+    tight.rlim_cur = (rlim_t)next;
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &tight), 0);
+    pid = fork();
+    if (pid == 0)
+        _exit(event_comes(all, 0) + 2 * event_comes(one, 0));
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_int_eq(status, 0);
+    ck_assert(event_comes(all, 0) && event_comes(one, 0)); /* the parent's */
 }
 END_TEST
 
@@ -386,6 +415,7 @@ int main(void) {
     tcase_add_test(tcase, test_before_and_by_budget);
     tcase_add_test(tcase, test_restart);
     tcase_add_test(tcase, test_fork);
+    tcase_add_test(tcase, test_fork_at_limit);
     tcase_add_test(tcase, test_storm);
     tcase_add_test(tcase, test_deaf);
     tcase_add_test(tcase, test_asked_beside_hand_over);
