@@ -110,12 +110,12 @@ void context_free(struct drp *d) {
 }
 
 static int try_path(struct drp *d, const char *path) {
-    char *copy = strdup(path);
+    char *copy = strdup(path), *old = d->socket_path;
 
     if (!copy)
         return error_detail(-ENOMEM, "no memory for the socket's path");
-    free(d->socket_path);
-    d->socket_path = copy;
+    d->socket_path = copy; /* first: a child that is forked in between frees what stands here */
+    free(old);
     return link_open(&d->link, path, d->name);
 }
 
@@ -287,9 +287,7 @@ static void tell_of_regions(struct drp *d) {
 
         if (r->phase != REGION_LIVE)
             continue;
-        pthread_mutex_lock(&d->request_lock);
-        error = native_register(r, &d->link);
-        pthread_mutex_unlock(&d->request_lock);
+        error = native_tell(r);
         if (error == 0)
             error = options_tell(r);
         if (link_is_lost(error))

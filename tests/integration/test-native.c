@@ -6,6 +6,7 @@
 #include "child.h"
 #include "connected.h"
 #include "fixture.h"
+#include "local.h"
 #include "memcg.h"
 #include "native-memory.h"
 #include "raw.h"
@@ -152,6 +153,17 @@ START_TEST(test_shortage) {
     drp_region_free(region);
     native_context = drp_free(native_context);
     fixture_measure();
+}
+END_TEST
+
+/* Whoever was first, the watcher or who makes the region: the service has it, with its budget. */
+START_TEST(test_told_twice) {
+    struct drp_region *region = native_make(SIZE, 0, 8 * MIB);
+    uint64_t id = native_id_of(region);
+
+    ck_assert_int_eq(native_tell(region), 0);
+    ck_assert(is_connected(region) && native_id_of(region) == id);
+    drp_region_free(region);
 }
 END_TEST
 
@@ -361,6 +373,7 @@ int main(void) {
     tcase_add_test(tcase, test_priority);
     tcase_add_test(tcase, test_restart);
     tcase_add_test(tcase, test_shortage);
+    tcase_add_test(tcase, test_told_twice);
     tcase_add_test(tcase, test_fork);
     tcase_add_test(tcase, test_nobody);
     tcase_add_test(tcase, test_hidden);
