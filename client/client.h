@@ -115,7 +115,7 @@ struct drp_region {
     uint64_t told_options;                  /* of options.c: what the daemon at drp.link was told; under request_lock */
     bool told_lent;                         /* the same: that it is lent, or was */
     _Atomic bool lent;                      /* the same: children may have the memory, or have had it */
-    bool held_up;                           /* of the watcher: the daemon does not take it yet */
+    bool held_up;                           /* the daemon does not take it yet; regions_lock */
     bool known;                             /* the daemon at drp.link has it under id; under request_lock */
     _Atomic uint64_t id;                    /* changes when a new daemon takes the region */
     uint64_t mapping;                       /* the daemon's id of it; with known */
@@ -152,7 +152,8 @@ struct drp {
     struct object notify_object;
     pthread_t watcher;
     bool watching; /* watcher is a thread to be joined */
-    int64_t offer_at; /* of the watcher, as the next: ms of wait_now_ms() when regions that were held up are offered again; 0: none is */
+    /* As the next two under regions_lock: ms of wait_now_ms() when regions that were held up are offered again; 0: none is */
+    _Atomic int64_t offer_at;
     int offer_pause; /* ms between two offers */
     bool watch_due;  /* the daemon could not be asked to tell of drops, for want of something: again with the offers */
     _Atomic uint64_t reconnects;
@@ -374,6 +375,8 @@ void locate_remove(const struct drp_region *r);
 int watcher_start(struct drp *d);
 /* Has it look at what has changed. */
 void watcher_wake(struct drp *d);
+/* A region that the service could not be told of, for want of something, is offered to it later. */
+void watcher_offer(struct drp_region *r);
 /* Ends it. Fine if there is none. */
 void watcher_stop(struct drp *d);
 

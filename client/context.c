@@ -288,6 +288,7 @@ static void tell_of_regions(struct drp *d) {
         if (r->phase != REGION_LIVE)
             continue;
         error = native_tell(r);
+        r->held_up = error_is_shortage(error); /* the watcher that has just begun looks for such */
         if (error == 0)
             error = options_tell(r);
         if (link_is_lost(error))

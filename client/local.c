@@ -185,6 +185,17 @@ static int make(struct drp_region *r, size_t size, const struct drp_region_optio
     return error;
 }
 
+/* If there is a service, it is told of the region, later where that cannot be now; but a budget holds from now on, or not at all. */
+static int tell(struct drp_region *r) {
+    int error = native_tell(r);
+
+    if (error < 0 && atomic_load(&r->budget))
+        return -EOPNOTSUPP;
+    if (error_is_shortage(error))
+        watcher_offer(r);
+    return 0;
+}
+
 int local_new(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options,
               enum drp_backend backend) {
     struct drp_region *r = region_alloc(d, NULL);
@@ -200,8 +211,8 @@ int local_new(struct drp_region **ret, struct drp *d, size_t size, const struct 
         pthread_mutex_lock(&d->regions_lock);
         r->phase = REGION_LIVE;
         pthread_mutex_unlock(&d->regions_lock);
-        if (backend == DRP_BACKEND_NATIVE && native_tell(r) < 0 && options->budget)
-            error = -EOPNOTSUPP; /* without it there is no budget */
+        if (backend == DRP_BACKEND_NATIVE)
+            error = tell(r);
     }
     if (error < 0) {
         region_end(r, true);

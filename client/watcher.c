@@ -259,22 +259,21 @@ static bool hand_over(struct drp_region *r, struct link *link) {
 
 /* How long until what was held up is offered again: ms, -1: nothing is. */
 static int until_offer(const struct drp *d) {
-    int64_t left = d->offer_at - wait_now_ms();
+    int64_t at = atomic_load(&d->offer_at), left = at - wait_now_ms();
 
-    if (d->offer_at == 0)
+    if (at == 0)
         return -1;
     return left > 0 ? (int)left : 0;
 }
 
 /* regions_lock held. */
 static void plan_offer(struct drp *d, int pause) {
-    d->offer_at = 0;
+    bool due = d->watch_due;
+
     d->offer_pause = pause < OFFER_MAX_MS ? pause : OFFER_MAX_MS;
-    for (struct drp_region *r = d->regions; r; r = r->next)
-        if (r->phase == REGION_LIVE && r->held_up)
-            d->offer_at = wait_now_ms() + d->offer_pause;
-    if (d->watch_due)
-        d->offer_at = wait_now_ms() + d->offer_pause;
+    for (const struct drp_region *r = d->regions; r; r = r->next)
+        due |= r->phase == REGION_LIVE && r->held_up;
+    atomic_store(&d->offer_at, due ? wait_now_ms() + d->offer_pause : 0);
 }
 
 /*
@@ -496,6 +495,18 @@ static void end_wake(struct drp *d) {
 void watcher_wake(struct drp *d) {
     if (object_holds(d->wake[1], &d->wake_objects[1]))
         send(d->wake[1], "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+void watcher_offer(struct drp_region *r) {
+    struct drp *d = r->context;
+
+    pthread_mutex_lock(&d->regions_lock);
+    r->held_up = true;
+    plan_offer(d, OFFER_MIN_MS);
+    pthread_mutex_unlock(&d->regions_lock);
+    pthread_mutex_lock(&d->request_lock);
+    watcher_wake(d); /* it sleeps until then at most */
+    pthread_mutex_unlock(&d->request_lock);
 }
 
 int watcher_start(struct drp *d) {
