@@ -105,7 +105,7 @@ static bool has_ended(const struct link *link) {
     struct pollfd process = {.fd = link->pidfd, .events = POLLIN};
 
     if (link_has_pidfd(link))
-        return poll(&process, 1, 0) > 0 && process.revents & POLLIN;
+        return wait_poll(&process, 1, 0) > 0 && process.revents & POLLIN;
     return link->pid > 0 && kill(link->pid, 0) < 0 && errno == ESRCH;
 }
 
