@@ -329,7 +329,10 @@ void lost_fork_child(struct drp *d);
 int piece_map(struct drp_region *r, void *address, int flags, size_t offset, size_t length, void **ret);
 /* Tells the daemon that it is mapped, so that it may be made accessible. Again is no error. */
 int piece_announce(struct drp_region *r, const struct region_piece *piece);
-/* Tells the daemon that what of the region is at these addresses is about to be unmapped. It may be away: then it knows nothing of them. */
+/*
+ * Tells the daemon that what of the region is at these addresses, and in no account any more, is about to be unmapped. It may be away: then it knows
+ * nothing of them. A hand-over that is under way is waited for.
+ */
 void piece_end(struct drp_region *r, const void *address, size_t length);
 /* Makes a mapped piece resident, by the daemon or else by the kernel. */
 int piece_populate(struct drp_region *r, const struct region_piece *piece);
