@@ -115,7 +115,7 @@ struct drp_region {
     uint64_t told_options;                  /* of options.c: what the daemon at drp.link was told; under request_lock */
     bool told_lent;                         /* the same: that it is lent, or was */
     _Atomic bool lent;                      /* the same: children may have the memory, or have had it */
-    bool held_up;                           /* of the watcher: the daemon does not take it yet */
+    bool held_up;                           /* the daemon does not take it yet; regions_lock */
     bool known;                             /* the daemon at drp.link has it under id; under request_lock */
     _Atomic uint64_t id;                    /* changes when a new daemon takes the region */
     uint64_t mapping;                       /* the daemon's id of it; with known */
@@ -152,8 +152,10 @@ struct drp {
     struct object notify_object;
     pthread_t watcher;
     bool watching; /* watcher is a thread to be joined */
-    int64_t offer_at; /* of the watcher, as the next: ms of wait_now_ms() when regions that were held up are offered again; 0: none is */
+    /* As the next two under regions_lock: ms of wait_now_ms() when regions that were held up are offered again; 0: none is */
+    _Atomic int64_t offer_at;
     int offer_pause; /* ms between two offers */
+    bool watch_due;  /* the daemon could not be asked to tell of drops, for want of something: again with the offers */
     _Atomic uint64_t reconnects;
     _Atomic uint64_t budget;       /* of this process, as asked for; 0: as configured. request_lock to write */
     _Atomic uint32_t interception; /* enum drp_interception of the session */
@@ -311,15 +313,14 @@ void volatile_free(struct drp_region *r);
 void lost_free(struct drp_region *r);
 /* Something of a region was dropped by this process itself. */
 void lost_tell(struct drp *d);
-/* For the watcher: has the daemon at d->fresh tell of drops, if that is wanted. */
+/* For the watcher: has the daemon at d->link tell of drops, if that is wanted and it does not yet. request_lock held. */
 int lost_watch_again(struct drp *d);
 /* A new daemon has the regions: all is looked at again. regions_lock held. */
 void lost_again(struct drp *d);
 /* d->lost_socket is readable: passes it on to the program. false: it has ended. */
 bool lost_pass_on(struct drp *d);
 void lost_close(struct drp *d);
-/* In the fork handler. */
-void lost_fork_child_region(struct drp_region *r);
+/* In the fork handler, when what the child does not need is closed: it takes a descriptor, of which there may have been no other. */
 void lost_fork_child(struct drp *d);
 
 /* ---- piece.c, for regions that were made unmapped ---- */
@@ -328,7 +329,10 @@ void lost_fork_child(struct drp *d);
 int piece_map(struct drp_region *r, void *address, int flags, size_t offset, size_t length, void **ret);
 /* Tells the daemon that it is mapped, so that it may be made accessible. Again is no error. */
 int piece_announce(struct drp_region *r, const struct region_piece *piece);
-/* Tells the daemon that what of the region is at these addresses is about to be unmapped. It may be away: then it knows nothing of them. */
+/*
+ * Tells the daemon that what of the region is at these addresses, and in no account any more, is about to be unmapped. It may be away: then it knows
+ * nothing of them. A hand-over that is under way is waited for.
+ */
 void piece_end(struct drp_region *r, const void *address, size_t length);
 /* Makes a mapped piece resident, by the daemon or else by the kernel. */
 int piece_populate(struct drp_region *r, const struct region_piece *piece);
@@ -374,6 +378,8 @@ void locate_remove(const struct drp_region *r);
 int watcher_start(struct drp *d);
 /* Has it look at what has changed. */
 void watcher_wake(struct drp *d);
+/* A region that the service could not be told of, for want of something, is offered to it later. */
+void watcher_offer(struct drp_region *r);
 /* Ends it. Fine if there is none. */
 void watcher_stop(struct drp *d);
 

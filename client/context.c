@@ -9,6 +9,7 @@
  * faults of this process would wait for a daemon that died.
  */
 
+#include "cancel.h"
 #include "choice.h"
 #include "client.h"
 #include "local.h"
@@ -109,12 +110,12 @@ void context_free(struct drp *d) {
 }
 
 static int try_path(struct drp *d, const char *path) {
-    char *copy = strdup(path);
+    char *copy = strdup(path), *old = d->socket_path;
 
     if (!copy)
         return error_detail(-ENOMEM, "no memory for the socket's path");
-    free(d->socket_path);
-    d->socket_path = copy;
+    d->socket_path = copy; /* first: a child that is forked in between frees what stands here */
+    free(old);
     return link_open(&d->link, path, d->name);
 }
 
@@ -286,9 +287,8 @@ static void tell_of_regions(struct drp *d) {
 
         if (r->phase != REGION_LIVE)
             continue;
-        pthread_mutex_lock(&d->request_lock);
-        error = native_register(r, &d->link);
-        pthread_mutex_unlock(&d->request_lock);
+        error = native_tell(r);
+        r->held_up = error_is_shortage(error); /* the watcher that has just begun looks for such */
         if (error == 0)
             error = options_tell(r);
         if (link_is_lost(error))
@@ -321,6 +321,7 @@ void context_look_again(struct drp *d) {
 }
 
 int drp_new(struct drp **ret, const struct drp_config *config) {
+    NOT_CANCELLED;
     enum drp_backend backend;
     struct drp_config c;
     struct drp *d;
@@ -349,6 +350,7 @@ int drp_new(struct drp **ret, const struct drp_config *config) {
 }
 
 struct drp *drp_free(struct drp *d) {
+    NOT_CANCELLED;
     bool tell = true;
 
     if (!d)
@@ -363,6 +365,7 @@ struct drp *drp_free(struct drp *d) {
 }
 
 int drp_get_stats(struct drp *d, struct drp_stats *ret) {
+    NOT_CANCELLED;
     struct drp_wire_header request = {.type = DRP_WIRE_STATS};
     struct drp_stats stats = {.reconnects = atomic_load(&d->reconnects)};
     int r;

@@ -5,6 +5,7 @@
  * function that judges what was found by trying. Options of regions have their reasons in options.c, where creation takes them from, too.
  */
 
+#include "cancel.h"
 #include "choice.h"
 #include "client.h"
 #include "local.h"
@@ -167,6 +168,7 @@ static void find(struct drp_features *f) {
 }
 
 int drp_features_new(struct drp_features **ret, const struct drp_config *config) {
+    NOT_CANCELLED;
     struct drp_features *f = calloc(1, sizeof(*f));
     int error;
 

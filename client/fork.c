@@ -31,6 +31,7 @@
  * these calls, uses the handlers itself.
  */
 
+#include "cancel.h"
 #include "client.h"
 #include "local.h"
 
@@ -241,7 +242,6 @@ static void child_region(struct drp_region *r, struct closing *closing) {
     }
     atomic_store(&r->pins.unpinnable, 0);
     r->pins.bias = r->pins.bias ? r->pins.bias + 2 : FORK_BIAS;
-    lost_fork_child_region(r);
     r->hold = NULL;
     r->phase = REGION_INHERITED;
     r->known = false;
@@ -267,7 +267,6 @@ static void child_context(struct drp *d, struct closing *closing) {
         close_soon(closing, &d->wake[i], &d->wake_objects[i]);
     close_soon(closing, &d->notify, &d->notify_object);
     close_soon(closing, &d->signal_fd, &d->signal_object);
-    lost_fork_child(d);
     d->regions_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     d->request_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     d->watching = false;
@@ -282,12 +281,15 @@ static void child_context(struct drp *d, struct closing *closing) {
 }
 
 void fork_in_child(void) {
+    NOT_CANCELLED; /* fork(2) ends nobody, and close(2) does */
     struct closing closing;
 
     closing.n = 0;
     for (struct drp *d = contexts; d; d = d->next)
         child_context(d, &closing);
     close_all(&closing);
+    for (struct drp *d = contexts; d; d = d->next)
+        lost_fork_child(d);
 }
 
 static void init(void) {

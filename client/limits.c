@@ -5,6 +5,7 @@
  * is kept here as well, for the next one.
  */
 
+#include "cancel.h"
 #include "client.h"
 #include "local.h"
 
@@ -37,6 +38,7 @@ static int call(struct link *link, uint32_t scope, uint64_t id, uint32_t mask, c
 }
 
 int drp_set_budget(struct drp *d, uint64_t bytes) {
+    NOT_CANCELLED;
     struct drp_wire_limits values = {.budget = to_wire(bytes)};
     int r;
 
@@ -58,6 +60,7 @@ int limits_hand_over(struct drp *d, struct link *link) {
 
 /* Sets one limit of a region with the daemon and, if that took it, here. */
 static int set_in_region(struct drp_region *r, uint32_t mask, const struct drp_wire_limits *values, const char *what) {
+    NOT_CANCELLED;
     struct drp *d = r->context;
     int error;
 

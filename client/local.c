@@ -185,6 +185,17 @@ static int make(struct drp_region *r, size_t size, const struct drp_region_optio
     return error;
 }
 
+/* If there is a service, it is told of the region, later where that cannot be now; but a budget holds from now on, or not at all. */
+static int tell(struct drp_region *r) {
+    int error = native_tell(r);
+
+    if (error < 0 && atomic_load(&r->budget))
+        return -EOPNOTSUPP;
+    if (error_is_shortage(error))
+        watcher_offer(r);
+    return 0;
+}
+
 int local_new(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options,
               enum drp_backend backend) {
     struct drp_region *r = region_alloc(d, NULL);
@@ -200,8 +211,8 @@ int local_new(struct drp_region **ret, struct drp *d, size_t size, const struct 
         pthread_mutex_lock(&d->regions_lock);
         r->phase = REGION_LIVE;
         pthread_mutex_unlock(&d->regions_lock);
-        if (backend == DRP_BACKEND_NATIVE && native_tell(r) < 0 && options->budget)
-            error = -EOPNOTSUPP; /* without it there is no budget */
+        if (backend == DRP_BACKEND_NATIVE)
+            error = tell(r);
     }
     if (error < 0) {
         region_end(r, true);
@@ -227,14 +238,29 @@ bool local_fork_child(const struct drp_region *r) {
 
 struct dropping {
     struct drp_region *r;
-    int pagemap; /* -1: all counts as resident */
     uint64_t freed, pinned;
 };
 
-/* Of n pages from an address on, at most BLOCK: how many are there, in memory or in swap? */
-static size_t count_pages(const struct dropping *d, const char *at, size_t n) {
+/* With a descriptor that no child gets: it would show it the parent's memory. */
+static ssize_t read_pagemap(uint64_t *words, size_t size, const char *at) {
+    off_t offset = (off_t)((uintptr_t)at / PAGE * sizeof(*words));
+    ssize_t got = -1;
+    int fd;
+
+    fork_lock();
+    fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        got = pread(fd, words, size, offset);
+        close(fd);
+    }
+    fork_unlock();
+    return got;
+}
+
+/* Of n pages from an address on, at most BLOCK: how many are there, in memory or in swap? Where nobody tells all count as resident. */
+static size_t count_pages(const char *at, size_t n) {
     uint64_t words[BLOCK];
-    ssize_t got = pread(d->pagemap, words, n * sizeof(words[0]), (off_t)((uintptr_t)at / PAGE * sizeof(words[0])));
+    ssize_t got = read_pagemap(words, n * sizeof(words[0]), at);
     size_t there = 0;
 
     if (got != (ssize_t)(n * sizeof(words[0])))
@@ -249,7 +275,7 @@ static size_t count_there(const struct dropping *d, size_t start, size_t length)
     size_t there = 0;
 
     for (size_t done = 0; done < length; done += BLOCK * PAGE)
-        there += count_pages(d, at + done, (length - done < BLOCK * PAGE ? length - done : BLOCK * PAGE) / PAGE);
+        there += count_pages(at + done, (length - done < BLOCK * PAGE ? length - done : BLOCK * PAGE) / PAGE);
     return there;
 }
 
@@ -319,15 +345,11 @@ static int drop_native(struct dropping *d, size_t start, size_t end) {
 }
 
 int local_drop(struct drp_region *r, size_t start, size_t end, uint64_t *ret_freed, uint64_t *ret_pinned) {
-    struct dropping d = {.r = r, .pagemap = -1};
+    struct dropping d = {.r = r};
     int error = 0;
 
-    if (start < end) {
-        d.pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    if (start < end)
         error = r->backend == DRP_BACKEND_NATIVE ? drop_native(&d, start, end) : drop_plain(&d, start, end);
-        if (d.pagemap >= 0)
-            close(d.pagemap);
-    }
     if (error < 0)
         return error;
     if (ret_freed)

@@ -11,6 +11,7 @@
  * told yet; once it is settled the count goes up, so that the next question looks again.
  */
 
+#include "cancel.h"
 #include "client.h"
 #include "local.h"
 
@@ -200,6 +201,7 @@ static int ensure_watched(struct drp *d) {
 }
 
 int drp_get_lost_fd(struct drp *d) {
+    NOT_CANCELLED;
     int error;
 
     if (d->backend == DRP_BACKEND_NATIVE)
@@ -211,6 +213,7 @@ int drp_get_lost_fd(struct drp *d) {
 }
 
 int drp_region_get_lost_fd(struct drp_region *r) {
+    NOT_CANCELLED;
     int error;
 
     if (r->pins.native)
@@ -226,7 +229,7 @@ int drp_region_get_lost_fd(struct drp_region *r) {
 /* ---- for the watcher, and who drops himself ---- */
 
 int lost_watch_again(struct drp *d) {
-    return atomic_load(&d->lost_wanted) ? watch(d, &d->fresh) : 0;
+    return atomic_load(&d->lost_wanted) && atomic_load(&d->lost_socket) < 0 ? watch(d, &d->link) : 0;
 }
 
 /* Another thread may just make it. */
@@ -310,7 +313,7 @@ static void replace_eventfd(int fd, const struct object *object) {
     }
 }
 
-void lost_fork_child_region(struct drp_region *r) {
+static void child_region(struct drp_region *r) {
     struct lost *lost = atomic_load(&r->lost);
 
     replace_eventfd(r->lost_fd, &r->lost_object);
@@ -322,6 +325,8 @@ void lost_fork_child_region(struct drp_region *r) {
 }
 
 void lost_fork_child(struct drp *d) {
-    replace_eventfd(d->lost_fd, &d->lost_object);
     close_socket(d);
+    replace_eventfd(d->lost_fd, &d->lost_object);
+    for (struct drp_region *r = d->regions; r; r = r->next)
+        child_region(r);
 }

@@ -78,7 +78,8 @@ int native_tell(struct drp_region *r) {
 
     if (error < 0)
         return error;
-    error = native_register(r, &d->link);
+    if (!r->known) /* by the watcher, or whoever else made the connection */
+        error = native_register(r, &d->link);
     context_unlock(d);
     return error;
 }

@@ -7,6 +7,7 @@
 
 #include "options.h"
 
+#include "cancel.h"
 #include "choice.h"
 #include "client.h"
 
@@ -260,6 +261,7 @@ int options_tell(struct drp_region *r) {
 }
 
 int drp_region_set_options(struct drp_region *r, uint64_t mask, uint64_t values) {
+    NOT_CANCELLED;
     int error = check_change(r, mask, values);
 
     if (error < 0)

@@ -69,15 +69,30 @@ int piece_announce(struct drp_region *r, const struct region_piece *piece) {
     return error;
 }
 
+/* false: there is no daemon to be told. */
+static bool tell_end(struct drp_region *r, const struct region_piece *piece) {
+    struct drp *d = r->context;
+    bool connected;
+
+    /* Not context_lock(): nobody connects for an end. */
+    pthread_mutex_lock(&d->request_lock);
+    connected = atomic_load(&d->connected);
+    if (connected)
+        call_about(r, DRP_WIRE_UNMAP_PIECES, piece);
+    pthread_mutex_unlock(&d->request_lock);
+    return connected;
+}
+
 void piece_end(struct drp_region *r, const void *address, size_t length) {
     struct region_piece piece = {.address = (void *)(uintptr_t)address, .length = length};
     struct drp *d = r->context;
 
-    /* Not context_lock(): nobody connects for an end. */
-    pthread_mutex_lock(&d->request_lock);
-    if (atomic_load(&d->connected))
-        call_about(r, DRP_WIRE_UNMAP_PIECES, &piece);
-    pthread_mutex_unlock(&d->request_lock);
+    if (tell_end(r, &piece))
+        return;
+    /* The next daemon may have heard of it a moment ago: who is handing over has the lock until it can be told. */
+    pthread_mutex_lock(&d->regions_lock);
+    pthread_mutex_unlock(&d->regions_lock);
+    tell_end(r, &piece);
 }
 
 int piece_populate(struct drp_region *r, const struct region_piece *piece) {

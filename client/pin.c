@@ -27,6 +27,7 @@
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <signal.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -110,9 +111,23 @@ static FAST size_t last_chunk(const struct pins *p, size_t offset, size_t length
     return (offset + length - 1) >> p->chunk_shift;
 }
 
+/* The generation was loaded before: if it is of another process's page, that has been seen here, too. */
+SLOW static bool has_nobody(const struct pins *p) {
+    int saved = errno;
+    pid_t keeper;
+    bool ended;
+
+    if (atomic_load_explicit(&p->gone, memory_order_acquire))
+        return true;
+    keeper = atomic_load(&p->keeper);
+    ended = keeper > 0 && kill(keeper, 0) < 0 && errno == ESRCH;
+    errno = saved;
+    return ended;
+}
+
 /* An odd generation that nobody will settle any more is the next even one. */
 static FAST uint32_t settle(const struct pins *p, uint32_t generation) {
-    if (UNLIKELY(generation & 1) && atomic_load_explicit(&p->gone, memory_order_acquire))
+    if (UNLIKELY(generation & 1) && has_nobody(p))
         generation++;
     return generation;
 }

@@ -5,6 +5,7 @@
  * service. Keeps nothing: the connection, its userfaultfd included, is closed before the call returns.
  */
 
+#include "cancel.h"
 #include "choice.h"
 #include "client.h"
 
@@ -31,6 +32,7 @@ static void probe_daemon(struct drp *d, const struct drp_config *config, struct 
 }
 
 int drp_get_probe(const struct drp_config *config, struct drp_probe *ret) {
+    NOT_CANCELLED;
     struct drp_probe probe = {0};
     struct drp *d;
     int r;

@@ -7,6 +7,7 @@
  * not the size of the range.
  */
 
+#include "cancel.h"
 #include "client.h"
 #include "local.h"
 
@@ -59,6 +60,7 @@ static int range_call(struct drp_region *r, uint16_t type, uint64_t offset, uint
 }
 
 int drp_drop(struct drp_region *r, size_t offset, size_t length, uint64_t *ret_freed, uint64_t *ret_pinned) {
+    NOT_CANCELLED;
     uint64_t mask = (UINT64_C(1) << r->pins.chunk_shift) - 1;
     struct drp_wire_drop_reply reply;
     uint64_t freed = 0;
@@ -110,6 +112,7 @@ static int populate_here(char *p, uint64_t length) {
 }
 
 int range_populate(struct drp_region *r, void *address, uint64_t offset, uint64_t length) {
+    NOT_CANCELLED;
     for (uint64_t at = 0; at < length; at += POPULATE_PIECE) {
         uint64_t piece = length - at < POPULATE_PIECE ? length - at : POPULATE_PIECE;
         int error = range_call(r, DRP_WIRE_POPULATE, offset + at, piece, NULL);

@@ -3,10 +3,9 @@
 /*
  * Regions: making, mapping, handing over and ending them.
  *
- * A region owns three mappings (data, state page, pin page) and their three descriptors, which are kept to hand them
- * over to the next daemon. It enters its context's list before anything of it exists and leaves it after its
- * descriptors are closed, so that the fork handler knows all that there is at any moment. Addresses never change,
- * whatever daemon serves them.
+ * A region owns three mappings (data, state page, pin page) and their three descriptors, which are kept to hand them over to the next daemon. It enters
+ * its context's list before anything of it exists and leaves it after its descriptors are closed, so that the fork handler knows all that there is at any
+ * moment. Addresses never change, whatever daemon serves them.
  *
  * The data is mapped inaccessible first, kept out of children and core dumps, announced to the daemon (which registers
  * it with userfaultfd) and made accessible last: no page of it appears unseen. Its address is congruent with its place
@@ -17,6 +16,7 @@
  * (piece.c) and keeps their account.
  */
 
+#include "cancel.h"
 #include "choice.h"
 #include "client.h"
 #include "local.h"
@@ -405,6 +405,7 @@ int region_new_unmapped(struct drp_region **ret, struct drp *d, size_t size, con
 }
 
 int drp_region_new(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options) {
+    NOT_CANCELLED;
     return region_new_unmapped(ret, d, size, options, NULL);
 }
 
@@ -481,6 +482,7 @@ int region_end(struct drp_region *r, bool tell) {
 }
 
 struct drp_region *drp_region_free(struct drp_region *r) {
+    NOT_CANCELLED;
     if (r)
         region_end(r, true);
     return NULL;

@@ -6,7 +6,7 @@
  * The socket is non-blocking and every wait is a poll(2) with a deadline, so that no call of the library hangs on a
  * daemon that hangs. A request that was given up leaves a reply behind; replies carry the serial of their request, so
  * the next request passes over what is not its own. Such a stale reply may bring descriptors, which are closed, and may
- * tell of a region that nobody waits for any more, which is destroyed.
+ * tell of a region that nobody waits for any more, which is destroyed. So is a region of whose reply the descriptors do not fit into this process.
  *
  * Descriptors come into being in this process under the fork lock and are noted in the link before it is released: a
  * child forked at any moment knows all of them and closes them.
@@ -142,12 +142,13 @@ int link_send(struct link *link, void *request, size_t size, const int *fds, siz
     }
 }
 
-/* The request that takes back what a reply gave, if it gave something. */
-static bool taken_back_by(const struct channel_packet *packet, struct drp_wire_id *ret) {
+/* The request that takes back what a reply gave, if it gave something. short_of: its descriptors, for which there was no room here. */
+static bool taken_back_by(const struct channel_packet *packet, bool short_of, struct drp_wire_id *ret) {
     static const uint16_t types[] = {DRP_WIRE_CREATE, DRP_WIRE_CREATE_SHARED, DRP_WIRE_OPEN, DRP_WIRE_NATIVE};
 
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
-        if (codec_check_reply(&packet->message, packet->size, packet->n_fds, types[i]) == CODEC_OK) {
+        if (codec_check_reply(&packet->message, packet->size, packet->n_fds, types[i]) ==
+            (short_of ? CODEC_DESCRIPTORS : CODEC_OK)) {
             bool native = types[i] == DRP_WIRE_NATIVE;
 
             /* The reply to this has serial 0, which no request has. */
@@ -160,18 +161,18 @@ static bool taken_back_by(const struct channel_packet *packet, struct drp_wire_i
     return false;
 }
 
-/* A reply that nobody waits for any more. Its descriptors go with the packet. */
-static void pass_over(struct link *link) {
+/* A reply that nobody waits for any more, or that is of no use. Its descriptors go with the packet. */
+static void pass_over(struct link *link, bool short_of) {
     struct drp_wire_id request;
 
-    if (taken_back_by(link->packet, &request)) /* best effort: the daemon's limits hold in any case */
+    if (taken_back_by(link->packet, short_of, &request)) /* best effort: the daemon's limits hold in any case */
         channel_send(link->socket, &request, sizeof(request), NULL, 0, MSG_DONTWAIT);
     fork_lock();
     channel_packet_close(link->packet);
     fork_unlock();
 }
 
-/* Receives one packet into link->packet. */
+/* Receives one packet into link->packet; -EMFILE: its message alone. */
 static int receive(struct link *link, int64_t deadline) {
     int r;
 
@@ -200,19 +201,23 @@ int link_wait(struct link *link, uint16_t type, int timeout_ms) {
     const struct channel_packet *packet = link->packet;
     int64_t deadline = wait_now_ms() + timeout_ms;
     enum codec_verdict verdict;
+    bool awaited;
     int r;
 
     for (;;) {
         r = receive(link, deadline);
         if (r == -ETIMEDOUT)
             return timed_out(type);
-        if (r < 0)
+        if (r < 0 && r != -EMFILE)
             return r;
         if (packet->size < sizeof(packet->message.header))
             return cut_off(link, codec_verdict_name(CODEC_SHORT));
-        if (packet->message.header.serial == link->serial)
+        awaited = packet->message.header.serial == link->serial;
+        if (awaited && r == 0)
             break;
-        pass_over(link);
+        pass_over(link, r < 0);
+        if (awaited) /* and without its descriptors */
+            return r;
     }
     verdict = codec_check_reply(&packet->message, packet->size, packet->n_fds, type);
     if (verdict != CODEC_OK)

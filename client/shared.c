@@ -7,6 +7,7 @@
  * nobody, is closed in children, and never before the mapping's end is under way.
  */
 
+#include "cancel.h"
 #include "client.h"
 #include "codec.h"
 
@@ -93,6 +94,7 @@ static int ask(struct drp_region *r, const void *data) {
 }
 
 int drp_region_open(struct drp_region **ret, struct drp *d, const char *name, uid_t uid) {
+    NOT_CANCELLED;
     struct opening opening = {.request = {.header.type = DRP_WIRE_OPEN, .uid = uid}, .handle = -1};
 
     if (!name_ok(name))
@@ -104,6 +106,7 @@ int drp_region_open(struct drp_region **ret, struct drp *d, const char *name, ui
 }
 
 int drp_region_open_handle(struct drp_region **ret, struct drp *d, int handle) {
+    NOT_CANCELLED;
     struct opening opening = {.request = {.header.type = DRP_WIRE_OPEN}, .handle = handle};
 
     /* What is no shared memory would end the connection. */

@@ -19,7 +19,7 @@
  *   withdrawn    the program has closed descriptors of the library, or put others in their place: with the last of drp.wake's other end this thread
  *                wakes. Nothing is opened by itself then, for a program that does so may count on the numbers that its next files get. The next
  *                request makes a connection and a thread, as in a forked child; that thread offers those regions which still have their descriptors,
- *                the others stay plain memory
+ *                the others stay plain memory. Who meets an odd generation of those looks by himself whether the daemon has ended (pins.keeper)
  *
  * The thread never touches the memory of a region, which could make it wait for the daemon that it watches. It takes
  * requests' lock for moments only, since it sends its requests over a link of its own; but for regions that are offered again.
@@ -105,7 +105,7 @@ static bool has_ended(const struct link *link) {
     struct pollfd process = {.fd = link->pidfd, .events = POLLIN};
 
     if (link_has_pidfd(link))
-        return poll(&process, 1, 0) > 0 && process.revents & POLLIN;
+        return wait_poll(&process, 1, 0) > 0 && process.revents & POLLIN;
     return link->pid > 0 && kill(link->pid, 0) < 0 && errno == ESRCH;
 }
 
@@ -127,18 +127,23 @@ static bool wait_gone(struct drp *d) {
 
 /*
  * Others still have drops of a shared region made, and a daemon that we have cut off may be in the middle of any of ours: of one whose process has not
- * ended certainly, an odd generation is waited for, until it has, or another daemon has the region.
+ * ended certainly, an odd generation is waited for, until it has, or another daemon has the region. So it is looked at again, and its descriptors are
+ * kept for that, as long as there is no other one. regions_lock held.
  */
-static void set_gone(struct drp *d) {
+static void mark_gone(struct drp *d) {
     bool ended = has_ended(&d->link), own = ended || !d->link.cut;
 
-    pthread_mutex_lock(&d->regions_lock);
     for (struct drp_region *r = d->regions; r; r = r->next)
-        if (r->phase == REGION_LIVE && r->backend == DRP_BACKEND_DAEMON && (r->granted & DRP_REGION_SHARED ? ended : own))
+        if (r->phase == REGION_LIVE && r->backend == DRP_BACKEND_DAEMON && !r->known &&
+            (r->granted & DRP_REGION_SHARED ? ended : own))
             atomic_store(&r->pins.gone, true);
+}
+
+static void set_gone(struct drp *d) {
+    pthread_mutex_lock(&d->regions_lock);
+    mark_gone(d);
     pthread_mutex_unlock(&d->regions_lock);
     lost_close(d);
-    link_close(&d->link);
 }
 
 /* ---- the next daemon ---- */
@@ -195,7 +200,9 @@ static bool is_held_up(const struct link *link, int error) {
 static void publish(struct drp *d) {
     struct channel_packet *spare = d->link.packet;
 
+    mark_gone(d); /* the last look */
     pthread_mutex_lock(&d->request_lock);
+    link_close(&d->link);
     fork_lock();
     d->link = d->fresh;
     link_init(&d->fresh, d, spare);
@@ -209,10 +216,13 @@ static void publish(struct drp *d) {
 
 /* Of a shared one that lacks descriptors the next service will not know the pins, and drops for others. */
 static int adopt(struct drp_region *r, struct link *link) {
+    pid_t keeper = atomic_exchange(&r->pins.keeper, 0); /* before there is another one's page */
     int error = object_check_region(r);
 
     if (error == 0)
         error = region_adopt(r, link);
+    if (error < 0 && !r->known)
+        atomic_store(&r->pins.keeper, keeper);
     if (error == 0)
         pins_allow(&r->pins);
     else if (r->granted & DRP_REGION_SHARED && object_check_region(r) < 0)
@@ -249,20 +259,36 @@ static bool hand_over(struct drp_region *r, struct link *link) {
 
 /* How long until what was held up is offered again: ms, -1: nothing is. */
 static int until_offer(const struct drp *d) {
-    int64_t left = d->offer_at - wait_now_ms();
+    int64_t at = atomic_load(&d->offer_at), left = at - wait_now_ms();
 
-    if (d->offer_at == 0)
+    if (at == 0)
         return -1;
     return left > 0 ? (int)left : 0;
 }
 
 /* regions_lock held. */
 static void plan_offer(struct drp *d, int pause) {
-    d->offer_at = 0;
+    bool due = d->watch_due;
+
     d->offer_pause = pause < OFFER_MAX_MS ? pause : OFFER_MAX_MS;
-    for (struct drp_region *r = d->regions; r; r = r->next)
-        if (r->phase == REGION_LIVE && r->held_up)
-            d->offer_at = wait_now_ms() + d->offer_pause;
+    for (const struct drp_region *r = d->regions; r; r = r->next)
+        due |= r->phase == REGION_LIVE && r->held_up;
+    atomic_store(&d->offer_at, due ? wait_now_ms() + d->offer_pause : 0);
+}
+
+/*
+ * By the link of all requests: whoever asks for it beside us finds either the link, or us still to come here. What was dropped before is told by
+ * lost_again().
+ */
+static void watch_again(struct drp *d) {
+    int error;
+
+    pthread_mutex_lock(&d->request_lock);
+    error = lost_watch_again(d);
+    if (link_is_lost(error))
+        link_cut(&d->link); /* all of it is done once more */
+    pthread_mutex_unlock(&d->request_lock);
+    d->watch_due = error < 0 && error != -EOPNOTSUPP;
 }
 
 /* Those that are shared, or the others. Returns the one at which the connection turned out to be of no use, or NULL. regions_lock held. */
@@ -296,6 +322,7 @@ static void adopt_all(struct drp *d) {
             break;
     if (r)
         link_cut(&d->link);
+    watch_again(d);
     plan_offer(d, OFFER_MIN_MS);
     lost_again(d);
     pthread_mutex_unlock(&d->regions_lock);
@@ -303,10 +330,13 @@ static void adopt_all(struct drp *d) {
 
 /* By the link of all requests: what is still held up is answered at once. */
 static void offer_again(struct drp *d) {
+    bool taken, due = d->watch_due;
     struct drp_region *r;
-    bool taken = false;
 
     pthread_mutex_lock(&d->regions_lock);
+    if (due)
+        watch_again(d);
+    taken = due && !d->watch_due;
     pthread_mutex_lock(&d->request_lock);
     for (r = d->regions; r; r = r->next) {
         if (r->phase != REGION_LIVE || !r->held_up)
@@ -329,7 +359,7 @@ static bool reconnect(struct drp *d) {
     d->fresh.stop = d->wake[0];
     if (!has_wake(d) || link_open(&d->fresh, d->socket_path, d->name) < 0)
         return false;
-    if (context_settle(d, &d->fresh) < 0 || lost_watch_again(d) == -ENOTCONN) {
+    if (context_settle(d, &d->fresh) < 0) {
         link_close(&d->fresh);
         return false;
     }
@@ -344,6 +374,7 @@ static bool wait_reconnected(struct drp *d) {
 
     notify_begin(d);
     while (go_on && !reconnect(d)) {
+        set_gone(d);
         go_on = sleep_on(d, object_owns(d->notify, &d->notify_object) ? d->notify : -1, POLLIN, backoff);
         backoff = notify_drain(d) ? BACKOFF_MIN_MS : backoff * 2;
         if (backoff > BACKOFF_MAX_MS)
@@ -387,10 +418,12 @@ static void withdraw(struct drp *d) {
     pthread_mutex_lock(&d->regions_lock);
     for (struct drp_region *r = d->regions; r; r = r->next) {
         r->held_up = r->phase == REGION_LIVE;
+        atomic_store(&r->pins.keeper, d->link.pid); /* nobody here sees its end any more */
         if (r->phase == REGION_LIVE && r->granted & DRP_REGION_SHARED)
             pins_refuse(&r->pins);
     }
     pthread_mutex_lock(&d->request_lock);
+    link_close(&d->link);
     d->epoch++;
     d->inherited = true;
     pthread_mutex_unlock(&d->request_lock); /* who has it next may wait for our end */
@@ -401,6 +434,7 @@ static void *run(void *context) {
     struct drp *d = context;
 
     pthread_mutex_lock(&d->regions_lock);
+    d->watch_due = false;        /* nothing is opened by itself, but for who asks anew */
     plan_offer(d, OFFER_MIN_MS); /* of what the one before us has left */
     pthread_mutex_unlock(&d->regions_lock);
     while (wait_lost(d)) {
@@ -461,6 +495,18 @@ static void end_wake(struct drp *d) {
 void watcher_wake(struct drp *d) {
     if (object_holds(d->wake[1], &d->wake_objects[1]))
         send(d->wake[1], "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+void watcher_offer(struct drp_region *r) {
+    struct drp *d = r->context;
+
+    pthread_mutex_lock(&d->regions_lock);
+    r->held_up = true;
+    plan_offer(d, OFFER_MIN_MS);
+    pthread_mutex_unlock(&d->regions_lock);
+    pthread_mutex_lock(&d->request_lock);
+    watcher_wake(d); /* it sleeps until then at most */
+    pthread_mutex_unlock(&d->request_lock);
 }
 
 int watcher_start(struct drp *d) {

@@ -109,13 +109,14 @@ int channel_receive(int socket, struct channel_packet *packet, int flags) {
         outcome = -EMFILE;
     else
         outcome = CHANNEL_OK;
+    if (outcome == CHANNEL_OK || outcome == -EMFILE)
+        packet->size = (size_t)size;
     if (outcome != CHANNEL_OK) {
         close_all(fds, n_held);
         return outcome;
     }
     memcpy(packet->fds, fds, n_held * sizeof(int));
     packet->n_fds = n_held;
-    packet->size = (size_t)size;
     return CHANNEL_OK;
 }
 

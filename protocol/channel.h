@@ -31,7 +31,8 @@ struct channel_packet {
 
 /*
  * Receives one packet. flags: 0 or MSG_DONTWAIT. Returns an outcome, or a negative errno. packet->n_fds is 0 unless CHANNEL_OK.
- * -EMFILE: the packet is lost because this process, not the peer, is out of descriptors. An empty packet reads as CHANNEL_CLOSED.
+ * -EMFILE: the packet's descriptors are lost because this process, not the peer, is out of them; the message is there. An empty packet reads as
+ * CHANNEL_CLOSED.
  */
 int channel_receive(int socket, struct channel_packet *packet, int flags);
 /*

@@ -7,6 +7,7 @@
  * with ENOMEM then, as the kernel does.
  */
 
+#include "cancel.h"
 #include "client.h"
 #include "raw.h"
 #include "segment.h"
@@ -144,6 +145,7 @@ static int advise_pages(uintptr_t start, uintptr_t end, int advice) {
 }
 
 int serve_madvise(void *address, size_t length, int advice) {
+    NOT_CANCELLED;
     int saved = errno, r;
     uintptr_t start, end;
 
@@ -156,6 +158,7 @@ int serve_madvise(void *address, size_t length, int advice) {
 
 /* The kernel judges the arguments, and what is not ours. */
 int serve_mincore(void *address, size_t length, unsigned char *vector) {
+    NOT_CANCELLED;
     int saved = errno, r = 0;
     uintptr_t start, end;
     struct piece piece;

@@ -8,6 +8,7 @@
  * It cannot be done for what a mapping takes the place of, which counts twice for a moment; nor is it atomic with other threads.
  */
 
+#include "client.h"
 #include "serve.h"
 #include "table.h"
 
@@ -20,8 +21,9 @@
 
 #define LABEL "\nVmData:"
 
-/* Bytes. false: nobody tells, for want of a descriptor or of /proc. */
+/* Bytes. false: nobody tells, for want of a descriptor or of /proc. No child gets that, unless the lock's holder is who was interrupted for this. */
 static bool counted(size_t *ret) {
+    bool locked = fork_try_lock();
     char text[4096];
     const char *label;
     ssize_t n = -1;
@@ -31,6 +33,8 @@ static bool counted(size_t *ret) {
         n = read(fd, text, sizeof(text) - 1);
         close(fd);
     }
+    if (locked)
+        fork_unlock();
     text[n < 0 ? 0 : n] = '\0';
     label = strstr(text, LABEL);
     if (!label)

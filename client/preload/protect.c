@@ -7,6 +7,7 @@
  * but droppable memory is not locked, only brought in: what is ours of the range is unlocked again. It is dropped all the same while it is locked.
  */
 
+#include "cancel.h"
 #include "raw.h"
 #include "segment.h"
 #include "serve.h"
@@ -56,6 +57,7 @@ static int protect(const struct segment *s, int protection, int key) {
 }
 
 int serve_mprotect(void *address, size_t length, int protection, int key) {
+    NOT_CANCELLED;
     int saved = errno, r = 0;
     uintptr_t start, end;
     struct segment s;

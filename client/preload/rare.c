@@ -3,6 +3,7 @@
 /* Calls about memory that few programs make: process_madvise(2), remap_file_pages(2), mseal(2), and what userfaultfds are asked. */
 
 #include "arena.h"
+#include "cancel.h"
 #include "raw.h"
 #include "serve.h"
 
@@ -43,6 +44,7 @@ static bool is_self(int pidfd) {
 
 /* The kernel judges what it is asked of a range of nothing. */
 long serve_process_madvise(int pidfd, const struct iovec *ranges, size_t n, int advice, unsigned int flags) {
+    NOT_CANCELLED;
     int saved = errno;
     long done = 0;
 

@@ -10,6 +10,7 @@
  */
 
 #include "backend.h"
+#include "cancel.h"
 #include "client.h"
 #include "raw.h"
 #include "segment.h"
@@ -25,6 +26,9 @@
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
+
+/* Pieces of which an inherited range can be that the kernel takes for one mapping. */
+#define INHERITED_MAX 16
 
 struct request {
     uintptr_t from, to; /* to: where, or a hint */
@@ -178,21 +182,58 @@ static int remap(struct request *request, int protection) {
     return r == -EEXIST ? -ENOMEM : r;
 }
 
-/* By the kernel; the table follows. */
+/* Of the table. */
+struct taken {
+    struct piece pieces[INHERITED_MAX];
+    unsigned n;
+};
+
+/* Puts it back, if it is still there; the references end. */
+static int give_back(const struct taken *taken, bool there) {
+    int r = 0, added;
+
+    for (unsigned i = 0; i < taken->n; i++) {
+        added = there ? table_add(&taken->pieces[i]) : 0;
+        if (added < 0)
+            r = added;
+        arena_release(taken->pieces[i].arena);
+    }
+    return r;
+}
+
+static int take_out(const struct request *request, struct taken *ret) {
+    uintptr_t end = request->from + request->had;
+    int r = 1;
+
+    for (ret->n = 0; r > 0 && ret->n<INHERITED_MAX; ret->n += r> 0)
+        r = table_cut(request->from, end, &ret->pieces[ret->n]);
+    if (r > 0 && table_has(request->from, end))
+        r = -ENOMEM;
+    if (r < 0)
+        give_back(ret, true);
+    return r < 0 ? r : 0;
+}
+
+/* By the kernel. Out of the table first: what it takes from these addresses it may give to another thread at once. */
 static int remap_inherited(struct request *request, const struct piece *first) {
-    struct piece piece = *first, old;
+    bool stays = request->flags & MREMAP_DONTUNMAP;
+    struct piece piece = *first;
+    struct taken taken = {.n = 0};
+    int r = 0, error = 0;
     void *p;
-    int r = 0;
 
     if (request->flags & MREMAP_FIXED)
         r = serve_displace(request->to, request->to + request->wanted);
+    if (r == 0 && !stays)
+        r = take_out(request, &taken);
     if (r < 0)
         return r;
     p = raw_mremap((void *)request->from, request->had, request->wanted, request->flags, (void *)request->to);
     if (p == MAP_FAILED)
-        return -errno;
-    while (!(request->flags & MREMAP_DONTUNMAP) && table_cut(request->from, request->from + request->had, &old) > 0)
-        arena_release(old.arena);
+        error = -errno;
+    r = give_back(&taken, p == MAP_FAILED);
+    if (error < 0 || r < 0)
+        return error < 0 ? error : r;
     request->to = (uintptr_t)p;
     piece.start = request->to;
     piece.end = piece.start + request->wanted;
@@ -259,6 +300,7 @@ static bool concerns_us(const struct request *r) {
 }
 
 void *serve_mremap(void *address, size_t had, size_t wanted, int flags, void *to) {
+    NOT_CANCELLED;
     struct request request = {
         .from = (uintptr_t)address,
         .to = (uintptr_t)to,

@@ -17,6 +17,7 @@
 
 #include "arena.h"
 #include "backend.h"
+#include "cancel.h"
 #include "children.h"
 #include "client.h"
 #include "raw.h"
@@ -105,6 +106,7 @@ int serve_displace(uintptr_t start, uintptr_t end) {
 }
 
 void serve_taken(const void *address, size_t length) {
+    NOT_CANCELLED;
     int saved = errno;
     uintptr_t start, end;
 
@@ -133,6 +135,7 @@ static int make_room(void *address, size_t length, int protection, int flags, in
 }
 
 void *serve_replace(void *address, size_t length, int protection, int flags, int fd, long offset) {
+    NOT_CANCELLED;
     int saved = errno, r = make_room(address, length, protection, flags, fd, offset);
 
     errno = r < 0 ? -r : saved;
@@ -141,6 +144,7 @@ void *serve_replace(void *address, size_t length, int protection, int flags, int
 
 /* The kernel refuses a range beyond what a process has, which is more on some machines: it is asked first. */
 int serve_munmap(void *address, size_t length) {
+    NOT_CANCELLED;
     int saved = errno, r = 0;
     uintptr_t start, end;
 
@@ -274,6 +278,7 @@ void serve_end(void) {
 }
 
 void *serve_mmap(void *address, size_t length, int protection, int flags, long offset) {
+    NOT_CANCELLED;
     int saved = errno, r = check(address, length, flags, offset);
     void *p = MAP_FAILED;
 

@@ -20,7 +20,7 @@
  *
  * Every function that can fail returns a negative errno value; drp_strerror() turns it into a sentence and
  * drp_detail() says what exactly was wrong in the last failing call of this thread. All functions may be called from any thread
- * at any time, but for drp_free() and drp_region_free(), which need the object to be no longer in use.
+ * at any time, but for drp_free() and drp_region_free(), which need the object to be no longer in use. None is a cancellation point.
  *
  * The library has a thread and descriptors of its own, close-on-exec: some for the connection, three or four for each region. Leave them alone. A program
  * that closes what it does not know all the same, as some do that become daemons, or opens files with the same numbers, may expect this: its files are not

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The programs of test-preload in which something happens in the middle of a call: a fork, or a signal, while a piece is moved; and in which the
- * library's descriptors are closed.
+ * The programs of test-preload in which something happens in the middle of a call: a fork, or a signal, while a piece is moved, or the thread's
+ * end; and in which the library's descriptors are closed.
  */
 
 #include "child.h"
@@ -181,6 +181,38 @@ void program_run_first(int socket) {
     program_show(socket, 'b'); /* it goes on */
     child_check(waitpid(pid, &status, 0) == pid && status == 0);
     child_check(pthread_join(first.thread, NULL) == 0);
+}
+
+/* ---- threads that are ended ---- */
+
+static _Atomic bool returned;
+
+/* To be ended at the first call that ends anybody, which none of these is. */
+static void *use_cancelled(void *data) {
+    char *p = data, *q;
+
+    child_check(pthread_cancel(pthread_self()) == 0);
+    child_check(munmap(p, PAGE) == 0 && madvise(p + PAGE, PAGE, MADV_DONTNEED) == 0);
+    child_check(mprotect(p + PAGE, PAGE, PROT_READ) == 0);
+    q = program_map(SIZE);
+    child_check(mremap(q, SIZE, 2 * SIZE, MREMAP_MAYMOVE) != MAP_FAILED);
+    atomic_store(&returned, true);
+    pthread_testcancel();
+    return NULL;
+}
+
+void program_run_cancelled(int socket) {
+    char *p = program_map(SIZE);
+    pthread_t thread;
+    void *result;
+
+    memset(p, 1, SIZE);
+    child_check(pthread_create(&thread, NULL, use_cancelled, p) == 0);
+    child_check(pthread_join(thread, &result) == 0 && result == PTHREAD_CANCELED);
+    child_check(atomic_load(&returned));
+    child_check(is_zero(p + PAGE, PAGE) && is_filled(p + 2 * PAGE, 1, SIZE - 2 * PAGE));
+    child_check(munmap(p + PAGE, SIZE - PAGE) == 0 && munmap(program_map(SIZE), SIZE) == 0);
+    program_show(socket, 'c');
 }
 
 /* ---- other descriptors in place of all ---- */

@@ -529,6 +529,7 @@ static const struct {
     {"remap", run_remap},
     {"moving", program_run_moving},
     {"first", program_run_first},
+    {"cancelled", program_run_cancelled},
     {"replaced", program_run_replaced},
     {"plain", run_plain},
     {"checked", program_run_checked},

@@ -15,10 +15,12 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -473,6 +475,60 @@ START_TEST(test_hidden) {
 }
 END_TEST
 
+/* The library reads the pagemap: another thread shall fork meanwhile, if it can; it does. */
+enum { AT_REST, ARMED, TO_FORK, FORKED };
+static _Atomic int reading = AT_REST;
+
+ssize_t pread(int fd, void *buffer, size_t size, off_t offset) {
+    int armed = ARMED;
+
+    if (atomic_compare_exchange_strong(&reading, &armed, TO_FORK))
+        for (uint64_t deadline = now_ms() + 200; atomic_load(&reading) == TO_FORK && now_ms() < deadline;)
+            nap_ms(1);
+    return syscall(SYS_pread64, fd, buffer, size, offset);
+}
+
+static bool has_pagemap(void) {
+    char path[64], target[64] = "";
+
+    for (int fd = 0; fd < 256; fd++) {
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        if (readlink(path, target, sizeof(target) - 1) > 0 && strstr(target, "/pagemap"))
+            return true;
+    }
+    return false;
+}
+
+static void *fork_beside(void *data) {
+    int *status = data;
+    pid_t pid;
+
+    for (uint64_t deadline = deadline_in(10000); atomic_load(&reading) != TO_FORK; nap_ms(1))
+        ck_assert_uint_lt(now_ms(), deadline);
+    pid = fork();
+    if (pid == 0)
+        _exit(has_pagemap());
+    atomic_store(&reading, FORKED);
+    ck_assert_int_eq(waitpid(pid, status, 0), pid);
+    return NULL;
+}
+
+/* By which a child could see its parent's memory, whatever becomes of the child. */
+START_TEST(test_no_pagemap_for_children) {
+    pthread_t thread;
+    int status = -1;
+
+    ck_assert(begin(DRP_BACKEND_NONE));
+    memset(memory, 1, SIZE);
+    ck_assert_int_eq(pthread_create(&thread, NULL, fork_beside, &status), 0);
+    atomic_store(&reading, ARMED);
+    ck_assert_int_eq(drp_drop(region, 0, SIZE, NULL, NULL), 0);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    ck_assert_int_eq(status, 0);
+    ck_assert(is_zero(memory, SIZE));
+}
+END_TEST
+
 /* A service that is not there is an error for who needs one, and none for the others. */
 START_TEST(test_no_service) {
     ck_assert_int_eq(setenv("DROPPABLE_SOCKET", "/nowhere/socket", 1), 0);
@@ -507,6 +563,7 @@ int main(void) {
     tcase_add_test(tcase, test_auto);
     tcase_add_test(tcase, test_hidden);
     tcase_add_test(tcase, test_no_service);
+    tcase_add_test(tcase, test_no_pagemap_for_children);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
 }

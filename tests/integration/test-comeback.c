@@ -4,6 +4,7 @@
  * object's lock (holder.h) lets a test say how long. What they pin in the meantime stays.
  */
 
+#include "client.h"
 #include "connected.h"
 #include "fixture.h"
 #include "holder.h"
@@ -13,7 +14,9 @@
 
 #include <check.h>
 #include <droppable/droppable.h>
+#include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -205,6 +208,74 @@ START_TEST(test_comes_back) {
 }
 END_TEST
 
+/* A chunk is about to be dropped, and the service waits for the object's lock. Nobody finds the service from here on. */
+static void begin_held_drop(struct holder *holder, pthread_t *dropper, const char *away) {
+    uint32_t generation = 0;
+    uint64_t offset;
+
+    ck_assert_int_eq(drp_new(&connection, NULL), 0);
+    ck_assert_int_eq(drp_region_new(&region, connection, SIZE, NULL), 0);
+    memset(drp_region_address(region), 1, SIZE);
+    holder_begin(holder, drp_region_get_object(region, &offset));
+    ck_assert_int_eq(pthread_create(dropper, NULL, drop, NULL), 0);
+    for (uint64_t deadline = deadline_in(WAIT_MS); (generation & 1) == 0; nap_ms(1)) {
+        drp_copy_generations(region, CHUNK, CHUNK, &generation);
+        ck_assert_uint_lt(now_ms(), deadline);
+    }
+    ck_assert_int_eq(rename(service.socket, away), 0);
+}
+
+/* Dies in the middle of the drop, of which it says nothing any more: whoever pins goes on. */
+static void expect_pins_after_death(struct holder *holder, const char *away) {
+    uint64_t before = drp_generation(region, CHUNK, CHUNK), now;
+    int object = holder->fd, status;
+
+    ck_assert_uint_eq(before & 1, 1);
+    ck_assert_int_eq(kill(service.pid, SIGKILL), 0);
+    holder_end(holder);
+    ck_assert(service_wait(&service, WAIT_MS, &status));
+    ck_assert_int_eq(drp_pin(region, CHUNK, CHUNK, &now), 0);
+    ck_assert_uint_eq(now, before + 1);
+    close(object);
+    region = drp_region_free(region);
+    connection = drp_free(connection);
+    unlink(away);
+    service_restart(&service);
+    fixture_measure();
+}
+
+/* One that the library has cut off may go on: it is waited for, but not after its death, however much later that is. */
+START_TEST(test_cut_off_and_dead) {
+    char away[sizeof(service.socket) + 8];
+    struct holder holder;
+    pthread_t dropper;
+
+    snprintf(away, sizeof(away), "%s.away", service.socket);
+    begin_held_drop(&holder, &dropper, away);
+    link_cut(&connection->link);
+    ck_assert_int_eq(pthread_join(dropper, NULL), 0);
+    for (uint64_t deadline = deadline_in(WAIT_MS); connection->notify < 0; nap_ms(1))
+        ck_assert_uint_lt(now_ms(), deadline); /* it looks for another one */
+    expect_pins_after_death(&holder, away);
+}
+END_TEST
+
+/* The same of a library that has withdrawn. */
+START_TEST(test_withdrawn_and_dead) {
+    char away[sizeof(service.socket) + 8];
+    struct holder holder;
+    pthread_t dropper;
+
+    snprintf(away, sizeof(away), "%s.away", service.socket);
+    begin_held_drop(&holder, &dropper, away);
+    close(connection->wake[1]); /* as a program does that closes what it does not know */
+    ck_assert_int_eq(pthread_join(dropper, NULL), 0);
+    for (uint64_t deadline = deadline_in(WAIT_MS); !connection->inherited; nap_ms(1))
+        ck_assert_uint_lt(now_ms(), deadline);
+    expect_pins_after_death(&holder, away);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("comeback");
     TCase *tcase = tcase_create("comeback");
@@ -216,6 +287,8 @@ int main(void) {
     tcase_add_test(tcase, test_pinned_meanwhile);
     tcase_add_test(tcase, test_two_connections);
     tcase_add_test(tcase, test_comes_back);
+    tcase_add_test(tcase, test_cut_off_and_dead);
+    tcase_add_test(tcase, test_withdrawn_and_dead);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
 }

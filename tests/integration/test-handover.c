@@ -15,11 +15,13 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -210,6 +212,76 @@ START_TEST(test_no_reply) {
 }
 END_TEST
 
+/* ---- an end in the middle ---- */
+
+static struct region_piece piece;
+static _Atomic bool mapped, ended;
+/* The helper thread, about to tell of pieces, waits until the test says so. */
+enum { GO_ON, TO_WAIT, WAITS };
+static _Atomic int telling;
+
+ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
+    const struct drp_wire_header *header = message->msg_iov[0].iov_base;
+    bool tells = message->msg_iov[0].iov_len >= sizeof(*header) && header->type == DRP_WIRE_MAP_PIECES;
+    int wanted = TO_WAIT;
+
+    if (tells && atomic_compare_exchange_strong(&telling, &wanted, WAITS))
+        for (uint64_t deadline = deadline_in(WAIT_MS); atomic_load(&telling) == WAITS && now_ms() < deadline;)
+            nap_ms(1);
+    return syscall(SYS_sendmsg, fd, message, flags);
+}
+
+static bool next_piece(const struct drp_region *r, uintptr_t from, struct region_piece *ret) {
+    (void)r;
+    *ret = piece;
+    return atomic_load(&mapped) && from < (uintptr_t)piece.address + piece.length;
+}
+
+/* Something else is there in the end. */
+static void *end_piece(void *region) {
+    atomic_store(&mapped, false);
+    piece_end(region, piece.address, piece.length);
+    ck_assert_ptr_eq(mmap(piece.address, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
+                     piece.address);
+    atomic_store(&ended, true);
+    return NULL;
+}
+
+/* A piece that ends when the new service is about to hear of it, and before anybody can tell it anything: it is not taken for one later. */
+START_TEST(test_ends_meanwhile) {
+    struct drp_stats before, after;
+    struct drp_region *region;
+    pthread_t thread;
+    struct drp *d;
+
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(region_new_unmapped(&region, d, SIZE, NULL, next_piece), 0);
+    piece = (struct region_piece){.length = SIZE, .protection = PROT_READ | PROT_WRITE};
+    ck_assert_int_eq(piece_map(region, NULL, 0, 0, SIZE, &piece.address), 0);
+    atomic_store(&mapped, true);
+    ck_assert_int_eq(piece_announce(region, &piece), 0);
+    atomic_store(&telling, TO_WAIT);
+    ck_assert(service_kill(&service, WAIT_MS));
+    service_restart(&service);
+    for (uint64_t deadline = deadline_in(WAIT_MS); atomic_load(&telling) != WAITS; nap_ms(1))
+        ck_assert_uint_lt(now_ms(), deadline);
+    ck_assert_int_eq(pthread_create(&thread, NULL, end_piece, region), 0);
+    for (uint64_t deadline = now_ms() + 300; !atomic_load(&ended) && now_ms() < deadline; nap_ms(1))
+        ; /* it is not to */
+    atomic_store(&telling, GO_ON);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    ck_assert(connected_becomes(region, true, WAIT_MS));
+    ck_assert_int_eq(drp_get_stats(d, &before), 0);
+    memset(piece.address, 1, SIZE);
+    ck_assert_int_eq(drp_get_stats(d, &after), 0);
+    ck_assert_uint_eq(after.intercepted_faults, before.intercepted_faults);
+    ck_assert_int_eq(munmap(piece.address, SIZE), 0);
+    drp_region_free(region);
+    drp_free(d);
+    fixture_measure();
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("handover");
     TCase *tcase = tcase_create("handover");
@@ -218,6 +290,7 @@ int main(void) {
     tcase_set_timeout(tcase, 90);
     tcase_add_test(tcase, test_refused_mapping);
     tcase_add_test(tcase, test_no_reply);
+    tcase_add_test(tcase, test_ends_meanwhile);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
 }

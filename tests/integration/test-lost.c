@@ -5,6 +5,7 @@
  */
 
 #include "child.h"
+#include "connected.h"
 #include "fixture.h"
 #include "raw.h"
 #include "suite.h"
@@ -14,9 +15,12 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define MIB (UINT64_C(1) << 20)
@@ -186,6 +190,32 @@ START_TEST(test_fork) {
 }
 END_TEST
 
+/* A process that cannot have one more descriptor forks: the child's eventfds are its own all the same. */
+START_TEST(test_fork_at_limit) {
+    int all = drp_get_lost_fd(connection), one = drp_region_get_lost_fd(region), next = dup(all), status;
+    struct rlimit before, tight;
+    pid_t pid;
+
+    fill(region, 0, 1);
+    drop(region, 0, 1);
+    ck_assert(event_comes(all, WAIT_MS) && event_comes(one, WAIT_MS));
+    ck_assert_int_eq(eventfd_write(all, 1), 0);
+    ck_assert_int_eq(eventfd_write(one, 1), 0);
+    close(next);
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+    tight = before;
+    tight.rlim_cur = (rlim_t)next;
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &tight), 0);
+    pid = fork();
+    if (pid == 0)
+        _exit(event_comes(all, 0) + 2 * event_comes(one, 0));
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_int_eq(status, 0);
+    ck_assert(event_comes(all, 0) && event_comes(one, 0)); /* the parent's */
+}
+END_TEST
+
 static void *storm(void *data) {
     _Atomic bool *ended = data;
     unsigned seed = 1;
@@ -267,6 +297,85 @@ START_TEST(test_deaf) {
 }
 END_TEST
 
+/* ---- beside a hand-over ---- */
+
+/* The helper thread, about to hand a region over, waits until the test says so. */
+static _Atomic enum { GO_ON, TO_WAIT, WAITS } hand_over;
+/* Of so many replies to WATCH the descriptor does not fit. */
+static _Atomic int shortages;
+
+ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
+    const struct drp_wire_header *header = message->msg_iov[0].iov_base;
+    bool begins = message->msg_iov[0].iov_len >= sizeof(*header) && header->type == DRP_WIRE_ADOPT;
+    uint64_t deadline = deadline_in(WAIT_MS);
+
+    if (begins && atomic_load(&hand_over) == TO_WAIT) {
+        atomic_store(&hand_over, WAITS);
+        while (atomic_load(&hand_over) == WAITS && now_ms() < deadline)
+            nap_ms(1);
+    }
+    return syscall(SYS_sendmsg, fd, message, flags);
+}
+
+ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
+    const struct drp_wire_header *header = message->msg_iov[0].iov_base;
+    ssize_t n = syscall(SYS_recvmsg, fd, message, flags);
+    struct cmsghdr *control = CMSG_FIRSTHDR(message);
+
+    if (n < (ssize_t)sizeof(*header) || header->type != (DRP_WIRE_REPLY | DRP_WIRE_WATCH) || !control ||
+        atomic_load(&shortages) == 0)
+        return n;
+    atomic_fetch_sub(&shortages, 1);
+    memcpy(&fd, CMSG_DATA(control), sizeof(fd));
+    close(fd);
+    message->msg_controllen = 0;
+    message->msg_flags |= MSG_CTRUNC;
+    return n;
+}
+
+/* The first drop that is told after another service has the regions. */
+static void expect_told(int fd) {
+    ck_assert(connected_becomes(region, true, WAIT_MS) && connected_becomes(other, true, WAIT_MS));
+    ck_assert(event_comes(fd, WAIT_MS)); /* that there is another one */
+    fill(region, 0, CHUNKS);
+    while (event_comes(fd, 0))
+        ;
+    drop(region, 1, 1);
+    ck_assert(event_comes(fd, WAIT_MS));
+    expect_run(region, 1, 1);
+}
+
+/* Who asks while the service is away, and in the middle of what the library tells the next one. */
+START_TEST(test_asked_beside_hand_over) {
+    int fd;
+
+    atomic_store(&hand_over, TO_WAIT);
+    ck_assert(service_kill(&service, WAIT_MS));
+    service_restart(&service);
+    for (uint64_t deadline = deadline_in(WAIT_MS); atomic_load(&hand_over) != WAITS; nap_ms(1))
+        ck_assert_uint_lt(now_ms(), deadline);
+    fd = drp_region_get_lost_fd(region);
+    ck_assert_int_ge(fd, 0);
+    atomic_store(&hand_over, GO_ON);
+    expect_told(fd);
+}
+END_TEST
+
+/* The next service is asked until there is a descriptor for what it sends. */
+START_TEST(test_short_of_descriptors) {
+    int fd = drp_region_get_lost_fd(region);
+
+    ck_assert_int_ge(fd, 0);
+    atomic_store(&shortages, 2);
+    ck_assert(service_kill(&service, WAIT_MS));
+    service_restart(&service);
+    ck_assert(event_comes(fd, WAIT_MS));
+    for (uint64_t deadline = deadline_in(WAIT_MS); atomic_load(&shortages) > 0; nap_ms(1))
+        ck_assert_uint_lt(now_ms(), deadline);
+    expect_told(fd);
+}
+END_TEST
+
 /* How many words the helper thread's next recv(2) is to find. */
 static _Atomic int words_wanted, words_found;
 
@@ -306,8 +415,11 @@ int main(void) {
     tcase_add_test(tcase, test_before_and_by_budget);
     tcase_add_test(tcase, test_restart);
     tcase_add_test(tcase, test_fork);
+    tcase_add_test(tcase, test_fork_at_limit);
     tcase_add_test(tcase, test_storm);
     tcase_add_test(tcase, test_deaf);
+    tcase_add_test(tcase, test_asked_beside_hand_over);
+    tcase_add_test(tcase, test_short_of_descriptors);
     tcase_add_test(tcase, test_end_at_once);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);

@@ -6,6 +6,7 @@
 #include "child.h"
 #include "connected.h"
 #include "fixture.h"
+#include "local.h"
 #include "memcg.h"
 #include "native-memory.h"
 #include "raw.h"
@@ -152,6 +153,43 @@ START_TEST(test_shortage) {
     drp_region_free(region);
     native_context = drp_free(native_context);
     fixture_measure();
+}
+END_TEST
+
+/* One is made while there are no descriptors; so are those that a service is told of which comes late. */
+START_TEST(test_made_in_shortage) {
+    const struct drp_config config = {.struct_size = sizeof(config), .backend = DRP_BACKEND_NATIVE};
+    struct drp_region *early, *late;
+
+    atomic_store(&shortages, 2);
+    ck_assert_int_eq(drp_region_new(&early, native_context, SIZE, NULL), 0);
+    ck_assert_int_lt(atomic_load(&shortages), 2);
+    ck_assert(connected_becomes(early, true, WAIT_MS));
+    drp_region_free(early);
+    native_context = drp_free(native_context);
+
+    ck_assert(service_kill(&service, WAIT_MS));
+    ck_assert_int_eq(drp_new(&native_context, &config), 0);
+    ck_assert_int_eq(drp_region_new(&early, native_context, SIZE, NULL), 0);
+    service_restart(&service);
+    fixture_measure();
+    atomic_store(&shortages, 1);
+    ck_assert_int_eq(drp_region_new(&late, native_context, SIZE, NULL), 0);
+    ck_assert(is_connected(late) || is_connected(early));
+    ck_assert(connected_becomes(early, true, WAIT_MS) && connected_becomes(late, true, WAIT_MS));
+    drp_region_free(early);
+    drp_region_free(late);
+}
+END_TEST
+
+/* Whoever was first, the watcher or who makes the region: the service has it, with its budget. */
+START_TEST(test_told_twice) {
+    struct drp_region *region = native_make(SIZE, 0, 8 * MIB);
+    uint64_t id = native_id_of(region);
+
+    ck_assert_int_eq(native_tell(region), 0);
+    ck_assert(is_connected(region) && native_id_of(region) == id);
+    drp_region_free(region);
 }
 END_TEST
 
@@ -361,6 +399,8 @@ int main(void) {
     tcase_add_test(tcase, test_priority);
     tcase_add_test(tcase, test_restart);
     tcase_add_test(tcase, test_shortage);
+    tcase_add_test(tcase, test_made_in_shortage);
+    tcase_add_test(tcase, test_told_twice);
     tcase_add_test(tcase, test_fork);
     tcase_add_test(tcase, test_nobody);
     tcase_add_test(tcase, test_hidden);

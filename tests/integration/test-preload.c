@@ -169,6 +169,16 @@ START_TEST(test_first) {
 }
 END_TEST
 
+/* A thread that is to be ended is, but within no call about memory. */
+START_TEST(test_cancelled) {
+    struct child child = start("cancelled");
+
+    child_expect(&child, 'c');
+    go_on(&child);
+    child_end(&child);
+}
+END_TEST
+
 /* The program has put descriptors of its own in place of the library's: none is written to, read or closed, and there is memory to be had. */
 START_TEST(test_replaced) {
     struct child child = start("replaced");
@@ -523,6 +533,7 @@ static Suite *preload_suite(void) {
     tcase_add_test(tcase, test_remap);
     tcase_add_test(tcase, test_moving);
     tcase_add_test(tcase, test_first);
+    tcase_add_test(tcase, test_cancelled);
     tcase_add_test(tcase, test_replaced);
     tcase_add_test(tcase, test_advice);
     tcase_add_test(tcase, test_nobody);

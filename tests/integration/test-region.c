@@ -12,9 +12,12 @@
 #include <check.h>
 #include <droppable/droppable.h>
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define KIB UINT64_C(1024)
@@ -216,6 +219,31 @@ START_TEST(test_limits) {
     second = drp_free(second);
     for (size_t i = 0; i < 3; i++)
         drp_region_free(regions[i]);
+}
+END_TEST
+
+/* A process that can have only so many descriptors more does not have the region, nor does the service keep it for that process. */
+START_TEST(test_short_of_descriptors) {
+    struct drp_region *region = NULL;
+    struct rlimit before, tight;
+    int next = dup(STDERR_FILENO);
+
+    ck_assert_int_ge(next, 0);
+    close(next);
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+    for (int room = 0; room < 3; room++) {
+        int r;
+
+        tight = before;
+        tight.rlim_cur = (rlim_t)(next + room);
+        ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &tight), 0);
+        r = drp_region_new(&region, connection, MIB, NULL);
+        ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+        ck_assert_int_eq(r, -EMFILE);
+        ck_assert(status_becomes("regions", 0, 5000));
+    }
+    region = make(MIB);
+    drp_region_free(region);
 }
 END_TEST
 
@@ -451,6 +479,39 @@ START_TEST(test_control_drop) {
 }
 END_TEST
 
+/* ---- threads that are ended ---- */
+
+static _Atomic bool returned;
+
+/* Check's macros end it. */
+static void *drop_cancelled(void *region) {
+    struct drp_stats stats;
+    bool ok = pthread_cancel(pthread_self()) == 0;
+
+    ok = drp_drop(region, 0, MIB, NULL, NULL) == 0 && ok;
+    ok = drp_get_stats(connection, &stats) == 0 && ok;
+    atomic_store(&returned, ok);
+    pthread_testcancel();
+    return NULL;
+}
+
+/* Not within a call, which would keep the library's locks. */
+START_TEST(test_cancelled) {
+    struct drp_region *region = make(MIB);
+    pthread_t thread;
+    void *result;
+
+    memset(drp_region_address(region), 1, MIB);
+    ck_assert_int_eq(pthread_create(&thread, NULL, drop_cancelled, region), 0);
+    ck_assert_int_eq(pthread_join(thread, &result), 0);
+    ck_assert_ptr_eq(result, PTHREAD_CANCELED);
+    ck_assert_int_eq(atomic_load(&returned), true);
+    ck_assert_uint_eq(resident(region), 0);
+    ck_assert_int_eq(drp_drop(region, 0, MIB, NULL, NULL), 0);
+    drp_region_free(region);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("region");
     TCase *basic = tcase_create("basic"), *limits = tcase_create("limits");
@@ -470,10 +531,12 @@ int main(void) {
     tcase_add_test(basic, test_optimistic_reads);
     tcase_add_test(basic, test_many_rounds);
     tcase_add_test(basic, test_control_drop);
+    tcase_add_test(basic, test_cancelled);
     suite_add_tcase(suite, basic);
     tcase_set_timeout(limits, 60);
     tcase_add_checked_fixture(limits, setup_limits, teardown);
     tcase_add_test(limits, test_limits);
+    tcase_add_test(limits, test_short_of_descriptors);
     suite_add_tcase(suite, limits);
     return suite_run(suite);
 }
