@@ -34,8 +34,8 @@ struct domain {
     _Atomic int64_t commitment; /* what the disarmed spans of the sessions in it may still fill */
     _Atomic uint64_t wanted;    /* bytes that waiting pagers ask for */
     _Atomic uint64_t hopeless_until; /* ns: nothing of it can be dropped, as far as was found */
-    _Atomic uint32_t edges;     /* DEMAND_EDGE() of sources that fired since the last look */
-    _Atomic uint64_t refaults;  /* mistakes: chunks touched again soon after pressure had dropped them */
+    _Atomic uint32_t edges;          /* DEMAND_EDGE() of sources that fired since the last look */
+    _Atomic uint64_t refaults;       /* mistakes: chunks touched again soon after pressure had dropped them */
 
     struct cgroup_look look; /* the newest; of the machine: no high */
     int64_t credit_seen;     /* with it */

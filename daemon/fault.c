@@ -178,10 +178,11 @@ static uint64_t wanted_bytes(const struct fault *fault) {
 static enum gate_verdict ask_gate(struct fault *fault, bool forced) {
     struct session *session = fault->session;
     uint64_t bytes = wanted_bytes(fault);
-    enum gate_verdict verdict = gate_ask(session->domain, bytes, !forced);
+    bool passes = forced || (!fault->wanted && gate_is_hopeless(session->domain, kernel_now()));
+    enum gate_verdict verdict = gate_ask(session->domain, bytes, !passes);
     bool scarce = verdict != GATE_FREE || !gate_is_ample(session->domain, SCARCE_SHARE);
 
-    if (scarce && !forced && kernel_now() - session->pager.last_refresh > REFRESH_INTERVAL_NS) {
+    if (scarce && !passes && kernel_now() - session->pager.last_refresh > REFRESH_INTERVAL_NS) {
         bool wait = verdict == GATE_WAIT;
 
         session->pager.last_refresh = kernel_now();
@@ -193,7 +194,7 @@ static enum gate_verdict ask_gate(struct fault *fault, bool forced) {
         }
         session_lock(session);
     }
-    if (verdict == GATE_WAIT && (forced || (!fault->wanted && gate_is_hopeless(session->domain, kernel_now())))) {
+    if (verdict == GATE_WAIT && passes) {
         session->pager.passed_gate = true;
         return GATE_TIGHT;
     }
@@ -392,19 +393,22 @@ static bool choose_block(struct fault *fault, uint32_t *ret_first, uint32_t *ret
 }
 
 /* Nobody else will fill it, neither before nor after: a small page then. */
-static void fill_page_alone(struct fault *fault) {
+static enum uffd_outcome fill_page_alone(struct fault *fault) {
+    enum uffd_outcome outcome;
     uint64_t filled = 0;
 
     page_set_add(&fault->pages, fault->page);
     session_lock(fault->session);
     expect_fill(fault);
     session_unlock(fault->session);
-    if (uffd_zero(fault->session, fault->start, UINT64_C(1) << PAGE_SHIFT, &filled) == UFFD_OK) {
+    outcome = uffd_zero(fault->session, fault->start, UINT64_C(1) << PAGE_SHIFT, &filled);
+    if (outcome == UFFD_OK) {
         session_lock(fault->session);
         note_filled(fault, filled);
         session_unlock(fault->session);
     }
     counter_add(&fault->session->home.counters.filled_bytes, filled);
+    return outcome;
 }
 
 /*
@@ -416,7 +420,6 @@ static bool stays_armed(const struct fault *fault) {
            (fault->kind == FAULT_FRESH && !gate_is_ample(fault->session->domain, AMPLE_SHARE));
 }
 
-/* Without asking the gate, but not without its knowing. */
 static void disarm_unasked(const struct fault *fault) {
     struct session *session = fault->session;
 
@@ -430,9 +433,9 @@ static void disarm_unasked(const struct fault *fault) {
 }
 
 /* After the fill: disarms, if that is right, and lets the waiters go on. */
-static void disarm_and_wake(struct fault *fault, enum uffd_outcome outcome, enum gate_verdict verdict) {
+static enum fault_answer disarm_and_wake(struct fault *fault, enum uffd_outcome outcome, enum gate_verdict verdict) {
     uint32_t first = fault->span, count = 1;
-    bool disarmed = outcome == UFFD_MEMORY;
+    bool disarmed = false;
 
     if (outcome == UFFD_OK && verdict == GATE_FREE) {
         session_lock(fault->session);
@@ -441,15 +444,18 @@ static void disarm_and_wake(struct fault *fault, enum uffd_outcome outcome, enum
         if (fault->kind == FAULT_SPARSE)
             refill_neighbours(fault);
     }
-    if (outcome == UFFD_MEMORY) /* even after the wait: the kernel shall do as its own policy says */
-        disarm_unasked(fault);
-    else if (disarmed)
+    if (disarmed)
         disarmed = intercept_disarm(fault->session, fault->mapping, first, count);
     if (disarmed && fault->kind == FAULT_FRESH)
         intercept_expect_little(fault->session, fault->region, first, count);
     if (!disarmed && page_set_is_empty(&fault->pages))
-        fill_page_alone(fault);
+        outcome = fill_page_alone(fault);
+    if (outcome == UFFD_EVENTS)
+        return FAULT_DROPPING;
+    if (outcome == UFFD_MEMORY) /* even after the wait: the kernel shall do as its own policy says */
+        disarm_unasked(fault);  /* the gate is told, not asked */
     intercept_wake(fault->session, fault->mapping, first, count);
+    return FAULT_DONE;
 }
 
 static enum fault_answer fill_and_disarm(struct fault *fault, enum gate_verdict verdict, bool forced) {
@@ -477,8 +483,7 @@ static enum fault_answer fill_and_disarm(struct fault *fault, enum gate_verdict 
         return FAULT_DROPPING;
     if (outcome == UFFD_MEMORY && !forced)
         return FAULT_GATED;
-    disarm_and_wake(fault, outcome, verdict);
-    return FAULT_DONE;
+    return disarm_and_wake(fault, outcome, verdict);
 }
 
 /* ---- the fault ---- */
@@ -503,20 +508,16 @@ static bool fault_begin(struct fault *fault, uint64_t address) {
 enum fault_answer fault_answer(struct session *session, uint64_t address, bool forced) {
     struct fault fault = {.session = session};
     enum gate_verdict verdict;
-    bool again;
+    bool quarantined, again;
 
     session_lock(session);
     if (!fault_begin(&fault, address)) {
         session_unlock(session);
         return answer_unknown(session, fault.start);
     }
-    if (atomic_load(&session->home.quarantined)) { /* the kernel fills it, as far as the gate allows */
-        region_touch(fault.region, fault.span, home_tick(&session->home));
-        session_unlock(session);
-        disarm_and_wake(&fault, UFFD_OK, GATE_FREE);
-        return FAULT_DONE;
-    }
-    if (fault.region->spans[fault.span].in_flight && !forced) {
+    quarantined =
+        atomic_load(&session->home.quarantined); /* no fills of ours, if the gate allows, and no wait for drops */
+    if (fault.region->spans[fault.span].in_flight && !forced && !quarantined) {
         session_unlock(session);
         return FAULT_DROPPING;
     }
@@ -529,7 +530,7 @@ enum fault_answer fault_answer(struct session *session, uint64_t address, bool f
     if (verdict == GATE_TIGHT || forced) {
         narrow_pages(&fault);
         verdict = GATE_TIGHT;
-    } else if (fault.kind == FAULT_CRUMBED || session->pager.kernel_fills)
+    } else if (fault.kind == FAULT_CRUMBED || session->pager.kernel_fills || quarantined)
         fault.pages = (struct page_set){0}; /* the kernel does it, once the span is disarmed */
     again = is_refault(&fault);
     if (again)
@@ -548,7 +549,7 @@ enum fault_answer fault_answer(struct session *session, uint64_t address, bool f
 enum fault_answer fault_populate(struct session *session, struct pager_command *command) {
     struct region *region = command->region;
     struct fault fault = {.session = session, .region = region, .wanted = true};
-    uint64_t now = kernel_now(), end, filled = 0;
+    uint64_t now = kernel_now(), end, step, filled = 0;
     enum gate_verdict verdict;
     enum uffd_outcome outcome;
 
@@ -571,9 +572,8 @@ enum fault_answer fault_populate(struct session *session, struct pager_command *
         return FAULT_GATED;
     }
     if (verdict == GATE_TIGHT) {
-        end = (command->offset & ~(uint64_t)(GATE_STEP - 1)) + GATE_STEP < end
-                  ? (command->offset & ~(uint64_t)(GATE_STEP - 1)) + GATE_STEP
-                  : end;
+        step = (command->offset | (GATE_STEP - 1)) + 1;
+        end = step < end ? step : end;
         fault.pages = (struct page_set){0};
         page_set_add_range(&fault.pages, fault.page, (unsigned)((end - command->offset) >> PAGE_SHIFT));
     }

@@ -38,11 +38,16 @@ bool gate_allows(const struct domain *domain, uint64_t bytes) {
 }
 
 bool gate_is_hopeless(const struct domain *domain, uint64_t now) {
-    for (const struct domain *d = domain; d; d = d->parent)
-        if (atomic_load_explicit(&d->credit, memory_order_relaxed) < GATE_STEP &&
-            now < atomic_load_explicit(&d->hopeless_until, memory_order_relaxed))
-            return true;
-    return false;
+    bool hopeless = false;
+
+    for (const struct domain *d = domain; d; d = d->parent) {
+        if (atomic_load_explicit(&d->credit, memory_order_relaxed) >= GATE_STEP)
+            continue;
+        hopeless = true;
+        if (now >= atomic_load_explicit(&d->hopeless_until, memory_order_relaxed))
+            return false;
+    }
+    return hopeless;
 }
 
 uint64_t gate_room(const struct domain *domain) {

@@ -31,7 +31,7 @@ enum gate_verdict {
 enum gate_verdict gate_ask(struct domain *domain, uint64_t bytes, bool waits);
 /* May a span be disarmed that the kernel can then fill with so many bytes more? If so, gate_adjust() has to follow. */
 bool gate_allows(const struct domain *domain, uint64_t bytes);
-/* Is a domain of the chain short of which it was found a moment ago that nothing can be dropped? Who has to wait there need not. */
+/* Of every domain of the chain that is short, was it found a moment ago that nothing can be dropped? Who has to wait need not then. false: none is short. */
 bool gate_is_hopeless(const struct domain *domain, uint64_t now);
 /* The least credit of the chain of domains; 0 if there is none. */
 uint64_t gate_room(const struct domain *domain);

@@ -319,6 +319,7 @@ struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *
     slice->needed = !demand->hand && demand->source != DEMAND_BUDGET;
     slice->seen = demand->seen;
     slice->handed_out = kernel_now();
+    slice->planned = planned < demand->bytes ? planned : demand->bytes;
     slice->decision = note_decision(plans, demand, victims, planned, tick);
     for (size_t i = 0; i < victims; i++)
         submit_victim(plans, &plans->victims[i], &slice->request, demand->urgency, tick);
@@ -328,16 +329,16 @@ struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *
 
 /* ---- the account ---- */
 
-uint64_t plan_under_way(const struct plans *plans, const struct domain *domain, uint64_t now, uint64_t within) {
+uint64_t plan_under_way(const struct plans *plans, const struct domain *domain, bool all, uint64_t now, uint64_t within) {
     const struct plan_slice *slice;
     uint64_t bytes = 0;
 
     LIST_FOREACH (slice, &plans->slices, link) {
         uint64_t freed = atomic_load(&slice->request.freed);
 
-        if (!plan_finished(slice) && domain_is_within(slice->domain, domain) && now < slice->handed_out + within &&
-            freed < slice->request.wanted)
-            bytes += slice->request.wanted - freed;
+        if (slice->needed && !plan_finished(slice) && now < slice->handed_out + within && freed < slice->planned &&
+            (slice->domain == domain || (all && domain_is_within(slice->domain, domain))))
+            bytes += slice->planned - freed;
     }
     return bytes;
 }
@@ -373,9 +374,10 @@ static void report_slice(struct plans *plans, struct plan_slice *slice) {
         if (ended > decision->ended)
             decision->ended = ended;
     }
-    if (slice->needed && plan_progressed(slice))
+    if (slice->needed && plan_progressed(slice)) {
         slice->domain->barren = 0;
-    else if (slice->needed)
+        slice->domain->fruitless = false;
+    } else if (slice->needed)
         slice->domain->fruitless = true;
     if (slice->hand) {
         slice->hand->freed += freed;

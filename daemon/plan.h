@@ -55,6 +55,7 @@ struct plan_slice {
     uint64_t decision; /* its number */
     uint64_t seen;
     uint64_t handed_out; /* ns */
+    uint64_t planned;    /* bytes */
     _Atomic uint64_t ended;
 };
 LIST_HEAD(plan_slices, plan_slice);
@@ -90,8 +91,11 @@ uint64_t plan_native(struct plans *plans, const struct domain *domain);
 struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *demand, uint32_t tick);
 /* Enters what finished slices have freed where it belongs (and with a domain in need, whether they got anything done), and makes them free again. Returns how many are still under way. */
 unsigned plan_settle(struct plans *plans);
-/* Bytes that slices handed out for the domain, or one in it, not longer ago than so many ns are still to free. */
-uint64_t plan_under_way(const struct plans *plans, const struct domain *domain, uint64_t now, uint64_t within);
+/*
+ * Bytes that slices handed out for the need of the domain (all: or of one in it) not longer ago than so many ns are still to free. Of those for
+ * hands and budgets nobody knows when they come.
+ */
+uint64_t plan_under_way(const struct plans *plans, const struct domain *domain, bool all, uint64_t now, uint64_t within);
 bool plan_finished(const struct plan_slice *slice);
 /* The thread goes on: if it is not finished yet, and then got anything done, the thread is woken. */
 void plan_leave(struct plan_slice *slice);

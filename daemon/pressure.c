@@ -39,8 +39,8 @@
 #define PRESSURE_HAND_BARREN 3
 /* Until somebody who is busy with a slice is asked again. */
 #define PRESSURE_BUSY_NS UINT64_C(1000000)
-/* Looks at a domain with nothing to drop come every 500 us << so many plans in a row that got nothing done; where somebody waits at its gate, and at last. */
-#define PRESSURE_BARREN_WAITERS 2
+/* Looks at a domain with nothing to drop come every 500 us << so many fruitless plans in a row; where somebody waits at its gate, and at last. */
+#define PRESSURE_BARREN_WAITERS 1
 #define PRESSURE_BARREN_MAX 5
 /* So many of them in a row, and who waits at its gate goes ahead, and so does who comes within this time. */
 #define PRESSURE_BARREN_HOPELESS 2
@@ -193,29 +193,25 @@ static void turn_add(struct turn *turn, struct plan_slice *slice, struct domain 
     turn->slices[turn->n++] = slice;
 }
 
-/* ns after the last plan that got nothing done until the domain is looked at again: 1 ms to 16 ms, the others as ever. */
-static uint64_t barren_pause(const struct domain *domain) {
-    unsigned most = domain->waiters ? PRESSURE_BARREN_WAITERS : PRESSURE_BARREN_MAX;
-
-    return domain->barren == 0 ? 0 : UINT64_C(500000) << (domain->barren < most ? domain->barren : most);
-}
-
 /* A domain is in need, and the last plan got nothing done. */
 static void note_barren(struct turn *turn, struct domain *domain) {
     domain->fruitless = false;
     if (domain->barren < PRESSURE_BARREN_MAX)
         domain->barren++;
     domain->barren_at = kernel_now();
-    if (domain->barren < PRESSURE_BARREN_HOPELESS)
+    if (domain->barren < PRESSURE_BARREN_HOPELESS ||
+        plan_under_way(&turn->pressure->plans, domain, true, domain->barren_at, PRESSURE_COMING_NS) > 0)
         return;
     atomic_store(&domain->hopeless_until, domain->barren_at + PRESSURE_HOPELESS_NS);
     waiters_give_up(turn->pressure->manager, domain);
 }
 
+/* ns until it is looked at again: 1 ms to 16 ms after that, the others as ever. */
 static uint64_t barren_wait(const struct domain *domain, uint64_t now) {
-    uint64_t until = domain->barren_at + barren_pause(domain);
+    unsigned most = domain->waiters ? PRESSURE_BARREN_WAITERS : PRESSURE_BARREN_MAX;
+    uint64_t until = domain->barren_at + (UINT64_C(500000) << (domain->barren < most ? domain->barren : most));
 
-    return until > now ? until - now : 0;
+    return domain->barren > 0 && until > now ? until - now : 0;
 }
 
 /* Who is over a budget gives first. */
@@ -255,6 +251,17 @@ static bool is_alone(const struct turn *turn, const struct domain *domain) {
     return true;
 }
 
+/*
+ * What is being dropped already is not asked for twice: the next coldest would give for the coldest, who is busy giving. Before somebody is killed they
+ * do, if that takes too long, and whoever is to give for less urgent reasons is asked, which has him hurry.
+ */
+static uint64_t is_coming(struct pressure *pressure, const struct domain *domain, enum demand_urgency urgency) {
+    bool life = urgency == URGENCY_LIFE;
+
+    return plan_under_way(&pressure->plans, domain, !life, pressure->now,
+                          life ? PRESSURE_SLICE_WAIT_NS : PRESSURE_COMING_NS);
+}
+
 /* Looks at one domain, and hands a slice out if it is in need. Returns the ns until its next look. */
 static uint64_t turn_domain(struct turn *turn, struct domain *domain) {
     struct pressure *pressure = turn->pressure;
@@ -278,16 +285,10 @@ static uint64_t turn_domain(struct turn *turn, struct domain *domain) {
             domain->barren = 0;
         return answer.next;
     }
-    /*
-     * What is being dropped already is not asked for twice: the next coldest would give for the coldest, who is busy giving. Before somebody is killed,
-     * they do, if that takes too long.
-     */
-    coming = plan_under_way(&pressure->plans, domain, pressure->now,
-                            answer.urgency == URGENCY_LIFE ? PRESSURE_SLICE_WAIT_NS : PRESSURE_COMING_NS);
-    if (answer.demand <= coming)
+    coming = is_coming(pressure, domain, answer.urgency);
+    if (answer.total <= coming)
         return answer.next;
-    answer.demand -= coming;
-    demand.bytes = answer.demand;
+    demand.bytes = answer.demand < answer.total - coming ? answer.demand : answer.total - coming;
     if (demand.bytes > domain->controller.limits.slice && !is_alone(turn, domain))
         demand.bytes = domain->controller.limits.slice;
     demand.total = answer.total;
@@ -303,8 +304,8 @@ static uint64_t turn_domain(struct turn *turn, struct domain *domain) {
     return answer.next;
 }
 
-/* Under the manager's lock. false: there are more than one turn can serve. */
-static bool turn_domains(struct turn *turn) {
+/* Under the manager's lock. Where there are more than one turn can serve, the next one comes at once. */
+static void turn_domains(struct turn *turn) {
     struct pressure *pressure = turn->pressure;
     struct domain *domain;
     size_t position = 0, n;
@@ -316,7 +317,8 @@ static bool turn_domains(struct turn *turn) {
             continue;
         if (turn->n == PLAN_SLICES_AT_ONCE) { /* the rest has its turn right after these */
             pressure->first = position - 1;
-            return false;
+            turn->next = turn->others = 0;
+            return;
         }
         n = turn->n;
         ns = turn_domain(turn, domain);
@@ -325,9 +327,8 @@ static bool turn_domains(struct turn *turn) {
             turn->others = ns;
     }
     if (pressure->first > 0)
-        turn_sleep(turn, 0);
+        turn->next = turn->others = 0;
     pressure->first = 0;
-    return true;
 }
 
 /* Somebody over a budget, without need. */
@@ -500,9 +501,9 @@ static uint64_t pressure_turn(struct pressure *pressure, bool kicked) {
                         .look = PRESSURE_IDLE_NS,
                         .others = PRESSURE_IDLE_NS};
     struct manager *manager = pressure->manager;
-    bool all = true, progress;
-    uint64_t took, next;
     unsigned under_way;
+    bool progress;
+    uint64_t took;
 
     pressure->now = kernel_now();
     pthread_mutex_lock(&manager->lock);
@@ -515,9 +516,7 @@ static uint64_t pressure_turn(struct pressure *pressure, bool kicked) {
         !LIST_EMPTY(&manager->leaving)) { /* how urgent it is to free what these had is seen by the look */
         waiters_find(manager);
         turn_sleep(&turn, budget_look(manager, pressure->now, &turn.excess));
-        all = turn_domains(&turn);
-        if (!all)
-            turn.next = 0;
+        turn_domains(&turn);
         turn_budget(&turn);
         turn_sleep(&turn, budget_count_pins(manager, pressure->now));
         turn_sleep(&turn, record_sample(manager, pressure->now));
@@ -534,16 +533,14 @@ static uint64_t pressure_turn(struct pressure *pressure, bool kicked) {
         return turn_next(&turn);
 
     CRASH_POINT("pressure-planned");
-    if (all)
-        turn_wait(&turn);
+    turn_wait(&turn);
     pthread_mutex_lock(&manager->lock);
     progress = turn_end(&turn);
     CRASH_POINT("pressure-settled");
     pthread_mutex_unlock(&manager->lock);
     turn_sleep(&turn, PRESSURE_BUSY_NS);
-    next = turn_next(&turn);
     took = kernel_now() - pressure->now;
-    return progress || next < took ? 0 : next - took;
+    return progress || turn_next(&turn) < took ? 0 : turn_next(&turn) - took;
 }
 
 /* ---- the thread ---- */

@@ -184,6 +184,8 @@ void session_give_promises_back(struct session *session) {
     session_lock(session);
     LIST_FOREACH (region, &session->home.regions, link)
         for (unsigned i = 0; i < region->n_mappings; i++) {
+            atomic_fetch_sub_explicit(&session->committed, (int64_t)region->mappings[i]->committed,
+                                      memory_order_relaxed);
             gate_adjust(session->domain, -(int64_t)region->mappings[i]->committed);
             region->mappings[i]->committed = 0;
         }

@@ -38,10 +38,12 @@ void waiters_let_in(struct manager *manager) {
 }
 
 void waiters_give_up(struct manager *manager, const struct domain *domain) {
+    uint64_t now = kernel_now();
     struct session *session;
 
     LIST_FOREACH (session, &manager->sessions, link)
-        if (domain_is_within(session->domain, domain) && atomic_exchange(&session->pager.waits_at_gate, false)) {
+        if (domain_is_within(session->domain, domain) && gate_is_hopeless(session->domain, now) &&
+            atomic_exchange(&session->pager.waits_at_gate, false)) {
             atomic_store(&session->pager.gate_hopeless, true);
             worker_kick(&session->pager.worker);
         }

@@ -11,7 +11,7 @@ struct manager;
 void waiters_find(struct manager *manager);
 /* Who waits at the gate of a domain that has credit now asks again. */
 void waiters_let_in(struct manager *manager);
-/* Nothing of the domain can be dropped: what waits at its gate goes ahead, and is counted. */
+/* Nothing of the domain can be dropped: what waits at its gate, and not for another domain, goes ahead, and is counted. */
 void waiters_give_up(struct manager *manager, const struct domain *domain);
 
 #endif
