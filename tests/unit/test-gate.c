@@ -187,6 +187,23 @@ START_TEST(test_ample) {
 }
 END_TEST
 
+/* Nobody waits where nothing can be dropped; but for what one domain lacks another's hopelessness says nothing. */
+START_TEST(test_hopeless) {
+    const uint64_t now = 1000;
+
+    atomic_store(&chain[1].hopeless_until, now + 1);
+    ck_assert(!gate_is_hopeless(&chain[0], now)); /* none is short */
+    atomic_store(&chain[1].credit, GATE_STEP - 1);
+    ck_assert(gate_is_hopeless(&chain[0], now));
+    ck_assert(!gate_is_hopeless(&chain[0], now + 1)); /* that was long ago */
+    ck_assert(!gate_is_hopeless(&chain[2], now));
+    atomic_store(&chain[2].credit, -MIB);
+    ck_assert(!gate_is_hopeless(&chain[0], now));
+    atomic_store(&chain[2].hopeless_until, now + 1);
+    ck_assert(gate_is_hopeless(&chain[0], now));
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("gate");
     TCase *gate = tcase_create("gate");
@@ -204,6 +221,7 @@ int main(void) {
     tcase_add_test(gate, test_wait_is_left_with_each_short_one);
     tcase_add_loop_test(gate, test_commit, 0, CHAIN);
     tcase_add_test(gate, test_adjust_is_symmetrical);
+    tcase_add_test(gate, test_hopeless);
     suite_add_tcase(suite, gate);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
