@@ -3,12 +3,13 @@
  * A client in an unprivileged container with the system call filter that Docker has by default: no userfaultfd, no io_uring.
  * Namespaces of its own for users, mounts, processes, IPC, cgroups and the network; the folder of the socket is mounted in (the socket alone would
  * stay that of the first service). Everything works but interception, and the status says why; with a lent userfaultfd that works, too. Processes
- * have the numbers of the service's namespace there.
+ * have the numbers of the service's namespace there. An unchanged program with the preload library and droppablectl do there what they do elsewhere.
  */
 
 #include "child.h"
 #include "filter.h"
 #include "fixture.h"
+#include "program.h"
 #include "suite.h"
 
 #include <check.h>
@@ -28,6 +29,7 @@
 #define CHUNK ((size_t)65536)
 #define SIZE (4 * MIB)
 #define NOBODY 65534
+#define CTL_REFUSED 1
 #define INSIDE "/mnt/droppable"
 
 static bool lent; /* a userfaultfd, by the service */
@@ -55,7 +57,7 @@ static void enter_container(void) {
     child_check(mount("none", "/mnt", "tmpfs", 0, NULL) == 0);
     child_check(mkdir(INSIDE, 0755) == 0);
     child_check(mount(service.dir, INSIDE, NULL, MS_BIND, NULL) == 0);
-    child_check(mount("none", "/tmp", "tmpfs", 0, NULL) == 0);
+    child_check(mount("none", service.dir, "tmpfs", 0, NULL) == 0);
     child_check(access(service.socket, F_OK) < 0);
     child_check(setenv("DROPPABLE_SOCKET", INSIDE "/socket", 1) == 0);
 }
@@ -157,6 +159,42 @@ static void use(int socket) {
     child_check(is_filled(p, 9, SIZE) && drp_drop(region, 0, SIZE, &freed, &pinned) == 0 && pinned == CHUNK);
     child_check(is_filled(p, 9, CHUNK) && is_zero(p + CHUNK, SIZE - CHUNK));
     child_check(child_say(socket, 'r') && child_hear(socket, &word));
+    drp_region_free(region);
+    drp_free(d);
+}
+
+/* The exit status of droppablectl. */
+static int ctl(const char *verb, const char *option) {
+    char path[512];
+    pid_t pid;
+    int status;
+
+    snprintf(path, sizeof(path), "%s/droppablectl", getenv("DROPPABLE_TEST_BINDIR"));
+    pid = fork();
+    child_check(pid >= 0);
+    if (pid == 0) {
+        unsetenv("LD_PRELOAD");
+        child_check(freopen("/dev/null", "w", stdout) && dup2(STDOUT_FILENO, STDERR_FILENO) >= 0);
+        execl(path, path, verb, option, (char *)NULL);
+        _exit(127);
+    }
+    child_check(waitpid(pid, &status, 0) == pid && WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+/* What has been made of the container's first process: it knows of mmap(2) only. */
+static void be_unchanged(int socket) {
+    char *p = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_ANONYMOUS | MAP_DROPPABLE, -1, 0), word;
+
+    child_check(p != MAP_FAILED);
+    memset(p, 7, SIZE);
+    child_check(child_say(socket, 'p') && child_hear(socket, &word)); /* the service drops meanwhile */
+    child_check(is_zero(p, SIZE));
+    memset(p, 8, SIZE);
+    child_check(is_filled(p, 8, SIZE));
+    child_check(ctl("status", NULL) == 0 && ctl("list", "--json") == 0 && ctl("probe", NULL) == 0);
+    child_check(ctl("drop", "--all") == CTL_REFUSED && is_filled(p, 8, SIZE));
+    child_check(child_say(socket, 'x') && child_hear(socket, &word));
 }
 
 /* Its child is the first process of the container; it ends with that, and dies with the test. */
@@ -172,7 +210,7 @@ static void run_container(int socket, void *data) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         filter_calls();
         use(socket);
-        _exit(0);
+        program_become("unchanged", "daemon", NULL, socket);
     }
     child_check(waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
@@ -215,6 +253,12 @@ START_TEST(test_container) {
     service_restart(&service);
     ck_assert(child_say(container.socket, 'c'));
     child_expect(&container, 'r');
+    ck_assert(child_say(container.socket, 'c'));
+    child_expect(&container, 'p');
+    ck_assert_uint_eq(listing_number("sessions", "pid", inside, "resident_bytes"), SIZE);
+    ck_assert_int_eq(service_ctl(&service, out, sizeof(out), (const char *const[]){"drop", "--pid", pid, NULL}), 0);
+    ck_assert(child_say(container.socket, 'c'));
+    child_expect(&container, 'x');
     child_kill(&container);
     ck_assert(status_becomes("regions", 0, 20000));
     fixture_measure();
@@ -227,6 +271,10 @@ int main(int argc, char *argv[]) {
     Suite *suite = suite_create("container");
     TCase *tcase = tcase_create("container");
 
+    if (argc == 4 && strcmp(argv[1], "--program") == 0) {
+        be_unchanged(atoi(argv[3]));
+        return 0;
+    }
     lent = argc > 1 && strcmp(argv[1], "lent") == 0;
     if (lent && geteuid() != 0)
         skip_all("container: lending a userfaultfd to another user needs root");
