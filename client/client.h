@@ -117,6 +117,7 @@ struct drp_region {
     _Atomic bool lent;                      /* the same: children may have the memory, or have had it */
     bool held_up;                           /* the daemon does not take it yet; regions_lock */
     bool known;                             /* the daemon at drp.link has it under id; under request_lock */
+    bool stale;                             /* its state page is of a daemon before that one; regions_lock */
     _Atomic uint64_t id;                    /* changes when a new daemon takes the region */
     uint64_t mapping;                       /* the daemon's id of it; with known */
     _Atomic uint32_t interception;

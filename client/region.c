@@ -505,6 +505,7 @@ int region_adopt(struct drp_region *r, struct link *link) {
     error = adopt_state(r, link);
     if (error < 0)
         return error;
+    r->stale = false;
     atomic_store(&r->pins.gone, false);
     error = options_hand_over(r, link); /* children may have it: before anything else, for this process may end */
     if (link_is_lost(error))

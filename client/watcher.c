@@ -14,12 +14,14 @@
  *
  * A region that the new daemon does not take stays plain memory; the others go on. One that is held up by somebody's lock is offered again, at
  * first after 100 ms, then after twice as much each time, up to 10 s. If the new daemon is lost on the
- * way, what came of it is published all the same: it is then lost and gone by the same rules as any daemon.
+ * way, what came of it is published all the same: it is then lost and gone by the same rules as any daemon. Of a region that stays behind, the process
+ * that was about to drop is not watched any more once there is another connection: who meets an odd generation looks by himself whether it has
+ * ended (pins.keeper).
  *
  *   withdrawn    the program has closed descriptors of the library, or put others in their place: with the last of drp.wake's other end this thread
  *                wakes. Nothing is opened by itself then, for a program that does so may count on the numbers that its next files get. The next
  *                request makes a connection and a thread, as in a forked child; that thread offers those regions which still have their descriptors,
- *                the others stay plain memory. Who meets an odd generation of those looks by himself whether the daemon has ended (pins.keeper)
+ *                the others stay plain memory. pins.keeper is for these, too
  *
  * The thread never touches the memory of a region, which could make it wait for the daemon that it watches. It takes
  * requests' lock for moments only, since it sends its requests over a link of its own; but for regions that are offered again.
@@ -92,6 +94,7 @@ static void set_lost(struct drp *d) {
     atomic_store(&d->connected, false);
     for (struct drp_region *r = d->regions; r; r = r->next) {
         r->known = false;
+        r->stale |= r->phase == REGION_LIVE && r->backend == DRP_BACKEND_DAEMON;
         r->told_options = 0;
         r->told_lent = false;
         atomic_store(&r->connected, false);
@@ -125,25 +128,46 @@ static bool wait_gone(struct drp *d) {
     return true;
 }
 
+/* The process that writes a stale region's page. own: it is of the connection that has just ended. */
+static bool keeper_ended(const struct drp_region *r, bool own) {
+    pid_t keeper = atomic_load(&r->pins.keeper);
+
+    return keeper == 0 ? own : keeper > 0 && kill(keeper, 0) < 0 && errno == ESRCH;
+}
+
 /*
  * Others still have drops of a shared region made, and a daemon that we have cut off may be in the middle of any of ours: of one whose process has not
  * ended certainly, an odd generation is waited for, until it has, or another daemon has the region. So it is looked at again, and its descriptors are
- * kept for that, as long as there is no other one. regions_lock held.
+ * kept for that, as long as there is no other one. true: such regions are left. regions_lock held.
  */
-static void mark_gone(struct drp *d) {
-    bool ended = has_ended(&d->link), own = ended || !d->link.cut;
+static bool mark_gone(struct drp *d) {
+    bool ended = has_ended(&d->link), own = ended || !d->link.cut, left = false;
 
-    for (struct drp_region *r = d->regions; r; r = r->next)
-        if (r->phase == REGION_LIVE && r->backend == DRP_BACKEND_DAEMON && !r->known &&
-            (r->granted & DRP_REGION_SHARED ? ended : own))
+    for (struct drp_region *r = d->regions; r; r = r->next) {
+        if (r->phase != REGION_LIVE || !r->stale || atomic_load(&r->pins.gone))
+            continue;
+        if (keeper_ended(r, r->granted & DRP_REGION_SHARED ? ended : own))
             atomic_store(&r->pins.gone, true);
+        else
+            left |= atomic_load(&r->pins.keeper) == 0;
+    }
+    return left;
 }
 
+/* At its limit of descriptors a process needs those of the last connection for the next one. */
 static void set_gone(struct drp *d) {
     pthread_mutex_lock(&d->regions_lock);
-    mark_gone(d);
+    if (!mark_gone(d))
+        link_close(&d->link);
     pthread_mutex_unlock(&d->regions_lock);
     lost_close(d);
+}
+
+/* Nobody here will see the end of the process at d->link: whoever waits for it looks by himself. regions_lock held. */
+static void leave_keeper(struct drp *d) {
+    for (struct drp_region *r = d->regions; r; r = r->next)
+        if (r->phase == REGION_LIVE && r->stale && !atomic_load(&r->pins.gone) && atomic_load(&r->pins.keeper) == 0)
+            atomic_store(&r->pins.keeper, d->link.pid > 0 ? d->link.pid : -1);
 }
 
 /* ---- the next daemon ---- */
@@ -201,6 +225,7 @@ static void publish(struct drp *d) {
     struct channel_packet *spare = d->link.packet;
 
     mark_gone(d); /* the last look */
+    leave_keeper(d);
     pthread_mutex_lock(&d->request_lock);
     link_close(&d->link);
     fork_lock();
@@ -221,7 +246,7 @@ static int adopt(struct drp_region *r, struct link *link) {
 
     if (error == 0)
         error = region_adopt(r, link);
-    if (error < 0 && !r->known)
+    if (r->stale)
         atomic_store(&r->pins.keeper, keeper);
     if (error == 0)
         pins_allow(&r->pins);
@@ -416,9 +441,9 @@ static void withdraw(struct drp *d) {
     link_cut(&d->link); /* children that were made past the fork handler may have copies */
     set_gone(d);
     pthread_mutex_lock(&d->regions_lock);
+    leave_keeper(d);
     for (struct drp_region *r = d->regions; r; r = r->next) {
         r->held_up = r->phase == REGION_LIVE;
-        atomic_store(&r->pins.keeper, d->link.pid); /* nobody here sees its end any more */
         if (r->phase == REGION_LIVE && r->granted & DRP_REGION_SHARED)
             pins_refuse(&r->pins);
     }
