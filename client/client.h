@@ -147,7 +147,7 @@ struct drp {
     int lost_fd; /* eventfd of the program; -1: none */
     struct object lost_object;
     _Atomic bool lost_wanted; /* the daemon shall tell of drops */
-    _Atomic int lost_socket;  /* by which it does; -1: none. request_lock to set, the watcher closes it */
+    _Atomic int lost_socket; /* by which it does; -1: none. request_lock to set, or not connected; the watcher closes it */
     struct object lost_socket_object;
     int notify; /* inotify, while the daemon is away; -1 otherwise */
     struct object notify_object;
@@ -314,8 +314,10 @@ void volatile_free(struct drp_region *r);
 void lost_free(struct drp_region *r);
 /* Something of a region was dropped by this process itself. */
 void lost_tell(struct drp *d);
-/* For the watcher: has the daemon at d->link tell of drops, if that is wanted and it does not yet. request_lock held. */
-int lost_watch_again(struct drp *d);
+/* The daemon at link, which is d->link or about to be, is to tell of drops, and does not yet although it can. */
+bool lost_is_due(const struct drp *d, const struct link *link);
+/* Then it is asked to. request_lock held, or the link is the caller's alone. */
+int lost_watch_again(struct drp *d, struct link *link);
 /* A new daemon has the regions: all is looked at again. regions_lock held. */
 void lost_again(struct drp *d);
 /* d->lost_socket is readable: passes it on to the program. false: it has ended. */

@@ -24,7 +24,8 @@
  *                the others stay plain memory. pins.keeper is for these, too
  *
  * The thread never touches the memory of a region, which could make it wait for the daemon that it watches. It takes
- * requests' lock for moments only, since it sends its requests over a link of its own; but for regions that are offered again.
+ * requests' lock for moments only, since it sends its requests over a link of its own; but for regions that are offered again, and whoever began to
+ * ask for drops meanwhile.
  */
 
 #include "client.h"
@@ -301,19 +302,13 @@ static void plan_offer(struct drp *d, int pause) {
     atomic_store(&d->offer_at, due ? wait_now_ms() + d->offer_pause : 0);
 }
 
-/*
- * By the link of all requests: whoever asks for it beside us finds either the link, or us still to come here. What was dropped before is told by
- * lost_again().
- */
-static void watch_again(struct drp *d) {
-    int error;
+/* What was dropped before is told by lost_again(). regions_lock held, and request_lock unless the link is ours alone. */
+static void watch_again(struct drp *d, struct link *link) {
+    int error = lost_watch_again(d, link);
 
-    pthread_mutex_lock(&d->request_lock);
-    error = lost_watch_again(d);
     if (link_is_lost(error))
-        link_cut(&d->link); /* all of it is done once more */
-    pthread_mutex_unlock(&d->request_lock);
-    d->watch_due = error < 0 && error != -EOPNOTSUPP;
+        link_cut(link); /* all of it is done once more */
+    d->watch_due = error < 0;
 }
 
 /* Those that are shared, or the others. Returns the one at which the connection turned out to be of no use, or NULL. regions_lock held. */
@@ -341,13 +336,16 @@ static void adopt_all(struct drp *d) {
         r = hand_over_all(d, false);
     if (r)
         link_cut(&d->fresh);
+    else
+        watch_again(d, &d->fresh);
     publish(d);
+    /* By somebody who has found no link: with the offers, for it can take long. */
+    d->watch_due |= lost_is_due(d, &d->link);
     for (r = d->regions; r; r = r->next)
         if (r->phase == REGION_LIVE && link_is_lost(options_tell(r)))
             break;
     if (r)
         link_cut(&d->link);
-    watch_again(d);
     plan_offer(d, OFFER_MIN_MS);
     lost_again(d);
     pthread_mutex_unlock(&d->regions_lock);
@@ -359,10 +357,10 @@ static void offer_again(struct drp *d) {
     struct drp_region *r;
 
     pthread_mutex_lock(&d->regions_lock);
-    if (due)
-        watch_again(d);
-    taken = due && !d->watch_due;
     pthread_mutex_lock(&d->request_lock);
+    if (due)
+        watch_again(d, &d->link);
+    taken = due && !d->watch_due;
     for (r = d->regions; r; r = r->next) {
         if (r->phase != REGION_LIVE || !r->held_up)
             continue;
@@ -440,6 +438,7 @@ static void withdraw(struct drp *d) {
     set_lost(d);
     link_cut(&d->link); /* children that were made past the fork handler may have copies */
     set_gone(d);
+    atomic_store(&d->lost_wanted, false); /* nothing is opened by itself, but for who asks anew */
     pthread_mutex_lock(&d->regions_lock);
     leave_keeper(d);
     for (struct drp_region *r = d->regions; r; r = r->next) {
@@ -459,8 +458,8 @@ static void *run(void *context) {
     struct drp *d = context;
 
     pthread_mutex_lock(&d->regions_lock);
-    d->watch_due = false;        /* nothing is opened by itself, but for who asks anew */
-    plan_offer(d, OFFER_MIN_MS); /* of what the one before us has left */
+    d->watch_due = lost_is_due(d, &d->link); /* who connects has asked, if there was a descriptor for it */
+    plan_offer(d, OFFER_MIN_MS);             /* of what the one before us has left */
     pthread_mutex_unlock(&d->regions_lock);
     while (wait_lost(d)) {
         set_lost(d);
