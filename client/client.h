@@ -215,6 +215,8 @@ int link_open(struct link *link, const char *path, const char *name);
  * request. 0; the errno of the daemon's error; -ENOTCONN: connection lost; -ETIMEDOUT; -ECANCELED: link->stop; -EPROTO.
  */
 int link_call(struct link *link, void *request, size_t size, const int *fds, size_t n_fds, int timeout_ms);
+/* Was the last request done, and its reply, whose message is there, only short of the descriptors that did not fit into this process? */
+bool link_was_short(const struct link *link, uint16_t type);
 /* An error after which a connection is of no use, as against a refusal of the daemon. */
 bool link_is_lost(int error);
 /* The two halves of link_call(), for who has to do something between them. */

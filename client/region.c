@@ -496,13 +496,14 @@ int region_adopt(struct drp_region *r, struct link *link) {
     int fds[2] = {r->data_fd, r->state_fd};
     int error = link_call(link, &request, sizeof(request), fds, 2, REQUEST_TIMEOUT_MS);
 
-    if (error < 0)
+    if (error < 0 && !link_was_short(link, DRP_WIRE_ADOPT))
         return error;
-    r->known = true;
+    r->known = true; /* also without its new state page, so that its end is told */
     atomic_store(&r->id, link->packet->message.create_reply.region);
     /* The old daemon's number may be another region's mapping in this one. */
     r->mapping = 0;
-    error = adopt_state(r, link);
+    if (error == 0)
+        error = adopt_state(r, link);
     if (error < 0)
         return error;
     r->stale = false;
