@@ -255,6 +255,11 @@ START_TEST(test_ends_meanwhile) {
     struct drp *d;
 
     ck_assert_int_eq(drp_new(&d, NULL), 0);
+    if (atomic_load(&d->interception) != DRP_INTERCEPTION_FULL) {
+        printf("test_ends_meanwhile: no interception: nothing shows what the service takes for a piece\n");
+        drp_free(d);
+        return;
+    }
     ck_assert_int_eq(region_new_unmapped(&region, d, SIZE, NULL, next_piece), 0);
     piece = (struct region_piece){.length = SIZE, .protection = PROT_READ | PROT_WRITE};
     ck_assert_int_eq(piece_map(region, NULL, 0, 0, SIZE, &piece.address), 0);
