@@ -117,6 +117,7 @@ struct drp_region {
     _Atomic bool lent;                      /* the same: children may have the memory, or have had it */
     bool held_up;                           /* the daemon does not take it yet; regions_lock */
     bool known;                             /* the daemon at drp.link has it under id; under request_lock */
+    bool stale;                             /* its state page is of a daemon before that one; regions_lock */
     _Atomic uint64_t id;                    /* changes when a new daemon takes the region */
     uint64_t mapping;                       /* the daemon's id of it; with known */
     _Atomic uint32_t interception;
@@ -146,7 +147,7 @@ struct drp {
     int lost_fd; /* eventfd of the program; -1: none */
     struct object lost_object;
     _Atomic bool lost_wanted; /* the daemon shall tell of drops */
-    _Atomic int lost_socket;  /* by which it does; -1: none. request_lock to set, the watcher closes it */
+    _Atomic int lost_socket; /* by which it does; -1: none. request_lock to set, or not connected; the watcher closes it */
     struct object lost_socket_object;
     int notify; /* inotify, while the daemon is away; -1 otherwise */
     struct object notify_object;
@@ -214,6 +215,8 @@ int link_open(struct link *link, const char *path, const char *name);
  * request. 0; the errno of the daemon's error; -ENOTCONN: connection lost; -ETIMEDOUT; -ECANCELED: link->stop; -EPROTO.
  */
 int link_call(struct link *link, void *request, size_t size, const int *fds, size_t n_fds, int timeout_ms);
+/* Was the last request done, and its reply, whose message is there, only short of the descriptors that did not fit into this process? */
+bool link_was_short(const struct link *link, uint16_t type);
 /* An error after which a connection is of no use, as against a refusal of the daemon. */
 bool link_is_lost(int error);
 /* The two halves of link_call(), for who has to do something between them. */
@@ -313,8 +316,10 @@ void volatile_free(struct drp_region *r);
 void lost_free(struct drp_region *r);
 /* Something of a region was dropped by this process itself. */
 void lost_tell(struct drp *d);
-/* For the watcher: has the daemon at d->link tell of drops, if that is wanted and it does not yet. request_lock held. */
-int lost_watch_again(struct drp *d);
+/* The daemon at link, which is d->link or about to be, is to tell of drops, and does not yet although it can. */
+bool lost_is_due(const struct drp *d, const struct link *link);
+/* Then it is asked to. request_lock held, or the link is the caller's alone. */
+int lost_watch_again(struct drp *d, struct link *link);
 /* A new daemon has the regions: all is looked at again. regions_lock held. */
 void lost_again(struct drp *d);
 /* d->lost_socket is readable: passes it on to the program. false: it has ended. */

@@ -227,8 +227,10 @@ int context_settle(struct drp *d, struct link *link) {
 
 /* request_lock held, or nobody else has d yet. */
 static int begin(struct drp *d) {
-    int r = context_settle(d, &d->link);
+    int r = context_settle(d, &d->link), asked = r == 0 ? lost_watch_again(d, &d->link) : 0;
 
+    if (link_is_lost(asked)) /* else the watcher asks once more */
+        r = asked;
     if (r == 0) {
         atomic_store(&d->connected, true);
         r = watcher_start(d);
@@ -236,6 +238,7 @@ static int begin(struct drp *d) {
     if (r < 0) {
         atomic_store(&d->connected, false);
         link_close(&d->link);
+        lost_close(d);
     }
     return r;
 }

@@ -181,12 +181,14 @@ static int watch(struct drp *d, struct link *link) {
     return 0;
 }
 
-/* Asks for it, unless that was done; while the service is away the watcher will. */
+/* Asks for it, unless that was done; while the service is away the watcher will, or whose request makes the next connection. */
 static int ensure_watched(struct drp *d) {
     int error;
 
-    atomic_store(&d->lost_wanted, true);
-    error = context_lock(d);
+    do { /* a watcher that withdraws forgets it */
+        atomic_store(&d->lost_wanted, true);
+        error = context_lock(d);
+    } while (error == -ENOTCONN && !atomic_load(&d->lost_wanted));
     if (error == -ENOTCONN)
         return 0;
     if (error < 0)
@@ -226,10 +228,14 @@ int drp_region_get_lost_fd(struct drp_region *r) {
     return error < 0 ? error : r->lost_fd;
 }
 
-/* ---- for the watcher, and who drops himself ---- */
+/* ---- for who connects, and who drops himself ---- */
 
-int lost_watch_again(struct drp *d) {
-    return atomic_load(&d->lost_wanted) && atomic_load(&d->lost_socket) < 0 ? watch(d, &d->link) : 0;
+bool lost_is_due(const struct drp *d, const struct link *link) {
+    return atomic_load(&d->lost_wanted) && atomic_load(&d->lost_socket) < 0 && link->hello.features & DRP_FEATURE_WATCH;
+}
+
+int lost_watch_again(struct drp *d, struct link *link) {
+    return lost_is_due(d, link) ? watch(d, link) : 0;
 }
 
 /* Another thread may just make it. */
@@ -325,6 +331,7 @@ static void child_region(struct drp_region *r) {
 }
 
 void lost_fork_child(struct drp *d) {
+    atomic_store(&d->lost_wanted, false); /* what the parent asked for */
     close_socket(d);
     replace_eventfd(d->lost_fd, &d->lost_object);
     for (struct drp_region *r = d->regions; r; r = r->next)

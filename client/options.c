@@ -16,6 +16,14 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#define CHUNK_MIN ((size_t)4096)
+#define CHUNK_MAX ((size_t)2 << 20)
+
+#define BUDGET_MIN UINT64_C(4096)
+#define SHARE_MAX 10000
+
+#define OPTIONS_SIZE_MIN offsetof(struct drp_region_options, budget)
+
 #define PRIVATE "it is private memory of one process"
 
 static const struct option {
@@ -112,10 +120,39 @@ static int check_forks(uint64_t bits) {
                : 0;
 }
 
-int options_check(uint64_t required, uint64_t preferred) {
+static int check(uint64_t required, uint64_t preferred) {
     int error = check_known(required | preferred);
 
     return error < 0 ? error : check_forks(required | preferred);
+}
+
+int options_read(struct drp_region_options *to, const struct drp_region_options *from) {
+    int r;
+
+    *to = (struct drp_region_options){.struct_size = sizeof(*to)};
+    if (!from)
+        return 0;
+    r = context_copy_struct(to, sizeof(*to), OPTIONS_SIZE_MIN, from, "drp_region_options");
+    if (r < 0)
+        return r;
+    r = check(to->required, to->preferred);
+    if (r < 0)
+        return r;
+    if (to->chunk_size &&
+        (to->chunk_size < CHUNK_MIN || to->chunk_size > CHUNK_MAX || (to->chunk_size & (to->chunk_size - 1))))
+        return error_detail(-EINVAL, "drp_region_options.chunk_size is %zu: a power of two from 4096 to 2097152, or 0",
+                            to->chunk_size);
+    if ((to->required & DRP_REGION_HUGE) && to->chunk_size && to->chunk_size != CHUNK_MAX)
+        return error_detail(-EINVAL, "drp_region_options.chunk_size is %zu: DRP_REGION_HUGE takes 2097152 or 0",
+                            to->chunk_size);
+    if (to->budget && to->budget < BUDGET_MIN)
+        return error_detail(-EINVAL, "drp_region_options.budget is %llu: 4096 bytes or more, or 0",
+                            (unsigned long long)to->budget);
+    if (to->share > SHARE_MAX)
+        return error_detail(-EINVAL, "drp_region_options.share is %u: 1 to 10000, or 0", to->share);
+    if ((unsigned)to->priority > DRP_PRIORITY_HIGH)
+        return error_detail(-EINVAL, "drp_region_options.priority is %d: 1 (low) to 3 (high), or 0", (int)to->priority);
+    return shared_check(to);
 }
 
 uint64_t options_can(enum drp_backend backend, uint64_t bits) {

@@ -18,8 +18,8 @@ const char *options_next_name(uint64_t *bits);
 /* The constants' names, "DRP_REGION_HUGE, DRP_REGION_DUMP". Returns text, of OPTIONS_TEXT_SIZE. */
 char *options_text(uint64_t bits, char *text);
 
-/* What a program asks for when it makes a region: do these bits make sense? -EOPNOTSUPP, -EINVAL. */
-int options_check(uint64_t required, uint64_t preferred);
+/* What a program asks for when it makes a region (NULL: nothing), if it makes sense. -EOPNOTSUPP, -EINVAL. */
+int options_read(struct drp_region_options *to, const struct drp_region_options *from);
 /* Without those that a backend never gives, anywhere. */
 uint64_t options_can(enum drp_backend backend, uint64_t bits);
 /* Why not; NULL: it may. */

@@ -30,7 +30,10 @@ struct pins {
      * is settled and lost, and reported as the next even one.
      */
     _Atomic bool gone;
-    /* The number of that process, for who finds an odd generation to look by himself: nobody else watches it any more. 0: it is watched. */
+    /*
+     * The number of that process, for who finds an odd generation to look by himself: nobody else watches it any more. 0: it is watched; -1: it has none
+     * here, and is waited for until another daemon has the region.
+     */
     _Atomic pid_t keeper;
     /*
      * A shared region that the service may drop from for others, while it does not know our pins: size is 0, and this the real one, so that each call looks

@@ -30,45 +30,6 @@
 #include <unistd.h>
 
 #define SPAN ((size_t)2 << 20)
-#define CHUNK_MIN ((size_t)4096)
-#define CHUNK_MAX ((size_t)2 << 20)
-
-#define BUDGET_MIN UINT64_C(4096)
-#define SHARE_MAX 10000
-
-#define OPTIONS_SIZE_MIN offsetof(struct drp_region_options, budget)
-
-/* ---- options ---- */
-
-static int read_options(struct drp_region_options *to, const struct drp_region_options *from) {
-    int r;
-
-    *to = (struct drp_region_options){.struct_size = sizeof(*to)};
-    if (!from)
-        return 0;
-    r = context_copy_struct(to, sizeof(*to), OPTIONS_SIZE_MIN, from, "drp_region_options");
-    if (r < 0)
-        return r;
-    r = options_check(to->required, to->preferred);
-    if (r < 0)
-        return r;
-    if (to->chunk_size &&
-        (to->chunk_size < CHUNK_MIN || to->chunk_size > CHUNK_MAX || (to->chunk_size & (to->chunk_size - 1))))
-        return error_detail(-EINVAL, "drp_region_options.chunk_size is %zu: a power of two from 4096 to 2097152, or 0",
-                            to->chunk_size);
-    if ((to->required & DRP_REGION_HUGE) && to->chunk_size && to->chunk_size != CHUNK_MAX)
-        return error_detail(-EINVAL, "drp_region_options.chunk_size is %zu: DRP_REGION_HUGE takes 2097152 or 0",
-                            to->chunk_size);
-    if (to->budget && to->budget < BUDGET_MIN)
-        return error_detail(-EINVAL, "drp_region_options.budget is %llu: 4096 bytes or more, or 0",
-                            (unsigned long long)to->budget);
-    if (to->share > SHARE_MAX)
-        return error_detail(-EINVAL, "drp_region_options.share is %u: 1 to 10000, or 0", to->share);
-    if ((unsigned)to->priority > DRP_PRIORITY_HIGH)
-        return error_detail(-EINVAL, "drp_region_options.priority is %d: 1 (low) to 3 (high), or 0", (int)to->priority);
-    return shared_check(to);
-}
-
 /* ---- mapping ---- */
 
 int region_reserve(size_t size, size_t skew, void **ret) {
@@ -372,7 +333,7 @@ int region_make(struct drp_region **ret, struct drp *d, region_next_piece *next_
 
 /* Checks what is asked for, and leaves of it what the backend can give. */
 static int read_wish(struct region_wish *wish, struct drp_region_options *o, const struct drp *d, enum drp_backend *ret) {
-    int error = read_options(o, wish->options);
+    int error = options_read(o, wish->options);
 
     if (error < 0)
         return error;
@@ -535,15 +496,17 @@ int region_adopt(struct drp_region *r, struct link *link) {
     int fds[2] = {r->data_fd, r->state_fd};
     int error = link_call(link, &request, sizeof(request), fds, 2, REQUEST_TIMEOUT_MS);
 
-    if (error < 0)
+    if (error < 0 && !link_was_short(link, DRP_WIRE_ADOPT))
         return error;
-    r->known = true;
+    r->known = true; /* also without its new state page, so that its end is told */
     atomic_store(&r->id, link->packet->message.create_reply.region);
     /* The old daemon's number may be another region's mapping in this one. */
     r->mapping = 0;
-    error = adopt_state(r, link);
+    if (error == 0)
+        error = adopt_state(r, link);
     if (error < 0)
         return error;
+    r->stale = false;
     atomic_store(&r->pins.gone, false);
     error = options_hand_over(r, link); /* children may have it: before anything else, for this process may end */
     if (link_is_lost(error))

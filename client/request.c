@@ -227,6 +227,14 @@ int link_wait(struct link *link, uint16_t type, int timeout_ms) {
     return 0;
 }
 
+bool link_was_short(const struct link *link, uint16_t type) {
+    const struct channel_packet *packet = link->packet;
+
+    return packet->size >= sizeof(packet->message.header) && packet->message.header.serial == link->serial &&
+           packet->message.header.error == DRP_WIRE_OK &&
+           codec_check_reply(&packet->message, packet->size, packet->n_fds, type) == CODEC_DESCRIPTORS;
+}
+
 int link_call(struct link *link, void *request, size_t size, const int *fds, size_t n_fds, int timeout_ms) {
     const struct drp_wire_header *header = request;
     int r = link_send(link, request, size, fds, n_fds, timeout_ms);

@@ -67,6 +67,7 @@ static void sets_deinit(struct sets *sets) {
 
 static short result_of(const struct sets *sets, const struct pollfd *p) {
     short events = 0;
+    ssize_t n;
     char byte;
 
     if (p->fd < 0 || p->fd >= sets->numbers)
@@ -75,8 +76,13 @@ static short result_of(const struct sets *sets, const struct pollfd *p) {
         events |= POLLIN;
     if (has(sets->out, p->fd))
         events |= POLLOUT;
-    if (p->events & POLLRDHUP && recv(p->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
-        events |= POLLRDHUP;
+    if (p->events & POLLRDHUP) {
+        n = recv(p->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+        if (n == 0)
+            events |= POLLRDHUP;
+        else if (n < 0 && errno == EBADF) /* it was in no set */
+            return POLLNVAL;
+    }
     return events;
 }
 

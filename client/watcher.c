@@ -14,15 +14,18 @@
  *
  * A region that the new daemon does not take stays plain memory; the others go on. One that is held up by somebody's lock is offered again, at
  * first after 100 ms, then after twice as much each time, up to 10 s. If the new daemon is lost on the
- * way, what came of it is published all the same: it is then lost and gone by the same rules as any daemon.
+ * way, what came of it is published all the same: it is then lost and gone by the same rules as any daemon. Of a region that stays behind, the process
+ * that was about to drop is not watched any more once there is another connection: who meets an odd generation looks by himself whether it has
+ * ended (pins.keeper).
  *
  *   withdrawn    the program has closed descriptors of the library, or put others in their place: with the last of drp.wake's other end this thread
  *                wakes. Nothing is opened by itself then, for a program that does so may count on the numbers that its next files get. The next
  *                request makes a connection and a thread, as in a forked child; that thread offers those regions which still have their descriptors,
- *                the others stay plain memory. Who meets an odd generation of those looks by himself whether the daemon has ended (pins.keeper)
+ *                the others stay plain memory. pins.keeper is for these, too
  *
  * The thread never touches the memory of a region, which could make it wait for the daemon that it watches. It takes
- * requests' lock for moments only, since it sends its requests over a link of its own; but for regions that are offered again.
+ * requests' lock for moments only, since it sends its requests over a link of its own; but for regions that are offered again, and whoever began to
+ * ask for drops meanwhile.
  */
 
 #include "client.h"
@@ -92,6 +95,7 @@ static void set_lost(struct drp *d) {
     atomic_store(&d->connected, false);
     for (struct drp_region *r = d->regions; r; r = r->next) {
         r->known = false;
+        r->stale |= r->phase == REGION_LIVE && r->backend == DRP_BACKEND_DAEMON;
         r->told_options = 0;
         r->told_lent = false;
         atomic_store(&r->connected, false);
@@ -125,25 +129,46 @@ static bool wait_gone(struct drp *d) {
     return true;
 }
 
+/* The process that writes a stale region's page. own: it is of the connection that has just ended. */
+static bool keeper_ended(const struct drp_region *r, bool own) {
+    pid_t keeper = atomic_load(&r->pins.keeper);
+
+    return keeper == 0 ? own : keeper > 0 && kill(keeper, 0) < 0 && errno == ESRCH;
+}
+
 /*
  * Others still have drops of a shared region made, and a daemon that we have cut off may be in the middle of any of ours: of one whose process has not
  * ended certainly, an odd generation is waited for, until it has, or another daemon has the region. So it is looked at again, and its descriptors are
- * kept for that, as long as there is no other one. regions_lock held.
+ * kept for that, as long as there is no other one. true: such regions are left. regions_lock held.
  */
-static void mark_gone(struct drp *d) {
-    bool ended = has_ended(&d->link), own = ended || !d->link.cut;
+static bool mark_gone(struct drp *d) {
+    bool ended = has_ended(&d->link), own = ended || !d->link.cut, left = false;
 
-    for (struct drp_region *r = d->regions; r; r = r->next)
-        if (r->phase == REGION_LIVE && r->backend == DRP_BACKEND_DAEMON && !r->known &&
-            (r->granted & DRP_REGION_SHARED ? ended : own))
+    for (struct drp_region *r = d->regions; r; r = r->next) {
+        if (r->phase != REGION_LIVE || !r->stale || atomic_load(&r->pins.gone))
+            continue;
+        if (keeper_ended(r, r->granted & DRP_REGION_SHARED ? ended : own))
             atomic_store(&r->pins.gone, true);
+        else
+            left |= atomic_load(&r->pins.keeper) == 0;
+    }
+    return left;
 }
 
+/* At its limit of descriptors a process needs those of the last connection for the next one. */
 static void set_gone(struct drp *d) {
     pthread_mutex_lock(&d->regions_lock);
-    mark_gone(d);
+    if (!mark_gone(d))
+        link_close(&d->link);
     pthread_mutex_unlock(&d->regions_lock);
     lost_close(d);
+}
+
+/* Nobody here will see the end of the process at d->link: whoever waits for it looks by himself. regions_lock held. */
+static void leave_keeper(struct drp *d) {
+    for (struct drp_region *r = d->regions; r; r = r->next)
+        if (r->phase == REGION_LIVE && r->stale && !atomic_load(&r->pins.gone) && atomic_load(&r->pins.keeper) == 0)
+            atomic_store(&r->pins.keeper, d->link.pid > 0 ? d->link.pid : -1);
 }
 
 /* ---- the next daemon ---- */
@@ -201,6 +226,7 @@ static void publish(struct drp *d) {
     struct channel_packet *spare = d->link.packet;
 
     mark_gone(d); /* the last look */
+    leave_keeper(d);
     pthread_mutex_lock(&d->request_lock);
     link_close(&d->link);
     fork_lock();
@@ -221,7 +247,7 @@ static int adopt(struct drp_region *r, struct link *link) {
 
     if (error == 0)
         error = region_adopt(r, link);
-    if (error < 0 && !r->known)
+    if (r->stale)
         atomic_store(&r->pins.keeper, keeper);
     if (error == 0)
         pins_allow(&r->pins);
@@ -276,19 +302,13 @@ static void plan_offer(struct drp *d, int pause) {
     atomic_store(&d->offer_at, due ? wait_now_ms() + d->offer_pause : 0);
 }
 
-/*
- * By the link of all requests: whoever asks for it beside us finds either the link, or us still to come here. What was dropped before is told by
- * lost_again().
- */
-static void watch_again(struct drp *d) {
-    int error;
+/* What was dropped before is told by lost_again(). regions_lock held, and request_lock unless the link is ours alone. */
+static void watch_again(struct drp *d, struct link *link) {
+    int error = lost_watch_again(d, link);
 
-    pthread_mutex_lock(&d->request_lock);
-    error = lost_watch_again(d);
     if (link_is_lost(error))
-        link_cut(&d->link); /* all of it is done once more */
-    pthread_mutex_unlock(&d->request_lock);
-    d->watch_due = error < 0 && error != -EOPNOTSUPP;
+        link_cut(link); /* all of it is done once more */
+    d->watch_due = error < 0;
 }
 
 /* Those that are shared, or the others. Returns the one at which the connection turned out to be of no use, or NULL. regions_lock held. */
@@ -316,13 +336,16 @@ static void adopt_all(struct drp *d) {
         r = hand_over_all(d, false);
     if (r)
         link_cut(&d->fresh);
+    else
+        watch_again(d, &d->fresh);
     publish(d);
+    /* By somebody who has found no link: with the offers, for it can take long. */
+    d->watch_due |= lost_is_due(d, &d->link);
     for (r = d->regions; r; r = r->next)
         if (r->phase == REGION_LIVE && link_is_lost(options_tell(r)))
             break;
     if (r)
         link_cut(&d->link);
-    watch_again(d);
     plan_offer(d, OFFER_MIN_MS);
     lost_again(d);
     pthread_mutex_unlock(&d->regions_lock);
@@ -334,10 +357,10 @@ static void offer_again(struct drp *d) {
     struct drp_region *r;
 
     pthread_mutex_lock(&d->regions_lock);
-    if (due)
-        watch_again(d);
-    taken = due && !d->watch_due;
     pthread_mutex_lock(&d->request_lock);
+    if (due)
+        watch_again(d, &d->link);
+    taken = due && !d->watch_due;
     for (r = d->regions; r; r = r->next) {
         if (r->phase != REGION_LIVE || !r->held_up)
             continue;
@@ -415,10 +438,11 @@ static void withdraw(struct drp *d) {
     set_lost(d);
     link_cut(&d->link); /* children that were made past the fork handler may have copies */
     set_gone(d);
+    atomic_store(&d->lost_wanted, false); /* nothing is opened by itself, but for who asks anew */
     pthread_mutex_lock(&d->regions_lock);
+    leave_keeper(d);
     for (struct drp_region *r = d->regions; r; r = r->next) {
         r->held_up = r->phase == REGION_LIVE;
-        atomic_store(&r->pins.keeper, d->link.pid); /* nobody here sees its end any more */
         if (r->phase == REGION_LIVE && r->granted & DRP_REGION_SHARED)
             pins_refuse(&r->pins);
     }
@@ -434,8 +458,8 @@ static void *run(void *context) {
     struct drp *d = context;
 
     pthread_mutex_lock(&d->regions_lock);
-    d->watch_due = false;        /* nothing is opened by itself, but for who asks anew */
-    plan_offer(d, OFFER_MIN_MS); /* of what the one before us has left */
+    d->watch_due = lost_is_due(d, &d->link); /* who connects has asked, if there was a descriptor for it */
+    plan_offer(d, OFFER_MIN_MS);             /* of what the one before us has left */
     pthread_mutex_unlock(&d->regions_lock);
     while (wait_lost(d)) {
         set_lost(d);

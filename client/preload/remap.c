@@ -27,7 +27,7 @@
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
 
-/* Pieces of which an inherited range can be that the kernel takes for one mapping. */
+/* Pieces of an inherited range that are taken out before the kernel moves it. */
 #define INHERITED_MAX 16
 
 struct request {
@@ -201,17 +201,44 @@ static int give_back(const struct taken *taken, bool there) {
     return r;
 }
 
+static bool is_inherited(uintptr_t start, uintptr_t end) {
+    bool inherited = true;
+    struct piece piece;
+
+    for (; inherited && table_find(start, end, &piece); start = piece.end) {
+        inherited = piece.arena->inherited;
+        arena_release(piece.arena);
+    }
+    return inherited;
+}
+
+/* As many as there is room for. */
 static int take_out(const struct request *request, struct taken *ret) {
     uintptr_t end = request->from + request->had;
-    int r = 1;
 
-    for (ret->n = 0; r > 0 && ret->n<INHERITED_MAX; ret->n += r> 0)
-        r = table_cut(request->from, end, &ret->pieces[ret->n]);
-    if (r > 0 && table_has(request->from, end))
-        r = -ENOMEM;
-    if (r < 0)
-        give_back(ret, true);
-    return r < 0 ? r : 0;
+    for (ret->n = 0; ret->n < INHERITED_MAX; ret->n++) {
+        int r = table_cut(request->from, end, &ret->pieces[ret->n]);
+
+        if (r < 0)
+            give_back(ret, true);
+        if (r <= 0)
+            return r;
+    }
+    return 0;
+}
+
+/* There were more: the kernel has moved these, too. What is not inherited is another thread's, who was quick. */
+static void forget_rest(const struct request *request) {
+    uintptr_t start = request->from, end = request->from + request->had;
+    struct piece piece;
+    bool inherited;
+
+    for (; table_find(start, end, &piece); start = piece.end) {
+        inherited = piece.arena->inherited;
+        arena_release(piece.arena);
+        if (inherited && table_cut(piece.start, piece.end, &piece) > 0)
+            arena_release(piece.arena);
+    }
 }
 
 /* By the kernel. Out of the table first: what it takes from these addresses it may give to another thread at once. */
@@ -219,10 +246,12 @@ static int remap_inherited(struct request *request, const struct piece *first) {
     bool stays = request->flags & MREMAP_DONTUNMAP;
     struct piece piece = *first;
     struct taken taken = {.n = 0};
-    int r = 0, error = 0;
+    int r = cut_tail(request), error = 0;
     void *p;
 
-    if (request->flags & MREMAP_FIXED)
+    if (r == 0 && !is_inherited(request->from, request->from + request->had))
+        r = -EFAULT; /* of several mappings */
+    if (r == 0 && request->flags & MREMAP_FIXED)
         r = serve_displace(request->to, request->to + request->wanted);
     if (r == 0 && !stays)
         r = take_out(request, &taken);
@@ -231,6 +260,8 @@ static int remap_inherited(struct request *request, const struct piece *first) {
     p = raw_mremap((void *)request->from, request->had, request->wanted, request->flags, (void *)request->to);
     if (p == MAP_FAILED)
         error = -errno;
+    else if (taken.n == INHERITED_MAX)
+        forget_rest(request);
     r = give_back(&taken, p == MAP_FAILED);
     if (error < 0 || r < 0)
         return error < 0 ? error : r;

@@ -265,3 +265,57 @@ void program_run_replaced(int socket) {
     child_check(is_filled(p, 1, PAGE) && is_filled(p + 2 * PAGE, 1, SIZE - 2 * PAGE) && is_filled(more, 2, SIZE));
     program_show(socket, 'b');
 }
+
+/* ---- moves of what was inherited ---- */
+
+#define PIECES ((size_t)40)
+
+static void *map_at(char *at) {
+    return mmap(at, PAGE, PROT_READ | PROT_WRITE, MAP_DROPPABLE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+}
+
+static void move_inherited(char *p) {
+    size_t size = PIECES * PAGE;
+    char *to = mmap(NULL, 2 * size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int status;
+    pid_t pid;
+
+    memset(p, 2, size);
+    /* With something of its own behind it: of two mappings; and that stays what it is. */
+    child_check(map_at(p + size) == p + size);
+    memset(p + size, 3, PAGE);
+    child_check(mremap(p, size + PAGE, size + PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to) == MAP_FAILED && errno == EFAULT);
+    pid = fork();
+    if (pid == 0)
+        _exit(!is_zero(p, size + PAGE));
+    child_check(waitpid(pid, &status, 0) == pid && status == 0);
+    child_check(is_filled(p, 2, size) && is_filled(p + size, 3, PAGE));
+    child_check(mremap(p, size + PAGE, size, 0) == p); /* only cut */
+    child_check(mremap(p, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to && is_filled(to, 2, size));
+    /* What is there now is not ours any more. */
+    child_check(mmap(p, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == p);
+    memset(p, 4, size);
+    pid = fork();
+    if (pid == 0)
+        _exit(!is_filled(p, 4, size) || !is_zero(to, size));
+    child_check(waitpid(pid, &status, 0) == pid && status == 0);
+}
+
+void program_run_inherited(int socket) {
+    char *p = mmap(NULL, (PIECES + 1) * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int status;
+    pid_t pid;
+
+    (void)socket;
+    child_check(p != MAP_FAILED);
+    for (size_t i = PIECES; i > 0; i--) /* so that no piece continues another one */
+        child_check(map_at(p + (i - 1) * PAGE) == p + (i - 1) * PAGE);
+    memset(p, 1, PIECES * PAGE);
+    pid = fork();
+    if (pid == 0) {
+        move_inherited(p);
+        _exit(0);
+    }
+    child_check(waitpid(pid, &status, 0) == pid && status == 0);
+    child_check(is_filled(p, 1, PIECES * PAGE) && munmap(p, (PIECES + 1) * PAGE) == 0);
+}

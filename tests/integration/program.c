@@ -531,6 +531,7 @@ static const struct {
     {"first", program_run_first},
     {"cancelled", program_run_cancelled},
     {"replaced", program_run_replaced},
+    {"inherited", program_run_inherited},
     {"plain", run_plain},
     {"checked", program_run_checked},
     {"checked-pins", program_run_checked_pins},

@@ -35,6 +35,7 @@ void program_run_moving(int socket);
 void program_run_first(int socket);
 void program_run_cancelled(int socket);
 void program_run_replaced(int socket);
+void program_run_inherited(int socket);
 /* In program-checked.c; the second by the library, with pins. */
 void program_run_checked(int socket);
 void program_run_checked_pins(int socket);

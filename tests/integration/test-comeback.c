@@ -244,6 +244,11 @@ static void expect_pins_after_death(struct holder *holder, const char *away) {
     fixture_measure();
 }
 
+static void expect_looks_for_another(void) {
+    for (uint64_t deadline = deadline_in(WAIT_MS); connection->notify < 0; nap_ms(1))
+        ck_assert_uint_lt(now_ms(), deadline);
+}
+
 /* One that the library has cut off may go on: it is waited for, but not after its death, however much later that is. */
 START_TEST(test_cut_off_and_dead) {
     char away[sizeof(service.socket) + 8];
@@ -254,8 +259,7 @@ START_TEST(test_cut_off_and_dead) {
     begin_held_drop(&holder, &dropper, away);
     link_cut(&connection->link);
     ck_assert_int_eq(pthread_join(dropper, NULL), 0);
-    for (uint64_t deadline = deadline_in(WAIT_MS); connection->notify < 0; nap_ms(1))
-        ck_assert_uint_lt(now_ms(), deadline); /* it looks for another one */
+    expect_looks_for_another();
     expect_pins_after_death(&holder, away);
 }
 END_TEST
@@ -276,6 +280,84 @@ START_TEST(test_withdrawn_and_dead) {
 }
 END_TEST
 
+/*
+ * The next service does not take the region, and neither its death nor its life says anything of the one before, who may still punch: only that one's
+ * own death does.
+ */
+START_TEST(test_left_behind) {
+    char away[sizeof(service.socket) + 8];
+    struct service first;
+    struct holder holder;
+    pthread_t dropper;
+    uint64_t before, now;
+    int status, object;
+
+    snprintf(away, sizeof(away), "%s.away", service.socket);
+    begin_held_drop(&holder, &dropper, away);
+    object = holder.fd;
+    before = drp_generation(region, CHUNK, CHUNK);
+    first = service;
+    close(region->pin_fd); /* without it no service takes the region */
+    link_cut(&connection->link);
+    ck_assert_int_eq(pthread_join(dropper, NULL), 0);
+    for (unsigned i = 1; i <= 2; i++) {
+        service_restart(&service);
+        for (uint64_t deadline = deadline_in(WAIT_MS); atomic_load(&connection->reconnects) < i; nap_ms(1))
+            ck_assert_uint_lt(now_ms(), deadline);
+        ck_assert(!is_connected(region));
+        if (i == 2)
+            break;
+        ck_assert(service_kill(&service, WAIT_MS));
+        expect_looks_for_another();
+    }
+    ck_assert_uint_eq(drp_generation(region, CHUNK, CHUNK), before);
+    ck_assert_int_eq(kill(first.pid, SIGKILL), 0);
+    holder_end(&holder);
+    ck_assert(service_wait(&first, WAIT_MS, &status));
+    ck_assert_int_eq(drp_pin(region, CHUNK, CHUNK, &now), 0);
+    ck_assert_uint_eq(now, before + 1);
+    close(object);
+    region = drp_region_free(region);
+    connection = drp_free(connection);
+    unlink(away);
+    fixture_measure();
+}
+END_TEST
+
+/* A region that another thread is making meanwhile will be the next service's: the one before has nothing to do with it. */
+START_TEST(test_made_beside_withdrawal) {
+    struct drp_region *making;
+
+    ck_assert_int_eq(drp_new(&connection, NULL), 0);
+    making = region_alloc(connection, NULL);
+    ck_assert(service_kill(&service, WAIT_MS));
+    expect_looks_for_another();
+    close(connection->wake[1]);
+    for (uint64_t deadline = deadline_in(WAIT_MS); !connection->inherited; nap_ms(1))
+        ck_assert_uint_lt(now_ms(), deadline);
+    ck_assert_int_eq(atomic_load(&making->pins.keeper), 0);
+    region_end(making, false);
+    connection = drp_free(connection);
+    service_restart(&service);
+    fixture_measure();
+}
+END_TEST
+
+/* Of a service that has ended nothing is kept that the connection to the next one may need. */
+START_TEST(test_dead_is_closed) {
+    ck_assert_int_eq(drp_new(&connection, NULL), 0);
+    ck_assert_int_eq(drp_region_new(&region, connection, SIZE, NULL), 0);
+    ck_assert(service_kill(&service, WAIT_MS));
+    expect_looks_for_another();
+    ck_assert(connection->link.socket < 0 && connection->link.pidfd < 0);
+    service_restart(&service);
+    ck_assert(connected_becomes(region, true, WAIT_MS));
+    region = drp_region_free(region);
+    connection = drp_free(connection);
+    fixture_measure();
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("comeback");
     TCase *tcase = tcase_create("comeback");
@@ -289,6 +371,9 @@ int main(void) {
     tcase_add_test(tcase, test_comes_back);
     tcase_add_test(tcase, test_cut_off_and_dead);
     tcase_add_test(tcase, test_withdrawn_and_dead);
+    tcase_add_test(tcase, test_left_behind);
+    tcase_add_test(tcase, test_made_beside_withdrawal);
+    tcase_add_test(tcase, test_dead_is_closed);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
 }

@@ -255,6 +255,11 @@ START_TEST(test_ends_meanwhile) {
     struct drp *d;
 
     ck_assert_int_eq(drp_new(&d, NULL), 0);
+    if (atomic_load(&d->interception) != DRP_INTERCEPTION_FULL) {
+        printf("test_ends_meanwhile: no interception: nothing shows what the service takes for a piece\n");
+        drp_free(d);
+        return;
+    }
     ck_assert_int_eq(region_new_unmapped(&region, d, SIZE, NULL, next_piece), 0);
     piece = (struct region_piece){.length = SIZE, .protection = PROT_READ | PROT_WRITE};
     ck_assert_int_eq(piece_map(region, NULL, 0, 0, SIZE, &piece.address), 0);
@@ -282,6 +287,53 @@ START_TEST(test_ends_meanwhile) {
 }
 END_TEST
 
+/* ---- no room for a descriptor ---- */
+
+/* Of so many replies to ADOPT the descriptor does not fit. */
+static _Atomic int shortages;
+
+ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
+    const struct drp_wire_header *header = message->msg_iov[0].iov_base;
+    ssize_t n = syscall(SYS_recvmsg, fd, message, flags);
+    struct cmsghdr *control = CMSG_FIRSTHDR(message);
+
+    if (n < (ssize_t)sizeof(*header) || header->type != (DRP_WIRE_REPLY | DRP_WIRE_ADOPT) || !control ||
+        atomic_load(&shortages) == 0)
+        return n;
+    atomic_fetch_sub(&shortages, 1);
+    memcpy(&fd, CMSG_DATA(control), sizeof(fd));
+    close(fd);
+    message->msg_controllen = 0;
+    message->msg_flags |= MSG_CTRUNC;
+    return n;
+}
+
+/* The service has the region, and the library no page of it: what is in it stays, and its end is told. */
+START_TEST(test_short_of_descriptors) {
+    struct drp_stats stats = {0};
+    struct drp_region *region;
+    struct drp *d;
+
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(drp_region_new(&region, d, SIZE, NULL), 0);
+    memset(drp_region_address(region), 1, SIZE);
+    atomic_store(&shortages, 1);
+    ck_assert(service_kill(&service, WAIT_MS));
+    service_restart(&service);
+    for (uint64_t deadline = deadline_in(WAIT_MS); stats.reconnects == 0; drp_get_stats(d, &stats))
+        ck_assert_uint_lt(now_ms(), deadline);
+    ck_assert_int_eq(atomic_load(&shortages), 0);
+    ck_assert(!atomic_load(&region->connected));
+    ck_assert_uint_eq(service_status(&service, "regions"), 1);
+    ck_assert_int_eq(drp_pin(region, 0, SIZE, NULL), 0);
+    ck_assert(is_filled(drp_region_address(region), 1, SIZE));
+    drp_region_free(region);
+    ck_assert(status_becomes("regions", 0, WAIT_MS));
+    drp_free(d);
+    fixture_measure();
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("handover");
     TCase *tcase = tcase_create("handover");
@@ -291,6 +343,7 @@ int main(void) {
     tcase_add_test(tcase, test_refused_mapping);
     tcase_add_test(tcase, test_no_reply);
     tcase_add_test(tcase, test_ends_meanwhile);
+    tcase_add_test(tcase, test_short_of_descriptors);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
 }

@@ -12,7 +12,9 @@
 
 #include <check.h>
 #include <droppable/droppable.h>
+#include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -301,18 +303,24 @@ END_TEST
 
 /* The helper thread, about to hand a region over, waits until the test says so. */
 static _Atomic enum { GO_ON, TO_WAIT, WAITS } hand_over;
+/* The service stops when it is about to be asked to tell of drops. */
+static _Atomic bool stops_there;
 /* Of so many replies to WATCH the descriptor does not fit. */
 static _Atomic int shortages;
 
 ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
     const struct drp_wire_header *header = message->msg_iov[0].iov_base;
-    bool begins = message->msg_iov[0].iov_len >= sizeof(*header) && header->type == DRP_WIRE_ADOPT;
+    bool whole = message->msg_iov[0].iov_len >= sizeof(*header), begins = whole && header->type == DRP_WIRE_ADOPT;
     uint64_t deadline = deadline_in(WAIT_MS);
 
     if (begins && atomic_load(&hand_over) == TO_WAIT) {
         atomic_store(&hand_over, WAITS);
         while (atomic_load(&hand_over) == WAITS && now_ms() < deadline)
             nap_ms(1);
+    }
+    if (whole && header->type == DRP_WIRE_WATCH && atomic_load(&stops_there)) {
+        kill(service.pid, SIGSTOP);
+        atomic_store(&stops_there, false);
     }
     return syscall(SYS_sendmsg, fd, message, flags);
 }
@@ -376,6 +384,58 @@ START_TEST(test_short_of_descriptors) {
 }
 END_TEST
 
+/* A service that stops when it has the regions holds up neither requests nor the end; of a region munmap(2) would wait for it. */
+START_TEST(test_stops_after_hand_over) {
+    struct drp_stats stats;
+    uint64_t begin;
+
+    region = drp_region_free(region);
+    other = drp_region_free(other);
+    ck_assert_int_ge(drp_get_lost_fd(connection), 0);
+    ck_assert(service_kill(&service, WAIT_MS));
+    atomic_store(&stops_there, true);
+    service_restart(&service);
+    for (uint64_t deadline = deadline_in(WAIT_MS); atomic_load(&stops_there); nap_ms(1))
+        ck_assert_uint_lt(now_ms(), deadline);
+    begin = now_ms();
+    ck_assert_int_eq(drp_get_stats(connection, &stats), -ENOTCONN);
+    connection = drp_free(connection);
+    ck_assert_uint_lt(now_ms() - begin, 5000);
+    ck_assert_int_eq(kill(service.pid, SIGCONT), 0);
+}
+END_TEST
+
+static void be_early_child(int socket, void *data) {
+    struct drp_region *fresh;
+    int fd = drp_get_lost_fd(connection);
+    char word = 0;
+
+    (void)data;
+    child_check(fd >= 0);
+    child_say(socket, 'a');
+    child_check(child_hear(socket, &word) && word == 'g');
+    child_check(drp_region_new(&fresh, connection, SIZE, NULL) == 0);
+    memset(drp_region_address(fresh), 1, SIZE);
+    child_check(drp_drop(fresh, 0, CHUNK, NULL, NULL) == 0);
+    child_check(event_comes(fd, WAIT_MS));
+    child_say(socket, 'c');
+}
+
+/* A child asks while the service is away, and something else makes its connection. */
+START_TEST(test_child_asks_early) {
+    struct child child;
+
+    ck_assert(service_kill(&service, WAIT_MS));
+    child_start(&child, be_early_child, NULL);
+    child_expect(&child, 'a');
+    service_restart(&service);
+    ck_assert(child_say(child.socket, 'g'));
+    child_expect(&child, 'c');
+    child_end(&child);
+    ck_assert(connected_becomes(region, true, WAIT_MS) && connected_becomes(other, true, WAIT_MS));
+}
+END_TEST
+
 /* How many words the helper thread's next recv(2) is to find. */
 static _Atomic int words_wanted, words_found;
 
@@ -420,6 +480,8 @@ int main(void) {
     tcase_add_test(tcase, test_deaf);
     tcase_add_test(tcase, test_asked_beside_hand_over);
     tcase_add_test(tcase, test_short_of_descriptors);
+    tcase_add_test(tcase, test_stops_after_hand_over);
+    tcase_add_test(tcase, test_child_asks_early);
     tcase_add_test(tcase, test_end_at_once);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);

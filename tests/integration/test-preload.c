@@ -179,6 +179,14 @@ START_TEST(test_cancelled) {
 }
 END_TEST
 
+/* A child moves what it inherited in many pieces, which are one mapping to its kernel. */
+START_TEST(test_inherited) {
+    struct child child = start("inherited");
+
+    child_end(&child);
+}
+END_TEST
+
 /* The program has put descriptors of its own in place of the library's: none is written to, read or closed, and there is memory to be had. */
 START_TEST(test_replaced) {
     struct child child = start("replaced");
@@ -535,6 +543,7 @@ static Suite *preload_suite(void) {
     tcase_add_test(tcase, test_first);
     tcase_add_test(tcase, test_cancelled);
     tcase_add_test(tcase, test_replaced);
+    tcase_add_test(tcase, test_inherited);
     tcase_add_test(tcase, test_advice);
     tcase_add_test(tcase, test_nobody);
     tcase_add_test(tcase, test_fork);
