@@ -108,7 +108,8 @@ struct storm {
     _Atomic bool stop;
     _Atomic uint64_t longest_ns;
     _Atomic uint64_t batches;
-    _Atomic unsigned wrong;
+    _Atomic unsigned wrong; /* values */
+    _Atomic int error;      /* of a drop, the last but -ENOTCONN */
     _Atomic unsigned next;
 };
 
@@ -151,7 +152,7 @@ static void *drop(void *data) {
         int r = drp_drop(storm->region, 0, REGION_CHUNKS * CHUNK, NULL, NULL);
 
         if (r < 0 && r != -ENOTCONN)
-            atomic_fetch_add(&storm->wrong, 1);
+            atomic_store(&storm->error, r);
         note_time(storm, started);
         if (r == -ENOTCONN)
             usleep(1000);
@@ -239,6 +240,7 @@ static void storm_restart(struct storm *storm, void (*end_service)(void), uint64
     for (size_t i = 0; i < TOUCHERS + 1; i++)
         pthread_join(threads[i], NULL);
     ck_assert_uint_eq(storm->wrong, 0);
+    ck_assert_msg(storm->error == 0, "a drop beside it: %s", strerror(-storm->error));
     check_next_drop(storm);
 }
 
