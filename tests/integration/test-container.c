@@ -2,7 +2,7 @@
 /*
  * A client in an unprivileged container with the system call filter that Docker has by default: no userfaultfd, no io_uring.
  * Namespaces of its own for users, mounts, processes, IPC, cgroups and the network; the folder of the socket is mounted in (the socket alone would
- * stay that of the first service). Everything works but interception, and the status says why; with a lent userfaultfd that works, too. Processes
+ * stay that of the first service). Everything works but interception, and `droppablectl list` says why; with a lent userfaultfd that works, too. Processes
  * have the numbers of the service's namespace there. An unchanged program with the preload library and droppablectl do there what they do elsewhere.
  */
 

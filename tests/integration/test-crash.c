@@ -24,7 +24,7 @@
 #define MIB (1024 * KIB)
 #define CHUNK (64 * KIB)
 #define PAGE (4 * KIB)
-#define SECOND_NS (UINT64_C(1000000000) * (under_sanitizer() ? 5 : 1))
+#define SECOND_NS (UINT64_C(1000000000) * (under_sanitizer() || patience() > 1 ? 5 : 1))
 #define RESTARTS 5
 
 /* ---- the client dies ---- */
