@@ -312,6 +312,7 @@ ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
     const struct drp_wire_header *header = message->msg_iov[0].iov_base;
     bool whole = message->msg_iov[0].iov_len >= sizeof(*header), begins = whole && header->type == DRP_WIRE_ADOPT;
     uint64_t deadline = deadline_in(WAIT_MS);
+    struct ucred peer = {.pid = 0};
 
     if (begins && atomic_load(&hand_over) == TO_WAIT) {
         atomic_store(&hand_over, WAITS);
@@ -319,7 +320,9 @@ ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
             nap_ms(1);
     }
     if (whole && header->type == DRP_WIRE_WATCH && atomic_load(&stops_there)) {
-        kill(service.pid, SIGSTOP);
+        /* Not service.pid: whoever starts it may not yet have heard its number. */
+        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &(socklen_t){sizeof(peer)}) == 0 && peer.pid > 0)
+            kill(peer.pid, SIGSTOP);
         atomic_store(&stops_there, false);
     }
     return syscall(SYS_sendmsg, fd, message, flags);
