@@ -494,7 +494,7 @@ int region_adopt(struct drp_region *r, struct link *link) {
         .priority = r->priority,
     };
     int fds[2] = {r->data_fd, r->state_fd};
-    int error = link_call(link, &request, sizeof(request), fds, 2, REQUEST_TIMEOUT_MS);
+    int error = link_call(link, &request, sizeof(request), fds, 2, REQUEST_TIMEOUT_MS), told;
 
     if (error < 0 && !link_was_short(link, DRP_WIRE_ADOPT))
         return error;
@@ -504,13 +504,13 @@ int region_adopt(struct drp_region *r, struct link *link) {
     r->mapping = 0;
     if (error == 0)
         error = adopt_state(r, link);
-    if (error < 0)
-        return error;
-    r->stale = false;
-    atomic_store(&r->pins.gone, false);
-    error = options_hand_over(r, link); /* children may have it: before anything else, for this process may end */
-    if (link_is_lost(error))
-        return error;
+    if (error == 0) {
+        r->stale = false;
+        atomic_store(&r->pins.gone, false);
+    }
+    told = options_hand_over(r, link); /* children may have it: before anything else, for this process may end */
+    if (error < 0 || link_is_lost(told))
+        return error < 0 && !link_is_lost(told) ? error : told;
     error = announce(r, link);
     if (error == 0 && r->next_piece)
         error = piece_announce_all(r, link);

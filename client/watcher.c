@@ -12,7 +12,7 @@
  *                new connection is built up in drp.fresh, where no other thread sees it, each region is handed over,
  *                and the whole is published as drp.link at once
  *
- * A region that the new daemon does not take stays plain memory; the others go on. One that is held up by somebody's lock is offered again, at
+ * A region that the new daemon does not take stays plain memory; the others go on. One that is held up by somebody's lock, or by a daemon that was cut off and lives, is offered again, at
  * first after 100 ms, then after twice as much each time, up to 10 s. If the new daemon is lost on the
  * way, what came of it is published all the same: it is then lost and gone by the same rules as any daemon. Of a region that stays behind, the process
  * that was about to drop is not watched any more once there is another connection: who meets an odd generation looks by himself whether it has
@@ -240,7 +240,27 @@ static void publish(struct drp *d) {
     pthread_mutex_unlock(&d->request_lock);
 }
 
-/* Of a shared one that lacks descriptors the next service will not know the pins, and drops for others. */
+/*
+ * A daemon that we have cut off may be about to punch what it has claimed, and the next one knows nothing of that: as long as it lives it has the region. Not
+ * a shared one: others may give it to the next, which would then not know our pins.
+ */
+static bool is_kept(const struct drp *d, const struct drp_region *r, const struct link *link) {
+    pid_t keeper = atomic_load(&r->pins.keeper);
+
+    if (!r->stale || atomic_load(&r->pins.gone) || r->granted & DRP_REGION_SHARED)
+        return false;
+    if (keeper == 0) /* not yet published */
+        keeper = d->link.pid;
+    return keeper > 0 && keeper != link->pid && (kill(keeper, 0) == 0 || errno != ESRCH);
+}
+
+/* It says that it is itself still at work on the region, for the connection that ended: an odd generation is waited for. */
+static void keep_waiting(struct drp_region *r, const struct link *link) {
+    atomic_store(&r->pins.keeper, link->pid > 0 ? link->pid : -1);
+    atomic_store(&r->pins.gone, false);
+}
+
+/* The next service will not know the pins of a shared one that lacks descriptors, or of whose mapping it does not know, and drops for others. */
 static int adopt(struct drp_region *r, struct link *link) {
     pid_t keeper = atomic_exchange(&r->pins.keeper, 0); /* before there is another one's page */
     int error = object_check_region(r);
@@ -251,7 +271,7 @@ static int adopt(struct drp_region *r, struct link *link) {
         atomic_store(&r->pins.keeper, keeper);
     if (error == 0)
         pins_allow(&r->pins);
-    else if (r->granted & DRP_REGION_SHARED && object_check_region(r) < 0)
+    else if (r->granted & DRP_REGION_SHARED && (r->known || object_check_region(r) < 0))
         pins_refuse(&r->pins);
     return error;
 }
@@ -271,10 +291,19 @@ static int hand_over_to(struct drp_region *r, struct link *link) {
 }
 
 /* false: it is the connection that is of no use; a refusal concerns the region alone. */
-static bool hand_over(struct drp_region *r, struct link *link) {
+static bool hand_over(const struct drp *d, struct drp_region *r, struct link *link) {
     uint32_t before = link->serial;
-    int error = hand_over_to(r, link);
-    bool held_up = link->serial != before && is_held_up(link, error);
+    bool held_up;
+    int error;
+
+    if (r->backend == DRP_BACKEND_DAEMON && is_kept(d, r, link)) {
+        r->held_up = true;
+        return true;
+    }
+    error = hand_over_to(r, link);
+    held_up = link->serial != before && is_held_up(link, error);
+    if (held_up && r->stale && link->packet->message.header.error == DRP_WIRE_ERROR_QUARANTINED)
+        keep_waiting(r, link);
 
     /* What came of another's, with descriptors that did not fit, is not known. */
     held_up |= r->backend == DRP_BACKEND_NATIVE && error_is_shortage(error);
@@ -316,7 +345,7 @@ static struct drp_region *hand_over_all(struct drp *d, bool shared) {
     struct drp_region *r;
 
     for (r = d->regions; r; r = r->next)
-        if (r->phase == REGION_LIVE && shared == !!(r->granted & DRP_REGION_SHARED) && !hand_over(r, &d->fresh))
+        if (r->phase == REGION_LIVE && shared == !!(r->granted & DRP_REGION_SHARED) && !hand_over(d, r, &d->fresh))
             break;
     return r;
 }
@@ -364,7 +393,7 @@ static void offer_again(struct drp *d) {
     for (r = d->regions; r; r = r->next) {
         if (r->phase != REGION_LIVE || !r->held_up)
             continue;
-        if (!hand_over(r, &d->link)) {
+        if (!hand_over(d, r, &d->link)) {
             link_cut(&d->link); /* all of it is done once more */
             break;
         }

@@ -200,7 +200,7 @@ static int domains_get(struct domains *domains, int version, const char *mount, 
         return r;
     }
     gone = r == -ENOENT;
-    if (is_top && (!cgroup || cgroup_is_root(cgroup))) {         /* that is the machine itself */
+    if (is_top && (!cgroup || cgroup_is_root(cgroup))) { /* that is the machine itself */
         cgroup_free(cgroup);
         *ret = parent;
         return 0;

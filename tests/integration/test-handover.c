@@ -67,7 +67,8 @@ START_TEST(test_refused_mapping) {
         taken |= regions[i]->mapping == before || (others[i] != refused && others[i]->mapping == before);
     }
     ck_assert(!atomic_load(&refused->connected));
-    ck_assert(taken); /* another one has that number now */
+    ck_assert(taken);                                         /* another one has that number now */
+    ck_assert_int_lt(drp_pin(refused, 0, SIZE / 2, NULL), 0); /* the service would drop it for others */
     drp_region_free(refused);
     for (int i = 0; i < REGIONS; i++) {
         size_t pinned = others[i] == refused ? SIZE / 2 : SIZE;
