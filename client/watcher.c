@@ -29,6 +29,7 @@
  */
 
 #include "client.h"
+#include "keeper.h"
 #include "local.h"
 #include "options.h"
 
@@ -104,15 +105,6 @@ static void set_lost(struct drp *d) {
     pthread_mutex_unlock(&d->regions_lock);
 }
 
-/* Has the daemon's process ended, certainly? Its number may be another's by now: then the answer comes late. */
-static bool has_ended(const struct link *link) {
-    struct pollfd process = {.fd = link->pidfd, .events = POLLIN};
-
-    if (link_has_pidfd(link))
-        return wait_poll(&process, 1, 0) > 0 && process.revents & POLLIN;
-    return link->pid > 0 && kill(link->pid, 0) < 0 && errno == ESRCH;
-}
-
 /*
  * The connection ends before the punches that are under way. A process that does not end is held up by somebody else's lock: our own
  * punches take our own object's lock, and are long through by then, unless we hold it ourselves. Nothing tells the end of one that has no
@@ -123,52 +115,19 @@ static bool wait_gone(struct drp *d) {
 
     if (link_has_pidfd(&d->link))
         return sleep_on(d, d->link.pidfd, POLLIN, GONE_WAIT_MS);
-    while (!has_ended(&d->link) && wait_now_ms() < deadline)
+    while (!keeper_has_ended(&d->link) && wait_now_ms() < deadline)
         if (!sleep_on(d, -1, 0, GONE_LOOK_MS))
             return false;
     return true;
 }
 
-/* The process that writes a stale region's page. own: it is of the connection that has just ended. */
-static bool keeper_ended(const struct drp_region *r, bool own) {
-    pid_t keeper = atomic_load(&r->pins.keeper);
-
-    return keeper == 0 ? own : keeper > 0 && kill(keeper, 0) < 0 && errno == ESRCH;
-}
-
-/*
- * Others still have drops of a shared region made, and a daemon that we have cut off may be in the middle of any of ours: of one whose process has not
- * ended certainly, an odd generation is waited for, until it has, or another daemon has the region. So it is looked at again, and its descriptors are
- * kept for that, as long as there is no other one. true: such regions are left. regions_lock held.
- */
-static bool mark_gone(struct drp *d) {
-    bool ended = has_ended(&d->link), own = ended || !d->link.cut, left = false;
-
-    for (struct drp_region *r = d->regions; r; r = r->next) {
-        if (r->phase != REGION_LIVE || !r->stale || atomic_load(&r->pins.gone))
-            continue;
-        if (keeper_ended(r, r->granted & DRP_REGION_SHARED ? ended : own))
-            atomic_store(&r->pins.gone, true);
-        else
-            left |= atomic_load(&r->pins.keeper) == 0;
-    }
-    return left;
-}
-
 /* At its limit of descriptors a process needs those of the last connection for the next one. */
 static void set_gone(struct drp *d) {
     pthread_mutex_lock(&d->regions_lock);
-    if (!mark_gone(d))
+    if (!keeper_mark_gone(d))
         link_close(&d->link);
     pthread_mutex_unlock(&d->regions_lock);
     lost_close(d);
-}
-
-/* Nobody here will see the end of the process at d->link: whoever waits for it looks by himself. regions_lock held. */
-static void leave_keeper(struct drp *d) {
-    for (struct drp_region *r = d->regions; r; r = r->next)
-        if (r->phase == REGION_LIVE && r->stale && !atomic_load(&r->pins.gone) && atomic_load(&r->pins.keeper) == 0)
-            atomic_store(&r->pins.keeper, d->link.pid > 0 ? d->link.pid : -1);
 }
 
 /* ---- the next daemon ---- */
@@ -225,8 +184,8 @@ static bool is_held_up(const struct link *link, int error) {
 static void publish(struct drp *d) {
     struct channel_packet *spare = d->link.packet;
 
-    mark_gone(d); /* the last look */
-    leave_keeper(d);
+    keeper_mark_gone(d); /* the last look */
+    keeper_leave(d);
     pthread_mutex_lock(&d->request_lock);
     link_close(&d->link);
     fork_lock();
@@ -240,26 +199,6 @@ static void publish(struct drp *d) {
     pthread_mutex_unlock(&d->request_lock);
 }
 
-/*
- * A daemon that we have cut off may be about to punch what it has claimed, and the next one knows nothing of that: as long as it lives it has the region. Not
- * a shared one: others may give it to the next, which would then not know our pins.
- */
-static bool is_kept(const struct drp *d, const struct drp_region *r, const struct link *link) {
-    pid_t keeper = atomic_load(&r->pins.keeper);
-
-    if (!r->stale || atomic_load(&r->pins.gone) || r->granted & DRP_REGION_SHARED)
-        return false;
-    if (keeper == 0) /* not yet published */
-        keeper = d->link.pid;
-    return keeper > 0 && keeper != link->pid && (kill(keeper, 0) == 0 || errno != ESRCH);
-}
-
-/* It says that it is itself still at work on the region, for the connection that ended: an odd generation is waited for. */
-static void keep_waiting(struct drp_region *r, const struct link *link) {
-    atomic_store(&r->pins.keeper, link->pid > 0 ? link->pid : -1);
-    atomic_store(&r->pins.gone, false);
-}
-
 /* The next service will not know the pins of a shared one that lacks descriptors, or of whose mapping it does not know, and drops for others. */
 static int adopt(struct drp_region *r, struct link *link) {
     pid_t keeper = atomic_exchange(&r->pins.keeper, 0); /* before there is another one's page */
@@ -271,7 +210,7 @@ static int adopt(struct drp_region *r, struct link *link) {
         atomic_store(&r->pins.keeper, keeper);
     if (error == 0)
         pins_allow(&r->pins);
-    else if (r->granted & DRP_REGION_SHARED && (r->known || object_check_region(r) < 0))
+    else if (r->granted & DRP_REGION_SHARED && ((r->known && !link_is_lost(error)) || object_check_region(r) < 0))
         pins_refuse(&r->pins);
     return error;
 }
@@ -296,20 +235,28 @@ static bool hand_over(const struct drp *d, struct drp_region *r, struct link *li
     bool held_up;
     int error;
 
-    if (r->backend == DRP_BACKEND_DAEMON && is_kept(d, r, link)) {
+    if (r->backend == DRP_BACKEND_DAEMON && keeper_holds(d, r, link)) {
         r->held_up = true;
         return true;
     }
     error = hand_over_to(r, link);
     held_up = link->serial != before && is_held_up(link, error);
     if (held_up && r->stale && link->packet->message.header.error == DRP_WIRE_ERROR_QUARANTINED)
-        keep_waiting(r, link);
+        keeper_is_at_work(d, r, link);
 
     /* What came of another's, with descriptors that did not fit, is not known. */
     held_up |= r->backend == DRP_BACKEND_NATIVE && error_is_shortage(error);
 
     r->held_up = held_up && !r->known;
     return held_up || !link_is_lost(error);
+}
+
+/* All of it is done once more. Not who has ended the connection himself is cut off: he begins nothing any more. */
+static void give_up(struct link *link) {
+    char byte;
+
+    if (!object_holds(link->socket, &link->socket_object) || recv(link->socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) != 0)
+        link_cut(link);
 }
 
 /* How long until what was held up is offered again: ms, -1: nothing is. */
@@ -336,7 +283,7 @@ static void watch_again(struct drp *d, struct link *link) {
     int error = lost_watch_again(d, link);
 
     if (link_is_lost(error))
-        link_cut(link); /* all of it is done once more */
+        give_up(link);
     d->watch_due = error < 0;
 }
 
@@ -364,7 +311,7 @@ static void adopt_all(struct drp *d) {
     if (!r)
         r = hand_over_all(d, false);
     if (r)
-        link_cut(&d->fresh);
+        give_up(&d->fresh);
     else
         watch_again(d, &d->fresh);
     publish(d);
@@ -374,7 +321,7 @@ static void adopt_all(struct drp *d) {
         if (r->phase == REGION_LIVE && link_is_lost(options_tell(r)))
             break;
     if (r)
-        link_cut(&d->link);
+        give_up(&d->link);
     plan_offer(d, OFFER_MIN_MS);
     lost_again(d);
     pthread_mutex_unlock(&d->regions_lock);
@@ -394,7 +341,7 @@ static void offer_again(struct drp *d) {
         if (r->phase != REGION_LIVE || !r->held_up)
             continue;
         if (!hand_over(d, r, &d->link)) {
-            link_cut(&d->link); /* all of it is done once more */
+            give_up(&d->link);
             break;
         }
         taken |= r->known;
@@ -469,7 +416,7 @@ static void withdraw(struct drp *d) {
     set_gone(d);
     atomic_store(&d->lost_wanted, false); /* nothing is opened by itself, but for who asks anew */
     pthread_mutex_lock(&d->regions_lock);
-    leave_keeper(d);
+    keeper_leave(d);
     for (struct drp_region *r = d->regions; r; r = r->next) {
         r->held_up = r->phase == REGION_LIVE;
         if (r->phase == REGION_LIVE && r->granted & DRP_REGION_SHARED)

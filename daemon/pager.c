@@ -351,6 +351,8 @@ static void pager_run_deferred(struct session *session) {
 
         pager->passed_gate = false;
         answer = fault_answer(session, d->address, forced);
+        if (answer == FAULT_GATED && !d->waited) /* it was a drop that it waited for, or for nothing */
+            d->deadline = kernel_now() + PAGER_GATE_WAIT_NS;
         if (answer == FAULT_GATED)
             count_wait(session, d);
         if (pager->passed_gate)

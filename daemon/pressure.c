@@ -281,7 +281,7 @@ static uint64_t turn_domain(struct turn *turn, struct domain *domain) {
     domain->interval = answer.demand > 0 ? 0 : answer.next;
     domain->due = pressure->now + domain->interval;
     if (answer.demand == 0) {
-        if (!domain->waiters) /* else it only takes promises back first */
+        if (!domain->waiters || atomic_load(&domain->credit) >= GATE_STEP) /* else it only takes promises back first */
             domain->barren = 0;
         return answer.next;
     }

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * Who may still punch what he has claimed: the keeper of a region is the process that writes its state page. The watcher sees the end of the one that it
+ * is, or was last, connected to; of any before that only the number is left, with the region (pins.keeper), and whoever waits for an odd generation looks by
+ * himself.
+ */
+
+#include "keeper.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+
+bool keeper_has_ended(const struct link *link) {
+    struct pollfd process = {.fd = link->pidfd, .events = POLLIN};
+
+    if (link_has_pidfd(link))
+        return wait_poll(&process, 1, 0) > 0 && process.revents & POLLIN;
+    return link->pid > 0 && kill(link->pid, 0) < 0 && errno == ESRCH;
+}
+
+/* The process that writes a stale region's page. own: it is of the connection that has just ended. */
+static bool is_over(const struct drp_region *r, bool own) {
+    pid_t keeper = atomic_load(&r->pins.keeper);
+
+    return keeper == 0 ? own : keeper > 0 && kill(keeper, 0) < 0 && errno == ESRCH;
+}
+
+bool keeper_mark_gone(struct drp *d) {
+    bool ended = keeper_has_ended(&d->link), own = ended || !d->link.cut, left = false;
+
+    for (struct drp_region *r = d->regions; r; r = r->next) {
+        if (r->phase != REGION_LIVE || !r->stale || atomic_load(&r->pins.gone))
+            continue;
+        if (is_over(r, r->granted & DRP_REGION_SHARED ? ended : own))
+            atomic_store(&r->pins.gone, true);
+        else
+            left |= atomic_load(&r->pins.keeper) == 0;
+    }
+    return left;
+}
+
+void keeper_leave(struct drp *d) {
+    for (struct drp_region *r = d->regions; r; r = r->next)
+        if (r->phase == REGION_LIVE && r->stale && atomic_load(&r->pins.keeper) == 0)
+            atomic_store(&r->pins.keeper, d->link.pid > 0 ? d->link.pid : -1);
+}
+
+bool keeper_holds(const struct drp *d, const struct drp_region *r, const struct link *link) {
+    pid_t keeper = atomic_load(&r->pins.keeper);
+
+    if (!r->stale || atomic_load(&r->pins.gone) || r->granted & DRP_REGION_SHARED)
+        return false;
+    if (keeper == 0) /* not yet published */
+        keeper = d->link.pid;
+    return keeper > 0 && keeper != link->pid && (kill(keeper, 0) == 0 || errno != ESRCH);
+}
+
+void keeper_is_at_work(const struct drp *d, struct drp_region *r, const struct link *link) {
+    pid_t keeper = atomic_load(&r->pins.keeper);
+
+    if (link->pid <= 0 || (keeper ? keeper : d->link.pid) != link->pid)
+        return;
+    atomic_store(&r->pins.keeper, link->pid);
+    atomic_store(&r->pins.gone, false);
+}
