@@ -8,23 +8,21 @@
 
 #include "keeper.h"
 
-#include <errno.h>
 #include <poll.h>
-#include <signal.h>
 
 bool keeper_has_ended(const struct link *link) {
     struct pollfd process = {.fd = link->pidfd, .events = POLLIN};
 
     if (link_has_pidfd(link))
         return wait_poll(&process, 1, 0) > 0 && process.revents & POLLIN;
-    return link->pid > 0 && kill(link->pid, 0) < 0 && errno == ESRCH;
+    return pins_has_ended(link->pid);
 }
 
 /* The process that writes a stale region's page. own: it is of the connection that has just ended. */
 static bool is_over(const struct drp_region *r, bool own) {
     pid_t keeper = atomic_load(&r->pins.keeper);
 
-    return keeper == 0 ? own : keeper > 0 && kill(keeper, 0) < 0 && errno == ESRCH;
+    return keeper == 0 ? own : pins_has_ended(keeper);
 }
 
 bool keeper_mark_gone(struct drp *d) {
@@ -54,7 +52,7 @@ bool keeper_holds(const struct drp *d, const struct drp_region *r, const struct 
         return false;
     if (keeper == 0) /* not yet published */
         keeper = d->link.pid;
-    return keeper > 0 && keeper != link->pid && (kill(keeper, 0) == 0 || errno != ESRCH);
+    return keeper > 0 && keeper != link->pid && !pins_has_ended(keeper);
 }
 
 void keeper_is_at_work(const struct drp *d, struct drp_region *r, const struct link *link) {

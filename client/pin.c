@@ -111,16 +111,18 @@ static FAST size_t last_chunk(const struct pins *p, size_t offset, size_t length
     return (offset + length - 1) >> p->chunk_shift;
 }
 
+bool pins_has_ended(pid_t pid) {
+    return pid > 0 && kill(pid, 0) < 0 && errno == ESRCH;
+}
+
 /* The generation was loaded before: if it is of another process's page, that has been seen here, too. */
 SLOW static bool has_nobody(const struct pins *p) {
     int saved = errno;
-    pid_t keeper;
     bool ended;
 
     if (atomic_load_explicit(&p->gone, memory_order_acquire))
         return true;
-    keeper = atomic_load(&p->keeper);
-    ended = keeper > 0 && kill(keeper, 0) < 0 && errno == ESRCH;
+    ended = pins_has_ended(atomic_load(&p->keeper));
     errno = saved;
     return ended;
 }

@@ -61,6 +61,9 @@ bool pins_arrive(const struct pins *p);
 void pins_refuse(struct pins *p);
 void pins_allow(struct pins *p);
 
+/* Is there certainly no process of this number? 0 and -1, which pins.keeper can be, have not ended. Sets errno. For signal handlers, too. */
+bool pins_has_ended(pid_t pid);
+
 /* Waits until no chunk that the range touches is being dropped. For signal handlers, too. */
 void pins_wait_settled(struct pins *p, size_t offset, size_t length);
 

@@ -259,6 +259,11 @@ static void expect_looks_for_another(void) {
         ck_assert_uint_lt(now_ms(), deadline);
 }
 
+static void expect_withdrawn(void) {
+    for (uint64_t deadline = deadline_in(WAIT_MS); !connection->inherited; nap_ms(1))
+        ck_assert_uint_lt(now_ms(), deadline);
+}
+
 /* One that the library has cut off may go on: it is waited for, but not after its death, however much later that is. */
 START_TEST(test_cut_off_and_dead) {
     char away[sizeof(service.socket) + 8];
@@ -284,8 +289,7 @@ START_TEST(test_withdrawn_and_dead) {
     begin_held_drop(&holder, &dropper, away);
     close(connection->wake[1]); /* as a program does that closes what it does not know */
     ck_assert_int_eq(pthread_join(dropper, NULL), 0);
-    for (uint64_t deadline = deadline_in(WAIT_MS); !connection->inherited; nap_ms(1))
-        ck_assert_uint_lt(now_ms(), deadline);
+    expect_withdrawn();
     expect_pins_after_death(&holder, away);
 }
 END_TEST
@@ -345,8 +349,7 @@ START_TEST(test_made_beside_withdrawal) {
     ck_assert(service_kill(&service, WAIT_MS));
     expect_looks_for_another();
     close(connection->wake[1]);
-    for (uint64_t deadline = deadline_in(WAIT_MS); !connection->inherited; nap_ms(1))
-        ck_assert_uint_lt(now_ms(), deadline);
+    expect_withdrawn();
     ck_assert_int_eq(atomic_load(&making->pins.keeper), 0);
     region_end(making, false);
     connection = drp_free(connection);

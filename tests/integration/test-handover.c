@@ -8,6 +8,7 @@
 #include "client.h"
 #include "connected.h"
 #include "fixture.h"
+#include "raw.h"
 #include "suite.h"
 
 #include <check.h>
@@ -294,19 +295,7 @@ END_TEST
 static _Atomic int shortages;
 
 ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
-    const struct drp_wire_header *header = message->msg_iov[0].iov_base;
-    ssize_t n = syscall(SYS_recvmsg, fd, message, flags);
-    struct cmsghdr *control = CMSG_FIRSTHDR(message);
-
-    if (n < (ssize_t)sizeof(*header) || header->type != (DRP_WIRE_REPLY | DRP_WIRE_ADOPT) || !control ||
-        atomic_load(&shortages) == 0)
-        return n;
-    atomic_fetch_sub(&shortages, 1);
-    memcpy(&fd, CMSG_DATA(control), sizeof(fd));
-    close(fd);
-    message->msg_controllen = 0;
-    message->msg_flags |= MSG_CTRUNC;
-    return n;
+    return raw_receive_short(fd, message, flags, DRP_WIRE_ADOPT, &shortages);
 }
 
 /* The service has the region, and the library no page of it: what is in it stays, and its end is told. */

@@ -329,19 +329,7 @@ ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
 }
 
 ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
-    const struct drp_wire_header *header = message->msg_iov[0].iov_base;
-    ssize_t n = syscall(SYS_recvmsg, fd, message, flags);
-    struct cmsghdr *control = CMSG_FIRSTHDR(message);
-
-    if (n < (ssize_t)sizeof(*header) || header->type != (DRP_WIRE_REPLY | DRP_WIRE_WATCH) || !control ||
-        atomic_load(&shortages) == 0)
-        return n;
-    atomic_fetch_sub(&shortages, 1);
-    memcpy(&fd, CMSG_DATA(control), sizeof(fd));
-    close(fd);
-    message->msg_controllen = 0;
-    message->msg_flags |= MSG_CTRUNC;
-    return n;
+    return raw_receive_short(fd, message, flags, DRP_WIRE_WATCH, &shortages);
 }
 
 /* The first drop that is told after another service has the regions. */

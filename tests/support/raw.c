@@ -112,6 +112,22 @@ _Noreturn void raw_steal_events(int fd, int pause_ms) {
     }
 }
 
+ssize_t raw_receive_short(int fd, struct msghdr *message, int flags, uint16_t type, _Atomic int *shortages) {
+    const struct drp_wire_header *header = message->msg_iov[0].iov_base;
+    ssize_t n = syscall(SYS_recvmsg, fd, message, flags);
+    struct cmsghdr *control = CMSG_FIRSTHDR(message);
+
+    if (n < (ssize_t)sizeof(*header) || header->type != (DRP_WIRE_REPLY | type) || !control ||
+        atomic_load(shortages) == 0)
+        return n;
+    atomic_fetch_sub(shortages, 1);
+    memcpy(&fd, CMSG_DATA(control), sizeof(fd));
+    close(fd);
+    message->msg_controllen = 0;
+    message->msg_flags |= MSG_CTRUNC;
+    return n;
+}
+
 int raw_uffd(int socket, int fd, uint32_t reason, uint32_t *ret_interception) {
     struct drp_wire_uffd uffd = {.header.type = DRP_WIRE_UFFD, .reason = reason};
     struct channel_packet packet;

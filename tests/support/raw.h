@@ -10,6 +10,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
+
+struct msghdr;
 
 #define RAW_ENDED (-1) /* the daemon ended the connection */
 
@@ -32,6 +35,11 @@ int raw_userfaultfd(void);
  * are any; 0: all the time.
  */
 _Noreturn void raw_steal_events(int fd, int pause_ms);
+/*
+ * recvmsg(2), for a test that has one of its own in place of the C library's: replies to this type, as many as *shortages still says, come without
+ * their descriptor, as if it did not fit into the process.
+ */
+ssize_t raw_receive_short(int fd, struct msghdr *message, int flags, uint16_t type, _Atomic int *shortages);
 /* UFFD with a descriptor (not consumed) or, with fd -1, a reason. Returns an error, *ret_interception if it is 0. */
 int raw_uffd(int socket, int fd, uint32_t reason, uint32_t *ret_interception);
 /* Connects, says hello, offers a userfaultfd if there is one. */
