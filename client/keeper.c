@@ -25,8 +25,16 @@ static bool is_over(const struct drp_region *r, bool own) {
     return keeper == 0 ? own : pins_has_ended(keeper);
 }
 
+/*
+ * Who hangs up begins no drop any more, but one may be under way, and its generation is settled if he lives. Of one in another pid namespace nothing certain
+ * is seen: a pidfd may be that of who called listen(2).
+ */
+static bool is_through(const struct link *link) {
+    return keeper_has_ended(link) || (!link->cut && link->pid <= 0);
+}
+
 bool keeper_mark_gone(struct drp *d) {
-    bool ended = keeper_has_ended(&d->link), own = ended || !d->link.cut, left = false;
+    bool ended = keeper_has_ended(&d->link), own = is_through(&d->link), left = false;
 
     for (struct drp_region *r = d->regions; r; r = r->next) {
         if (r->phase != REGION_LIVE || !r->stale || atomic_load(&r->pins.gone))

@@ -9,15 +9,15 @@
 /* Has the daemon's process ended, certainly? Its number may be another's by now: then the answer comes late. */
 bool keeper_has_ended(const struct link *link);
 /*
- * Others still have drops of a shared region made, and a daemon that we have cut off may be in the middle of any of ours: of one whose process has not
- * ended certainly, an odd generation is waited for, until it has, or another daemon has the region. So it is looked at again, and its descriptors are
- * kept for that, as long as there is no other one. true: such regions are left. regions_lock held.
+ * Others still have drops of a shared region made, and one of ours may be under way at a daemon that lives, whoever has ended the connection: an odd
+ * generation is waited for until the daemon has settled it, or has ended certainly, or another one has the region. So it is looked at again, and the daemon's
+ * descriptors are kept for that, as long as there is no other one. true: such regions are left. regions_lock held.
  */
 bool keeper_mark_gone(struct drp *d);
 /* Nobody here will see the end of the process at d->link: whoever waits for it looks by himself. regions_lock held. */
 void keeper_leave(struct drp *d);
 /*
- * A daemon that we have cut off may be about to punch what it has claimed, and the next one knows nothing of that: as long as it lives it has the region. Not
+ * A daemon that lives may be about to punch what it has claimed, and the next one knows nothing of that: as long as it lives it has the region. Not
  * a shared one: others may give it to the next, which would then not know our pins.
  */
 bool keeper_holds(const struct drp *d, const struct drp_region *r, const struct link *link);

@@ -6,8 +6,9 @@
  *   connected    asleep in poll(2) on the connection and drp.wake, without timeout; while a region is held up, for a while only
  *   lost         the connection ended: requests fail with ENOTCONN from here on. Regions keep their pins and
  *                generations as they are, odd ones are waited for: the daemon's punches may still be in flight
- *   gone         the daemon's process has ended, all its threads with it (pidfd, or its number; 3 s at most): an odd generation will not be settled
- *                any more and counts as lost. Regions are plain memory
+ *   gone         the daemon's process has ended, all its threads with it (pidfd, or its number): an odd generation will not be settled
+ *                any more and counts as lost. Regions are plain memory. After 3 s without that the next connection is looked for all the same; odd ones are
+ *                waited for as long as the daemon lives, but for one of which nothing can be seen
  *   connecting   by inotify on the socket's directory, and by a timer from 10 ms to 1 s in case that there is none. A
  *                new connection is built up in drp.fresh, where no other thread sees it, each region is handed over,
  *                and the whole is published as drp.link at once

@@ -235,6 +235,41 @@ static void begin_held_drop(struct holder *holder, pthread_t *dropper, const cha
     ck_assert_int_eq(rename(service.socket, away), 0);
 }
 
+static void expect_looks_for_another(void) {
+    for (uint64_t deadline = deadline_in(WAIT_MS); connection->notify < 0; nap_ms(1))
+        ck_assert_uint_lt(now_ms(), deadline);
+}
+
+/* One that hangs up, and is not found again, lives: it is about to punch, and says when it has. */
+START_TEST(test_hung_up) {
+    char away[sizeof(service.socket) + 8];
+    struct holder holder;
+    pthread_t dropper, pinner;
+    int object;
+
+    snprintf(away, sizeof(away), "%s.away", service.socket);
+    begin_held_drop(&holder, &dropper, away);
+    object = holder.fd;
+    ck_assert_int_eq(pthread_create(&pinner, NULL, keep_one, NULL), 0);
+    hang_up();
+    ck_assert_int_eq(pthread_join(dropper, NULL), 0);
+    expect_looks_for_another();
+    nap_ms(200); /* some looks */
+    ck_assert(!atomic_load(&has_pinned));
+    holder_end(&holder);
+    ck_assert_int_eq(pthread_join(pinner, NULL), 0);
+    ck_assert(atomic_load(&has_pinned));
+    memset(drp_region_address(region), 2, SIZE);
+    ck_assert_int_eq(rename(away, service.socket), 0);
+    ck_assert(connected_becomes(region, true, WAIT_MS));
+    ck_assert_int_eq(drp_drop(region, 0, SIZE, NULL, NULL), 0);
+    ck_assert(is_filled((char *)drp_region_address(region) + CHUNK, 2, CHUNK));
+    close(object);
+    region = drp_region_free(region);
+    connection = drp_free(connection);
+}
+END_TEST
+
 /* Dies in the middle of the drop, of which it says nothing any more: whoever pins goes on. */
 static void expect_pins_after_death(struct holder *holder, const char *away) {
     uint64_t before = drp_generation(region, CHUNK, CHUNK), now;
@@ -252,11 +287,6 @@ static void expect_pins_after_death(struct holder *holder, const char *away) {
     unlink(away);
     service_restart(&service);
     fixture_measure();
-}
-
-static void expect_looks_for_another(void) {
-    for (uint64_t deadline = deadline_in(WAIT_MS); connection->notify < 0; nap_ms(1))
-        ck_assert_uint_lt(now_ms(), deadline);
 }
 
 static void expect_withdrawn(void) {
@@ -384,6 +414,7 @@ int main(void) {
     tcase_add_test(tcase, test_pinned_meanwhile);
     tcase_add_test(tcase, test_two_connections);
     tcase_add_test(tcase, test_comes_back);
+    tcase_add_test(tcase, test_hung_up);
     tcase_add_test(tcase, test_cut_off_and_dead);
     tcase_add_test(tcase, test_withdrawn_and_dead);
     tcase_add_loop_test(tcase, test_left_behind, 0, 2);
