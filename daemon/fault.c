@@ -71,6 +71,7 @@ struct fault {
     unsigned filled;       /* pages, by us */
     enum fault_kind kind;
     bool wanted; /* all of the pages, by their owner */
+    bool forced; /* has waited for long enough */
 };
 
 /* Answers as the kernel would where no armed mapping of ours is known: one zero page. */
@@ -175,10 +176,10 @@ static uint64_t wanted_bytes(const struct fault *fault) {
                                      : (uint64_t)page_set_count(&fault->pages) << PAGE_SHIFT;
 }
 
-static enum gate_verdict ask_gate(struct fault *fault, bool forced) {
+static enum gate_verdict ask_gate(struct fault *fault) {
     struct session *session = fault->session;
     uint64_t bytes = wanted_bytes(fault);
-    bool passes = forced || (!fault->wanted && gate_is_hopeless(session->domain, kernel_now()));
+    bool passes = fault->forced || (!fault->wanted && gate_is_hopeless(session->domain, kernel_now()));
     enum gate_verdict verdict = gate_ask(session->domain, bytes, !passes);
     bool scarce = verdict != GATE_FREE || !gate_is_ample(session->domain, SCARCE_SHARE);
 
@@ -402,11 +403,12 @@ static enum uffd_outcome fill_page_alone(struct fault *fault) {
     expect_fill(fault);
     session_unlock(fault->session);
     outcome = uffd_zero(fault->session, fault->start, UINT64_C(1) << PAGE_SHIFT, &filled);
-    if (outcome == UFFD_OK) {
-        session_lock(fault->session);
+    session_lock(fault->session);
+    if (outcome == UFFD_OK)
         note_filled(fault, filled);
-        session_unlock(fault->session);
-    }
+    else
+        note_broken_fill(fault);
+    session_unlock(fault->session);
     counter_add(&fault->session->home.counters.filled_bytes, filled);
     return outcome;
 }
@@ -450,15 +452,18 @@ static enum fault_answer disarm_and_wake(struct fault *fault, enum uffd_outcome 
         intercept_expect_little(fault->session, fault->region, first, count);
     if (!disarmed && page_set_is_empty(&fault->pages))
         outcome = fill_page_alone(fault);
+    /* Not woken: it would fault anew, and faults are read before events. With many threads the event were never read. */
     if (outcome == UFFD_EVENTS)
         return FAULT_DROPPING;
+    if (outcome == UFFD_MEMORY && !fault->forced)
+        return FAULT_GATED;
     if (outcome == UFFD_MEMORY) /* even after the wait: the kernel shall do as its own policy says */
         disarm_unasked(fault);  /* the gate is told, not asked */
     intercept_wake(fault->session, fault->mapping, first, count);
     return FAULT_DONE;
 }
 
-static enum fault_answer fill_and_disarm(struct fault *fault, enum gate_verdict verdict, bool forced) {
+static enum fault_answer fill_and_disarm(struct fault *fault, enum gate_verdict verdict) {
     struct session *session = fault->session;
     enum uffd_outcome outcome;
     uint64_t filled = 0;
@@ -478,11 +483,6 @@ static enum fault_answer fill_and_disarm(struct fault *fault, enum gate_verdict 
     else
         note_filled(fault, filled);
     session_unlock(session);
-    /* Not woken: it would fault anew, and faults are read before events. With many threads the event were never read. */
-    if (outcome == UFFD_EVENTS)
-        return FAULT_DROPPING;
-    if (outcome == UFFD_MEMORY && !forced)
-        return FAULT_GATED;
     return disarm_and_wake(fault, outcome, verdict);
 }
 
@@ -506,7 +506,7 @@ static bool fault_begin(struct fault *fault, uint64_t address) {
 }
 
 enum fault_answer fault_answer(struct session *session, uint64_t address, bool forced) {
-    struct fault fault = {.session = session};
+    struct fault fault = {.session = session, .forced = forced};
     enum gate_verdict verdict;
     bool quarantined, again;
 
@@ -515,14 +515,14 @@ enum fault_answer fault_answer(struct session *session, uint64_t address, bool f
         session_unlock(session);
         return answer_unknown(session, fault.start);
     }
-    quarantined =
-        atomic_load(&session->home.quarantined); /* no fills of ours, if the gate allows, and no wait for drops */
+    /* no fills of ours, if the gate allows, and no wait for drops */
+    quarantined = atomic_load(&session->home.quarantined);
     if (fault.region->spans[fault.span].in_flight && !forced && !quarantined) {
         session_unlock(session);
         return FAULT_DROPPING;
     }
     choose_pages(&fault);
-    verdict = ask_gate(&fault, forced);
+    verdict = ask_gate(&fault);
     if (verdict == GATE_WAIT) {
         session_unlock(session);
         return FAULT_GATED;
@@ -541,7 +541,7 @@ enum fault_answer fault_answer(struct session *session, uint64_t address, bool f
     expect_fill(&fault);
     session_unlock(session);
     CRASH_POINT("fault-chosen");
-    return fill_and_disarm(&fault, verdict, forced);
+    return fill_and_disarm(&fault, verdict);
 }
 
 /* ---- populate ---- */
@@ -562,7 +562,7 @@ enum fault_answer fault_populate(struct session *session, struct pager_command *
 
     session_lock(session);
     page_set_add_range(&fault.pages, fault.page, (unsigned)((end - command->offset) >> PAGE_SHIFT));
-    verdict = ask_gate(&fault, false);
+    verdict = ask_gate(&fault);
     if (verdict == GATE_WAIT) {
         session_unlock(session);
         if (command->deadline != 0 && now >= command->deadline) {
