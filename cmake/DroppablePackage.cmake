@@ -32,7 +32,7 @@ It takes memory back from caches when the machine, or a control group, runs
 short, before the kernel has to kill a process. Programs use it through
 libdroppable, or unchanged with libdroppable-preload."
 )
-set(CPACK_DEBIAN_DAEMON_PACKAGE_DEPENDS "init-system-helpers (>= 1.51), systemd | systemd-standalone-sysusers | systemd-sysusers")
+set(CPACK_DEBIAN_DAEMON_PACKAGE_DEPENDS "init-system-helpers (>= 1.51), procps, systemd | systemd-standalone-sysusers | systemd-sysusers")
 set(CPACK_DEBIAN_DAEMON_PACKAGE_RECOMMENDS droppable-tools)
 set(CPACK_DEBIAN_DAEMON_PACKAGE_CONTROL_EXTRA
     ${CMAKE_CURRENT_LIST_DIR}/debian/postinst ${CMAKE_CURRENT_LIST_DIR}/debian/prerm ${CMAKE_CURRENT_LIST_DIR}/debian/postrm

@@ -7,6 +7,7 @@
  */
 
 #include "bars.h"
+#include "suite.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -209,7 +210,7 @@ START_TEST(stall_takes_a_share) {
 
     service_start(&service, NULL);
     if (!status_feature("psi") || file < 0) {
-        printf("a stall without a deficit: skipped: %s\n", file < 0 ? "no file on a disk" : "no PSI triggers");
+        suite_skip_part("a stall without a deficit", file < 0 ? "no file on a disk" : "no PSI triggers");
         service_stop(&service);
         return;
     }

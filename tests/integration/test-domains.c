@@ -107,7 +107,7 @@ static bool make_memcg(void) {
 
     if (!(under_sanitizer() && !kernel_has_zero_page()) && memcg_make(&memcg, LIMIT, &reason))
         return true;
-    printf("skipped: %s\n", reason);
+    suite_skip_part("domains in a cgroup", reason);
     return false;
 }
 

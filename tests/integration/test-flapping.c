@@ -66,7 +66,7 @@ START_TEST(test_limit_flaps) {
     struct child flapper;
 
     if (!memcg_make(&memcg, LIMIT, &reason)) {
-        printf("skipped: %s\n", reason);
+        suite_skip_part("a limit that flaps", reason);
         return;
     }
     child_start(&flapper, be_flapper, NULL);

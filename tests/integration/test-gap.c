@@ -169,6 +169,8 @@ int main(void) {
     tcase_set_timeout(tcase, 120);
     if (may_intercept())
         tcase_add_test(tcase, test_fault_of_the_kernel);
+    else
+        suite_skip_part("a fault of the kernel in the gap", "no userfaultfd");
     tcase_add_test(tcase, test_stopped);
     tcase_add_test(tcase, test_many_come_back);
     suite_add_tcase(suite, tcase);

@@ -499,7 +499,7 @@ START_TEST(test_pressure) {
     struct child child;
 
     if (!memcg_make(&memcg, LIMIT, &reason)) {
-        printf("skipped: %s\n", reason);
+        suite_skip_part("signals under pressure", reason);
         return;
     }
     child_start(&child, be_greedy, &memcg);

@@ -4,6 +4,18 @@
 #include "suite.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+
+void suite_skip_part(const char *what, const char *reason) {
+    const char *path = getenv("DROPPABLE_TEST_SKIPS");
+    FILE *file = path ? fopen(path, "ae") : NULL;
+
+    printf("%s: skipped: %s\n", what, reason);
+    if (file) {
+        fprintf(file, "%s: %s\n", what, reason);
+        fclose(file);
+    }
+}
 
 int suite_run(Suite *suite) {
     SRunner *runner = srunner_create(suite);

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# Everything that runs in guests, on each of Debian's kernels, and a table of it at the end: kernel x check. What the checks print is in OUT/*.log. 0 if
-# none failed. Pressure is run once for each row; pressure.sh alone runs it as often as its bars say.
+# Everything that is judged in guests, on each of Debian's kernels, and a table of it at the end: kernel x check. What the checks print is in OUT/*.log. 0 if
+# none failed. Pressure is run once for each row; pressure.sh alone runs it as often as its bars say, and has rows that are figures only.
 #
 # usage: matrix.sh BUILD-FOLDER OUT PACKAGE-FOLDER   everything: two hours
 #        matrix.sh BUILD-FOLDER OUT                  a minute or two: on the older kernel the service is installed, and started by its socket
@@ -14,7 +14,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 build=${1:?usage: matrix.sh BUILD-FOLDER OUT [PACKAGE-FOLDER]}
 out=${2:?usage: matrix.sh BUILD-FOLDER OUT [PACKAGE-FOLDER]}
 packages=${3:-}
-PRESSURE=(machine memory.high control hog crowd gate overreaction stall cold priority)
+PRESSURE=(machine native memory.high control hog crowd gate overreaction stall reading cold priority)
 
 # What fails has noted it; a script that ended before it could is seen by its status.
 part() { # SCRIPT FOLDER ARGUMENT...
