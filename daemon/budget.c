@@ -534,6 +534,17 @@ uint64_t budget_look(struct manager *manager, uint64_t now, struct budget_excess
     return look.next;
 }
 
+void budget_note_plan(struct manager *manager, uint64_t cost) {
+    struct budgets *budgets = &manager->budgets;
+    uint64_t until = kernel_now() + cost * COST_FACTOR_IN_HASTE;
+
+    if (cost <= COST_LEAST_NS || until <= budgets->not_before)
+        return;
+    budgets->not_before = until;
+    if (budgets->due < until)
+        budgets->due = until;
+}
+
 /* Is it the session's, or does that have a share of it? */
 static bool is_of_session(const struct home *home, uint64_t id) {
     const struct share *share;

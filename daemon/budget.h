@@ -116,6 +116,8 @@ struct budget_excess {
  * Allocates nothing, waits for nobody.
  */
 uint64_t budget_look(struct manager *manager, uint64_t now, struct budget_excess *ret);
+/* A plan for an excess took so many ns: whoever can stay over a budget of his own must not keep everybody's thread at it. */
+void budget_note_plan(struct manager *manager, uint64_t cost);
 /* Does the excess concern the region? */
 bool budget_covers(const struct budget_excess *excess, const struct region *region);
 

@@ -27,6 +27,7 @@
 #define A_BOOL 0, 0, 0, NULL, false, "'yes' or 'no'"
 #define A_COUNT 0, 1, 65536, NULL, false, "a number (1..65536)"
 #define A_RESERVE 0, 4 * KIB, TIB, "auto", true, "a size (4K..1T, " SHARE ", or 'auto')"
+#define A_TABLES 0, 4 * KIB, 1024 * TIB, "auto", true, "a size (4K..1024T, " SHARE ", or 'auto')"
 #define A_BUDGET 0, 4 * KIB, 1024 * TIB, "infinity", true, "a size (4K..1024T, " SHARE ", or 'infinity')"
 
 const struct config_key config_keys[] = {
@@ -50,6 +51,7 @@ const struct config_key config_keys[] = {
     {"Limits", "BytesPerClient", CONFIG_SIZE, AT(max_bytes_per_client), A_BUDGET},
     {"Limits", "BytesPerUser", CONFIG_SIZE, AT(max_bytes_per_uid), A_BUDGET},
     {"Limits", "BytesPerCgroup", CONFIG_SIZE, AT(max_bytes_per_cgroup), A_BUDGET},
+    {"Limits", "TablesPerUser", CONFIG_SIZE, AT(max_tables_per_uid), A_TABLES},
     {"Limits", "PinnedPerClient", CONFIG_SIZE, AT(max_pinned_per_client), A_BUDGET},
     {"Limits", "PinnedPerUser", CONFIG_SIZE, AT(max_pinned_per_uid), A_BUDGET},
 };
@@ -76,6 +78,7 @@ void config_init(struct config *config) {
         .max_bytes_per_client = CONFIG_INFINITY,
         .max_bytes_per_uid = 32 * TIB,
         .max_bytes_per_cgroup = CONFIG_INFINITY,
+        .max_tables_per_uid = CONFIG_AUTO,
         .max_pinned_per_client = CONFIG_INFINITY,
         .max_pinned_per_uid = CONFIG_INFINITY,
     };

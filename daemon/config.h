@@ -44,8 +44,9 @@ struct config {
     uint32_t max_regions;             /* RegionsPerClient= */
     uint64_t max_region_bytes;        /* RegionBytes= */
     uint64_t max_bytes_per_client; /* BytesPerClient=: address space of all its regions, or CONFIG_INFINITY; so the next two */
-    uint64_t max_bytes_per_uid;     /* BytesPerUser= */
-    uint64_t max_bytes_per_cgroup;  /* BytesPerCgroup= */
+    uint64_t max_bytes_per_uid;    /* BytesPerUser= */
+    uint64_t max_bytes_per_cgroup; /* BytesPerCgroup= */
+    uint64_t max_tables_per_uid; /* TablesPerUser=: bytes that the tables of all its regions may grow to, or CONFIG_AUTO */
     uint64_t max_pinned_per_client; /* PinnedPerClient=: bytes of pinned chunks, or CONFIG_INFINITY */
     uint64_t max_pinned_per_uid;    /* PinnedPerUser= */
 };

@@ -10,6 +10,7 @@
 #include "log.h"
 #include "native.h"
 #include "operation.h"
+#include "quota.h"
 #include "server.h"
 
 #include <droppable/droppable.h>
@@ -107,7 +108,7 @@ static uint32_t make(struct connection *connection, const struct drp_wire_native
         return DRP_WIRE_ERROR_UNSUPPORTED;
     if (overlaps(connection->session, native->address, native->length))
         return DRP_WIRE_ERROR_EXISTS;
-    error = region_check_limits(connection, native->length);
+    error = quota_check(connection, native->length, region_tables_most(native->length, NATIVE_CHUNK_SHIFT));
     if (error != DRP_WIRE_OK)
         return error;
     if (region_new_native(ret, &shape, native->address, connection->session->pidfd) < 0)

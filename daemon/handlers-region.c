@@ -12,8 +12,8 @@
 #include "log.h"
 #include "means.h"
 #include "operation.h"
+#include "quota.h"
 #include "server.h"
-#include "tally.h"
 
 #include <droppable/droppable.h>
 #include <errno.h>
@@ -23,45 +23,6 @@
 #include <unistd.h>
 
 /* ---- CREATE, ADOPT ---- */
-
-/* Address space of all regions: half of what a process has. */
-#define BYTES_MAX (UINT64_C(64) << 40)
-
-/* What is in the way of one more region of that size: the name of a limit, or NULL. */
-static const char *limit_in_the_way(const struct connection *connection, uint64_t size) {
-    struct manager *manager = connection->server->manager;
-    const struct config *config = connection->server->config;
-    const struct session *own = connection->session;
-    struct tally all, of_uid;
-
-    tally_take(manager, own->uid, &all, &of_uid);
-    if (size > config->max_region_bytes)
-        return "RegionBytes";
-    if (own->n_regions >= config->max_regions)
-        return "RegionsPerClient";
-    if (of_uid.regions >= manager->max_regions / 2 || all.regions >= manager->max_regions)
-        return "regions that LimitNOFILE= and vm.max_map_count leave room for";
-    if (all.bytes + size > BYTES_MAX)
-        return "address space";
-    return budget_check_bytes(manager, own, of_uid.bytes, size);
-}
-
-uint32_t region_check_limits(const struct connection *connection, uint64_t size) {
-    struct session *session = connection->session;
-    const char *limit;
-
-    if (atomic_load(&session->home.quarantined))
-        return DRP_WIRE_ERROR_QUARANTINED;
-    limit = limit_in_the_way(connection, size);
-    if (!limit)
-        return DRP_WIRE_OK;
-    if (!session->quota_logged)
-        log_about(LOG_LEVEL_NOTICE, &(struct log_about){SESSION_ABOUT(session), .id = LOG_ID_OVER_QUOTA},
-                  "client %s (pid %d, uid %u): a region of %" PRIu64 " bytes is over the quota: %s", session->name,
-                  (int)session->pid, session->uid, size, limit);
-    session->quota_logged = true;
-    return DRP_WIRE_ERROR_QUOTA;
-}
 
 /* The dropper starts here: at the first drop memory and CPUs are short. The first look is due now: with no region there was none for up to a second. */
 uint32_t region_link(struct connection *connection, struct region *region) {
@@ -146,7 +107,7 @@ static uint32_t shape_region(const struct connection *connection, const struct d
         .priority = create->priority ? create->priority : DRP_PRIORITY_NORMAL,
         .chunk_total = size >> shift,
     };
-    return region_check_limits(connection, size);
+    return quota_check(connection, size, region_tables_most(size, shift));
 }
 
 void handle_create(struct connection *connection, struct channel_packet *packet) {
@@ -250,7 +211,7 @@ void handle_adopt(struct connection *connection, struct channel_packet *packet) 
         .chunk_total = adopt->chunk_total,
     };
     struct region *region;
-    uint32_t error = region_check_limits(connection, adopt->size);
+    uint32_t error = quota_check(connection, adopt->size, region_tables_most(adopt->size, adopt->chunk_shift));
     struct operation *operation;
     int state_fd = -1, data_fd, r;
 

@@ -14,8 +14,6 @@ struct channel_packet;
 struct connection;
 struct region;
 
-/* May the client have one more region of that size? DRP_WIRE_OK, or why not. */
-uint32_t region_check_limits(const struct connection *connection, uint64_t size);
 /* Does it have its object and its pages alone? No version has made others; tables of another size would cost address space that is not counted. */
 bool region_is_whole(const struct drp_wire_adopt *adopt);
 /* What the region's maker says of it, before it is linked. More than the config allows counts as what it allows (limit_value()). */

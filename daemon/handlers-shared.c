@@ -6,6 +6,7 @@
 #include "crash-point.h"
 #include "handlers.h"
 #include "log.h"
+#include "quota.h"
 #include "report.h"
 #include "server.h"
 #include "shared.h"
@@ -179,7 +180,7 @@ static uint32_t make_shared(struct connection *connection, const struct drp_wire
     strcpy(passport.name, message->name);
     if (create->required & ~shape.options)
         return DRP_WIRE_ERROR_UNSUPPORTED;
-    error = region_check_limits(connection, shape.size);
+    error = quota_check(connection, shape.size, region_tables_most(shape.size, shift));
     if (error != DRP_WIRE_OK)
         return error;
     if (message->name[0] && shared_find(manager, connection->uid, message->name))
@@ -211,7 +212,7 @@ static bool may_open(const struct connection *connection, const struct shared *s
 /* One share more for who may have it. */
 static uint32_t join(struct connection *connection, struct shared *shared) {
     struct manager *manager = connection->server->manager;
-    uint32_t error = region_check_limits(connection, shared->region->size);
+    uint32_t error = quota_check(connection, shared->region->size, mapping_tables_most(shared->region->size));
     int r;
 
     if (error == DRP_WIRE_OK && shared->region->adopting && atomic_load(&shared->home.quarantined))
@@ -297,7 +298,7 @@ static uint32_t remake(struct connection *connection, struct channel_packet *pac
                                  .chunk_shift = adopt->chunk_shift,
                                  .priority = DRP_PRIORITY_NORMAL,
                                  .chunk_total = adopt->chunk_total};
-    uint32_t error = region_check_limits(connection, adopt->size);
+    uint32_t error = quota_check(connection, adopt->size, region_tables_most(adopt->size, adopt->chunk_shift));
 
     if (error == DRP_WIRE_OK && manager_is_at_object(connection->session, packet->fds[0]))
         error = DRP_WIRE_ERROR_QUARANTINED;

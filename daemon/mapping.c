@@ -24,6 +24,10 @@
 #define PINS_SMALL (4 * 1024 * 1024 + 4096)
 #define PINS_STEPS 4096
 
+uint64_t mapping_tables_most(uint64_t size) {
+    return ((size + SPAN_SIZE - 1) >> SPAN_SHIFT) * (sizeof(uint16_t) + sizeof(uint8_t));
+}
+
 /* A new page, which is kept open until it is sealed. */
 static int new_pins(struct mapping *mapping, size_t size, int *ret_pin_fd) {
     int fd, r = kernel_pin_page(mapping->kernel, size, &fd);

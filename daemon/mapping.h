@@ -78,6 +78,8 @@ static inline struct extent *extent_at(const struct extent_array *array, size_t 
     return &array->entries[i < array->gap ? i : i + (EXTENTS_MAX - array->n)];
 }
 
+/* As region_tables_most(), of one mapping. */
+uint64_t mapping_tables_most(uint64_t size);
 /*
  * pin_fd < 0: a new pin page, *ret_pin_fd is its read-write descriptor for the client. Else that page is taken (checked by the caller, sealed), *ret_pin_fd = -1.
  * The kernel's facts outlive the mapping.

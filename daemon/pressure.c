@@ -344,12 +344,15 @@ static void turn_budget(struct turn *turn) {
         .seen = turn->pressure->now,
     };
     struct plan_slice *slice;
+    uint64_t began;
 
     if (turn->excess.bytes == 0 || turn->n == PLAN_SLICES_AT_ONCE)
         return;
     if (demand.bytes > demand.domain->controller.limits.slice)
         demand.bytes = demand.domain->controller.limits.slice;
+    began = kernel_now();
     slice = plan_hand_out(&turn->pressure->plans, &demand, turn->tick);
+    budget_note_plan(manager, kernel_now() - began);
     if (slice)
         turn_add(turn, slice, NULL);
 }

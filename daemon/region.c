@@ -51,6 +51,13 @@ static int region_make_tables(struct region *region) {
     return 0;
 }
 
+uint64_t region_tables_most(uint64_t size, unsigned chunk_shift) {
+    uint64_t spans = (size + SPAN_SIZE - 1) >> SPAN_SHIFT, chunks = size >> chunk_shift;
+
+    return spans * (sizeof(struct span) + sizeof(struct page_set) + sizeof(struct policy_span) + sizeof(uint32_t)) +
+           chunks * (sizeof(uint8_t) + sizeof(uint32_t)) + mapping_tables_most(size);
+}
+
 static int region_make_state(struct region *region, int *ret_state_fd) {
     size_t size = drp_state_bytes(region->chunk_total);
     struct drp_state_header *header;

@@ -136,6 +136,11 @@ struct region_shape {
 };
 
 /*
+ * What the daemon's tables of a region, its state page and one mapping come to when all of it has been touched and dropped, which they stay at as long as it is
+ * there: bytes. Whose memory that is, is the daemon's; hence a quota.
+ */
+uint64_t region_tables_most(uint64_t size, unsigned chunk_shift);
+/*
  * Makes a region. data_fd < 0: a new data object; else that one is taken over (adopted; checked by the caller). The state page is new and all even zeros.
  * *ret_state_fd is a read-only descriptor of it for the client.
  */

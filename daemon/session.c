@@ -227,6 +227,7 @@ void session_add_region(struct session *session, struct region *region) {
     session->n_regions++;
     session->n_locked += region->locked;
     session->region_bytes += region->size;
+    session->tables_most += region_tables_most(region->size, region->chunk_shift);
 }
 
 void session_remove_region(struct session *session, struct region *region) {
@@ -234,6 +235,7 @@ void session_remove_region(struct session *session, struct region *region) {
     session->n_regions--;
     session->n_locked -= region->locked;
     session->region_bytes -= region->size;
+    session->tables_most -= region_tables_most(region->size, region->chunk_shift);
 }
 
 void session_stop(struct session *session, bool client_dead) {

@@ -36,6 +36,7 @@ struct session {
     unsigned n_regions;
     unsigned n_locked;     /* of these, in locked segments */
     uint64_t region_bytes; /* address space of all regions */
+    uint64_t tables_most;  /* what the daemon's tables of these may grow to */
     struct extents extents;
     _Atomic int64_t committed; /* bytes, of all its mappings */
     struct domain *domain;     /* a reference; changed by the loop under both locks */

@@ -283,6 +283,7 @@ int shared_open(struct shared *shared, struct session *session) {
     share->opened++;
     session->n_regions++;
     session->region_bytes += shared->region->size;
+    session->tables_most += mapping_tables_most(shared->region->size);
     shared->home.manager->n_regions++;
     return 0;
 }
@@ -312,6 +313,7 @@ void shared_close(struct share *share, bool dead) {
 
     session->n_regions--;
     session->region_bytes -= shared->region->size;
+    session->tables_most -= mapping_tables_most(shared->region->size);
     shared->home.manager->n_regions--;
     remove_mappings(share, --share->opened);
     if (share->opened > 0)

@@ -21,6 +21,7 @@ static void add_shares(struct tally *tally, const struct session *session) {
     LIST_FOREACH (share, &session->shares, of_session) {
         tally->regions += share->opened;
         tally->bytes += share->opened * share->shared->region->size;
+        tally->tables += share->opened * mapping_tables_most(share->shared->region->size);
     }
 }
 
@@ -28,8 +29,10 @@ static struct tally of_session(const struct session *session, uint64_t now) {
     struct tally tally = {0};
 
     if (session->left == 0 || now - session->left > LINGERS_NS)
-        tally =
-            (struct tally){.regions = session->n_regions, .locked = session->n_locked, .bytes = session->region_bytes};
+        tally = (struct tally){.regions = session->n_regions,
+                               .locked = session->n_locked,
+                               .bytes = session->region_bytes,
+                               .tables = session->tables_most};
     else
         add_shares(&tally, session);
     return tally;
@@ -39,6 +42,7 @@ static void add(struct tally *sum, const struct tally *part) {
     sum->regions += part->regions;
     sum->locked += part->locked;
     sum->bytes += part->bytes;
+    sum->tables += part->tables;
 }
 
 static void add_sessions(const struct session_list *sessions, uid_t uid, struct tally *all, struct tally *of_uid) {
@@ -59,8 +63,13 @@ static void add_homes(const struct home_list *homes, uid_t uid, struct tally *al
 
     LIST_FOREACH (home, homes, link)
         if (!home->session) {
-            all->regions += TALLY_SHARED;
-            of_uid->regions += home_uid(home) == uid ? TALLY_SHARED : 0;
+            const struct region *region = shared_of((struct home *)home)->region;
+            struct tally tally = {.regions = TALLY_SHARED,
+                                  .tables = region_tables_most(region->size, region->chunk_shift)};
+
+            add(all, &tally);
+            if (home_uid(home) == uid)
+                add(of_uid, &tally);
         }
 }
 

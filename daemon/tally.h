@@ -13,7 +13,8 @@ struct manager;
 struct tally {
     unsigned regions; /* in units of what one costs the service */
     unsigned locked;
-    uint64_t bytes; /* address space */
+    uint64_t bytes;  /* address space */
+    uint64_t tables; /* what the daemon's own may grow to for it: bytes */
 };
 
 /* A shared region has a home of its own besides, with a thread and descriptors: it costs so many more. */

@@ -84,6 +84,39 @@ START_TEST(test_bytes_per_user) {
 }
 END_TEST
 
+static int make_chunked(struct drp *d, size_t size, size_t chunk, struct drp_region **ret) {
+    const struct drp_region_options options = {.struct_size = sizeof(options), .chunk_size = chunk};
+
+    return drp_region_new(ret, d, size, &options);
+}
+
+/* Address space that nobody uses costs nothing, but may cost the service memory that counts for nobody else: 127 bytes for a MiB, or 1,327. */
+START_TEST(test_tables_per_user) {
+    struct drp_region *region, *other;
+    struct drp *d, *more;
+
+    fixture_start("[Limits]\nTablesPerUser=1M\n");
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(drp_new(&more, NULL), 0);
+    ck_assert_int_eq(make_chunked(d, UINT64_C(9) << 30, 65536, &region), -EDQUOT);
+    ck_assert(service_log_has(&service, "over the quota: TablesPerUser", 0));
+    ck_assert_int_eq(make_chunked(d, UINT64_C(7) << 30, 65536, &region), 0);
+    ck_assert_int_eq(make_chunked(more, UINT64_C(2) << 30, 65536, &other), -EDQUOT);
+    ck_assert_int_eq(make_chunked(more, UINT64_C(64) << 20, 4096, &other), 0);
+    other = drp_region_free(other);
+    ck_assert_int_eq(make_chunked(more, UINT64_C(512) << 20, 4096, &other), -EDQUOT);
+    region = drp_region_free(region);
+    ck_assert_int_eq(make_chunked(more, UINT64_C(512) << 20, 4096, &other), 0);
+    other = drp_region_free(other);
+    service_reload(&service, "", "TablesPerUser=: '1M' -> 'auto'");
+    ck_assert_int_eq(make_chunked(d, UINT64_C(9) << 30, 65536, &region), 0);
+    region = drp_region_free(region);
+    drp_free(more);
+    drp_free(d);
+    fixture_teardown();
+}
+END_TEST
+
 static void ask_for_more(int socket, void *data) {
     struct drp_region *region;
     struct drp *d;
@@ -373,6 +406,7 @@ int main(void) {
     tcase_set_timeout(tcase, 60);
     tcase_add_test(tcase, test_bytes_per_client);
     tcase_add_test(tcase, test_bytes_per_user);
+    tcase_add_test(tcase, test_tables_per_user);
     tcase_add_test(tcase, test_bytes_per_cgroup);
     tcase_add_test(tcase, test_pins_of_client);
     tcase_add_test(tcase, test_pins_of_user);

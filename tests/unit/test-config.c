@@ -172,8 +172,8 @@ END_TEST
 
 /* An empty value is the default, whatever the key. */
 START_TEST(test_back_to_default) {
-    static const char *const values[] = {"/x", "0",  "root", "root", "root", "yes", "no", "8K", "8K", "8K", "8K",
-                                         "8K", "8K", "7",    "7",    "7",    "8K",  "8K", "8K", "8K", "8K", "8K"};
+    static const char *const values[] = {"/x", "0", "root", "root", "root", "yes", "no", "8K", "8K", "8K", "8K", "8K",
+                                         "8K", "7", "7",    "7",    "8K",   "8K",  "8K", "8K", "8K", "8K", "8K"};
     char expected[128], got[128], text[256];
     const char *section, *name;
     struct config defaults, config;
@@ -202,7 +202,7 @@ END_TEST
 START_TEST(test_values_as_text) {
     static const char *const expected[] = {"/run/x", "0640",  "12345", "root",     "23456", "yes", "no", "auto",
                                            "3M",     "1000M", "1025K", "2T",       "2G",    "17",  "18", "19",
-                                           "4K",     "5K",    "32T",   "infinity", "6K",    "7K"};
+                                           "4K",     "5K",    "32T",   "infinity", "auto",  "6K",  "7K"};
     char text[1024] = "", got[128], *error = NULL;
     const char *section, *name;
     struct config config;
