@@ -254,6 +254,11 @@ int domains_find(struct domains *domains, const struct cgroup_place *place, uid_
     return r;
 }
 
+void domain_look_now(struct domain *domain) {
+    for (; domain; domain = domain->parent)
+        domain->due = 0;
+}
+
 bool domain_is_within(const struct domain *domain, const struct domain *ancestor) {
     for (; domain; domain = domain->parent)
         if (domain == ancestor)

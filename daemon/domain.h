@@ -90,6 +90,8 @@ void domain_unref(struct domain *domain);
 /* In the loop, under the lock: takes one that is left to it; its source is closed, then it is freed. NULL: there is none. */
 struct domain *domains_take_retired(struct domains *domains);
 struct domain *domain_free(struct domain *domain);
+/* The domain and its ancestors are looked at in the pressure thread's next turn; of others nobody has said anything. Under the manager's lock. */
+void domain_look_now(struct domain *domain);
 /* Is the domain, or an ancestor of it, the given one? */
 bool domain_is_within(const struct domain *domain, const struct domain *ancestor);
 

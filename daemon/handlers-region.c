@@ -42,10 +42,11 @@ uint32_t region_link(struct connection *connection, struct region *region) {
         budget_mark_pins(region);
         if (limit_is_set(&region->budget.of[LIMIT_BUDGET]))
             budgets_reload(manager);
+        domain_look_now(connection->session->domain);
     }
     pthread_mutex_unlock(&manager->lock);
     if (r >= 0) {
-        pressure_kick(&manager->pressure);
+        pressure_wake(&manager->pressure);
         return DRP_WIRE_OK;
     }
     region_release_object(region);

@@ -52,10 +52,11 @@ static int link_shared(struct connection *connection, const struct passport *pas
             r = 0;
             *ret = NULL;
         }
+        domain_look_now(session->domain);
     }
     pthread_mutex_unlock(&manager->lock);
     if (r >= 0)
-        pressure_kick(&manager->pressure);
+        pressure_wake(&manager->pressure);
     return r;
 }
 

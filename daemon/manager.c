@@ -166,7 +166,7 @@ int manager_add_session(struct manager *manager, struct session *session) {
         manager_add_home(manager, &session->home);
     }
     pthread_mutex_unlock(&manager->lock);
-    pressure_kick(&manager->pressure); /* it may sleep without end */
+    pressure_wake(&manager->pressure); /* it may sleep without end */
     return r;
 }
 
