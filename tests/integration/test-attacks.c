@@ -113,14 +113,14 @@ static unsigned attack_width(const struct attack *attack) {
     return attack->tasks * attack->threads;
 }
 
-static void start_task(const struct gang *gang, unsigned i, unsigned n, pid_t *group, int told) {
+static pid_t start_task(const struct gang *gang, unsigned i, unsigned n, pid_t *group, int told) {
     pid_t pid = fork();
 
     child_check(pid >= 0);
     if (pid > 0) {
         setpgid(pid, *group); /* the first makes it */
         *group = *group ? *group : pid;
-        return;
+        return pid;
     }
     setpgid(0, *group);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -136,6 +136,13 @@ static void start_task(const struct gang *gang, unsigned i, unsigned n, pid_t *g
                                                                 : &gang->others);
 }
 
+/* Who has ended by himself has not attacked. */
+static void check_goes_on(pid_t pid) {
+    siginfo_t info = {.si_pid = 0};
+
+    child_check(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == 0);
+}
+
 /* Starts the processes, and at a word kills all that they have become; says when they are gone. What they used is then this process's children's. */
 static void run_gang(int socket, void *data) {
     const struct gang *gang = data;
@@ -143,13 +150,13 @@ static void run_gang(int socket, void *data) {
                  : gang->neutral && !gang->attack->run_neutral ? attack_width(gang->attack) + gang->attack->tasks + 1
                                                                : gang->attack->tasks;
     int told[2];
-    pid_t group = 0;
+    pid_t group = 0, *tasks = calloc(n, sizeof(*tasks));
     char word;
 
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     child_check(pipe(told) == 0);
     for (unsigned i = 0; i < n; i++)
-        start_task(gang, i, n, &group, told[1]);
+        tasks[i] = start_task(gang, i, n, &group, told[1]);
     for (unsigned i = 0; i < n; i++) {
         struct pollfd begun = {.fd = told[0], .events = POLLIN};
 
@@ -158,6 +165,8 @@ static void run_gang(int socket, void *data) {
     child_say(socket, 'b');
     child_hear(socket, &word);
     kill(-group, SIGSTOP); /* before one can see another's end */
+    for (unsigned i = 0; i < n; i++)
+        check_goes_on(tasks[i]);
     do
         kill(-group, SIGKILL);
     while (wait(NULL) > 0);
