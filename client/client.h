@@ -322,9 +322,14 @@ bool lost_is_due(const struct drp *d, const struct link *link);
 int lost_watch_again(struct drp *d, struct link *link);
 /* A new daemon has the regions: all is looked at again. regions_lock held. */
 void lost_again(struct drp *d);
-/* d->lost_socket is readable: passes it on to the program. false: it has ended. */
-bool lost_pass_on(struct drp *d);
+/* d->lost_socket is readable: passes it on to the program. One that has ended is closed. */
+void lost_pass_on(struct drp *d);
 void lost_close(struct drp *d);
+/*
+ * The watcher withdraws: nobody wants to be told any more, but for who has an eventfd. A program that closes what it does not know has closed that, too; one
+ * that is there was left, or asked for since, before the watcher noticed.
+ */
+void lost_forget(struct drp *d);
 /* In the fork handler, when what the child does not need is closed: it takes a descriptor, of which there may have been no other. */
 void lost_fork_child(struct drp *d);
 

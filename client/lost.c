@@ -181,19 +181,20 @@ static int watch(struct drp *d, struct link *link) {
     return 0;
 }
 
-/* Asks for it, unless that was done; while the service is away the watcher will, or whose request makes the next connection. */
+/*
+ * Asks for it, unless that was done; while the service is away the watcher will, or whose request makes the next connection. The eventfd has been made
+ * before: by it a watcher that withdraws sees that there is a wish, see lost_forget().
+ */
 static int ensure_watched(struct drp *d) {
     int error;
 
-    do { /* a watcher that withdraws forgets it */
-        atomic_store(&d->lost_wanted, true);
-        error = context_lock(d);
-    } while (error == -ENOTCONN && !atomic_load(&d->lost_wanted));
+    atomic_store(&d->lost_wanted, true);
+    error = context_lock(d);
     if (error == -ENOTCONN)
         return 0;
     if (error < 0)
         return error;
-    if (atomic_load(&d->lost_socket) < 0) {
+    if (!object_holds(d->lost_socket, &d->lost_socket_object)) { /* the program may have closed it */
         error = watch(d, &d->link);
         if (error == 0)
             watcher_wake(d); /* it looks at the socket from now on */
@@ -279,19 +280,6 @@ void lost_again(struct drp *d) {
     tell(d, true);
 }
 
-bool lost_pass_on(struct drp *d) {
-    char words[64];
-    ssize_t n;
-
-    if (!object_holds(d->lost_socket, &d->lost_socket_object))
-        return false;
-    do
-        n = recv(d->lost_socket, words, sizeof(words), MSG_DONTWAIT);
-    while (n > 0 || (n < 0 && errno == EINTR));
-    lost_tell(d);
-    return n < 0 && errno == EAGAIN;
-}
-
 static void close_socket(struct drp *d) {
     int fd = atomic_load(&d->lost_socket);
 
@@ -301,9 +289,39 @@ static void close_socket(struct drp *d) {
     atomic_store(&d->lost_socket, -1);
 }
 
+void lost_pass_on(struct drp *d) {
+    bool goes_on = false;
+    char words[64];
+    ssize_t n;
+
+    fork_lock(); /* who asks again puts another one in the place of what the program has closed */
+    if (object_holds(d->lost_socket, &d->lost_socket_object)) {
+        do
+            n = recv(d->lost_socket, words, sizeof(words), MSG_DONTWAIT);
+        while (n > 0 || (n < 0 && errno == EINTR));
+        goes_on = n < 0 && errno == EAGAIN;
+    }
+    if (!goes_on)
+        close_socket(d);
+    fork_unlock();
+    lost_tell(d);
+}
+
 void lost_close(struct drp *d) {
     fork_lock();
     close_socket(d);
+    fork_unlock();
+}
+
+void lost_forget(struct drp *d) {
+    bool asked;
+
+    fork_lock();
+    asked = object_owns(d->lost_fd, &d->lost_object);
+    for (const struct drp_region *r = d->regions; r && !asked; r = r->next)
+        asked = object_owns(r->lost_fd, &r->lost_object);
+    if (!asked)
+        atomic_store(&d->lost_wanted, false);
     fork_unlock();
 }
 

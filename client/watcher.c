@@ -402,8 +402,8 @@ static bool wait_lost(struct drp *d) {
             return false;
         if (polls[0].revents)
             return object_holds(d->link.socket, &d->link.socket_object);
-        if (polls[2].revents && !lost_pass_on(d))
-            lost_close(d);
+        if (polls[2].revents)
+            lost_pass_on(d);
         if (until_offer(d) == 0)
             offer_again(d);
     }
@@ -415,7 +415,7 @@ static void withdraw(struct drp *d) {
     set_lost(d);
     link_cut(&d->link); /* children that were made past the fork handler may have copies */
     set_gone(d);
-    atomic_store(&d->lost_wanted, false); /* nothing is opened by itself, but for who asks anew */
+    lost_forget(d);
     pthread_mutex_lock(&d->regions_lock);
     keeper_leave(d);
     for (struct drp_region *r = d->regions; r; r = r->next) {

@@ -5,6 +5,7 @@
  */
 
 #include "child.h"
+#include "client.h"
 #include "connected.h"
 #include "fixture.h"
 #include "raw.h"
@@ -456,6 +457,51 @@ START_TEST(test_end_at_once) {
 }
 END_TEST
 
+/* ---- a program that closes what it does not know ---- */
+
+/* All of the connection's. The helper thread may have seen it, but gets no further until the lock is given back. */
+static void close_and_hold(void) {
+    const int all[] = {connection->wake[1], connection->wake[0],     connection->link.socket, connection->link.pidfd,
+                       connection->lost_fd, connection->lost_socket, region->lost_fd};
+
+    pthread_mutex_lock(&connection->regions_lock);
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        if (all[i] >= 0)
+            close(all[i]);
+}
+
+/* Who asks right after that, before the helper thread has noticed, for the first time or again: told by the connection that the next request makes. */
+START_TEST(test_asked_beside_close) {
+    uint64_t deadline = deadline_in(WAIT_MS);
+    struct drp_stats stats;
+    int fd;
+
+    if (_i > 0)
+        ck_assert(drp_get_lost_fd(connection) >= 0 && drp_region_get_lost_fd(region) >= 0);
+    close_and_hold();
+    fd = _i < 2 ? drp_region_get_lost_fd(region) : drp_get_lost_fd(connection);
+    ck_assert_int_ge(fd, 0);
+    pthread_mutex_unlock(&connection->regions_lock);
+    for (; drp_get_stats(connection, &stats) != 0; nap_ms(1))
+        ck_assert_uint_lt(now_ms(), deadline);
+    expect_told(fd);
+}
+END_TEST
+
+/* Only what the service tells of drops by is closed: who asks again gets another one, at once. */
+START_TEST(test_asked_again) {
+    int fd = drp_region_get_lost_fd(region);
+
+    ck_assert_int_ge(fd, 0);
+    close(connection->lost_socket);
+    ck_assert_int_eq(drp_region_get_lost_fd(region), fd);
+    fill(region, 0, CHUNKS);
+    drop(region, 1, 1);
+    ck_assert(event_comes(fd, WAIT_MS));
+    expect_run(region, 1, 1);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("lost");
     TCase *tcase = tcase_create("lost");
@@ -474,6 +520,8 @@ int main(void) {
     tcase_add_test(tcase, test_stops_after_hand_over);
     tcase_add_test(tcase, test_child_asks_early);
     tcase_add_test(tcase, test_end_at_once);
+    tcase_add_loop_test(tcase, test_asked_beside_close, 0, 3);
+    tcase_add_test(tcase, test_asked_again);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
 }
