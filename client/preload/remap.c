@@ -40,6 +40,16 @@ static size_t round_up(size_t length) {
     return (length + ARENA_PAGE - 1) & ~(ARENA_PAGE - 1);
 }
 
+/* Bytes that stay, where they are or elsewhere. */
+static size_t kept(const struct request *r) {
+    return r->wanted < r->had ? r->wanted : r->had;
+}
+
+/* Nothing of it is moved, and nothing is added. */
+static bool is_cut(const struct request *r) {
+    return !(r->flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) && r->wanted <= r->had;
+}
+
 static bool overlap(const struct request *r) {
     return r->from < r->to + r->wanted && r->to < r->from + r->had;
 }
@@ -159,7 +169,7 @@ static int cut_tail(struct request *request) {
     return 0;
 }
 
-/* All of it is ours. Its result is request->to. */
+/* What stays of it is ours, and it is no mere cut. Its result is request->to. */
 static int remap(struct request *request, int protection) {
     bool elsewhere = request->flags & (MREMAP_FIXED | MREMAP_DONTUNMAP);
     uintptr_t behind = request->from + request->had;
@@ -170,13 +180,10 @@ static int remap(struct request *request, int protection) {
         return r;
     if (elsewhere)
         return move(request, protection);
-    if (request->wanted > request->had) {
-        r = serve_map((void *)behind, (void *)behind, request->wanted - request->had, protection, MAP_FIXED_NOREPLACE,
-                      &p);
-        if (r == -EEXIST && request->flags & MREMAP_MAYMOVE) {
-            request->to = 0;
-            return move(request, protection);
-        }
+    r = serve_map((void *)behind, (void *)behind, request->wanted - request->had, protection, MAP_FIXED_NOREPLACE, &p);
+    if (r == -EEXIST && request->flags & MREMAP_MAYMOVE) {
+        request->to = 0;
+        return move(request, protection);
     }
     request->to = request->from;
     return r == -EEXIST ? -ENOMEM : r;
@@ -199,17 +206,6 @@ static int give_back(const struct taken *taken, bool there) {
         arena_release(taken->pieces[i].arena);
     }
     return r;
-}
-
-static bool is_inherited(uintptr_t start, uintptr_t end) {
-    bool inherited = true;
-    struct piece piece;
-
-    for (; inherited && table_find(start, end, &piece); start = piece.end) {
-        inherited = piece.arena->inherited;
-        arena_release(piece.arena);
-    }
-    return inherited;
 }
 
 /* As many as there is room for. */
@@ -241,7 +237,7 @@ static void forget_rest(const struct request *request) {
     }
 }
 
-/* By the kernel. Out of the table first: what it takes from these addresses it may give to another thread at once. */
+/* By the kernel; no mere cut. Out of the table first: what it takes from these addresses it may give to another thread at once. */
 static int remap_inherited(struct request *request, const struct piece *first) {
     bool stays = request->flags & MREMAP_DONTUNMAP;
     struct piece piece = *first;
@@ -249,8 +245,6 @@ static int remap_inherited(struct request *request, const struct piece *first) {
     int r = cut_tail(request), error = 0;
     void *p;
 
-    if (r == 0 && !is_inherited(request->from, request->from + request->had))
-        r = -EFAULT; /* of several mappings */
     if (r == 0 && request->flags & MREMAP_FIXED)
         r = serve_displace(request->to, request->to + request->wanted);
     if (r == 0 && !stays)
@@ -282,45 +276,75 @@ bool serve_covers(uintptr_t start, uintptr_t end) {
     return true;
 }
 
-/* It begins in other memory, and goes on in ours. The kernel only cuts what is of several mappings. */
-static int cut_plain(struct request *request) {
+/* What the kernel moves, or makes larger, is one mapping: ours are one for the program, what it inherited is another one. */
+static bool is_one_mapping(uintptr_t start, uintptr_t end, bool inherited) {
+    struct segment s;
+    bool is_one = true;
+
+    for (; is_one && segment_first(start, end, &s); start = s.end) {
+        is_one = s.ours && s.piece.arena->inherited == inherited;
+        segment_release(&s);
+    }
+    return is_one;
+}
+
+/* The place that is asked for may be taken. */
+static int may_displace(const struct request *r) {
+    return r->flags & MREMAP_FIXED ? serve_may_end(r->to, r->to + r->wanted) : 0;
+}
+
+/*
+ * It begins in other memory, and may go on in ours, or replace ours: then what will be refused is refused before anything of ours ends. Of what begins with
+ * nothing says the kernel so itself, if it is told to change nothing. 1: the rest is the kernel's.
+ */
+static int judge_other(struct request *request) {
+    uintptr_t behind = request->from + kept(request), end = request->from + request->had;
     int r;
 
-    if (is_malformed(request) || request->flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) || request->wanted > request->had)
+    if (is_malformed(request))
+        return 1;
+    if (!is_cut(request) && table_has(request->from, behind))
         return -EFAULT;
-    r = cut_tail(request);
+    if (raw_mremap((void *)request->from, ARENA_PAGE, ARENA_PAGE, 0, NULL) == MAP_FAILED)
+        return -errno;
+    r = may_displace(request);
+    if (r == 0 && table_has(behind, end))
+        r = cut_tail(request);
+    if (r == 0 && request->flags & MREMAP_FIXED)
+        r = serve_displace(request->to, request->to + request->wanted);
     return r < 0 ? r : 1;
+}
+
+/* It begins with a piece of ours. The kernel cuts whatever mappings there are; else they are looked at before anything changes. */
+static int judge_ours(struct request *request, const struct piece *first) {
+    bool inherited = first->arena->inherited;
+    int r;
+
+    /* Of nothing: a second mapping of shared memory, which this is not for the program. */
+    if (is_malformed(request))
+        return request->had == 0 ? -EINVAL : 1;
+    r = serve_may_end(request->from, request->from + request->had);
+    if (r == 0)
+        r = may_displace(request);
+    if (r < 0)
+        return r;
+    if (is_cut(request)) {
+        request->to = request->from;
+        return cut_tail(request);
+    }
+    if (!is_one_mapping(request->from, request->from + kept(request), inherited))
+        return -EFAULT;
+    return inherited ? remap_inherited(request, first) : remap(request, first->flags & PIECE_PROTECTION);
 }
 
 /* 0: request->to; 1: the kernel's. */
 static int judge(struct request *request) {
     struct piece first;
-    bool ours = table_find(request->from, request->from + (request->had ? request->had : ARENA_PAGE), &first);
     int r;
 
-    if (!ours || request->from != first.start) {
-        if (ours)
-            arena_release(first.arena);
-        if (ours)
-            return cut_plain(request);
-        if (!is_malformed(request) && request->flags & MREMAP_FIXED)
-            r = serve_displace(request->to, request->to + request->wanted);
-        else
-            r = 0;
-        return r < 0 ? r : 1;
-    }
-    /* Of nothing: a second mapping of shared memory, which this is not for the program. */
-    if (is_malformed(request))
-        r = request->had == 0 ? -EINVAL : 1;
-    else if (first.arena->inherited)
-        r = remap_inherited(request, &first);
-    else {
-        r = serve_may_end(request->from, request->from + request->had);
-        if (r == 0 && !serve_covers(request->from, request->from + request->had))
-            r = -EFAULT; /* though its beginning is */
-        if (r == 0)
-            r = remap(request, first.flags & PIECE_PROTECTION);
-    }
+    if (!table_find(request->from, request->from + (request->had ? request->had : ARENA_PAGE), &first))
+        return judge_other(request);
+    r = first.start == request->from ? judge_ours(request, &first) : judge_other(request);
     arena_release(first.arena);
     return r;
 }

@@ -153,6 +153,22 @@ static void run_seal_fork(const struct check *c) {
     say("parent=%s", seen(p, SIZE));
 }
 
+/* Made smaller on the way to what is sealed: refused before anything of it ends. */
+static void run_seal_target(const struct check *c) {
+    char *p, *to;
+
+    if (!kernel_seals())
+        say_absent();
+    p = droppable_alone(2 * SIZE);
+    to = droppable_alone(SIZE);
+    if (c->a && mmap(p, SIZE, READ_WRITE, PLAIN | MAP_FIXED, -1, 0) == MAP_FAILED)
+        say_result("mmap", -1);
+    fill(p, 2 * SIZE);
+    say_result("mseal", syscall(SYS_mseal, to, SIZE, 0UL));
+    say_result("mremap", mremap(p, 2 * SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, to) == MAP_FAILED ? -1 : 0);
+    say("first=%s second=%s", seen(p, SIZE), seen(p + SIZE, SIZE));
+}
+
 /* ---- where pages are ---- */
 
 static void run_mbind(const struct check *c) {
@@ -260,6 +276,8 @@ static const struct check checks[] = {
     {"seal", run_seal, 0, 0},
     {"seal-read-only", run_seal, 1, 0},
     {"seal-fork", run_seal_fork, 0, 0},
+    {"seal-target", run_seal_target, 0, 0},
+    {"seal-target-of-plain", run_seal_target, 1, 0},
     {"mbind-default", run_mbind, 0, 0},
     {"mbind-bind", run_mbind, 2, 0},
     {"mbind-preferred", run_mbind, 1, 0},

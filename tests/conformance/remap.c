@@ -203,6 +203,46 @@ static void run_mixed(const struct check *c) {
     say("plain=%s droppable=%s last=%s", seen(p, PAGE), seen(p + SIZE, PAGE), seen(p + 2 * SIZE - PAGE, PAGE));
 }
 
+/* The other way round. */
+static void run_mixed_behind(const struct check *c) {
+    char *p = droppable_alone(2 * SIZE), *q;
+
+    if (mmap(p + SIZE, SIZE, READ_WRITE, PLAIN | MAP_FIXED, -1, 0) == MAP_FAILED)
+        say_result("mmap", -1);
+    fill(p, 2 * SIZE);
+    q = mremap(p, 2 * SIZE, (size_t)c->a * PAGE, (int)c->b);
+    say_moved(p, q);
+    say("droppable=%s plain=%s last=%s", seen(p, PAGE), seen(p + SIZE, PAGE), seen(p + 2 * SIZE - PAGE, PAGE));
+    if (q == p && c->a * PAGE >= SIZE)
+        say_is_droppable(q);
+}
+
+/* Smaller on the way to where other droppable memory is. What is refused changes nothing. */
+static void run_mixed_move(const struct check *c) {
+    char *p = droppable_alone(2 * SIZE), *to = droppable_alone(2 * SIZE), *q;
+
+    if (mmap(c->b ? p : p + SIZE, SIZE, READ_WRITE, PLAIN | MAP_FIXED, -1, 0) == MAP_FAILED)
+        say_result("mmap", -1);
+    fill(p, 2 * SIZE);
+    memset(to, 1, 2 * SIZE);
+    q = mremap(p, 2 * SIZE, (size_t)c->a * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+    say_moved(p, q);
+    say("first=%s second=%s last=%s", seen(p, PAGE), seen(p + SIZE, PAGE), seen(p + 2 * SIZE - PAGE, PAGE));
+    say("to=%s behind=%s", seen(to, SIZE), seen(to + SIZE, SIZE));
+}
+
+/* Nothing is where it begins, or nowhere in it. */
+static void run_from_hole(const struct check *c) {
+    char *p = droppable_alone(2 * SIZE), *to = droppable_alone(SIZE), *q;
+
+    munmap(p, SIZE);
+    fill(p + SIZE, SIZE);
+    fill(to, SIZE);
+    q = mremap(p, c->b ? SIZE : 2 * SIZE, SIZE / 2, (int)c->a, to);
+    say_result("mremap", q == MAP_FAILED ? -1 : 0);
+    say("second=%s to=%s", seen(p + SIZE, SIZE), seen(to, SIZE));
+}
+
 static const struct check checks[] = {
     {"grow", run_grow, 0, 1},
     {"grow-no-room", run_grow, 0, 0},
@@ -225,6 +265,18 @@ static const struct check checks[] = {
     {"mixed-shrink-to-plain", run_mixed, 1, MREMAP_MAYMOVE},
     {"mixed-same", run_mixed, 2 * SIZE / PAGE, 0},
     {"mixed-grow", run_mixed, 3 * SIZE / PAGE, 0},
+    {"mixed-behind-shrink", run_mixed_behind, SIZE / PAGE + 1, 0},
+    {"mixed-behind-shrink-to-droppable", run_mixed_behind, 1, MREMAP_MAYMOVE},
+    {"mixed-behind-cut-off", run_mixed_behind, SIZE / PAGE, 0},
+    {"mixed-behind-same", run_mixed_behind, 2 * SIZE / PAGE, 0},
+    {"mixed-behind-grow", run_mixed_behind, 3 * SIZE / PAGE, MREMAP_MAYMOVE},
+    {"mixed-move-droppable", run_mixed_move, SIZE / PAGE, 0},
+    {"mixed-move-plain", run_mixed_move, SIZE / PAGE, 1},
+    {"mixed-move-both-from-droppable", run_mixed_move, SIZE / PAGE + 1, 0},
+    {"mixed-move-both-from-plain", run_mixed_move, SIZE / PAGE + 1, 1},
+    {"from-hole-shrink", run_from_hole, 0, 0},
+    {"from-hole-move", run_from_hole, MREMAP_MAYMOVE | MREMAP_FIXED, 0},
+    {"from-nothing-move", run_from_hole, MREMAP_MAYMOVE | MREMAP_FIXED, 1},
     {0},
 };
 

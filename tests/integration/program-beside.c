@@ -274,6 +274,33 @@ static void *map_at(char *at) {
     return mmap(at, PAGE, PROT_READ | PROT_WRITE, MAP_DROPPABLE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 }
 
+#define HALF (8 * PAGE)
+
+/*
+ * What was inherited, and what is of the child's own or other memory, in either order: two mappings. The kernel cuts such a range; but it neither moves it nor makes
+ * it larger, and what it refuses changes nothing.
+ */
+static void cut_mixed(char *p, char *to, bool own, bool inherited_first) {
+    int flags = (own ? MAP_DROPPABLE : MAP_PRIVATE) | MAP_ANONYMOUS;
+    char *other = inherited_first ? p + HALF : p;
+
+    child_check(mmap(other, HALF, PROT_READ | PROT_WRITE, flags | MAP_FIXED, -1, 0) == other);
+    memset(p, 5, 2 * HALF);
+    memset(to, 6, 2 * HALF);
+    for (size_t less = 0; less <= PAGE; less += PAGE)
+        child_check(mremap(p, 2 * HALF, 2 * HALF - less, MREMAP_MAYMOVE | MREMAP_FIXED, to) == MAP_FAILED &&
+                    errno == EFAULT);
+    child_check(mremap(p, 2 * HALF, 3 * HALF, MREMAP_MAYMOVE) == MAP_FAILED && errno == EFAULT);
+    child_check(is_filled(p, 5, 2 * HALF) && is_filled(to, 6, 2 * HALF));
+    child_check(mremap(p, 2 * HALF, 2 * HALF, 0) == p && is_filled(p, 5, 2 * HALF));
+    child_check(mremap(p, 2 * HALF, 2 * HALF - PAGE, 0) == p && is_filled(p, 5, 2 * HALF - PAGE));
+    child_check(madvise(p + 2 * HALF - PAGE, PAGE, MADV_NORMAL) < 0 && errno == ENOMEM); /* a hole */
+    child_check(mremap(p, 2 * HALF, PAGE, MREMAP_MAYMOVE) == p && is_filled(p, 5, PAGE));
+    child_check(madvise(p + PAGE, PAGE, MADV_NORMAL) < 0 && errno == ENOMEM);
+    child_check(mremap(p, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to && is_filled(to, 5, PAGE));
+    child_check(munmap(to, PAGE) == 0);
+}
+
 static void move_inherited(char *p) {
     size_t size = PIECES * PAGE;
     char *to = mmap(NULL, 2 * size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -301,8 +328,19 @@ static void move_inherited(char *p) {
     child_check(waitpid(pid, &status, 0) == pid && status == 0);
 }
 
+static void be_heir(char *p, char *mixed) {
+    for (unsigned i = 0; i < 4; i++) {
+        char *to = mmap(NULL, 2 * HALF, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+        child_check(to != MAP_FAILED);
+        cut_mixed(mixed + i * 2 * HALF, to, i & 1, i & 2);
+    }
+    move_inherited(p);
+}
+
 void program_run_inherited(int socket) {
     char *p = mmap(NULL, (PIECES + 1) * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *mixed = program_map(4 * 2 * HALF);
     int status;
     pid_t pid;
 
@@ -313,9 +351,10 @@ void program_run_inherited(int socket) {
     memset(p, 1, PIECES * PAGE);
     pid = fork();
     if (pid == 0) {
-        move_inherited(p);
+        be_heir(p, mixed);
         _exit(0);
     }
     child_check(waitpid(pid, &status, 0) == pid && status == 0);
     child_check(is_filled(p, 1, PIECES * PAGE) && munmap(p, (PIECES + 1) * PAGE) == 0);
+    child_check(munmap(mixed, 4 * 2 * HALF) == 0);
 }
