@@ -2,11 +2,13 @@
 
 /*
  * Who may still punch what he has claimed: the keeper of a region is the process that writes its state page. The watcher sees the end of the one that it
- * is, or was last, connected to; of any before that only the number is left, with the region (pins.keeper), and whoever waits for an odd generation looks by
+ * is, or was last, connected to; of any before that its number and its pidfd's inode are left, with the region (pins.keeper), and whoever waits for an odd generation looks by
  * himself.
  */
 
 #include "keeper.h"
+
+#include "process.h"
 
 #include <poll.h>
 
@@ -15,14 +17,14 @@ bool keeper_has_ended(const struct link *link) {
 
     if (link_has_pidfd(link))
         return wait_poll(&process, 1, 0) > 0 && process.revents & POLLIN;
-    return pins_has_ended(link->pid);
+    return process_has_ended(link->pid, link->pidfd_object.inode);
 }
 
 /* The process that writes a stale region's page. own: it is of the connection that has just ended. */
 static bool is_over(const struct drp_region *r, bool own) {
     pid_t keeper = atomic_load(&r->pins.keeper);
 
-    return keeper == 0 ? own : pins_has_ended(keeper);
+    return keeper == 0 ? own : process_has_ended(keeper, atomic_load(&r->pins.keeper_inode));
 }
 
 /*
@@ -47,20 +49,28 @@ bool keeper_mark_gone(struct drp *d) {
     return left;
 }
 
+static void note(struct drp_region *r, const struct link *link) {
+    atomic_store(&r->pins.keeper_inode, link->pidfd_object.inode);
+    atomic_store(&r->pins.keeper, link->pid > 0 ? link->pid : -1);
+}
+
 void keeper_leave(struct drp *d) {
     for (struct drp_region *r = d->regions; r; r = r->next)
         if (r->phase == REGION_LIVE && r->stale && atomic_load(&r->pins.keeper) == 0)
-            atomic_store(&r->pins.keeper, d->link.pid > 0 ? d->link.pid : -1);
+            note(r, &d->link);
 }
 
 bool keeper_holds(const struct drp *d, const struct drp_region *r, const struct link *link) {
     pid_t keeper = atomic_load(&r->pins.keeper);
+    uint64_t inode = atomic_load(&r->pins.keeper_inode);
 
     if (!r->stale || atomic_load(&r->pins.gone) || r->granted & DRP_REGION_SHARED)
         return false;
-    if (keeper == 0) /* not yet published */
+    if (keeper == 0) { /* not yet published */
         keeper = d->link.pid;
-    return keeper > 0 && keeper != link->pid && !pins_has_ended(keeper);
+        inode = d->link.pidfd_object.inode;
+    }
+    return keeper > 0 && keeper != link->pid && !process_has_ended(keeper, inode);
 }
 
 void keeper_is_at_work(const struct drp *d, struct drp_region *r, const struct link *link) {
@@ -68,6 +78,6 @@ void keeper_is_at_work(const struct drp *d, struct drp_region *r, const struct l
 
     if (link->pid <= 0 || (keeper ? keeper : d->link.pid) != link->pid)
         return;
-    atomic_store(&r->pins.keeper, link->pid);
+    note(r, link);
     atomic_store(&r->pins.gone, false);
 }

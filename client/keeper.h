@@ -6,7 +6,7 @@
 
 #include "client.h"
 
-/* Has the daemon's process ended, certainly? Its number may be another's by now: then the answer comes late. */
+/* Has the daemon's process ended, certainly? Without pidfds its number may be another's by now: then the answer comes late. */
 bool keeper_has_ended(const struct link *link);
 /*
  * Others still have drops of a shared region made, and one of ours may be under way at a daemon that lives, whoever has ended the connection: an odd

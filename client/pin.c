@@ -24,10 +24,10 @@
 #include "client.h"
 #include "fence.h"
 #include "local.h"
+#include "process.h"
 
 #include <errno.h>
 #include <linux/futex.h>
-#include <signal.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -111,18 +111,16 @@ static FAST size_t last_chunk(const struct pins *p, size_t offset, size_t length
     return (offset + length - 1) >> p->chunk_shift;
 }
 
-bool pins_has_ended(pid_t pid) {
-    return pid > 0 && kill(pid, 0) < 0 && errno == ESRCH;
-}
-
 /* The generation was loaded before: if it is of another process's page, that has been seen here, too. */
 SLOW static bool has_nobody(const struct pins *p) {
     int saved = errno;
+    pid_t keeper;
     bool ended;
 
     if (atomic_load_explicit(&p->gone, memory_order_acquire))
         return true;
-    ended = pins_has_ended(atomic_load(&p->keeper));
+    keeper = atomic_load(&p->keeper);
+    ended = process_has_ended(keeper, atomic_load(&p->keeper_inode)) && atomic_load(&p->keeper) == keeper;
     errno = saved;
     return ended;
 }

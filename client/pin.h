@@ -35,6 +35,7 @@ struct pins {
      * here, and is waited for until another daemon has the region.
      */
     _Atomic pid_t keeper;
+    _Atomic uint64_t keeper_inode; /* of its pidfd, stored before the number: see process.h */
     /*
      * A shared region that the service may drop from for others, while it does not know our pins: size is 0, and this the real one, so that each call looks
      * twice, and drp_pin() fails. 0: it is not so.
@@ -60,9 +61,6 @@ bool pins_arrive(const struct pins *p);
 /* No pins from now on; and again. Fine if it is so. */
 void pins_refuse(struct pins *p);
 void pins_allow(struct pins *p);
-
-/* Is there certainly no process of this number? 0 and -1, which pins.keeper can be, have not ended. Sets errno. For signal handlers, too. */
-bool pins_has_ended(pid_t pid);
 
 /* Waits until no chunk that the range touches is being dropped. For signal handlers, too. */
 void pins_wait_settled(struct pins *p, size_t offset, size_t length);

@@ -392,6 +392,27 @@ START_TEST(gone) {
 }
 END_TEST
 
+/* The same of one that is not watched: his parent need not have waited for him. */
+START_TEST(keeper_unreaped) {
+    bool seen = close((int)syscall(SYS_pidfd_open, getpid(), 0)) == 0; /* not before Linux 5.3 */
+    uint64_t generation = 0;
+    siginfo_t info;
+    pid_t pid = fork();
+
+    if (pid == 0)
+        _exit(0);
+    ck_assert_int_eq(waitid(P_PID, (id_t)pid, &info, WEXITED | (seen ? WNOWAIT : 0)), 0);
+    atomic_store(&generations[0], 5);
+    atomic_store(&pins.keeper, getpid());
+    ck_assert_int_eq(pins_read_begin(&pins, 0, 1, &generation), -EAGAIN);
+    atomic_store(&pins.keeper, pid);
+    ck_assert_int_eq(pins_read_begin(&pins, 0, 1, &generation), 0);
+    ck_assert_int_eq(pins_pin(&pins, 0, 1, &generation), 0);
+    ck_assert_uint_eq(generation, 6);
+    ck_assert(!seen || waitpid(pid, NULL, 0) == pid);
+}
+END_TEST
+
 START_TEST(ticks) {
     atomic_store(&w->clock.tick, 9);
     ck_assert_int_eq(pins_pin(&pins, 0, 1, NULL), 0);
@@ -455,6 +476,7 @@ int main(void) {
     tcase_add_test(values, refusals);
     tcase_add_test(values, sums);
     tcase_add_test(values, gone);
+    tcase_add_test(values, keeper_unreaped);
     tcase_add_test(values, ticks);
     tcase_add_test(values, touches);
     tcase_add_test(values, waits);
