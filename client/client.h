@@ -327,7 +327,7 @@ void lost_pass_on(struct drp *d);
 void lost_close(struct drp *d);
 /*
  * The watcher withdraws: nobody wants to be told any more, but for who has an eventfd. A program that closes what it does not know has closed that, too; one
- * that is there was left, or asked for since, before the watcher noticed.
+ * that is there was left, or asked for since, before the watcher noticed. regions_lock held.
  */
 void lost_forget(struct drp *d);
 /* In the fork handler, when what the child does not need is closed: it takes a descriptor, of which there may have been no other. */

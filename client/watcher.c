@@ -415,8 +415,8 @@ static void withdraw(struct drp *d) {
     set_lost(d);
     link_cut(&d->link); /* children that were made past the fork handler may have copies */
     set_gone(d);
-    lost_forget(d);
     pthread_mutex_lock(&d->regions_lock);
+    lost_forget(d);
     keeper_leave(d);
     for (struct drp_region *r = d->regions; r; r = r->next) {
         r->held_up = r->phase == REGION_LIVE;
