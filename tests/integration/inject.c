@@ -27,6 +27,14 @@
 
 #define FILTER_MAX 256
 
+/* Later than Debian 12's headers. */
+#ifndef SYS_cachestat
+#define SYS_cachestat 451
+#endif
+#ifndef PAGEMAP_SCAN
+#define PAGEMAP_SCAN _IOC(_IOC_READ | _IOC_WRITE, 'f', 16, 12 * sizeof(uint64_t))
+#endif
+
 #define CALL(name, ...)         \
     {                           \
 #name, SYS_##name, 0, { \
@@ -74,7 +82,16 @@ const struct inject_kind inject_kinds[] = {
     CALL(sched_setscheduler, EPERM),
     CALL(io_uring_setup, ENOMEM, EMFILE),
     CALL(io_uring_enter, EINTR, EBUSY, ENOMEM),
+    CALL(io_uring_register, ENOMEM),
     CALL(inotify_add_watch, ENOSPC),
+    CALL(getdents64, ENOMEM),
+    CALL(write, EAGAIN, EINTR),
+    CALL(madvise, ENOMEM, EINVAL),
+    CALL(process_madvise, ENOMEM, ESRCH, EPERM),
+    CALL(pidfd_send_signal, EPERM),
+    CALL(munlock, ENOMEM),
+    CALL(cachestat, ENOSYS),
+    CALL(setsockopt, ENOMEM),
     REQUEST(UFFDIO_API, EINVAL, ENOMEM),
     REQUEST(UFFDIO_REGISTER, ENOMEM, EBUSY),
     REQUEST(UFFDIO_UNREGISTER, ENOMEM),
@@ -82,6 +99,7 @@ const struct inject_kind inject_kinds[] = {
     REQUEST(UFFDIO_ZEROPAGE, ENOMEM, EAGAIN, ESRCH),
     REQUEST(UFFDIO_CONTINUE, ENOMEM, EAGAIN),
     REQUEST(UFFDIO_WRITEPROTECT, EAGAIN, ENOMEM),
+    REQUEST(PAGEMAP_SCAN, ENOMEM, EINTR),
 };
 #define N_KINDS (sizeof(inject_kinds) / sizeof(inject_kinds[0]))
 
