@@ -80,7 +80,8 @@ int drp_drop(struct drp_region *r, size_t offset, size_t length, uint64_t *ret_f
         if (error < 0)
             return error;
         if (reply.failed > 0)
-            return error_detail(-ETIMEDOUT, "the service could not free %llu bytes: this process holds up its calls",
+            return error_detail(-ETIMEDOUT,
+                                "the service could not free %llu bytes: its calls are held up, or too many drops wait",
                                 (unsigned long long)reply.failed);
         freed += reply.freed;
         pinned += reply.pinned;

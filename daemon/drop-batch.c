@@ -297,25 +297,12 @@ static int compare_turns(const void *a, const void *b) {
     return (x->turn > y->turn) - (x->turn < y->turn);
 }
 
-/* Under the home's lock: the greatest of its jobs. */
-static enum demand_urgency batch_urgency(const struct drop_op *ops, unsigned n) {
-    enum demand_urgency urgency = URGENCY_NONE;
-
+/* Under the home's lock: does something of it serve pressure? */
+static enum demand_urgency batch_urgency(const struct home *home, const struct drop_op *ops, unsigned n) {
     for (unsigned i = 0; i < n; i++)
-        if (ops[i].job->urgency > urgency)
-            urgency = ops[i].job->urgency;
-    return urgency;
-}
-
-/* Under the home's lock: of what is queued, this batch included: who waits behind a client's own drop waits for that, too. */
-static enum demand_urgency queue_urgency(const struct home *home) {
-    enum demand_urgency urgency = URGENCY_NONE;
-    const struct drop_job *job;
-
-    TAILQ_FOREACH (job, &home->dropper.jobs, link)
-        if (job->urgency > urgency)
-            urgency = job->urgency;
-    return urgency;
+        if (ops[i].job->pooled)
+            return home->dropper.pooled_urgency;
+    return URGENCY_NONE;
 }
 
 /* Leaves out what nobody wants any more. Returns how many are left. */
@@ -339,8 +326,9 @@ void drop_batch_run(struct home *home, struct drop_op *ops, unsigned n) {
 
     /* A batch takes 3 ms. On a busy machine an ordinary thread waits as long for a CPU, and somebody fills 2 MiB in each of them. */
     home_lock(home);
-    urgency = batch_urgency(ops, n);
-    dropper_set_urgency(home, queue_urgency(home));
+    urgency = batch_urgency(home, ops, n);
+    /* Of all that is queued: who waits behind a client's own drop waits for that, too. */
+    dropper_set_urgency(home, home->dropper.pooled_urgency);
     home_unlock(home);
     batch_arm(home, ops, n, urgency);
     CRASH_POINT("drop-armed");

@@ -31,6 +31,7 @@
 #define DROPPER_HANDED ((uintptr_t)1)
 /* Jobs that share a batch at least; the more there are, the more arming is in pieces. */
 #define DROPPER_SHARES 4
+#define DROPPER_GIVEN_UP 64
 
 /* ---- requests ---- */
 
@@ -109,21 +110,17 @@ static void wake(struct dropper *dropper) {
 }
 
 bool dropper_hurry(struct home *home, enum demand_urgency urgency) {
-    struct drop_job *job;
-    bool busy = false;
+    struct dropper *dropper = &home->dropper;
 
-    TAILQ_FOREACH (job, &home->dropper.jobs, link)
-        if (job->pooled) {
-            busy = true;
-            if (job->urgency < urgency)
-                job->urgency = urgency;
-        }
+    if (dropper->n_pooled == 0)
+        return false;
+    if (urgency > dropper->pooled_urgency)
+        dropper->pooled_urgency = urgency;
     /* Not of one that ends, which gives its jobs up and may then take long. */
-    if (busy && !worker_stopping(&home->dropper.worker) && urgency > home->dropper.urgency_wanted)
+    if (!worker_stopping(&dropper->worker) && urgency > dropper->urgency_wanted)
         dropper_set_urgency(home, urgency);
-    if (busy)
-        wake(&home->dropper);
-    return busy;
+    wake(dropper);
+    return true;
 }
 
 void dropper_set_reading(struct home *home, bool reading) {
@@ -138,20 +135,54 @@ void dropper_set_reading(struct home *home, bool reading) {
     home_unlock(home);
 }
 
-static int dropper_enqueue(struct home *home, struct drop_job *job) {
+/* Under the home's lock, as the next two. */
+static int may_enqueue(struct home *home, const struct drop_job *job) {
+    struct region *region = job->region;
+
+    if (worker_stopping(&home->dropper.worker) || !home->dropper.worker.started)
+        return -ESHUTDOWN;
+    if (job->by_hand && region->by_hand >= DROPPER_BY_HAND + region->n_mappings)
+        return -EBUSY;
+    return dropper_send_object(home, region);
+}
+
+static void link_job(struct dropper *dropper, struct drop_job *job) {
+    TAILQ_INSERT_TAIL(&dropper->jobs, job, link);
+    if (job->request)
+        atomic_fetch_add(&job->request->pending, 1);
+    /* Who waits for an adoption, and has nothing of his own to hand over, need not wait for its end either. */
+    job->asked = job->request || (job->adopt && !job->handed && !job->work);
+    if (job->asked)
+        TAILQ_INSERT_TAIL(&dropper->asked, job, of_asked);
+    dropper->n_pooled += job->pooled;
+    job->region->by_hand += job->by_hand;
+}
+
+static void unlink_job(struct dropper *dropper, struct drop_job *job) {
+    TAILQ_REMOVE(&dropper->jobs, job, link);
+    if (job->asked)
+        TAILQ_REMOVE(&dropper->asked, job, of_asked);
+    job->asked = false;
+    dropper->n_pooled -= job->pooled;
+    if (dropper->n_pooled == 0)
+        dropper->pooled_urgency = URGENCY_NONE;
+    job->region->by_hand -= job->by_hand;
+}
+
+static int dropper_enqueue(struct home *home, struct drop_job *job, enum demand_urgency urgency) {
+    struct dropper *dropper = &home->dropper;
     int r;
 
     home_lock(home);
-    r = worker_stopping(&home->dropper.worker) || !home->dropper.worker.started ? -ESHUTDOWN
-                                                                                : dropper_send_object(home, job->region);
+    r = may_enqueue(home, job);
     if (r >= 0) {
         /* Before it is woken: on a busy machine it would wait for a CPU. */
-        if (job->urgency > home->dropper.urgency_wanted)
-            dropper_set_urgency(home, job->urgency);
-        TAILQ_INSERT_TAIL(&home->dropper.jobs, job, link);
-        if (job->request)
-            atomic_fetch_add(&job->request->pending, 1);
-        wake(&home->dropper);
+        if (urgency > dropper->urgency_wanted)
+            dropper_set_urgency(home, urgency);
+        if (job->pooled && urgency > dropper->pooled_urgency)
+            dropper->pooled_urgency = urgency;
+        link_job(dropper, job);
+        wake(dropper);
     }
     home_unlock(home);
     if (r < 0)
@@ -170,10 +201,10 @@ int dropper_submit(struct home *home, struct region *region, uint64_t first, uin
     job->next = first;
     job->end = end;
     job->limit = limit;
-    job->urgency = urgency;
     job->request = request;
     job->pooled = pressure;
-    return dropper_enqueue(home, job);
+    job->by_hand = request && !pressure;
+    return dropper_enqueue(home, job, urgency);
 }
 
 int dropper_submit_destroy(struct home *home, struct region *region, void (*destroyed)(void *data), void *data) {
@@ -186,7 +217,7 @@ int dropper_submit_destroy(struct home *home, struct region *region, void (*dest
     atomic_store(&region->native.ending, true);
     job->done = destroyed;
     job->data = data;
-    return dropper_enqueue(home, job);
+    return dropper_enqueue(home, job, URGENCY_NONE);
 }
 
 int dropper_submit_adopt(struct home *home, struct region *region, int handed_fd, void (*work)(struct region *region),
@@ -208,46 +239,48 @@ int dropper_submit_adopt(struct home *home, struct region *region, int handed_fd
     job->work = work;
     job->done = adopted;
     job->data = data;
-    return dropper_enqueue(home, job);
+    return dropper_enqueue(home, job, URGENCY_NONE);
 }
 
 static uint64_t job_left(const struct drop_job *job) {
     return (job->under_way + (job->next < job->end ? job->end - job->next : 0)) << job->region->chunk_shift;
 }
 
-/* Who waits for an adoption, and has nothing of his own to hand over, waits no longer. */
-static void give_up_joiners(struct home *home) {
-    struct drop_job *job;
+/* Under the home's lock. Returns the request, which is to be finished without it; NULL: there is none. */
+static struct drop_request *give_up_job(struct dropper *dropper, struct drop_job *job) {
+    struct drop_request *request = job->request;
 
-    home_lock(home);
-    TAILQ_FOREACH (job, &home->dropper.jobs, link)
-        if (job->adopt && !job->handed && !job->work && job->done) {
-            job->done(job->data);
-            job->done = NULL;
-        }
-    home_unlock(home);
+    TAILQ_REMOVE(&dropper->asked, job, of_asked);
+    job->asked = false;
+    if (request) {
+        atomic_fetch_add(&request->failed, job_left(job));
+        job->request = NULL;
+        job->next = job->end; /* what is not begun is not done later either */
+    } else {
+        job->done(job->data);
+        job->done = NULL;
+    }
+    return request;
 }
 
+/* A part of them at a time: others wait for the lock. */
 void dropper_give_up(struct home *home) {
-    struct drop_request *given_up[64];
-    struct drop_job *job;
-    size_t n;
+    struct dropper *dropper = &home->dropper;
+    struct drop_request *given_up[DROPPER_GIVEN_UP];
+    bool left;
 
-    give_up_joiners(home);
     do {
-        n = 0;
+        struct drop_job *job;
+        size_t n;
+
         home_lock(home);
-        TAILQ_FOREACH (job, &home->dropper.jobs, link)
-            if (job->request && n < sizeof(given_up) / sizeof(given_up[0])) {
-                atomic_fetch_add(&job->request->failed, job_left(job));
-                given_up[n++] = job->request;
-                job->request = NULL;
-                job->next = job->end; /* what is not begun is not done later either */
-            }
+        for (n = 0; n < DROPPER_GIVEN_UP && (job = TAILQ_FIRST(&dropper->asked)); n++)
+            given_up[n] = give_up_job(dropper, job);
+        left = !TAILQ_EMPTY(&dropper->asked);
         home_unlock(home);
         for (size_t i = 0; i < n; i++)
             drop_request_finish(given_up[i]);
-    } while (n > 0);
+    } while (left);
 }
 
 /* ---- the queue ---- */
@@ -343,7 +376,7 @@ static void job_finish(struct home *home, struct drop_job *job) {
     struct drop_request *request;
 
     home_lock(home);
-    TAILQ_REMOVE(&home->dropper.jobs, job, link);
+    unlink_job(&home->dropper, job);
     request = job->request;
     atomic_store(&region->cursor, job->next < region->chunk_count && job->limit == 0 ? job->next : 0);
     home_unlock(home);

@@ -37,15 +37,17 @@ void drop_request_seal(struct drop_request *request);
 
 struct drop_job {
     TAILQ_ENTRY(drop_job) link;
+    TAILQ_ENTRY(drop_job) of_asked;
     struct region *region;
     uint64_t next; /* chunk: what is left is [next, end) */
     uint64_t end;
     uint64_t under_way; /* chunks before that, in a batch that is not settled; under the home's lock */
     uint64_t limit;     /* bytes still wanted; UINT64_MAX: all */
-    enum demand_urgency urgency;
-    bool destroy; /* unmap the object and let go of its descriptor instead */
-    bool adopt;   /* take generations over instead, if there is an old state page in region->handed_fd */
-    bool handed;  /* there is something */
+    bool asked;         /* somebody waits for it who can be told that it is given up; under the home's lock */
+    bool by_hand;       /* it counts in region->by_hand */
+    bool destroy;       /* unmap the object and let go of its descriptor instead */
+    bool adopt;         /* take generations over instead, if there is an old state page in region->handed_fd */
+    bool handed;        /* there is something */
     void (*work)(struct region *region); /* what an adopt job does besides; NULL: nothing */
     bool pooled;                         /* for pressure: of the pool, not malloc'd */
     struct drop_request *request;        /* NULL once it was given up (quarantine) */
@@ -57,6 +59,11 @@ TAILQ_HEAD(drop_jobs, drop_job);
 #define DROPPER_BATCH PAGER_ARM_MAX
 /* Jobs for pressure that a home can have: a plan's victims. It is asked again when they are done. */
 #define DROPPER_POOL 1024
+/*
+ * Drops by hand of a region that can wait, and one more for each of its mappings, whose process may ask, too: anybody can ask on many connections, and
+ * hang up, while he holds the dropper up.
+ */
+#define DROPPER_BY_HAND 4
 
 /* One span of a job, from claim to settle. */
 struct drop_op {
@@ -82,9 +89,12 @@ struct dropper {
     bool have_ring;
     unsigned n_objects;                 /* that it ever got */
     struct drop_jobs jobs;              /* under the home's lock */
+    struct drop_jobs asked;             /* the same: of these, those that somebody waits for */
     struct drop_job *pool;              /* the home's own: who is stuck with his jobs leaves the others theirs */
     size_t n_pool;                      /* of it, that were ever used; under the home's lock */
     struct drop_jobs pool_free;         /* of these; the same */
+    unsigned n_pooled;                  /* of jobs; the same */
+    enum demand_urgency pooled_urgency; /* the same: the greatest of those */
     enum demand_urgency urgency;        /* the same: it runs as that says */
     enum demand_urgency urgency_wanted; /* the same: it is to, */
     bool asleep;                        /* the same: it has found the queue empty, and nobody has woken it since */
@@ -95,7 +105,10 @@ struct dropper {
 int dropper_start(struct home *home, struct worker_pool *pool);
 /* After its end. */
 void dropper_deinit(struct dropper *dropper);
-/* A drop of chunks [first, end) of a region. -ESHUTDOWN: the home ends; -EAGAIN; -ENOMEM. pressure: allocates nothing. */
+/*
+ * A drop of chunks [first, end) of a region. -ESHUTDOWN: the home ends; -EBUSY: too many by hand wait; -EAGAIN; -ENOMEM. pressure: allocates nothing, and
+ * does not mind who else waits.
+ */
 int dropper_submit(struct home *home, struct region *region, uint64_t first, uint64_t end, uint64_t limit,
                    enum demand_urgency urgency, struct drop_request *request, bool pressure);
 /* Lets the dropper take the region's object down; destroyed() is called in its thread. */
@@ -116,7 +129,10 @@ void dropper_set_urgency(struct home *home, enum demand_urgency urgency);
 bool dropper_hurry(struct home *home, enum demand_urgency urgency);
 /* In its thread: something long begins, or is over. */
 void dropper_set_reading(struct home *home, bool reading);
-/* Gives up every waiting job: their requests see them as failed. What the stuck call still frees is not counted. */
+/*
+ * Gives up every waiting job: their requests see them as failed. What the stuck call still frees is not counted. Costs nothing where nobody has come
+ * to wait since the last time.
+ */
 void dropper_give_up(struct home *home);
 
 #endif

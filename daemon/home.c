@@ -27,6 +27,7 @@ void home_init(struct home *home, struct manager *manager, uint64_t id, struct s
     home->dropper.worker = (struct worker)WORKER_NULL;
     LIST_INIT(&home->regions);
     TAILQ_INIT(&home->dropper.jobs);
+    TAILQ_INIT(&home->dropper.asked);
     TAILQ_INIT(&home->dropper.pool_free);
     manager_init_lock(&home->lock);
 }

@@ -102,6 +102,7 @@ struct region {
     struct drp_pin_cell **cells; /* theirs, in the same order; NULL of one whose pin page is not sealed */
     unsigned n_mappings;
     unsigned mappings_max; /* for which there is room */
+    unsigned by_hand;      /* drops that were asked for by hand and are not done */
     bool held; /* its home ends; shared: somebody has it mapped who has not said so yet: nothing is dropped. Changed by the loop */
     bool holding;  /* for good */
     bool adopting; /* of the loop: the generations are not there yet */

@@ -282,7 +282,7 @@ struct drp_wire_drop_reply {
     struct drp_wire_header header;
     uint64_t freed;  /* bytes */
     uint64_t pinned; /* bytes of resident chunks that were left because they are pinned */
-    uint64_t failed; /* bytes that could not be freed (session quarantined) */
+    uint64_t failed; /* bytes that could not be freed (session quarantined, or too many drops of the region wait) */
 };
 static_assert(sizeof(struct drp_wire_drop_reply) == 40, "drop reply");
 

@@ -19,6 +19,8 @@ static int finish(const struct ctl_options *options, const char *what, int error
     if (!options->json) {
         printf("freed   %10s MiB\npinned  %10s MiB\nfailed  %10s MiB\n", ctl_mib(sum->freed), ctl_mib(sum->pinned),
                ctl_mib(sum->failed));
+        if (sum->failed > 0)
+            fprintf(stderr, "droppablectl: %s: busy: what failed is held up, or too many drops of it wait\n", what);
         return CTL_OK;
     }
     object = json_object_new_object();

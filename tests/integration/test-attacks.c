@@ -204,23 +204,6 @@ static void gang_end(struct gang *gang, struct cpu_use *ret) {
 
 /* ---- the service's side ---- */
 
-/* Memory of its own: not files, and not what it shares with clients. */
-static long service_memory_kb(void) {
-    char path[64], line[128];
-    long kb = -1;
-    FILE *f;
-
-    snprintf(path, sizeof(path), "/proc/%d/status", (int)service.pid);
-    f = fopen(path, "re");
-    ck_assert_ptr_nonnull(f);
-    while (fgets(line, sizeof(line), f))
-        if (sscanf(line, "RssAnon: %ld", &kb) == 1)
-            break;
-    fclose(f);
-    ck_assert_int_ge(kb, 0);
-    return kb;
-}
-
 /* A sanitizer keeps what is freed, and what it does takes time: there it is about what the service does wrong, no more. */
 static bool memory_is_back(long kb) {
     return kb <= MEMORY_KB || under_sanitizer();
@@ -233,7 +216,7 @@ static void await_back(size_t descriptors, long memory_kb, struct outcome *outco
     do {
         nap_ms(5);
         outcome->descriptors = service_descriptors(&service);
-        outcome->memory_kb = service_memory_kb() - memory_kb;
+        outcome->memory_kb = service_memory_kb(&service) - memory_kb;
         outcome->back_ms = now_ms() - start;
     } while (outcome->back_ms < back_ms && (outcome->descriptors != descriptors || !memory_is_back(outcome->memory_kb)));
 }
@@ -306,7 +289,7 @@ static void compare(struct line *ret) {
 }
 
 static bool run_attack(const struct attack *attack, size_t descriptors) {
-    long memory_kb = service_memory_kb();
+    long memory_kb = service_memory_kb(&service);
     struct outcome outcome = {0};
     struct line line = {0};
     unsigned n = 0;

@@ -13,6 +13,7 @@
 #include "fixture.h"
 #include "honest.h"
 #include "raw.h"
+#include "rest.h"
 #include "suite.h"
 
 #include <check.h>
@@ -31,6 +32,9 @@
 #define PAGE 4096
 #define SPAN (2 * MIB)
 #define STUCK_PLANS 4
+#define ASKERS 300
+#define HELD_REGIONS 300
+#define WAITING_KB 1024
 /* Where the others also use up the CPUs, a multiple of it. */
 #define LONGEST_NS (UINT64_C(250000000) * (under_sanitizer() ? 8 : 1))
 #define RESUME_NS (UINT64_C(1000000000) * (under_sanitizer() ? 5 : 1))
@@ -158,8 +162,9 @@ static pthread_t hold_lock_of(const struct raw_region *region, struct holder *ho
     return thread;
 }
 
-/* Says 'l' while the lock is held; at 'r' lets go and says 'r' when that is done; at anything else ends. */
+/* data: so many regions more, NULL: none. Says 'l' while the lock is held; at 'r' lets go and says 'r' when that is done; at anything else ends. */
 static void hold_inode_lock(int socket, void *data) {
+    struct drp_wire_create create = {.header.type = DRP_WIRE_CREATE, .size = 65536};
     struct uffdio_zeropage zero = {0};
     struct raw_region region;
     struct holder holder;
@@ -167,9 +172,10 @@ static void hold_inode_lock(int socket, void *data) {
     pthread_t thread;
     char word;
 
-    (void)data;
     connection = raw_session("holder");
-    raw_region_new(connection, 8 * MIB, &region);
+    for (unsigned i = 0; data && i < *(unsigned *)data; i++)
+        child_check(raw_call(connection, &create, sizeof(create), NULL, 0, NULL) == DRP_WIRE_OK);
+    raw_region_new(connection, 8 * MIB, &region); /* first in line, as the last to come */
     memset(region.address, 1, 8 * MIB);
     thread = hold_lock_of(&region, &holder, &uffd);
     child_say(socket, 'l');
@@ -414,6 +420,47 @@ START_TEST(test_stuck_plans) {
 }
 END_TEST
 
+/* On so many connections. */
+static void ask_often(pid_t pid, const int *askers) {
+    struct drp_wire_control_drop drop = {
+        .header = {.type = DRP_WIRE_CONTROL_DROP, .serial = 1}, .scope = DRP_SCOPE_PID, .id = (uint64_t)pid};
+
+    for (int i = 0; i < ASKERS; i++)
+        ck_assert_int_eq(channel_send(askers[i], &drop, sizeof(drop), NULL, 0, 0), CHANNEL_OK);
+}
+
+/* What is asked of who is stuck waits for him: not as much as anybody likes, and giving it up takes no longer than others have patience. */
+START_TEST(test_asked_often) {
+    struct child holder;
+
+    unsigned more = HELD_REGIONS;
+
+    measure_alone();
+    for (struct bar bar = {.what = "asked often", .ns = LONGEST_NS}; bar_again(&bar);) {
+        int askers[ASKERS];
+        long before, after;
+
+        child_start(&holder, hold_inode_lock, &more);
+        child_expect(&holder, 'l');
+        for (int i = 0; i < ASKERS; i++)
+            askers[i] = raw_hello("asker");
+        before = service_memory_kb(&service);
+        ask_often(holder.pid, askers);
+        ck_assert(service_log_has(&service, "its object's lock): quarantined", 10000));
+        honest_reset(&honest); /* not before: he waited for his own user's other requests */
+        honest_progress(&honest, 300);
+        after = service_memory_kb(&service);
+        for (int i = 0; i < ASKERS; i++)
+            close(askers[i]);
+        bar.longest_ns = take_longest(bar.what);
+        printf("%ld KiB for what waits\n", after - before);
+        ck_assert_int_lt(after - before, WAITING_KB);
+        child_kill(&holder);
+        ck_assert(status_becomes("regions", 1, 10000));
+    }
+}
+END_TEST
+
 /* ---- the mmap_lock ---- */
 
 static void hold_mmap_lock(int socket, void *data) {
@@ -520,6 +567,7 @@ static void add_stuck(TCase *stuck) {
     tcase_add_test(stuck, test_inode_lock_killed);
     tcase_add_test(stuck, test_promises_of_stuck);
     tcase_add_test(stuck, test_stuck_plans);
+    tcase_add_test(stuck, test_asked_often);
     tcase_add_test(stuck, test_killed_while_stuck);
     tcase_add_test(stuck, test_terminated_while_stuck);
     tcase_add_test(stuck, test_mmap_lock);

@@ -90,3 +90,19 @@ bool service_sleeps_for(const struct service *service, unsigned ms) {
     nap_ms(ms);
     return all_sleep(service, &after) && sleep && after == before;
 }
+
+long service_memory_kb(const struct service *service) {
+    char path[64], line[128];
+    long kb = -1;
+    FILE *f;
+
+    snprintf(path, sizeof(path), "/proc/%d/status", (int)service->pid);
+    f = fopen(path, "re");
+    ck_assert_ptr_nonnull(f);
+    while (fgets(line, sizeof(line), f))
+        if (sscanf(line, "RssAnon: %ld", &kb) == 1)
+            break;
+    fclose(f);
+    ck_assert_int_ge(kb, 0);
+    return kb;
+}

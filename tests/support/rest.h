@@ -16,5 +16,7 @@
 void service_at_rest(const struct service *service, int timeout_ms, size_t *ret_descriptors, size_t *ret_threads);
 /* Does no thread of it run for so many ms? */
 bool service_sleeps_for(const struct service *service, unsigned ms);
+/* Memory of its own, KiB: not files, and not what it shares with clients. */
+long service_memory_kb(const struct service *service);
 
 #endif

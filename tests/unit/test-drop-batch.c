@@ -151,7 +151,8 @@ static uint64_t drop_unarmed(enum demand_urgency urgency) {
     mapping_set_state(region->mappings[0], 0, MAPPING_DISARMED);
     memset(memory, 1, SPAN_SIZE);
     take(&op, &job, &request, 0, CHUNKS);
-    job.urgency = urgency;
+    job.pooled = true;
+    home.dropper.pooled_urgency = urgency;
     start = kernel_now();
     drop_batch_run(&home, &op, 1);
     start = kernel_now() - start;
@@ -243,9 +244,10 @@ static bool may_be_realtime(void) {
 static void queue(struct drop_op *op, struct drop_job *job, struct drop_request *request, enum demand_urgency urgency) {
     memset(memory, 1, SPAN_SIZE);
     take(op, job, request, 0, CHUNKS);
-    job->urgency = urgency;
     job->pooled = true;
     TAILQ_INSERT_TAIL(&home.dropper.jobs, job, link);
+    home.dropper.n_pooled = 1;
+    home.dropper.pooled_urgency = urgency;
 }
 
 /* What a client asks for, and for a budget, which he can set himself as often as he likes, runs as anybody; for what tasks wait for before all of them. */
@@ -287,7 +289,7 @@ START_TEST(test_hurry) {
     if (may)
         ck_assert_int_eq(sched_getscheduler(0), SCHED_FIFO);
     ck_assert(dropper_hurry(&home, URGENCY_STALL));
-    ck_assert_int_eq(job.urgency, URGENCY_LIFE);
+    ck_assert_int_eq(home.dropper.pooled_urgency, URGENCY_LIFE);
     drop_batch_run(&home, &op, 1);
     ck_assert_int_eq(home.dropper.urgency, URGENCY_LIFE); /* the queue is not empty */
     dropper_set_urgency(&home, URGENCY_NONE);
@@ -295,7 +297,7 @@ START_TEST(test_hurry) {
     ck_assert(dropper_hurry(&home, URGENCY_LIFE));
     ck_assert_int_eq(home.dropper.urgency, URGENCY_NONE);
     atomic_store(&home.dropper.worker.stop, false);
-    job.pooled = false;
+    home.dropper.n_pooled = 0; /* a client's own drop */
     ck_assert(!dropper_hurry(&home, URGENCY_LIFE));
     ck_assert_int_eq(home.dropper.urgency, URGENCY_NONE);
     TAILQ_REMOVE(&home.dropper.jobs, &job, link);
