@@ -54,7 +54,7 @@ static void refuse(struct operation *operation) {
     struct region *region = operation->region;
     int r;
 
-    if (!operation->session->native_logged)
+    if (!operation->session->native_logged && log_allows(&operation->connection->server->failures, kernel_now()))
         log_info("client %s (pid %d): native memory at 0x%" PRIx64 " is not taken: %s", operation->session->name,
                  (int)operation->session->pid, region->native.address, strerror(-region->adopt_error));
     operation->session->native_logged = true;

@@ -116,19 +116,19 @@ void handle_create(struct connection *connection, struct channel_packet *packet)
     struct drp_wire_create_reply reply;
     struct region_shape shape;
     struct region *region;
-    uint32_t error;
+    uint32_t error = shape_region(connection, create, &shape);
     int fds[2], r;
 
-    error = shape_region(connection, create, &shape);
     if (error != DRP_WIRE_OK) {
         reply_error(connection, packet, error);
         return;
     }
     r = region_new(&region, &connection->server->manager->kernel, &shape, -1, &fds[1]);
     if (r < 0) {
-        log_about(LOG_LEVEL_WARNING, &(struct log_about){SESSION_ABOUT(connection->session), .error = -r},
-                  "client %s (pid %d): cannot make a region of %" PRIu64 " bytes: %s", connection->session->name,
-                  (int)connection->pid, shape.size, strerror(-r));
+        if (log_allows(&connection->server->failures, kernel_now()))
+            log_about(LOG_LEVEL_WARNING, &(struct log_about){SESSION_ABOUT(connection->session), .error = -r},
+                      "client %s (pid %d): cannot make a region of %" PRIu64 " bytes: %s", connection->session->name,
+                      (int)connection->pid, shape.size, strerror(-r));
         reply_error(connection, packet,
                     operation_error(r) == DRP_WIRE_ERROR_DESCRIPTOR ? DRP_WIRE_ERROR_INTERNAL : operation_error(r));
         return;
@@ -263,7 +263,8 @@ static void map_done(struct completion *completion) {
     struct operation *operation = operation_of(completion);
     struct drp_wire_map_reply reply = {.mapping = operation->mapping->id};
 
-    if (operation->command.result < 0)
+    if (operation->command.result < 0 && operation->connection &&
+        log_allows(&operation->connection->server->blind_mappings, kernel_now()))
         log_about(LOG_LEVEL_INFO,
                   &(struct log_about){SESSION_ABOUT(operation->session), .region = operation->region->id,
                                       .error = -operation->command.result},
@@ -297,7 +298,7 @@ static uint32_t prepare_map(struct region *region, const struct channel_packet *
 static uint32_t make_mapping(struct operation *operation, struct channel_packet *packet) {
     const struct drp_wire_map *map = &packet->message.map;
     struct region *region = operation->region;
-    int pin_fd = -1, fd = -1, r;
+    int pin_fd = -1, fd = -1;
     uint32_t error;
 
     if (region->native.address || (map->length > 0 && !lies_inside(region, map->offset, map->length)))
@@ -313,8 +314,7 @@ static uint32_t make_mapping(struct operation *operation, struct channel_packet 
     }
     if (map->length > 0 && !operation_make_pieces(operation, 1))
         return DRP_WIRE_ERROR_MEMORY;
-    r = mapping_new(&operation->mapping, &operation->manager->kernel, region, operation->session, pin_fd, &fd);
-    if (r < 0)
+    if (mapping_new(&operation->mapping, &operation->manager->kernel, region, operation->session, pin_fd, &fd) < 0)
         return DRP_WIRE_ERROR_MEMORY;
     if (fd >= 0)
         operation_add_fd(operation, fd);

@@ -142,9 +142,10 @@ static void handle_uffd(struct connection *connection, struct channel_packet *pa
     if (r < 0) {
         session->no_interception = -r;
         reply.interception = DRP_WIRE_INTERCEPTION_NONE;
-        log_about(LOG_LEVEL_INFO, &(struct log_about){SESSION_ABOUT(session), .error = -r},
-                  "client %s (pid %d): accesses are not intercepted: %s", session->name, (int)session->pid,
-                  strerror(-r));
+        if (log_allows(&connection->server->blind_clients, kernel_now()))
+            log_about(LOG_LEVEL_INFO, &(struct log_about){SESSION_ABOUT(session), .error = -r},
+                      "client %s (pid %d): accesses are not intercepted: %s", session->name, (int)session->pid,
+                      strerror(-r));
     }
     connection_reply(connection, uffd->header.type, uffd->header.serial, &reply, sizeof(reply), NULL, 0);
 }

@@ -134,7 +134,8 @@ static void server_accept(uv_poll_t *poll, int status, int events) {
 
         if (socket < 0) {
             if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-                log_error("cannot accept: %s: raise LimitNOFILE=; waiting for a connection to end", strerror(errno));
+                if (log_allows(&server->accepts, kernel_now()))
+                    log_error("cannot accept: %s: raise LimitNOFILE=; waiting for a connection to end", strerror(errno));
                 uv_poll_stop(&server->listener);
                 server->accepting = false;
                 uv_timer_start(&server->tidy, server_tidy, 1000, SERVER_TIDY_MS);
@@ -280,7 +281,7 @@ static void server_woken(uv_poll_t *poll, int status, int events) {
     manager_dispatch(server->manager);
     vet_tidy(&server->vets);
     sources_tidy(&server->sources);
-    notices_tell(server->manager);
+    notices_tell(&server->notices, server->manager);
     server_tidy_endings(server);
     if (server->shared_pending || !LIST_EMPTY(&server->manager->ending_homes)) /* it goes through all homes */
         server_tidy_shared(server);

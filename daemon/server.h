@@ -5,6 +5,7 @@
 #include "channel.h"
 #include "log.h"
 #include "manager.h"
+#include "notices.h"
 #include "source.h"
 #include "turns.h"
 #include "vet.h"
@@ -75,8 +76,10 @@ struct server {
     uint64_t ended;      /* ns; 0: not yet */
     struct connection_list connections;
     unsigned n_connections;
-    unsigned n_refused;                /* of them */
-    struct log_limit refusals, faults; /* lines about what was refused, and about clients that broke the rules */
+    unsigned n_refused; /* of them */
+    /* Lines about connections that cannot be accepted, that were refused, rules that were broken, quotas, what could not be had, clients and mappings that are not seen. */
+    struct log_limit accepts, refusals, faults, quotas, failures, blind_clients, blind_mappings;
+    struct notices notices;
     struct turns turns;
     struct connection_list resting;
     struct ending_list endings;

@@ -10,12 +10,15 @@
 #include "suite.h"
 
 #include <check.h>
+#include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define REGIONS 1400 /* of one user, with 20,000 descriptors */
@@ -24,6 +27,8 @@
 #define PAUSE_MS 3     /* an honest client has something else to do, too */
 #define FLOODERS_MAX 8
 #define ATTEMPTS 100
+#define FILE_MOST (UINT64_C(1) << 30)
+#define NOWHERE UINT64_C(4096)
 
 /* Shared with the flooders. */
 struct flood {
@@ -278,6 +283,69 @@ START_TEST(test_log) {
 }
 END_TEST
 
+/* As if he had memory at the address. He has not, so it cannot be intercepted. */
+static void map_nothing(int socket, uint64_t region) {
+    struct drp_wire_map map = {.header.type = DRP_WIRE_MAP, .region = region, .address = NOWHERE, .length = 65536};
+    struct channel_packet packet;
+    uint64_t mapping;
+
+    ck_assert_int_eq(raw_call(socket, &map, sizeof(map), NULL, 0, &packet), DRP_WIRE_OK);
+    ck_assert_uint_eq(packet.message.map_reply.interception, DRP_WIRE_INTERCEPTION_NONE);
+    mapping = packet.message.map_reply.mapping;
+    channel_packet_close(&packet);
+    ck_assert_int_eq(raw_id(socket, DRP_WIRE_UNMAP, mapping), DRP_WIRE_OK);
+}
+
+static void map_often(void) {
+    struct drp_wire_create create = {.header.type = DRP_WIRE_CREATE, .size = 65536};
+    struct channel_packet packet;
+    int socket = raw_session("maps");
+
+    ck_assert_int_eq(raw_call(socket, &create, sizeof(create), NULL, 0, &packet), DRP_WIRE_OK);
+    channel_packet_close(&packet);
+    for (unsigned i = 0; i < ATTEMPTS; i++)
+        map_nothing(socket, packet.message.create_reply.region);
+    close(socket);
+}
+
+/* Neither does who asks for what the service says no to. */
+START_TEST(test_log_requests) {
+    static const char *const lines[] = {"accesses are not intercepted", "cannot make a region", "is over the quota",
+                                        "a mapping is not intercepted"};
+    struct drp_wire_create create = {.header.type = DRP_WIRE_CREATE};
+
+    for (unsigned i = 0; i < ATTEMPTS; i++) {
+        int socket = raw_hello("asks");
+
+        ck_assert_int_eq(raw_uffd(socket, -1, EPERM, NULL), DRP_WIRE_OK);
+        create.size = 2 * FILE_MOST;
+        ck_assert_int_ne(raw_call(socket, &create, sizeof(create), NULL, 0, NULL), DRP_WIRE_OK);
+        create.size = 8 * FILE_MOST;
+        ck_assert_int_eq(raw_call(socket, &create, sizeof(create), NULL, 0, NULL), DRP_WIRE_ERROR_QUOTA);
+        close(socket);
+    }
+    if (may_intercept())
+        map_often();
+    for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
+        ck_assert_msg((i == 3 && !may_intercept()) || service_log_has(&service, lines[i], 5000), "not in the log: %s",
+                      lines[i]);
+        ck_assert_msg(log_lines(lines[i]) <= ATTEMPTS / 2, "%u times: %s", log_lines(lines[i]), lines[i]);
+    }
+}
+END_TEST
+
+/* A service that can make regions of so many bytes and no more. */
+static void setup_small(void) {
+    struct rlimit kept, few;
+
+    signal(SIGXFSZ, SIG_IGN); /* it inherits that, too */
+    ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &kept), 0);
+    few = (struct rlimit){.rlim_cur = FILE_MOST, .rlim_max = kept.rlim_max};
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &few), 0);
+    fixture_start("[Limits]\nRegionBytes=4G\n");
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &kept), 0);
+}
+
 static void setup(void) {
     fixture_start("[Limits]\nRegionsPerClient=1400\n");
 }
@@ -288,7 +356,7 @@ static void setup_few(void) {
 
 int main(void) {
     Suite *suite = suite_create("fair");
-    TCase *tcase = tcase_create("flood"), *log = tcase_create("log");
+    TCase *tcase = tcase_create("flood"), *log = tcase_create("log"), *requests = tcase_create("requests");
 
     tcase_add_checked_fixture(tcase, setup, fixture_teardown);
     tcase_set_timeout(tcase, 60);
@@ -299,5 +367,9 @@ int main(void) {
     tcase_set_timeout(log, 60);
     tcase_add_test(log, test_log);
     suite_add_tcase(suite, log);
+    tcase_add_checked_fixture(requests, setup_small, fixture_teardown);
+    tcase_set_timeout(requests, 60);
+    tcase_add_test(requests, test_log_requests);
+    suite_add_tcase(suite, requests);
     return suite_run(suite);
 }
