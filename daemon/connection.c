@@ -19,6 +19,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+/* Between two looks whether there may be a thread for a packet with descriptors. */
+#define VET_PAUSE_NS UINT64_C(5000000)
+
 static void connection_closed(uv_handle_t *handle) {
     struct connection *connection = handle->data;
 
@@ -29,20 +32,6 @@ static void connection_closed(uv_handle_t *handle) {
     turns_leave(&connection->server->turns, &connection->turn, kernel_now()); /* not before it was charged */
     server_note_freed(connection->server);
     free(connection);
-}
-
-/* Descriptors may wait in it unread, and their close may wait for the client: not ours to do. */
-static void connection_close_socket(struct connection *connection) {
-    struct server *server = connection->server;
-    struct session *session = connection->session;
-
-    shutdown(connection->socket, SHUT_RDWR);
-    if (session && session->home.dropper.worker.started &&
-        worker_send_fd(&session->home.dropper.worker, connection->socket, NULL) >= 0)
-        close(connection->socket);
-    else
-        vet_close_socket(&server->vets, &server->manager->pool, connection->socket, connection->uid);
-    connection->socket = -1;
 }
 
 void connection_end(struct connection *connection, const char *reason) {
@@ -69,7 +58,8 @@ void connection_end(struct connection *connection, const char *reason) {
     server->n_connections--;
     server->n_refused -= connection->refused;
     uv_close((uv_handle_t *)&connection->poll, connection_closed);
-    connection_close_socket(connection);
+    server_close_socket(server, connection->socket, connection->uid);
+    connection->socket = -1;
     server_connection_ended(server, connection->session);
 }
 
@@ -170,6 +160,15 @@ static void resting_wakes(uv_timer_t *timer) {
     await_resting(server);
 }
 
+/* Until turn.at. */
+static void connection_rest(struct connection *connection) {
+    struct server *server = connection->server;
+
+    connection->resting = true;
+    LIST_INSERT_HEAD(&server->resting, connection, resting_link);
+    await_resting(server);
+}
+
 /* May the request that begins so be read? Else it stays in the socket. */
 static bool connection_has_turn(struct connection *connection, const union drp_wire_message *start) {
     struct server *server = connection->server;
@@ -180,11 +179,8 @@ static bool connection_has_turn(struct connection *connection, const union drp_w
         return false;
     answer = turns_ask(&server->turns, &connection->turn, start->header.type, handlers_is_for_all(connection, start),
                        kernel_now());
-    if (answer == TURN_LATER) {
-        connection->resting = true;
-        LIST_INSERT_HEAD(&server->resting, connection, resting_link);
-        await_resting(server);
-    }
+    if (answer == TURN_LATER)
+        connection_rest(connection);
     return answer == TURN_NOW;
 }
 
@@ -234,6 +230,11 @@ static int connection_take(struct connection *connection, struct channel_packet 
         r = vet_receive(&server->vets, &server->manager->pool, connection->socket, connection->uid, kind, packet, vet);
         if (r == VET_OK)
             return 0;
+        if (r == VET_LATER) {
+            connection->turn.at = kernel_now() + VET_PAUSE_NS;
+            connection_rest(connection);
+            return 1;
+        }
         if (r == VET_MALFORMED) {
             connection_reject(connection, &packet->message.header, (enum codec_verdict)packet->message.header.error);
             return -EBADMSG;

@@ -296,11 +296,7 @@ static void dropper_receive(struct home *home) {
     int fd;
 
     while (worker_receive(&home->dropper.worker, &fd, &data) > 0) {
-        if (!data) { /* the ended connection's socket, with whatever waits in it */
-            worker_call_begin(&home->dropper.worker);
-            close(fd);
-            worker_call_end(&home->dropper.worker);
-        } else if ((uintptr_t)data & DROPPER_HANDED)
+        if ((uintptr_t)data & DROPPER_HANDED)
             ((struct region *)((uintptr_t)data & ~DROPPER_HANDED))->handed_fd = fd;
         else {
             ((struct region *)data)->dropper_fd = fd;

@@ -63,8 +63,9 @@ static unsigned count_lingering(const struct server *server, uid_t uid, unsigned
 
 static bool is_over_limit(const struct server *server, uid_t uid) {
     struct connection *connection;
-    unsigned all, n = count_lingering(server, uid, &all);
+    unsigned all, stuck, n = count_lingering(server, uid, &all) + vets_count_stuck(&server->vets, uid, &stuck);
 
+    all += stuck;
     LIST_FOREACH (connection, &server->connections, link)
         n += connection->uid == uid;
     return server->n_connections - server->n_refused + all >= server->config->max_connections ||
@@ -123,28 +124,59 @@ static int connection_new(struct server *server, int socket) {
     return 0;
 }
 
+static uid_t uid_of_peer(int socket) {
+    struct ucred peer = {.uid = (uid_t)-1};
+    socklen_t size = sizeof(peer);
+
+    (void)getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size);
+    return peer.uid;
+}
+
+/* The timer goes on with it. */
+static void pause_accepting(struct server *server, uint64_t ms) {
+    uv_poll_stop(&server->listener);
+    server->accepting = false;
+    uv_timer_start(&server->tidy, server_tidy, ms, SERVER_TIDY_MS);
+}
+
+/* A thread of theirs that has ended is not gone before the kernel has closed what it had. */
+static void server_tidy_vets(struct server *server) {
+    vet_tidy(&server->vets, &server->manager->pool);
+    if (vets_are_left(&server->vets) && !server->ended && !uv_is_active((uv_handle_t *)&server->tidy))
+        uv_timer_start(&server->tidy, server_tidy, SERVER_TIDY_MS, SERVER_TIDY_MS);
+}
+
+void server_close_socket(struct server *server, int socket, uid_t uid) {
+    vet_close_socket(&server->vets, socket, uid);
+    server_tidy_vets(server);
+}
+
 static void server_accept(uv_poll_t *poll, int status, int events) {
     struct server *server = poll->data;
 
     (void)status;
     (void)events;
+    server_tidy_vets(server); /* what is counted is what there is */
     /* The rest comes in the loop's next turn: who connects faster than that shall not keep it from everything else. */
     for (int i = 0; i < SERVER_ACCEPTS; i++) {
-        int socket = accept4(server->socket, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), r;
+        int socket, r;
 
+        if (vets_are_full(&server->vets)) {
+            pause_accepting(server, SERVER_TIDY_MS);
+            return;
+        }
+        socket = accept4(server->socket, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (socket < 0) {
             if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
                 if (log_allows(&server->accepts, kernel_now()))
                     log_error("cannot accept: %s: raise LimitNOFILE=; waiting for a connection to end", strerror(errno));
-                uv_poll_stop(&server->listener);
-                server->accepting = false;
-                uv_timer_start(&server->tidy, server_tidy, 1000, SERVER_TIDY_MS);
+                pause_accepting(server, 1000);
             }
             return;
         }
         r = connection_new(server, socket);
         if (r < 0) /* already there may be what it has sent */
-            vet_close_socket(&server->vets, &server->manager->pool, socket, (uid_t)-1);
+            server_close_socket(server, socket, uid_of_peer(socket));
     }
 }
 
@@ -279,7 +311,7 @@ static void server_woken(uv_poll_t *poll, int status, int events) {
     (void)events;
     (void)!read(server->manager->wake_fd, &count, sizeof(count)); /* before all that it can have been written for */
     manager_dispatch(server->manager);
-    vet_tidy(&server->vets);
+    server_tidy_vets(server);
     sources_tidy(&server->sources);
     notices_tell(&server->notices, server->manager);
     server_tidy_endings(server);
@@ -315,7 +347,8 @@ static void server_tidy(uv_timer_t *timer) {
         server_trim(server); /* also where somebody never ends */
     server_tidy_endings(server);
     server_tidy_shared(server);
-    if (!server->accepting && !server->ended) {
+    vet_tidy(&server->vets, &server->manager->pool);
+    if (!server->accepting && !server->ended && !vets_are_full(&server->vets)) {
         server->accepting = true;
         uv_poll_start(&server->listener, UV_READABLE, server_accept);
     }
@@ -342,10 +375,9 @@ static void server_tidy(uv_timer_t *timer) {
     }
     if (server->shared_pending && !server->ended)
         return;
-    vet_tidy(&server->vets);
-    if (!server->ended && server->untrimmed)
+    if (!server->ended && (server->untrimmed || vets_are_left(&server->vets)))
         return;
-    if (server->ended && !LIST_EMPTY(&server->vets) && kernel_now() - server->ended < SERVER_VETS_WAIT_NS)
+    if (server->ended && vets_are_left(&server->vets) && kernel_now() - server->ended < SERVER_VETS_WAIT_NS)
         return; /* who hangs in a client's close for longer ends with the process */
     uv_timer_stop(timer);
     if (server->ended && !uv_is_closing((uv_handle_t *)timer)) {
@@ -426,7 +458,7 @@ int server_init(struct server *server, uv_loop_t *loop, struct manager *manager,
     LIST_INIT(&server->resting);
     LIST_INIT(&server->turns.users);
     LIST_INIT(&server->endings);
-    LIST_INIT(&server->vets);
+    vets_init(&server->vets);
     r = passed >= 0 ? server_take(server, passed) : server_bind(server);
     if (r < 0) {
         if (server->socket >= 0)

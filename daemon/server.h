@@ -77,13 +77,16 @@ struct server {
     struct connection_list connections;
     unsigned n_connections;
     unsigned n_refused; /* of them */
-    /* Lines about connections that cannot be accepted, that were refused, rules that were broken, quotas, what could not be had, clients and mappings that are not seen. */
+    /*
+     * Lines about connections that cannot be accepted, that were refused, rules that were broken, quotas, what could not be had, clients and mappings that
+     * are not seen.
+     */
     struct log_limit accepts, refusals, faults, quotas, failures, blind_clients, blind_mappings;
     struct notices notices;
     struct turns turns;
     struct connection_list resting;
     struct ending_list endings;
-    struct vet_list vets;
+    struct vets vets;
 };
 
 /*
@@ -104,6 +107,8 @@ void server_deinit(struct server *server);
 void connection_update(struct connection *connection);
 /* Something of a shared region may have to be waited for. */
 void server_tidy_shared(struct server *server);
+/* Closes a client's socket, in which descriptors may wait unread, and whose close may wait for the client. */
+void server_close_socket(struct server *server, int socket, uid_t uid);
 /* Memory of a client's was freed. */
 void server_note_freed(struct server *server);
 /* A connection is gone, and its session (NULL: it had none) ends. */

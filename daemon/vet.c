@@ -5,7 +5,11 @@
  * close(2) of a descriptor that a client sent can wait for the client: of a file on its own FUSE file system, of a TCP socket that lingers, of
  * a userfaultfd (the client's mmap_lock). The same goes for the close of a socket in which such descriptors wait unread. So a packet
  * that brings descriptors is received by a thread with a descriptor table of its own, which passes on those of the kind that is
- * expected, keeps its copies until ours are closed, and closes them last. If that hangs, it hangs there: nothing else is in its table.
+ * expected, and keeps its copies until ours are closed. Sockets go to such threads, too, the closers.
+ *
+ * None of them closes anything: it ends, and the kernel closes what is in its table. For an ending thread no socket lingers (SO_LINGER), and that is
+ * what anybody can make as many of as he likes. What is left can hang still, but there: nothing else is in that table. So a thread counts until the
+ * kernel has none of that number any more, which is after its pthread has been joined.
  */
 
 #include "vet.h"
@@ -21,23 +25,45 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define VET_MAX 512
+#define VET_MAX_PER_UID 64
 #define VET_STUCK_MAX_PER_UID 4
-#define VET_CLOSERS_PER_UID 16
+#define VET_CLOSERS_PER_UID 8
+/* Of one closer: they are there until the last has been closed. */
+#define VET_CLOSER_SOCKETS 64
+/* More than a user's connections: who has too many stuck is refused before. */
+#define VET_SOCKETS_MAX 4096
 #define VET_STUCK_NS UINT64_C(1000000000)
 #define VET_WAIT_MS 5000
 #define VET_FDS_MAX 253 /* SCM_MAX_FD: with room for all of them the kernel disposes of none before the verdict */
 
+/* A socket that waits for a thread. */
+struct vet_socket {
+    TAILQ_ENTRY(vet_socket) link;
+    int fd;
+};
+
+struct vet_user {
+    LIST_ENTRY(vet_user) link;
+    uid_t uid;
+    unsigned n_packets, n_closers; /* threads */
+    TAILQ_HEAD(, vet_socket) sockets;
+    unsigned n_sockets;
+};
+
 struct vet {
     LIST_ENTRY(vet) link;
+    struct vet_user *user;
     struct worker worker;
+    pid_t tid;
+    bool joined;
     int socket; /* in the thread's table */
-    uid_t uid;
     enum vet_kind kind;
-    bool closer;       /* closes sockets, receives nothing */
-    uint64_t released; /* when the thread was told to close; 0: not yet */
+    unsigned n_sockets; /* that it closes; 0: it received a packet */
+    uint64_t released;  /* when the thread was told to end; 0: not yet */
     union drp_wire_message message;
     int fds[VET_FDS_MAX];
     size_t n_fds;
@@ -109,23 +135,15 @@ static void vet_main(struct worker *worker) {
     worker_calm(worker);
     while (!worker_stopping(worker))
         (void)poll(&control, 1, -1);
-    for (size_t i = 0; i < vet->n_fds; i++)
-        close(vet->fds[i]);
-    close(vet->socket);
 }
 
+/* Until ours are closed, so that those in its table, and in control, are the last. */
 static void closer_main(struct worker *worker) {
     struct pollfd control = {.fd = worker->control, .events = POLLIN};
-    void *data;
-    int fd;
 
     worker_calm(worker);
-    while (!worker_stopping(worker)) /* until ours is closed, so that this one is the last */
+    while (!worker_stopping(worker))
         (void)poll(&control, 1, -1);
-    close(worker->keep[0]);
-    /* More of the same user's. What comes after this is purged with control, in this thread, too. */
-    while (worker_receive(worker, &fd, &data) > 0)
-        close(fd);
 }
 
 /* What the thread says; it does nothing before that waits for anybody. */
@@ -139,38 +157,87 @@ static int vet_hear(int handle, struct channel_packet *packet) {
     return r > 0 ? channel_receive(handle, packet, MSG_DONTWAIT) : -ETIMEDOUT;
 }
 
-/* Threads in all, and those of a user that hang in their close. */
-static unsigned vet_count(const struct vet_list *list, uid_t uid, unsigned *ret_stuck) {
+/* ---- users ---- */
+
+static struct vet_user *find_user(const struct vets *vets, uid_t uid) {
+    struct vet_user *user;
+
+    LIST_FOREACH (user, &vets->users, link)
+        if (user->uid == uid)
+            return user;
+    return NULL;
+}
+
+/* NULL: no memory. */
+static struct vet_user *need_user(struct vets *vets, uid_t uid) {
+    struct vet_user *user = find_user(vets, uid);
+
+    if (user)
+        return user;
+    user = calloc(1, sizeof(*user));
+    if (!user)
+        return NULL;
+    user->uid = uid;
+    TAILQ_INIT(&user->sockets);
+    LIST_INSERT_HEAD(&vets->users, user, link);
+    return user;
+}
+
+static void tidy_user(struct vet_user *user) {
+    if (user->n_packets > 0 || user->n_closers > 0 || user->n_sockets > 0)
+        return;
+    LIST_REMOVE(user, link);
+    free(user);
+}
+
+static bool is_stuck(const struct vet *vet, uint64_t now) {
+    return vet->released != 0 && now - vet->released > VET_STUCK_NS;
+}
+
+/* Of his threads that received packets. */
+static unsigned count_stuck(const struct vets *vets, const struct vet_user *user) {
     uint64_t now = kernel_now();
     const struct vet *vet;
     unsigned n = 0;
 
-    *ret_stuck = 0;
-    LIST_FOREACH (vet, list, link) {
-        n += !vet->closer;
-        *ret_stuck += !vet->closer && vet->uid == uid && vet->released != 0 && now - vet->released > VET_STUCK_NS;
-    }
+    LIST_FOREACH (vet, &vets->all, link)
+        n += vet->user == user && vet->n_sockets == 0 && is_stuck(vet, now);
     return n;
 }
 
-static int vet_new(struct vet_list *list, struct worker_pool *pool, int socket, uid_t uid, worker_main run,
+/* May a thread receive one more packet of the user's? */
+static enum vet_outcome may_receive(const struct vets *vets, const struct vet_user *user) {
+    const struct vet_user *other;
+    unsigned all = 0;
+
+    if (count_stuck(vets, user) >= VET_STUCK_MAX_PER_UID)
+        return VET_BUSY;
+    LIST_FOREACH (other, &vets->users, link)
+        all += other->n_packets;
+    return all >= VET_MAX || user->n_packets >= VET_MAX_PER_UID ? VET_LATER : VET_OK;
+}
+
+static int vet_new(struct vets *vets, struct worker_pool *pool, int socket, struct vet_user *user, worker_main run,
                    enum vet_kind kind, struct vet **ret) {
     struct vet *vet = calloc(1, sizeof(*vet));
     int r;
 
     if (!vet)
         return -ENOMEM;
-    vet->uid = uid;
+    vet->user = user;
     vet->kind = kind;
     r = worker_start(&vet->worker, run, pool, &socket, 1, "drp-vet");
     if (r < 0) {
         free(vet);
         return r;
     }
-    LIST_INSERT_HEAD(list, vet, link);
+    vet->tid = vet->worker.tid;
+    LIST_INSERT_HEAD(&vets->all, vet, link);
     *ret = vet;
     return 0;
 }
+
+/* ---- packets ---- */
 
 /* The verdict, and with VET_OK the packet. */
 static int vet_verdict(const struct vet *vet, struct channel_packet *packet) {
@@ -186,19 +253,25 @@ static int vet_verdict(const struct vet *vet, struct channel_packet *packet) {
     return r == CHANNEL_OK ? VET_OK : r < 0 ? r : VET_BROKEN;
 }
 
-int vet_receive(struct vet_list *list, struct worker_pool *pool, int socket, uid_t uid, enum vet_kind kind,
+int vet_receive(struct vets *vets, struct worker_pool *pool, int socket, uid_t uid, enum vet_kind kind,
                 struct channel_packet *packet, struct vet **ret) {
+    struct vet_user *user;
     struct vet *vet;
-    unsigned stuck;
     int r;
 
     packet->n_fds = 0;
-    vet_tidy(list);
-    if (vet_count(list, uid, &stuck) >= VET_MAX || stuck >= VET_STUCK_MAX_PER_UID)
-        return VET_BUSY;
-    r = vet_new(list, pool, socket, uid, vet_main, kind, &vet);
-    if (r < 0)
+    vet_tidy(vets, pool);
+    user = need_user(vets, uid);
+    if (!user)
+        return -ENOMEM;
+    r = may_receive(vets, user);
+    if (r == VET_OK)
+        r = vet_new(vets, pool, socket, user, vet_main, kind, &vet);
+    if (r != VET_OK) {
+        tidy_user(user);
         return r;
+    }
+    user->n_packets++;
     r = vet_verdict(vet, packet);
     if (r == VET_OK)
         *ret = vet;
@@ -214,39 +287,113 @@ void vet_release(struct vet *vet) {
     worker_stop(&vet->worker);
 }
 
-/* Leaves the socket to a thread that is closing another of this user's. */
-static bool vet_queue_socket(struct vet_list *list, int socket, uid_t uid) {
-    const struct vet *vet;
+/* ---- sockets ---- */
 
-    LIST_FOREACH (vet, list, link)
-        if (vet->closer && vet->uid == uid && worker_send_fd(&vet->worker, socket, NULL) >= 0)
-            return true;
-    return false;
+/* The thread has one of its own. */
+static void forget_socket(struct vets *vets, struct vet_user *user, struct vet_socket *socket) {
+    close(socket->fd);
+    TAILQ_REMOVE(&user->sockets, socket, link);
+    user->n_sockets--;
+    vets->n_sockets--;
+    free(socket);
 }
 
-void vet_close_socket(struct vet_list *list, struct worker_pool *pool, int socket, uid_t uid) {
-    struct vet *vet = NULL, *other;
-    unsigned closers = 0;
+/* A thread for the first ones that wait. false: there is none to be had. */
+static bool close_some(struct vets *vets, struct worker_pool *pool, struct vet_user *user) {
+    struct vet_socket *socket = TAILQ_FIRST(&user->sockets);
+    struct vet *vet;
 
-    vet_tidy(list);
-    LIST_FOREACH (other, list, link)
-        closers += other->closer && other->uid == uid;
-    if ((closers < VET_CLOSERS_PER_UID || !vet_queue_socket(list, socket, uid)) &&
-        vet_new(list, pool, socket, uid, closer_main, VET_SHARED_MEMORY, &vet) >= 0)
-        vet->closer = true;
-    close(socket);
+    if (vet_new(vets, pool, socket->fd, user, closer_main, VET_SHARED_MEMORY, &vet) < 0)
+        return false;
+    user->n_closers++;
+    do {
+        vet->n_sockets++;
+        forget_socket(vets, user, socket);
+        socket = TAILQ_FIRST(&user->sockets);
+    } while (socket && vet->n_sockets < VET_CLOSER_SOCKETS && worker_send_fd(&vet->worker, socket->fd, NULL) >= 0);
     vet_release(vet);
+    return true;
 }
 
-void vet_tidy(struct vet_list *list) {
-    struct vet *vet, *next;
+void vet_close_socket(struct vets *vets, int fd, uid_t uid) {
+    struct vet_socket *socket = malloc(sizeof(*socket));
+    struct vet_user *user = need_user(vets, uid);
 
-    for (vet = LIST_FIRST(list); vet; vet = next) {
-        next = LIST_NEXT(vet, link);
-        if (!atomic_load(&vet->worker.done))
-            continue;
-        LIST_REMOVE(vet, link);
-        worker_join(&vet->worker);
-        free(vet);
+    shutdown(fd, SHUT_RDWR);
+    if (!socket || !user) { /* the descriptor is lost: its close could wait */
+        free(socket);
+        return;
     }
+    socket->fd = fd;
+    TAILQ_INSERT_TAIL(&user->sockets, socket, link);
+    user->n_sockets++;
+    vets->n_sockets++;
+}
+
+bool vets_are_full(const struct vets *vets) {
+    return vets->n_sockets >= VET_SOCKETS_MAX;
+}
+
+unsigned vets_count_stuck(const struct vets *vets, uid_t uid, unsigned *ret_all) {
+    uint64_t now = kernel_now();
+    const struct vet_user *user;
+    const struct vet *vet;
+    unsigned n = 0;
+
+    *ret_all = 0;
+    LIST_FOREACH (user, &vets->users, link) {
+        unsigned own = 0;
+
+        LIST_FOREACH (vet, &vets->all, link)
+            own += user->n_closers > 0 && vet->user == user && is_stuck(vet, now) ? vet->n_sockets : 0;
+        own += own > 0 ? user->n_sockets : 0;
+        *ret_all += own;
+        n += user->uid == uid ? own : 0;
+    }
+    return n;
+}
+
+/* ---- all of them ---- */
+
+void vets_init(struct vets *vets) {
+    LIST_INIT(&vets->all);
+    LIST_INIT(&vets->users);
+    vets->n_sockets = 0;
+}
+
+/* Has the kernel closed what was in its table? */
+static bool is_gone(struct vet *vet) {
+    if (!vet->joined && !atomic_load(&vet->worker.done))
+        return false;
+    if (!vet->joined)
+        worker_join(&vet->worker);
+    vet->joined = true;
+    return syscall(SYS_tgkill, getpid(), vet->tid, 0) < 0 && errno == ESRCH;
+}
+
+static void vet_free(struct vet *vet) {
+    struct vet_user *user = vet->user;
+
+    if (vet->n_sockets > 0)
+        user->n_closers--;
+    else
+        user->n_packets--;
+    tidy_user(user);
+    LIST_REMOVE(vet, link);
+    free(vet);
+}
+
+void vet_tidy(struct vets *vets, struct worker_pool *pool) {
+    struct vet *vet, *next;
+    struct vet_user *user;
+
+    for (vet = LIST_FIRST(&vets->all); vet; vet = next) {
+        next = LIST_NEXT(vet, link);
+        if (is_gone(vet))
+            vet_free(vet);
+    }
+    LIST_FOREACH (user, &vets->users, link)
+        while (user->n_sockets > 0 && user->n_closers < VET_CLOSERS_PER_UID)
+            if (!close_some(vets, pool, user))
+                return;
 }

@@ -100,8 +100,10 @@ void worker_follow(int control, int wake_fd) {
     if (!worker)
         return;
     worker->main(worker);
-    close(control);
-    /* Whoever sees that it is done joins it: it is not to wait for a CPU then. */
+    /*
+     * Control stays open, with what is in it: the kernel closes it with the thread, in which no close waits for a socket that lingers. Whoever
+     * sees that it is done joins it: it is not to wait for a CPU then.
+     */
     (void)setpriority(PRIO_PROCESS, 0, WORKER_URGENT_NICE);
     atomic_store(&worker->done, true);
     (void)!write(wake_fd, &(uint64_t){1}, sizeof(uint64_t));

@@ -170,7 +170,7 @@ static size_t count_left(bool say) {
         connections++;
     LIST_FOREACH (ending, &world.server.endings, link)
         endings++;
-    vets = LIST_EMPTY(&world.server.vets) ? 0 : 1;
+    vets = vets_are_left(&world.server.vets);
     LIST_FOREACH (home, &world.manager.homes, link)
         homes++;
     LIST_FOREACH (home, &world.manager.ending_homes, link)
