@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 #
 # Tests that ctest runs, on Debian's kernels: those of what clients may rely on, also when the service dies, and of who may do what. 0 if all passed, or said
-# why they cannot run there. What a test printed is in OUT. Not here: speed, chance (soak, races, attacks), crash points (systemd.sh has them).
+# why they cannot run there. What a test printed is in OUT. Not here: speed and fairness, chance (soak, races, attacks), failing system calls, crash points
+# (systemd.sh has them).
 #
 # usage: tests.sh BUILD-FOLDER OUT [TEST...]   with TESTs, all of them in one guest
 #
@@ -20,6 +21,8 @@ GUESTS=(
     "test-region test-fork test-signal test-secrets test-preload"
     "test-crash test-comeback test-handover test-supervised test-control test-reload test-lost"
     "test-shared test-shared-lost test-permissions test-container test-lending test-noswap test-quotas test-probe test-pins"
+    "test-mapping test-pieces test-volatile test-refill test-descriptors test-one-page test-state-page test-fork-options test-shared-signal test-many"
+    "test-backends test-native test-domains test-budgets test-gap test-commitments test-hostile"
 )
 GUEST_TIMEOUT=1400
 if (($# > 0)); then
