@@ -32,7 +32,7 @@ static bool is_over(const struct drp_region *r, bool own) {
  * is seen: a pidfd may be that of who called listen(2).
  */
 static bool is_through(const struct link *link) {
-    return keeper_has_ended(link) || (!link->cut && link->pid <= 0);
+    return keeper_has_ended(link) || (!link->cut && !process_serves(link->pid, link->pidfd_object.inode));
 }
 
 bool keeper_mark_gone(struct drp *d) {
@@ -70,13 +70,14 @@ bool keeper_holds(const struct drp *d, const struct drp_region *r, const struct 
         keeper = d->link.pid;
         inode = d->link.pidfd_object.inode;
     }
-    return keeper > 0 && keeper != link->pid && !process_has_ended(keeper, inode);
+    return keeper != link->pid && process_serves(keeper, inode);
 }
 
 void keeper_is_at_work(const struct drp *d, struct drp_region *r, const struct link *link) {
     pid_t keeper = atomic_load(&r->pins.keeper);
+    uint64_t inode = keeper ? atomic_load(&r->pins.keeper_inode) : d->link.pidfd_object.inode;
 
-    if (link->pid <= 0 || (keeper ? keeper : d->link.pid) != link->pid)
+    if (link->pid <= 0 || (keeper ? keeper : d->link.pid) != link->pid || inode != link->pidfd_object.inode)
         return;
     note(r, link);
     atomic_store(&r->pins.gone, false);

@@ -355,26 +355,41 @@ static void offer_again(struct drp *d) {
 }
 
 /* One attempt. */
-static bool reconnect(struct drp *d) {
+static int reconnect(struct drp *d) {
+    int error;
+
     d->fresh.stop = d->wake[0];
-    if (!has_wake(d) || link_open(&d->fresh, d->socket_path, d->name) < 0)
-        return false;
-    if (context_settle(d, &d->fresh) < 0) {
+    error = has_wake(d) ? link_open(&d->fresh, d->socket_path, d->name) : -ECANCELED;
+    if (error < 0)
+        return error;
+    error = context_settle(d, &d->fresh);
+    if (error < 0) {
         link_close(&d->fresh);
-        return false;
+        return error;
     }
     adopt_all(d);
-    return true;
+    return 0;
+}
+
+/* Whoever waits for the last daemon looks by himself. */
+static void spare_descriptors(struct drp *d) {
+    pthread_mutex_lock(&d->regions_lock);
+    keeper_leave(d);
+    link_close(&d->link);
+    pthread_mutex_unlock(&d->regions_lock);
 }
 
 /* false: stop. */
 static bool wait_reconnected(struct drp *d) {
     int backoff = BACKOFF_MIN_MS;
     bool go_on = true;
+    int error;
 
     notify_begin(d);
-    while (go_on && !reconnect(d)) {
+    while (go_on && (error = reconnect(d)) < 0) {
         set_gone(d);
+        if (error == -EMFILE)
+            spare_descriptors(d);
         go_on = sleep_on(d, object_owns(d->notify, &d->notify_object) ? d->notify : -1, POLLIN, backoff);
         backoff = notify_drain(d) ? BACKOFF_MIN_MS : backoff * 2;
         if (backoff > BACKOFF_MAX_MS)

@@ -251,6 +251,7 @@ START_TEST(test_hung_up) {
     snprintf(away, sizeof(away), "%s.away", service.socket);
     begin_held_drop(&holder, &dropper, away);
     object = holder.fd;
+    atomic_store(&has_pinned, false);
     ck_assert_int_eq(pthread_create(&pinner, NULL, keep_one, NULL), 0);
     hang_up();
     ck_assert_int_eq(pthread_join(dropper, NULL), 0);

@@ -322,8 +322,9 @@ START_TEST(test_kill_stuck) {
 }
 END_TEST
 
-/* The service is killed while a thread of it is stuck: nobody else may wait for that thread's end. */
+/* The service is killed while a thread of it is stuck: nobody else may wait for that thread's end, nor the next service for his region. */
 START_TEST(test_killed_while_stuck) {
+    struct service first;
     struct child holder;
     bool ended;
 
@@ -338,13 +339,14 @@ START_TEST(test_killed_while_stuck) {
         printf("the service %s while its thread is stuck\n", ended ? "ended" : "does not end");
         honest_progress(&honest, 300);
         bar.longest_ns = take_longest(bar.what);
-        child_kill(&holder);
-        if (!ended)
-            ck_assert(service_kill(&service, 10000));
+        first = service;
         service_restart(&service);
         for (uint64_t deadline = now_ms() + 30000; honest_reconnects(&honest) < bar.tries; honest_progress(&honest, 1))
             ck_assert_msg(now_ms() < deadline, "the honest client does not reconnect");
         ck_assert(status_becomes("regions", 1, 10000));
+        child_kill(&holder);
+        if (!ended)
+            ck_assert(service_kill(&first, 10000));
         honest_progress(&honest, 30);
     }
 }
@@ -454,7 +456,7 @@ START_TEST(test_asked_often) {
             close(askers[i]);
         bar.longest_ns = take_longest(bar.what);
         printf("%ld KiB for what waits\n", after - before);
-        ck_assert_int_lt(after - before, WAITING_KB);
+        ck_assert(after - before < WAITING_KB || under_sanitizer()); /* which keeps what is freed */
         child_kill(&holder);
         ck_assert(status_becomes("regions", 1, 10000));
     }
