@@ -535,14 +535,11 @@ uint64_t budget_look(struct manager *manager, uint64_t now, struct budget_excess
 }
 
 void budget_note_plan(struct manager *manager, uint64_t cost) {
-    struct budgets *budgets = &manager->budgets;
-    uint64_t until = kernel_now() + cost * COST_FACTOR_IN_HASTE;
+    manager->budgets.plan_not_before = cost > COST_LEAST_NS ? kernel_now() + cost * COST_FACTOR_IN_HASTE : 0;
+}
 
-    if (cost <= COST_LEAST_NS || until <= budgets->not_before)
-        return;
-    budgets->not_before = until;
-    if (budgets->due < until)
-        budgets->due = until;
+bool budget_may_plan(const struct manager *manager, uint64_t now) {
+    return now >= manager->budgets.plan_not_before;
 }
 
 /* Is it the session's, or does that have a share of it? */

@@ -60,9 +60,10 @@ LIST_HEAD(budget_cgroup_list, budget_cgroup);
 
 /* All under the manager's lock. */
 struct budgets {
-    bool active;         /* somebody may have a budget: without, a look costs nothing */
-    uint64_t due;        /* ns: the next look */
-    uint64_t not_before; /* ns: no look until then, whatever changes */
+    bool active;              /* somebody may have a budget: without, a look costs nothing */
+    uint64_t due;             /* ns: the next look */
+    uint64_t not_before;      /* ns: no look until then, whatever changes; */
+    uint64_t plan_not_before; /* and no plan for who is over his, without need */
     struct budget_user_list users;
     struct budget_cgroup_list cgroups;
     unsigned n_kept;  /* users and cgroups for which something was set */
@@ -116,8 +117,10 @@ struct budget_excess {
  * Allocates nothing, waits for nobody.
  */
 uint64_t budget_look(struct manager *manager, uint64_t now, struct budget_excess *ret);
-/* A plan for an excess took so many ns: whoever can stay over a budget of his own must not keep everybody's thread at it. */
+/* A plan for an excess without need took so many ns: whoever can stay over a budget of his own must not keep everybody's thread at it. */
 void budget_note_plan(struct manager *manager, uint64_t cost);
+/* So not before so long after the last one. */
+bool budget_may_plan(const struct manager *manager, uint64_t now);
 /* Does the excess concern the region? */
 bool budget_covers(const struct budget_excess *excess, const struct region *region);
 

@@ -21,6 +21,8 @@
 
 /* Between two looks whether there may be a thread for a packet with descriptors. */
 #define VET_PAUSE_NS UINT64_C(5000000)
+/* Then there is none to be had. */
+#define VET_WAIT_NS UINT64_C(2000000000)
 
 static void connection_closed(uv_handle_t *handle) {
     struct connection *connection = handle->data;
@@ -204,6 +206,19 @@ static bool brings_descriptors(uint16_t type, enum vet_kind *ret_kind) {
     }
 }
 
+/* false: for too long. */
+static bool waits_for_vet(struct connection *connection) {
+    uint64_t now = kernel_now();
+
+    if (connection->vet_since == 0)
+        connection->vet_since = now;
+    if (now - connection->vet_since > VET_WAIT_NS)
+        return false;
+    connection->turn.at = now + VET_PAUSE_NS;
+    connection_rest(connection);
+    return true;
+}
+
 /*
  * Takes the packet that waits. 1: nothing there, or not yet its turn; 0: packet is filled; negative: the connection has been ended.
  */
@@ -228,22 +243,22 @@ static int connection_take(struct connection *connection, struct channel_packet 
         return -EBADMSG;
     } else if (r == CHANNEL_OK) {
         r = vet_receive(&server->vets, &server->manager->pool, connection->socket, connection->uid, kind, packet, vet);
-        if (r == VET_OK)
+        if (r == VET_OK) {
+            connection->vet_since = 0;
             return 0;
-        if (r == VET_LATER) {
-            connection->turn.at = kernel_now() + VET_PAUSE_NS;
-            connection_rest(connection);
-            return 1;
         }
+        if (r == VET_LATER && waits_for_vet(connection))
+            return 1;
+        connection->vet_since = 0;
         if (r == VET_MALFORMED) {
             connection_reject(connection, &packet->message.header, (enum codec_verdict)packet->message.header.error);
             return -EBADMSG;
         }
         snprintf(reason, sizeof(reason), "%s: %s", codec_type_name(header.type),
-                 r == VET_FOREIGN ? "descriptor: not of the kind expected"
-                 : r == VET_BUSY  ? "descriptor: too many of this user are still being closed"
-                 : r < 0          ? strerror(-r)
-                                  : "malformed: packet or descriptors truncated");
+                 r == VET_FOREIGN                  ? "descriptor: not of the kind expected"
+                 : r == VET_BUSY || r == VET_LATER ? "descriptor: too many of this user are still being closed"
+                 : r < 0                           ? strerror(-r)
+                                                   : "malformed: packet or descriptors truncated");
         connection_end(connection, reason);
         return -EBADMSG;
     }
@@ -271,8 +286,11 @@ static void connection_read(struct connection *connection) {
     uint64_t began = kernel_thread_time();
     struct channel_packet packet;
     struct vet *vet = NULL;
+    int r = connection_take(connection, &packet, &vet);
 
-    if (connection_take(connection, &packet, &vet) == 0) {
+    if (r > 0) /* it keeps its place in the line */
+        return;
+    if (r == 0) {
         connection_serve(connection, &packet);
         channel_packet_close(&packet);
         vet_release(vet);

@@ -141,7 +141,8 @@ static int may_enqueue(struct home *home, const struct drop_job *job) {
 
     if (worker_stopping(&home->dropper.worker) || !home->dropper.worker.started)
         return -ESHUTDOWN;
-    if (job->by_hand && region->by_hand >= DROPPER_BY_HAND + region->n_mappings)
+    if (job->by_hand &&
+        region->by_hand >= (job->request->limited ? DROPPER_BY_OWNER : DROPPER_BY_HAND + region->n_mappings))
         return -EBUSY;
     return dropper_send_object(home, region);
 }

@@ -18,6 +18,7 @@ struct home;
 /* What several jobs of possibly several homes add up to. The one who asks owns it until done(). */
 struct drop_request {
     uint64_t wanted; /* bytes: what was not begun when so much is freed is left; UINT64_MAX: all goes */
+    bool limited;    /* who asks may do so as often as he likes, and has it not mapped himself */
     _Atomic uint64_t freed;
     _Atomic uint64_t pinned;
     _Atomic uint64_t failed;
@@ -60,10 +61,11 @@ TAILQ_HEAD(drop_jobs, drop_job);
 /* Jobs for pressure that a home can have: a plan's victims. It is asked again when they are done. */
 #define DROPPER_POOL 1024
 /*
- * Drops by hand of a region that can wait, and one more for each of its mappings, whose process may ask, too: anybody can ask on many connections, and
- * hang up, while he holds the dropper up.
+ * Drops by hand of a region that can wait: anybody can ask on many connections, and hang up, while he holds the dropper up. So many of these by its owner; and of
+ * administrators and of those who have it mapped (one more for each mapping) so many that they find room beside him.
  */
-#define DROPPER_BY_HAND 4
+#define DROPPER_BY_OWNER 4
+#define DROPPER_BY_HAND 16
 
 /* One span of a job, from claim to settle. */
 struct drop_op {

@@ -54,10 +54,11 @@ static void refuse(struct operation *operation) {
     struct region *region = operation->region;
     int r;
 
-    if (!operation->session->native_logged && log_allows(&operation->connection->server->failures, kernel_now()))
+    if (!operation->session->native_logged && log_allows(&operation->connection->server->failures, kernel_now())) {
+        operation->session->native_logged = true;
         log_info("client %s (pid %d): native memory at 0x%" PRIx64 " is not taken: %s", operation->session->name,
                  (int)operation->session->pid, region->native.address, strerror(-region->adopt_error));
-    operation->session->native_logged = true;
+    }
     operation->completion.run = refuse_done;
     pthread_mutex_lock(&operation->manager->lock);
     region->dead = true;

@@ -261,6 +261,7 @@ static void handle_control_drop(struct connection *connection, struct channel_pa
     if (!operation)
         return;
     drop_request_init(&operation->request, request_done, NULL);
+    operation->request.limited = !is_administrator(connection);
     pthread_mutex_lock(&operation->manager->lock);
     LIST_FOREACH (home, &operation->manager->homes, link) {
         LIST_FOREACH (region, &home->regions, link)

@@ -64,9 +64,9 @@ static void tell_pins(struct notices *notices, struct session *session) {
 
     if (session->pins_logged || (!own && !atomic_load(&session->user->pins_closed)))
         return;
-    session->pins_logged = true;
     if (!log_allows(&notices->pins, kernel_now()))
         return;
+    session->pins_logged = true;
     log_about(LOG_LEVEL_NOTICE, &(struct log_about){SESSION_ABOUT(session), .id = LOG_ID_OVER_QUOTA},
               "client %s (pid %d, uid %u): pins no more for now: the quota of pinned memory is used up: %s",
               session->name, (int)session->pid, session->uid, own ? "PinnedPerClient" : "PinnedPerUser");

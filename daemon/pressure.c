@@ -346,7 +346,7 @@ static void turn_budget(struct turn *turn) {
     struct plan_slice *slice;
     uint64_t began;
 
-    if (turn->excess.bytes == 0 || turn->n == PLAN_SLICES_AT_ONCE)
+    if (turn->excess.bytes == 0 || turn->n == PLAN_SLICES_AT_ONCE || !budget_may_plan(manager, demand.seen))
         return;
     if (demand.bytes > demand.domain->controller.limits.slice)
         demand.bytes = demand.domain->controller.limits.slice;

@@ -52,10 +52,11 @@ uint32_t quota_check(const struct connection *connection, uint64_t size, uint64_
     limit = limit_in_the_way(connection, size, tables);
     if (!limit)
         return DRP_WIRE_OK;
-    if (!session->quota_logged && log_allows(&connection->server->quotas, kernel_now()))
+    if (!session->quota_logged && log_allows(&connection->server->quotas, kernel_now())) {
+        session->quota_logged = true;
         log_about(LOG_LEVEL_NOTICE, &(struct log_about){SESSION_ABOUT(session), .id = LOG_ID_OVER_QUOTA},
                   "client %s (pid %d, uid %u): a region of %" PRIu64 " bytes is over the quota: %s", session->name,
                   (int)session->pid, session->uid, size, limit);
-    session->quota_logged = true;
+    }
     return DRP_WIRE_ERROR_QUOTA;
 }

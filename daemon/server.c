@@ -63,13 +63,13 @@ static unsigned count_lingering(const struct server *server, uid_t uid, unsigned
 
 static bool is_over_limit(const struct server *server, uid_t uid) {
     struct connection *connection;
-    unsigned all, stuck, n = count_lingering(server, uid, &all) + vets_count_stuck(&server->vets, uid, &stuck);
+    unsigned most = server->config->max_connections_per_uid, all, stuck;
+    unsigned n = count_lingering(server, uid, &all) + vets_count_stuck(&server->vets, uid, most, &stuck);
 
     all += stuck;
     LIST_FOREACH (connection, &server->connections, link)
         n += connection->uid == uid;
-    return server->n_connections - server->n_refused + all >= server->config->max_connections ||
-           n >= server->config->max_connections_per_uid;
+    return server->n_connections - server->n_refused + all >= server->config->max_connections || n >= most;
 }
 
 static int connection_new(struct server *server, int socket) {

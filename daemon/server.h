@@ -34,7 +34,8 @@ struct connection {
     struct operation *operation; /* the request under way; nothing is read meanwhile */
     struct turn turn;
     LIST_ENTRY(connection) resting_link;
-    bool resting; /* nothing is read until turn.at */
+    bool resting;       /* nothing is read until turn.at */
+    uint64_t vet_since; /* ns: a packet waits for a thread that receives it; 0: none */
 
     /* The reply that did not fit into the socket. */
     union drp_wire_message reply;

@@ -32,9 +32,9 @@
 #define VET_MAX_PER_UID 64
 #define VET_STUCK_MAX_PER_UID 4
 #define VET_CLOSERS_PER_UID 8
-/* Of one closer: they are there until the last has been closed. */
-#define VET_CLOSER_SOCKETS 64
-/* More than a user's connections: who has too many stuck is refused before. */
+/* Of one closer: they are there until the last has been closed. As many as its socket holds. */
+#define VET_CLOSER_SOCKETS 200
+/* Where no thread can be had. */
 #define VET_SOCKETS_MAX 4096
 #define VET_STUCK_NS UINT64_C(1000000000)
 #define VET_WAIT_MS 5000
@@ -205,15 +205,18 @@ static unsigned count_stuck(const struct vets *vets, const struct vet_user *user
     return n;
 }
 
-/* May a thread receive one more packet of the user's? */
+/* May a thread receive one more packet of the user's? Of others' stuck ones only so many count: they stay for as long as these like. */
 static enum vet_outcome may_receive(const struct vets *vets, const struct vet_user *user) {
     const struct vet_user *other;
     unsigned all = 0;
 
     if (count_stuck(vets, user) >= VET_STUCK_MAX_PER_UID)
         return VET_BUSY;
-    LIST_FOREACH (other, &vets->users, link)
-        all += other->n_packets;
+    LIST_FOREACH (other, &vets->users, link) {
+        unsigned stuck = count_stuck(vets, other);
+
+        all += other->n_packets - stuck + (stuck < VET_STUCK_MAX_PER_UID ? stuck : VET_STUCK_MAX_PER_UID);
+    }
     return all >= VET_MAX || user->n_packets >= VET_MAX_PER_UID ? VET_LATER : VET_OK;
 }
 
@@ -315,6 +318,24 @@ static bool close_some(struct vets *vets, struct worker_pool *pool, struct vet_u
     return true;
 }
 
+/*
+ * Into the queue of one that is there, which hangs, most likely: else they stayed in our table, and were ours to close if we were killed. false: none has room,
+ * so that somebody needs as many sockets for each thread of ours that he holds up.
+ */
+static bool close_behind(struct vets *vets, struct vet_user *user) {
+    struct vet_socket *socket = TAILQ_FIRST(&user->sockets);
+    struct vet *vet;
+
+    LIST_FOREACH (vet, &vets->all, link)
+        if (vet->user == user && vet->n_sockets > 0 && vet->n_sockets < VET_CLOSER_SOCKETS && !vet->joined &&
+            worker_send_fd(&vet->worker, socket->fd, NULL) >= 0) {
+            vet->n_sockets++;
+            forget_socket(vets, user, socket);
+            return true;
+        }
+    return false;
+}
+
 void vet_close_socket(struct vets *vets, int fd, uid_t uid) {
     struct vet_socket *socket = malloc(sizeof(*socket));
     struct vet_user *user = need_user(vets, uid);
@@ -322,6 +343,8 @@ void vet_close_socket(struct vets *vets, int fd, uid_t uid) {
     shutdown(fd, SHUT_RDWR);
     if (!socket || !user) { /* the descriptor is lost: its close could wait */
         free(socket);
+        if (user)
+            tidy_user(user);
         return;
     }
     socket->fd = fd;
@@ -334,7 +357,7 @@ bool vets_are_full(const struct vets *vets) {
     return vets->n_sockets >= VET_SOCKETS_MAX;
 }
 
-unsigned vets_count_stuck(const struct vets *vets, uid_t uid, unsigned *ret_all) {
+unsigned vets_count_stuck(const struct vets *vets, uid_t uid, unsigned most, unsigned *ret_all) {
     uint64_t now = kernel_now();
     const struct vet_user *user;
     const struct vet *vet;
@@ -347,7 +370,7 @@ unsigned vets_count_stuck(const struct vets *vets, uid_t uid, unsigned *ret_all)
         LIST_FOREACH (vet, &vets->all, link)
             own += user->n_closers > 0 && vet->user == user && is_stuck(vet, now) ? vet->n_sockets : 0;
         own += own > 0 ? user->n_sockets : 0;
-        *ret_all += own;
+        *ret_all += own < most ? own : most;
         n += user->uid == uid ? own : 0;
     }
     return n;
@@ -393,7 +416,7 @@ void vet_tidy(struct vets *vets, struct worker_pool *pool) {
             vet_free(vet);
     }
     LIST_FOREACH (user, &vets->users, link)
-        while (user->n_sockets > 0 && user->n_closers < VET_CLOSERS_PER_UID)
-            if (!close_some(vets, pool, user))
+        while (user->n_sockets > 0)
+            if (!(user->n_closers >= VET_CLOSERS_PER_UID && close_behind(vets, user)) && !close_some(vets, pool, user))
                 return;
 }

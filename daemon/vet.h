@@ -53,7 +53,7 @@ static inline bool vets_are_left(const struct vets *vets) {
 }
 /* So many wait that no more connections should be accepted. */
 bool vets_are_full(const struct vets *vets);
-/* The user's sockets whose close takes too long, with those behind them; *ret_all: everybody's. */
-unsigned vets_count_stuck(const struct vets *vets, uid_t uid, unsigned *ret_all);
+/* The user's sockets whose close takes too long, with those behind them; *ret_all: everybody's, of each user so many at most. */
+unsigned vets_count_stuck(const struct vets *vets, uid_t uid, unsigned most, unsigned *ret_all);
 
 #endif

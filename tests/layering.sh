@@ -21,6 +21,11 @@ violation() { # PLACE TEXT
 # All is read at once, and no process is started for a file: this takes a twentieth of the time.
 mapfile -t files < <(find include protocol client daemon examples tests bench -name '*.[ch]' -type f 2>/dev/null | LC_ALL=C sort)
 
+if ((${#files[@]} == 0)); then
+    echo "layering: no sources in $PWD" >&2
+    exit 1
+fi
+
 # Of each file: lines "LINE STYLE NAME", STYLE being quote or angle, for each #include.
 declare -A includes=()
 

@@ -13,6 +13,7 @@
 #include <arpa/inet.h>
 #include <check.h>
 #include <errno.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
@@ -153,7 +154,7 @@ START_TEST(test_close) {
             vet_tidy(&vets, &pool);
     }
     expect_nothing_left(threads);
-    ck_assert_uint_eq(vets_count_stuck(&vets, UID, &all), 0);
+    ck_assert_uint_eq(vets_count_stuck(&vets, UID, UINT_MAX, &all), 0);
     ck_assert_uint_eq(all, 0);
 }
 END_TEST

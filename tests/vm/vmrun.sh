@@ -350,7 +350,7 @@ run_guest() {
 # While a kernel patches its own code, as it does at boot, one of the emulator's CPUs may still carry out the breakpoint of a moment ago (QEMU's threads do not
 # wait for one another there, as processors do). Seen once in some hundred boots of 6.12.
 met_stale_breakpoint() {
-    [[ $accel == tcg* && ! -s $tmp/status ]] && grep -q 'Oops: int3: ' "$tmp/console" && ! grep -q '^vmrun: the command begins' "$tmp/console"
+    [[ $accel == tcg* && ! -s $tmp/status ]] && grep -q 'Oops: int3: ' "$tmp/console" && ! grep -q 'vmrun: the command begins' "$tmp/console"
 }
 
 run_guest
