@@ -46,11 +46,13 @@ struct vet_socket {
     int fd;
 };
 
+TAILQ_HEAD(vet_sockets, vet_socket);
+
 struct vet_user {
     LIST_ENTRY(vet_user) link;
     uid_t uid;
     unsigned n_packets, n_closers; /* threads */
-    TAILQ_HEAD(, vet_socket) sockets;
+    struct vet_sockets sockets;
     unsigned n_sockets;
 };
 

@@ -44,7 +44,7 @@ void vet_release(struct vet *vet);
  * Shuts a client's socket down and has a thread close it, whatever unread descriptors are still in it: as soon as one can be had, so call vet_tidy() while
  * vets_are_left(). Consumes the socket.
  */
-void vet_close_socket(struct vets *vets, int socket, uid_t uid);
+void vet_close_socket(struct vets *vets, int fd, uid_t uid);
 void vets_init(struct vets *vets);
 /* Frees those whose thread has ended, and starts others for what waits. */
 void vet_tidy(struct vets *vets, struct worker_pool *pool);
