@@ -29,10 +29,11 @@ static bool is_over(const struct drp_region *r, bool own) {
 
 /*
  * Who hangs up begins no drop any more, but one may be under way, and its generation is settled if he lives. Of one in another pid namespace nothing certain
- * is seen: a pidfd may be that of who called listen(2).
+ * is seen: a pidfd may be that of who called listen(2). One that was killed, and does not end for another client's lock, is through with ours, which take our own
+ * object's lock.
  */
 static bool is_through(const struct link *link) {
-    return keeper_has_ended(link) || (!link->cut && !process_serves(link->pid, link->pidfd_object.inode));
+    return keeper_has_ended(link) || (!link->cut && !process_may_serve(link->pid, link->pidfd_object.inode));
 }
 
 bool keeper_mark_gone(struct drp *d) {
@@ -70,15 +71,17 @@ bool keeper_holds(const struct drp *d, const struct drp_region *r, const struct 
         keeper = d->link.pid;
         inode = d->link.pidfd_object.inode;
     }
-    return keeper != link->pid && process_serves(keeper, inode);
+    return keeper != link->pid && process_may_serve(keeper, inode);
 }
 
 void keeper_is_at_work(const struct drp *d, struct drp_region *r, const struct link *link) {
     pid_t keeper = atomic_load(&r->pins.keeper);
     uint64_t inode = keeper ? atomic_load(&r->pins.keeper_inode) : d->link.pidfd_object.inode;
 
-    if (link->pid <= 0 || (keeper ? keeper : d->link.pid) != link->pid || inode != link->pidfd_object.inode)
+    if (link->pid <= 0 || (keeper ? keeper : d->link.pid) != link->pid)
         return;
+    if (inode && link->pidfd_object.inode && inode != link->pidfd_object.inode)
+        return; /* another one, of the same number */
     note(r, link);
     atomic_store(&r->pins.gone, false);
 }

@@ -37,15 +37,18 @@ bool process_has_ended(pid_t pid, uint64_t inode) {
     if (process.fd < 0) /* before Linux 5.3, or there is no descriptor to be had: then it lives */
         return errno == ESRCH;
     ended = poll(&process, 1, 0) > 0 && process.revents & POLLIN;
-    if (fstat(process.fd, &st) < 0)
-        return ended; /* the program has closed it */
+    if (fstat(process.fd, &st) < 0) {
+        if (errno != EBADF) /* the program has closed it */
+            close(process.fd);
+        return ended;
+    }
     ended |= inode != 0 && st.st_ino != inode;
     if (fstat(process.fd, &again) == 0 && again.st_ino == st.st_ino && again.st_dev == st.st_dev)
         close(process.fd);
     return ended;
 }
 
-bool process_serves(pid_t pid, uint64_t inode) {
+bool process_may_serve(pid_t pid, uint64_t inode) {
     NOT_CANCELLED;
     static const char name[] = "(droppabled) ";
     char path[32], stat[64] = "", *at;
@@ -61,6 +64,8 @@ bool process_serves(pid_t pid, uint64_t inode) {
     if (fd >= 0)
         close(fd);
     fork_unlock();
-    at = n > 0 ? strstr(stat, name) : NULL;
+    if (n <= 0)
+        return true;
+    at = strstr(stat, name);
     return at && at[sizeof(name) - 1] != 'Z' && at[sizeof(name) - 1] != 'X';
 }

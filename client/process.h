@@ -12,9 +12,9 @@
  */
 bool process_has_ended(pid_t pid, uint64_t inode);
 /*
- * Is it certainly a service that has not ended, and does not end? Not certain is one of another name, which its number does not belong to here, and one whose first
- * thread has ended: it was killed, and one of the others is held up by some client's lock, for as long as he likes.
+ * May it be a service that goes on? Not one of another name, whose number the service does not have here, nor one whose first thread has ended: it was
+ * killed, and another thread of it is held up by some client's lock, for as long as he likes. Of whom nothing can be read may.
  */
-bool process_serves(pid_t pid, uint64_t inode);
+bool process_may_serve(pid_t pid, uint64_t inode);
 
 #endif

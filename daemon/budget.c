@@ -526,7 +526,8 @@ uint64_t budget_look(struct manager *manager, uint64_t now, struct budget_excess
     /* Whoever may set a budget, his own, can do so all the time, or stay over it. */
     budgets->not_before = cost > COST_LEAST_NS ? now + cost * COST_FACTOR_IN_HASTE : 0;
     if (look.standing) {
-        limit_asked(look.standing, now);
+        if (budget_may_plan(manager, now)) /* else nobody is asked */
+            limit_asked(look.standing, now);
         look.next = cost * COST_FACTOR_IN_HASTE > AGAIN_NS ? cost * COST_FACTOR_IN_HASTE : AGAIN_NS;
     } else if (look.next < cost * COST_FACTOR)
         look.next = cost * COST_FACTOR;

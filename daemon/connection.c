@@ -231,8 +231,10 @@ static int connection_take(struct connection *connection, struct channel_packet 
     int r;
 
     r = channel_peek(connection->socket, &packet->message, HANDLERS_LOOK, &has_fds);
-    if (r == CHANNEL_OK && !connection_has_turn(connection, &packet->message))
+    if (r == CHANNEL_OK && !connection_has_turn(connection, &packet->message)) {
+        connection->vet_since = 0;
         return 1;
+    }
     header = packet->message.header;
     if (r == CHANNEL_OK && !has_fds)
         r = channel_receive(connection->socket, packet, MSG_DONTWAIT);
@@ -288,8 +290,10 @@ static void connection_read(struct connection *connection) {
     struct vet *vet = NULL;
     int r = connection_take(connection, &packet, &vet);
 
-    if (r > 0) /* it keeps its place in the line */
+    if (r > 0) { /* it keeps its place in the line */
+        turns_spend(&server->turns, &connection->turn, kernel_thread_time() - began);
         return;
+    }
     if (r == 0) {
         connection_serve(connection, &packet);
         channel_packet_close(&packet);

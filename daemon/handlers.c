@@ -181,6 +181,14 @@ static void submit_drop(struct operation *operation, struct region *region, uint
         counter_add(&operation->request.failed, region_resident_bytes(region));
 }
 
+/* In the loop, which alone changes that. */
+static bool has_mapped(const struct session *session, const struct region *region) {
+    for (unsigned i = 0; i < region->n_mappings; i++)
+        if (region->mappings[i]->session == session)
+            return true;
+    return false;
+}
+
 static void handle_drop(struct connection *connection, struct channel_packet *packet) {
     const struct drp_wire_range *range = &packet->message.range;
     struct operation *operation = operation_new(connection, &range->header, drop_done);
@@ -198,6 +206,7 @@ static void handle_drop(struct connection *connection, struct channel_packet *pa
     end = range->offset + range->length == region->size ? region->chunk_count
                                                         : (range->offset + range->length) >> region->chunk_shift;
     drop_request_init(&operation->request, request_done, NULL);
+    operation->request.limited = !has_mapped(connection->session, region);
     pthread_mutex_lock(&operation->manager->lock);
     if (first < end)
         submit_drop(operation, region, first, end);

@@ -94,14 +94,20 @@ enum turn_answer turns_ask(const struct turns *turns, struct turn *turn, uint16_
     return turns_have_ended(turns, turn) ? TURN_NEXT_ROUND : TURN_NOW;
 }
 
-void turns_charge(const struct turns *turns, struct turn *turn, uint64_t cost, uint64_t now) {
+void turns_spend(const struct turns *turns, struct turn *turn, uint64_t cost) {
     struct turns_user *user = turn->user;
-    uint64_t rest = cost < TURNS_REST_MOST_NS / TURNS_REST ? cost * TURNS_REST : TURNS_REST_MOST_NS;
 
     if (user->round != turns->round)
         user->spent = 0;
     user->round = turns->round;
     user->spent += cost;
+}
+
+void turns_charge(const struct turns *turns, struct turn *turn, uint64_t cost, uint64_t now) {
+    struct turns_user *user = turn->user;
+    uint64_t rest = cost < TURNS_REST_MOST_NS / TURNS_REST ? cost * TURNS_REST : TURNS_REST_MOST_NS;
+
+    turns_spend(turns, turn, cost);
     end_waiting(turn);
     turn->costly &= ~turn->asked;
     if (cost < TURNS_COSTLY_NS)

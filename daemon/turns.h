@@ -63,6 +63,8 @@ void turns_leave(struct turns *turns, struct turn *turn, uint64_t now);
 void turns_deinit(struct turns *turns);
 /* May the request that comes next be served? for_all: it is about everybody's memory. */
 enum turn_answer turns_ask(const struct turns *turns, struct turn *turn, uint16_t type, bool for_all, uint64_t now);
+/* So many ns of the loop went by without its being served. */
+void turns_spend(const struct turns *turns, struct turn *turn, uint64_t cost);
 /* The one that was asked about last was served, and took so many ns of the loop. */
 void turns_charge(const struct turns *turns, struct turn *turn, uint64_t cost, uint64_t now);
 

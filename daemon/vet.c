@@ -54,6 +54,7 @@ struct vet_user {
     unsigned n_packets, n_closers; /* threads */
     struct vet_sockets sockets;
     unsigned n_sockets;
+    struct vet *collector; /* of his closers, one that is not released yet; or NULL */
 };
 
 struct vet {
@@ -139,13 +140,18 @@ static void vet_main(struct worker *worker) {
         (void)poll(&control, 1, -1);
 }
 
-/* Until ours are closed, so that those in its table, and in control, are the last. */
+/* Until ours are closed, so that those in its table are the last. */
 static void closer_main(struct worker *worker) {
     struct pollfd control = {.fd = worker->control, .events = POLLIN};
+    void *data;
+    int fd;
 
     worker_calm(worker);
-    while (!worker_stopping(worker))
+    while (!worker_stopping(worker)) {
         (void)poll(&control, 1, -1);
+        while (worker_receive(worker, &fd, &data) > 0)
+            ; /* it stays in the table */
+    }
 }
 
 /* What the thread says; it does nothing before that waits for anybody. */
@@ -303,39 +309,46 @@ static void forget_socket(struct vets *vets, struct vet_user *user, struct vet_s
     free(socket);
 }
 
-/* A thread for the first ones that wait. false: there is none to be had. */
-static bool close_some(struct vets *vets, struct worker_pool *pool, struct vet_user *user) {
+/* A new one, with the first socket that waits. NULL: there is no thread to be had. */
+static struct vet *new_closer(struct vets *vets, struct worker_pool *pool, struct vet_user *user) {
     struct vet_socket *socket = TAILQ_FIRST(&user->sockets);
     struct vet *vet;
 
     if (vet_new(vets, pool, socket->fd, user, closer_main, VET_SHARED_MEMORY, &vet) < 0)
-        return false;
+        return NULL;
     user->n_closers++;
-    do {
-        vet->n_sockets++;
-        forget_socket(vets, user, socket);
-        socket = TAILQ_FIRST(&user->sockets);
-    } while (socket && vet->n_sockets < VET_CLOSER_SOCKETS && worker_send_fd(&vet->worker, socket->fd, NULL) >= 0);
-    vet_release(vet);
-    return true;
+    vet->n_sockets = 1;
+    forget_socket(vets, user, socket);
+    return vet;
 }
 
 /*
- * Into the queue of one that is there, which hangs, most likely: else they stayed in our table, and were ours to close if we were killed. false: none has room,
- * so that somebody needs as many sockets for each thread of ours that he holds up.
+ * While none but a few are there each closes at once. Once as many hang, the next one collects first: else they cost a thread each, of whoever has
+ * their close wait. What it has is out of our table, so that it is not ours to close if we are killed.
  */
-static bool close_behind(struct vets *vets, struct vet_user *user) {
-    struct vet_socket *socket = TAILQ_FIRST(&user->sockets);
-    struct vet *vet;
+static void release_collector(struct vet_user *user) {
+    if (!user->collector || (user->n_closers > VET_CLOSERS_PER_UID && user->collector->n_sockets < VET_CLOSER_SOCKETS))
+        return;
+    vet_release(user->collector);
+    user->collector = NULL;
+}
 
-    LIST_FOREACH (vet, &vets->all, link)
-        if (vet->user == user && vet->n_sockets > 0 && vet->n_sockets < VET_CLOSER_SOCKETS && !vet->joined &&
-            worker_send_fd(&vet->worker, socket->fd, NULL) >= 0) {
-            vet->n_sockets++;
-            forget_socket(vets, user, socket);
-            return true;
-        }
-    return false;
+/* false: not now. */
+static bool close_some(struct vets *vets, struct worker_pool *pool, struct vet_user *user) {
+    unsigned before = user->n_sockets;
+    struct vet_socket *socket;
+
+    if (!user->collector)
+        user->collector = new_closer(vets, pool, user);
+    if (!user->collector)
+        return false;
+    while ((socket = TAILQ_FIRST(&user->sockets)) && user->collector->n_sockets < VET_CLOSER_SOCKETS &&
+           worker_send_fd(&user->collector->worker, socket->fd, NULL) >= 0) {
+        user->collector->n_sockets++;
+        forget_socket(vets, user, socket);
+    }
+    release_collector(user);
+    return user->n_sockets < before;
 }
 
 void vet_close_socket(struct vets *vets, int fd, uid_t uid) {
@@ -370,7 +383,7 @@ unsigned vets_count_stuck(const struct vets *vets, uid_t uid, unsigned most, uns
         unsigned own = 0;
 
         LIST_FOREACH (vet, &vets->all, link)
-            own += user->n_closers > 0 && vet->user == user && is_stuck(vet, now) ? vet->n_sockets : 0;
+            own += vet->user == user && (is_stuck(vet, now) || vet == user->collector) ? vet->n_sockets : 0;
         own += own > 0 ? user->n_sockets : 0;
         *ret_all += own < most ? own : most;
         n += user->uid == uid ? own : 0;
@@ -417,8 +430,9 @@ void vet_tidy(struct vets *vets, struct worker_pool *pool) {
         if (is_gone(vet))
             vet_free(vet);
     }
-    LIST_FOREACH (user, &vets->users, link)
-        while (user->n_sockets > 0)
-            if (!(user->n_closers >= VET_CLOSERS_PER_UID && close_behind(vets, user)) && !close_some(vets, pool, user))
-                return;
+    LIST_FOREACH (user, &vets->users, link) {
+        release_collector(user);
+        while (user->n_sockets > 0 && close_some(vets, pool, user))
+            ;
+    }
 }
