@@ -65,8 +65,8 @@ struct vet {
     bool joined;
     int socket; /* in the thread's table */
     enum vet_kind kind;
-    unsigned n_sockets; /* that it closes; 0: it received a packet */
-    uint64_t released;  /* when the thread was told to end; 0: not yet */
+    unsigned n_sockets;      /* that it closes; 0: it received a packet */
+    uint64_t made, released; /* when, and when the thread was told to end; 0: not yet */
     union drp_wire_message message;
     int fds[VET_FDS_MAX];
     size_t n_fds;
@@ -202,6 +202,11 @@ static bool is_stuck(const struct vet *vet, uint64_t now) {
     return vet->released != 0 && now - vet->released > VET_STUCK_NS;
 }
 
+/* It is one only while others do not end. */
+static bool collects_for_long(const struct vet *vet, uint64_t now) {
+    return vet == vet->user->collector && now - vet->made > VET_STUCK_NS;
+}
+
 /* Of his threads that received packets. */
 static unsigned count_stuck(const struct vets *vets, const struct vet_user *user) {
     uint64_t now = kernel_now();
@@ -237,6 +242,7 @@ static int vet_new(struct vets *vets, struct worker_pool *pool, int socket, stru
         return -ENOMEM;
     vet->user = user;
     vet->kind = kind;
+    vet->made = kernel_now();
     r = worker_start(&vet->worker, run, pool, &socket, 1, "drp-vet");
     if (r < 0) {
         free(vet);
@@ -383,7 +389,7 @@ unsigned vets_count_stuck(const struct vets *vets, uid_t uid, unsigned most, uns
         unsigned own = 0;
 
         LIST_FOREACH (vet, &vets->all, link)
-            own += vet->user == user && (is_stuck(vet, now) || vet == user->collector) ? vet->n_sockets : 0;
+            own += vet->user == user && (is_stuck(vet, now) || collects_for_long(vet, now)) ? vet->n_sockets : 0;
         own += own > 0 ? user->n_sockets : 0;
         *ret_all += own < most ? own : most;
         n += user->uid == uid ? own : 0;

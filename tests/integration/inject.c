@@ -85,7 +85,6 @@ const struct inject_kind inject_kinds[] = {
     CALL(io_uring_register, ENOMEM),
     CALL(inotify_add_watch, ENOSPC),
     CALL(getdents64, ENOMEM),
-    CALL(write, EAGAIN, EINTR),
     CALL(madvise, ENOMEM, EINVAL),
     CALL(process_madvise, ENOMEM, ESRCH, EPERM),
     CALL(pidfd_send_signal, EPERM),

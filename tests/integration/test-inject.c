@@ -358,6 +358,7 @@ static const struct {
     {"clone access faccessat faccessat2 readlinkat fstat stat lstat dup dup2 dup3 mremap recvfrom",
      "what another C library makes of the same"},
     {"connect readv writev pwrite64", "of the log and of recordings, which may be lost"},
+    {"write", "to eventfds, which cannot fail there; and likewise"},
     {"mlock shmget shmat shmctl name_to_handle_at", "locked segments, before Linux 6.4: test-noswap"},
 };
 
