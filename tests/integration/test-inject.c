@@ -358,7 +358,8 @@ static const struct {
     {"clone access faccessat faccessat2 readlinkat fstat stat lstat dup dup2 dup3 mremap recvfrom",
      "what another C library makes of the same"},
     {"connect readv writev pwrite64", "of the log and of recordings, which may be lost"},
-    {"write", "to eventfds, which cannot fail there; and likewise"},
+    {"write",
+     "to eventfds, of which none is near its end; of the log; and to PSI and cgroup files, whose tests are elsewhere"},
     {"mlock shmget shmat shmctl name_to_handle_at", "locked segments, before Linux 6.4: test-noswap"},
 };
 
