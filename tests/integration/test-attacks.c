@@ -153,6 +153,7 @@ static void run_gang(int socket, void *data) {
     pid_t group = 0, *tasks = calloc(n, sizeof(*tasks));
     char word;
 
+    child_leave_check();
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     child_check(pipe(told) == 0);
     for (unsigned i = 0; i < n; i++)

@@ -10,15 +10,19 @@
 
 #include <check.h>
 #include <dirent.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #define NOBODY 65534
 #define QUIET_WAIT_MS 1000
@@ -56,6 +60,20 @@ static bool other_threads_run(void) {
 static void let_threads_sleep(void) {
     for (uint64_t deadline = now_ms() + QUIET_WAIT_MS; other_threads_run() && now_ms() < deadline;)
         sched_yield();
+}
+
+/* Check has no way to ask for its file, of which it keeps no name. */
+void child_leave_check(void) {
+    int nothing = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
+    for (int fd = STDERR_FILENO + 1; fd < 64; fd++) {
+        char path[32], name[64] = "";
+
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        if (readlink(path, name, sizeof(name) - 1) > 0 && strstr(name, "/check_"))
+            dup2(nothing, fd);
+    }
+    close(nothing);
 }
 
 void child_start(struct child *child, void (*run)(int socket, void *data), void *data) {

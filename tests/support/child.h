@@ -21,6 +21,11 @@ struct child {
     int socket; /* the other end of the child's */
 };
 
+/*
+ * In a child that may be killed at any moment, with all that it makes: they write none of Check's messages any more. A part of one, from who was killed in the
+ * middle of write(2), would make the test's own unreadable.
+ */
+void child_leave_check(void);
 /* In a child: Check's macros belong to the test's own process. */
 #define child_check(condition)                                                                                  \
     do                                                                                                          \
