@@ -27,17 +27,25 @@ static bool is_over(const struct drp_region *r, bool own) {
     return keeper == 0 ? own : process_has_ended(keeper, atomic_load(&r->pins.keeper_inode));
 }
 
+/* That process: its number, and its pidfd's inode; while nobody else watches it, of the connection that is, or was last. */
+static pid_t keeper_of(const struct drp *d, const struct drp_region *r, uint64_t *ret_inode) {
+    pid_t keeper = atomic_load(&r->pins.keeper);
+
+    *ret_inode = keeper ? atomic_load(&r->pins.keeper_inode) : d->link.pidfd_object.inode;
+    return keeper ? keeper : d->link.pid;
+}
+
 /*
  * Who hangs up begins no drop any more, but one may be under way, and its generation is settled if he lives. Of one in another pid namespace nothing certain
  * is seen: a pidfd may be that of who called listen(2). One that was killed, and does not end for another client's lock, is through with ours, which take our own
  * object's lock.
  */
 static bool is_through(const struct link *link) {
-    return keeper_has_ended(link) || (!link->cut && !process_may_serve(link->pid, link->pidfd_object.inode));
+    return !link->cut && !process_may_serve(link->pid, link->pidfd_object.inode);
 }
 
 bool keeper_mark_gone(struct drp *d) {
-    bool ended = keeper_has_ended(&d->link), own = is_through(&d->link), left = false;
+    bool ended = keeper_has_ended(&d->link), own = ended || is_through(&d->link), left = false;
 
     for (struct drp_region *r = d->regions; r; r = r->next) {
         if (r->phase != REGION_LIVE || !r->stale || atomic_load(&r->pins.gone))
@@ -62,23 +70,19 @@ void keeper_leave(struct drp *d) {
 }
 
 bool keeper_holds(const struct drp *d, const struct drp_region *r, const struct link *link) {
-    pid_t keeper = atomic_load(&r->pins.keeper);
-    uint64_t inode = atomic_load(&r->pins.keeper_inode);
+    uint64_t inode;
+    pid_t keeper = keeper_of(d, r, &inode);
 
     if (!r->stale || atomic_load(&r->pins.gone) || r->granted & DRP_REGION_SHARED)
         return false;
-    if (keeper == 0) { /* not yet published */
-        keeper = d->link.pid;
-        inode = d->link.pidfd_object.inode;
-    }
     return keeper != link->pid && process_may_serve(keeper, inode);
 }
 
 void keeper_is_at_work(const struct drp *d, struct drp_region *r, const struct link *link) {
-    pid_t keeper = atomic_load(&r->pins.keeper);
-    uint64_t inode = keeper ? atomic_load(&r->pins.keeper_inode) : d->link.pidfd_object.inode;
+    uint64_t inode;
+    pid_t keeper = keeper_of(d, r, &inode);
 
-    if (link->pid <= 0 || (keeper ? keeper : d->link.pid) != link->pid)
+    if (link->pid <= 0 || keeper != link->pid)
         return;
     if (inode && link->pidfd_object.inode && inode != link->pidfd_object.inode)
         return; /* another one, of the same number */

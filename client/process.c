@@ -18,15 +18,13 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 bool process_has_ended(pid_t pid, uint64_t inode) {
     NOT_CANCELLED; /* with the descriptor */
     struct pollfd process = {.events = POLLIN};
-    struct stat st;
-    struct stat again;
+    struct object object;
     bool ended;
 
     if (pid <= 0)
@@ -36,15 +34,10 @@ bool process_has_ended(pid_t pid, uint64_t inode) {
     process.fd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (process.fd < 0) /* before Linux 5.3, or there is no descriptor to be had: then it lives */
         return errno == ESRCH;
+    object_note(process.fd, &object);
     ended = poll(&process, 1, 0) > 0 && process.revents & POLLIN;
-    if (fstat(process.fd, &st) < 0) {
-        if (errno != EBADF) /* the program has closed it */
-            close(process.fd);
-        return ended;
-    }
-    ended |= inode != 0 && st.st_ino != inode;
-    if (fstat(process.fd, &again) == 0 && again.st_ino == st.st_ino && again.st_dev == st.st_dev)
-        close(process.fd);
+    ended |= inode != 0 && object.inode != 0 && object.inode != inode;
+    object_close(&process.fd, &object);
     return ended;
 }
 

@@ -310,10 +310,9 @@ static void fail_each(size_t i, unsigned n) {
     points = n < points ? n : points;
     for (unsigned p = 0; p < points; p++) {
         unsigned nth = points == 1 ? 1 : 1 + p * (n - 1) / (points - 1);
+        size_t first = all ? 0 : p % n_errors(i), end = all ? n_errors(i) : first + 1;
 
-        if (!all)
-            fail_once(i, nth, inject_kinds[i].errors[p % n_errors(i)], &tally);
-        for (size_t e = 0; all && e < n_errors(i); e++)
+        for (size_t e = first; e < end; e++)
             fail_once(i, nth, inject_kinds[i].errors[e], &tally);
     }
     printf("%-20s %5u %8u %10u %7u %6u\n", inject_kinds[i].name, n, tally.points, tally.unnoticed, tally.errors,
