@@ -209,7 +209,7 @@ uint64_t cgroup_headroom(uint64_t limit, uint64_t usage, const struct cgroup_sta
 
 /* ---- reading ---- */
 
-enum { FILE_USAGE, FILE_LIMIT, FILE_HIGH, FILE_STAT, N_FILES };
+enum { FILE_USAGE, FILE_LIMIT, FILE_HIGH, FILE_STAT, FILE_USAGE_SWAP, FILE_LIMIT_SWAP, N_FILES };
 
 struct cgroup {
     int version;
@@ -217,11 +217,16 @@ struct cgroup {
     int fds[N_FILES]; /* -1: there is no such file */
 };
 
-/* v2's root has only the last, and before 4.18 not that. */
+/* v2's root has only memory.stat, and before 4.18 not that. v1's of memory and swap are there if the kernel accounts swap (swapaccount=1). */
 static const char *const file_names[2][N_FILES] = {
-    {"memory.usage_in_bytes", "memory.limit_in_bytes", NULL, "memory.stat"},
-    {"memory.current", "memory.max", "memory.high", "memory.stat"},
+    {"memory.usage_in_bytes", "memory.limit_in_bytes", NULL, "memory.stat", "memory.memsw.usage_in_bytes",
+     "memory.memsw.limit_in_bytes"},
+    {"memory.current", "memory.max", "memory.high", "memory.stat", NULL, NULL},
 };
+
+static bool may_lack(size_t file) {
+    return file == FILE_HIGH || file == FILE_USAGE_SWAP || file == FILE_LIMIT_SWAP;
+}
 
 struct cgroup *cgroup_free(struct cgroup *cgroup) {
     if (!cgroup)
@@ -245,7 +250,7 @@ static int open_files(struct cgroup *cgroup, bool root) {
         if (!name)
             continue;
         cgroup->fds[i] = openat(cgroup->directory, name, O_RDONLY | O_CLOEXEC);
-        if (cgroup->fds[i] < 0 && !(errno == ENOENT && (root || i == FILE_HIGH)))
+        if (cgroup->fds[i] < 0 && !(errno == ENOENT && (root || may_lack(i))))
             return -errno;
     }
     return 0;
@@ -266,7 +271,7 @@ int cgroup_new(struct cgroup **ret, int version, const char *mount, const char *
         close(directory);
         return -ENOMEM;
     }
-    *cgroup = (struct cgroup){.version = version, .directory = directory, .fds = {-1, -1, -1, -1}};
+    *cgroup = (struct cgroup){.version = version, .directory = directory, .fds = {-1, -1, -1, -1, -1, -1}};
     r = open_files(cgroup, strcmp(path, "/") == 0);
     if (r < 0)
         cgroup_free(cgroup);
@@ -311,25 +316,44 @@ static int read_stat(const struct cgroup *cgroup, struct cgroup_stat *ret) {
     return n < 0 ? -errno : cgroup_parse_stat(text, (size_t)n, cgroup->version, ret);
 }
 
-int cgroup_read(struct cgroup *cgroup, uint64_t stat_below, const struct cgroup_look *known, struct cgroup_look *ret) {
-    struct cgroup_look look = {.limit = known ? known->limit : 0, .high = known ? known->high : 0};
-    struct cgroup_stat stat = {0};
-    uint64_t bound;
-    int r = 0;
+static int read_limits(const struct cgroup *cgroup, const struct cgroup_look *known, struct cgroup_look *look) {
+    int r;
 
-    if (!known)
-        r = read_value(cgroup->fds[FILE_LIMIT], CGROUP_NO_LIMIT, &look.limit);
-    if (r == 0 && !known)
-        r = read_value(cgroup->fds[FILE_HIGH], CGROUP_NO_LIMIT, &look.high);
+    if (known) {
+        *look = (struct cgroup_look){.limit = known->limit, .high = known->high, .limit_swap = known->limit_swap};
+        return 0;
+    }
+    r = read_value(cgroup->fds[FILE_LIMIT], CGROUP_NO_LIMIT, &look->limit);
+    if (r == 0)
+        r = read_value(cgroup->fds[FILE_HIGH], CGROUP_NO_LIMIT, &look->high);
+    return r < 0 ? r : read_value(cgroup->fds[FILE_LIMIT_SWAP], CGROUP_NO_LIMIT, &look->limit_swap);
+}
+
+static bool is_near(uint64_t limit, uint64_t usage, uint64_t distance) {
+    return limit != CGROUP_NO_LIMIT && (usage >= limit || limit - usage < distance);
+}
+
+int cgroup_read(struct cgroup *cgroup, uint64_t stat_below, const struct cgroup_look *known, struct cgroup_look *ret) {
+    struct cgroup_look look = {0};
+    struct cgroup_stat stat = {0};
+    uint64_t usage_swap = 0, headroom_swap;
+    int r;
+
+    r = read_limits(cgroup, known, &look);
     if (r == 0)
         r = read_value(cgroup->fds[FILE_USAGE], 0, &look.usage);
+    if (r == 0 && look.limit_swap != CGROUP_NO_LIMIT)
+        r = read_value(cgroup->fds[FILE_USAGE_SWAP], 0, &usage_swap);
     if (r < 0)
         return r;
-    bound = look.high < look.limit ? look.high : look.limit;
-    look.stat_read = bound != CGROUP_NO_LIMIT && (look.usage >= bound || bound - look.usage < stat_below);
+    look.stat_read = is_near(look.limit, look.usage, stat_below) || is_near(look.high, look.usage, stat_below) ||
+                     is_near(look.limit_swap, usage_swap, stat_below);
     if (look.stat_read)
         r = read_stat(cgroup, &stat);
     look.headroom = cgroup_headroom(look.limit, look.usage, &stat);
+    /* What was swapped counts there still, and cannot be swapped once more. */
+    headroom_swap = cgroup_headroom(look.limit_swap, usage_swap, &stat);
+    look.headroom = headroom_swap < look.headroom ? headroom_swap : look.headroom;
     look.headroom_high = cgroup_headroom(look.high, look.usage, &stat);
     if (r == 0)
         *ret = look;

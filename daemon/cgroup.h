@@ -37,10 +37,11 @@ bool cgroup_is_root(const struct cgroup *cgroup);
 bool cgroup_is_gone(const struct cgroup *cgroup);
 
 struct cgroup_look {
-    uint64_t limit; /* v2: memory.max; v1: memory.limit_in_bytes; huge values are CGROUP_NO_LIMIT */
-    uint64_t high;  /* v2: memory.high, else CGROUP_NO_LIMIT */
+    uint64_t limit;      /* v2: memory.max; v1: memory.limit_in_bytes; huge values are CGROUP_NO_LIMIT */
+    uint64_t high;       /* v2: memory.high, else CGROUP_NO_LIMIT */
+    uint64_t limit_swap; /* v1: memory.memsw.limit_in_bytes, of memory and swap together; else CGROUP_NO_LIMIT */
     uint64_t usage;
-    uint64_t headroom;      /* until limit, where it costs a life: see cgroup_headroom(); CGROUP_NO_LIMIT without one */
+    uint64_t headroom; /* until a limit, where it costs a life: see cgroup_headroom(); CGROUP_NO_LIMIT without one */
     uint64_t headroom_high; /* until high, where it costs stall; CGROUP_NO_LIMIT without one */
     bool stat_read;         /* memory.stat was needed */
 };

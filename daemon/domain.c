@@ -25,7 +25,8 @@
 #include <unistd.h>
 
 #define DEPTH_MAX 32
-#define DESCRIPTORS_EACH 8
+#define DESCRIPTORS_EACH 9
+#define RESERVE_MOST_OF 2
 /* A limit that is known is no older than that, and one look. */
 #define DOMAIN_LIMITS_NS UINT64_C(10000000)
 
@@ -273,6 +274,7 @@ static void domain_look_machine(struct domains *domains, struct domain *domain) 
         return;
     domain->look = (struct cgroup_look){.limit = total,
                                         .high = CGROUP_NO_LIMIT,
+                                        .limit_swap = CGROUP_NO_LIMIT,
                                         .usage = total - available,
                                         .headroom = available,
                                         .headroom_high = CGROUP_NO_LIMIT};
@@ -297,8 +299,11 @@ static void domain_look_cgroup(struct domain *domain) {
     if (r >= 0)
         return;
     domain->limits_read = DOMAIN_LIMITS_NS; /* what follows is not known */
-    domain->look = (struct cgroup_look){
-        .limit = CGROUP_NO_LIMIT, .high = CGROUP_NO_LIMIT, .headroom = CGROUP_NO_LIMIT, .headroom_high = CGROUP_NO_LIMIT};
+    domain->look = (struct cgroup_look){.limit = CGROUP_NO_LIMIT,
+                                        .high = CGROUP_NO_LIMIT,
+                                        .limit_swap = CGROUP_NO_LIMIT,
+                                        .headroom = CGROUP_NO_LIMIT,
+                                        .headroom_high = CGROUP_NO_LIMIT};
 }
 
 uint64_t domain_headroom(const struct domain *domain) {
@@ -325,11 +330,23 @@ bool domain_is_off_threshold(const struct domain *domain) {
     return (is > wanted ? is - wanted : wanted - is) > is / 16;
 }
 
+/* What it may use at most, without stall. */
+static uint64_t bound_of(const struct domain *domain) {
+    return domain->look.high < domain->look.limit ? domain->look.high : domain->look.limit;
+}
+
 uint64_t domain_auto_reserve(const struct domains *domains, const struct domain *domain) {
-    uint64_t bound = domain->look.high < domain->look.limit ? domain->look.high : domain->look.limit;
+    uint64_t bound = bound_of(domain);
 
     return domain->parent ? controller_auto_reserve(domains->fill_rate, bound)
                           : controller_machine_reserve(domains->fill_rate, bound);
+}
+
+/* One that is larger than all of it could never be kept: whatever is there would be dropped again and again. */
+static uint64_t bounded_reserve(const struct domain *domain, uint64_t configured) {
+    uint64_t most = bound_of(domain) / RESERVE_MOST_OF;
+
+    return configured < most ? configured : most;
 }
 
 void domain_take_look(struct domains *domains, struct domain *domain) {
@@ -342,7 +359,8 @@ void domain_take_look(struct domains *domains, struct domain *domain) {
         domain_look_machine(domains, domain);
     else
         domain_look_cgroup(domain);
-    limits->reserve = configured != CONFIG_AUTO ? configured : domain_auto_reserve(domains, domain);
+    limits->reserve =
+        configured != CONFIG_AUTO ? bounded_reserve(domain, configured) : domain_auto_reserve(domains, domain);
     headroom = domain_headroom(domain);
     if (headroom != CGROUP_NO_LIMIT)
         credit = (int64_t)headroom - atomic_load(&domain->commitment) - (int64_t)limits->reserve;

@@ -28,6 +28,9 @@ struct domain {
     struct domains *domains;
     struct source *source; /* what watches it; of the loop. NULL: nothing does */
     uint32_t sources;      /* DEMAND_EDGE() of the sources that do */
+    uint32_t missing;      /* of those that should and cannot be had, */
+    int missing_error;     /* errno: why */
+    bool short_windows;    /* PSI tells within half a second */
     uint64_t threshold;    /* v1: of usage, at which the source fires; 0: none */
 
     _Atomic int64_t credit;     /* what fills and commitments may still take before the next look; may be negative */
@@ -64,8 +67,6 @@ struct domains {
     struct domain_list retired; /* without reference, and still with a source: for the loop to close and free */
     int wake_fd;                /* eventfd: the loop shall look after the sources; -1: there are none */
     bool changed;               /* some domain's source has to be made, or closed */
-    uint32_t missing;           /* DEMAND_EDGE() of sources that some cgroup should have had; of the loop */
-    int missing_error;          /* errno: why not */
     uint64_t next_id;
     unsigned max; /* as descriptors allow; half of them for one user */
     bool full;    /* some cgroup was left out */

@@ -20,7 +20,6 @@
 #include "kernel.h"
 
 #include "locked.h"
-#include "psi.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -188,13 +187,6 @@ static void probe_uring(struct kernel *kernel) {
         io_uring_queue_exit(&ring);
 }
 
-static void probe_psi(struct kernel *kernel) {
-    int fd = psi_open(AT_FDCWD, "/proc/pressure/memory", PSI_SOME, &kernel->psi_short);
-
-    kernel->psi_error = fd < 0 ? fd : 0;
-    close_fd(&fd);
-}
-
 int64_t kernel_cached_pages(int fd, uint64_t offset, uint64_t length) {
     struct {
         uint64_t offset, length;
@@ -354,7 +346,6 @@ int kernel_init(struct kernel *kernel) {
     probe_locking(&found);
     probe_userfaultfd(&found);
     probe_uring(&found);
-    probe_psi(&found);
     probe_cachestat(&found);
     read_settings(&found);
     measure_fill_rates(&found);

@@ -38,8 +38,6 @@ struct kernel {
     bool numa;              /* several nodes have memory: a fill by the daemon would come from its own */
     bool thp_always;        /* transparent huge pages for everybody, unless they refuse */
     int uring_error;        /* 0: io_uring can be had */
-    int psi_error;          /* 0: a PSI trigger on memory can be had */
-    bool psi_short;         /* windows under 2 s allowed */
 
     uint64_t fill_rate_small; /* bytes per second that one CPU fills with 4 KiB pages */
     uint64_t fill_rate_huge;  /* the same with huge pages; = small where there are none */

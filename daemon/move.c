@@ -4,7 +4,7 @@
  *
  * The kernel tells nobody of a move, and a watch of every client's file would be polling. But a client matters to a domain only by what it
  * touches: so whoever answers its faults looks, once a second at most, and a client that touches nothing costs nothing. What a session
- * without a pager touches nobody sees; there the loop looks when it makes or maps a region.
+ * without a pager touches nobody sees; there the loop looks when it makes or maps a region, and follow.c now and then.
  *
  * The look compares a hash of /proc/PID/cgroup. (A text made to have the same hash takes the right to make cgroups and to move
  * between them, and leads to nothing but the client's own memory being counted in the wrong one of these.) Only a change
@@ -86,19 +86,30 @@ void move_check(struct session *session) {
     manager_complete(session->manager, &move->completion);
 }
 
-void move_check_now(struct session *session) {
+bool move_look(pid_t pid, int pidfd, uint64_t *ret_text) {
+    int fd = process_open(pid, pidfd, "cgroup");
+    bool known = fd >= 0 && hash_text(fd, ret_text);
+
+    if (fd >= 0)
+        close(fd);
+    return known;
+}
+
+void move_note(struct session *session, uint64_t text) {
     struct move *move = &session->move;
+
+    if (!atomic_exchange(&move->again, false) && text == move->text)
+        return;
+    move->text = text;
+    move_run(&move->completion);
+}
+
+void move_check_now(struct session *session) {
     uint64_t text;
-    int fd;
 
     if (session->intercepted)
         return;
-    fd = process_open(session->pid, session->pidfd, "cgroup");
-    if (fd < 0)
-        return;
-    if (hash_text(fd, &text) && (atomic_exchange(&move->again, false) || text != move->text)) {
-        move->text = text;
-        move_run(&move->completion);
-    }
-    close(fd);
+    session->manager->to_follow = true;
+    if (move_look(session->pid, session->pidfd, &text))
+        move_note(session, text);
 }

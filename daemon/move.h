@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct session;
 
@@ -27,7 +28,11 @@ void move_init(struct move *move);
 void move_check(struct session *session);
 /* At the end of the pager. */
 void move_deinit(struct move *move);
-/* In the loop, for a session without a pager, at a request that concerns memory. */
+/* In any thread: a hash of where the process is. false: it is gone. */
+bool move_look(pid_t pid, int pidfd, uint64_t *ret_text);
+/* In the loop, for a session without a pager: that was found. */
+void move_note(struct session *session, uint64_t text);
+/* The same, at a request that concerns memory: looks, and has follow.c look from here on. */
 void move_check_now(struct session *session);
 
 #endif

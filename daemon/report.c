@@ -120,12 +120,16 @@ uint64_t report_resident(struct manager *manager, const struct budget_object *ob
     }
 }
 
+#define EDGES_PSI (DEMAND_EDGE(DEMAND_PSI_SOME) | DEMAND_EDGE(DEMAND_PSI_FULL))
+
 static uint32_t features_of(const struct manager *manager) {
+    const struct domain *machine = manager->domains.machine;
     const struct kernel *kernel = &manager->kernel;
+    bool psi = (machine->sources & EDGES_PSI) == EDGES_PSI;
 
     return (kernel->mount_small >= 0 ? DRP_STATUS_PRIVATE_TMPFS : 0) |
-           (kernel_keeps_from_swap(kernel, false) ? DRP_STATUS_NOSWAP : 0) |
-           (kernel->psi_error == 0 ? DRP_STATUS_PSI : 0) | (kernel->psi_short ? DRP_STATUS_PSI_SHORT : 0) |
+           (kernel_keeps_from_swap(kernel, false) ? DRP_STATUS_NOSWAP : 0) | (psi ? DRP_STATUS_PSI : 0) |
+           (psi && machine->short_windows ? DRP_STATUS_PSI_SHORT : 0) |
            (kernel->uring_error == 0 ? DRP_STATUS_IO_URING : 0) | (kernel->uffd_error == 0 ? DRP_STATUS_UFFD : 0) |
            (kernel->uffd_wp_shmem ? DRP_STATUS_UFFD_WP : 0) |
            (kernel->uffd_device >= 0 && manager->config->lend_gid != (gid_t)-1 ? DRP_STATUS_UFFD_LENT : 0) |
@@ -140,6 +144,12 @@ static void note(char *notes, size_t size, bool missing, const char *text, int e
                  error ? strerror(error < 0 ? -error : error) : "");
 }
 
+/* Nobody can use up what has no limit. */
+static uint64_t fitting_reserve(const struct manager *manager, const struct domain *domain) {
+    return domain->gone || domain_headroom(domain) == CGROUP_NO_LIMIT ? 0
+                                                                      : domain_auto_reserve(&manager->domains, domain);
+}
+
 /* Of the domains whose configured reserve is too small: the one that misses most. */
 static void note_reserves(const struct manager *manager, char *notes, size_t size) {
     const struct domain *domain, *worst = NULL;
@@ -148,7 +158,7 @@ static void note_reserves(const struct manager *manager, char *notes, size_t siz
     char text[400];
 
     LIST_FOREACH (domain, &manager->domains.list, link) {
-        uint64_t fitting = domain_auto_reserve(&manager->domains, domain);
+        uint64_t fitting = fitting_reserve(manager, domain);
 
         if (domain->controller.limits.reserve >= fitting)
             continue;
@@ -169,8 +179,24 @@ static void note_reserves(const struct manager *manager, char *notes, size_t siz
     note(notes, size, true, text, 0);
 }
 
+static void note_sources(const struct manager *manager, char *notes, size_t size) {
+    const struct domain *machine = manager->domains.machine, *domain;
+    int error = 0;
+
+    note(notes, size, machine->missing & EDGES_PSI, "no PSI triggers, pressure is seen by sampling alone",
+         machine->missing_error);
+    note(notes, size, !(machine->missing & EDGES_PSI) && !machine->short_windows,
+         "PSI windows of 2 s only, shorter ones need CAP_SYS_RESOURCE", 0);
+    LIST_FOREACH (domain, &manager->domains.list, link)
+        if (domain != machine && domain->missing)
+            error = domain->missing_error;
+    note(notes, size, error != 0, "not all events of cgroups can be had, pressure there is seen by sampling", error);
+}
+
 static void write_notes(const struct manager *manager, char *notes, size_t size) {
     const struct kernel *kernel = &manager->kernel;
+
+    note_reserves(manager, notes, size);
 
     note(notes, size, kernel->mount_small < 0, "no private tmpfs", kernel->mount_error);
     note(notes, size, !kernel->noswap && !kernel->locked,
@@ -181,11 +207,7 @@ static void write_notes(const struct manager *manager, char *notes, size_t size)
          "no tmpfs with noswap: memory is in locked segments, without huge pages unless shmem_enabled is 'advise'; a region that asks for them "
          "may be swapped",
          0);
-    note(notes, size, kernel->psi_error != 0, "no PSI triggers, pressure is seen by sampling alone", kernel->psi_error);
-    note(notes, size, kernel->psi_error == 0 && !kernel->psi_short,
-         "PSI windows of 2 s only, shorter ones need CAP_SYS_RESOURCE", 0);
-    note(notes, size, manager->domains.missing != 0,
-         "not all events of cgroups can be had, pressure there is seen by sampling", manager->domains.missing_error);
+    note_sources(manager, notes, size);
     note(notes, size, manager->domains.full,
          "clients were in more cgroups than can be watched: some count to one above them", 0);
     note(notes, size, kernel->uring_error != 0, "no io_uring, one punch at a time for each client", kernel->uring_error);
@@ -226,7 +248,6 @@ void report_status(struct manager *manager, struct drp_wire_status_reply *ret) {
     ret->machine_auto_reserve = domain_auto_reserve(&manager->domains, machine);
     ret->machine_sources = machine->sources;
     write_notes(manager, ret->notes, sizeof(ret->notes));
-    note_reserves(manager, ret->notes, sizeof(ret->notes));
     pthread_mutex_unlock(&manager->lock);
     for (size_t i = 0; i <= DEMAND_SOURCE_MAX; i++)
         ret->edges[i] = manager->edges[i];
@@ -315,7 +336,7 @@ static void list_domain(const struct manager *manager, struct domain *domain, st
         .faults = (uint64_t)atomic_load(&domain->commitment),
         .budget = limit_value(&domain->budget.of[LIMIT_BUDGET],
                               domain->holds_clients && domain->parent ? manager->config->cgroup_budget : LIMIT_INFINITE),
-        .pinned = domain_auto_reserve(&manager->domains, domain),
+        .pinned = fitting_reserve(manager, domain),
         .high = domain->look.headroom_high,
         .sources = domain->sources,
     };

@@ -390,6 +390,7 @@ static void server_begin_round(uv_prepare_t *prepare) {
     struct server *server = prepare->data;
 
     server->turns.round++;
+    follow_begin(&server->follow);
 }
 
 static void server_signalled(uv_signal_t *signal, int number) {
@@ -474,6 +475,7 @@ int server_init(struct server *server, uv_loop_t *loop, struct manager *manager,
     uv_signal_init(loop, &server->interrupt);
     server->listener.data = server->wake.data = server->tidy.data = server->terminate.data = server->interrupt.data =
         server->round.data = server->rest.data = server;
+    follow_init(&server->follow, loop, manager);
     return sources_init(&server->sources, loop, manager);
 }
 
@@ -492,8 +494,10 @@ int server_start(struct server *server) {
     server->accepting = true;
     if (r < 0)
         return r;
-    /* libuv starts its threads for the first of these, and ends the program where they cannot be had: before all that can do without. */
-    sources_tidy(&server->sources);
+    /* libuv starts its threads for this, and ends the program where they cannot be had: before all that can do without. */
+    r = sources_start(&server->sources);
+    if (r < 0)
+        return r;
     worker_pool_start(&server->manager->pool);
     return 0;
 }
@@ -518,6 +522,7 @@ void server_end(struct server *server) {
     uv_close((uv_handle_t *)&server->interrupt, NULL);
     uv_close((uv_handle_t *)&server->round, NULL);
     uv_close((uv_handle_t *)&server->rest, NULL);
+    follow_end(&server->follow);
     sources_end(&server->sources);
     shared_hold_all(server->manager);
     while ((connection = LIST_FIRST(&server->connections)))

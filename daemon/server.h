@@ -3,6 +3,7 @@
 #define DROPPABLE_DAEMON_SERVER_H
 
 #include "channel.h"
+#include "follow.h"
 #include "log.h"
 #include "manager.h"
 #include "notices.h"
@@ -66,6 +67,7 @@ struct server {
     uv_poll_t listener;
     uv_poll_t wake;
     struct sources sources;
+    struct follow follow;
     uv_prepare_t round; /* of turns */
     uv_timer_t rest;    /* until the first of resting */
     uv_timer_t tidy;    /* runs while there are endings, or sockets could not be accepted */

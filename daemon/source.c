@@ -73,6 +73,7 @@ struct source {
     uint64_t threshold; /* v1 */
     uint32_t missing;   /* DEMAND_EDGE() of what could not be had */
     int missing_error;
+    bool short_windows; /* of PSI */
 };
 
 /* ---- what fires ---- */
@@ -211,12 +212,10 @@ static int open_level(int directory, const char *level) {
 }
 
 static void watch_psi(struct source *source, int directory, const char *path) {
-    bool is_short;
-
-    add_file(source, DEMAND_PSI_SOME, DEMAND_EDGE(DEMAND_PSI_SOME), psi_open(directory, path, PSI_SOME, &is_short),
-             UV_PRIORITIZED);
-    add_file(source, DEMAND_PSI_FULL, DEMAND_EDGE(DEMAND_PSI_FULL), psi_open(directory, path, PSI_FULL, &is_short),
-             UV_PRIORITIZED);
+    add_file(source, DEMAND_PSI_SOME, DEMAND_EDGE(DEMAND_PSI_SOME),
+             psi_open(directory, path, PSI_SOME, &source->short_windows), UV_PRIORITIZED);
+    add_file(source, DEMAND_PSI_FULL, DEMAND_EDGE(DEMAND_PSI_FULL),
+             psi_open(directory, path, PSI_FULL, &source->short_windows), UV_PRIORITIZED);
 }
 
 static int open_events(struct source *source) {
@@ -248,8 +247,7 @@ static void watch_v1(struct source *source) {
     add_file(source, DEMAND_MAX, DEMAND_EDGE(DEMAND_MAX), open_level(source->directory, "critical"), UV_READABLE);
 }
 
-static void source_open(uv_work_t *work) {
-    struct source *source = container_of(work, struct source, work);
+static void source_open(struct source *source) {
     char path[256];
 
     snprintf(path, sizeof(path), "%s/pressure/memory", source->sources->manager->domains.roots.proc);
@@ -261,6 +259,10 @@ static void source_open(uv_work_t *work) {
         watch_v2(source);
     if (source->directory >= 0)
         close(source->directory);
+}
+
+static void source_work(uv_work_t *work) {
+    source_open(container_of(work, struct source, work));
 }
 
 /* ---- life ---- */
@@ -293,7 +295,7 @@ static void source_close(struct source *source) {
     unsigned n = source->n_files;
 
     source->domain->source = NULL;
-    source->domain->sources = 0;
+    source->domain->sources = source->domain->missing = 0;
     source->domain = NULL;
     LIST_REMOVE(source, link);
     if (source->opening)
@@ -316,7 +318,7 @@ static void source_discard(struct source *source) {
 
 /* Under the manager's lock: what could be opened is watched. */
 static void source_watch(struct source *source) {
-    struct domains *domains = source->domain->domains;
+    struct domain *domain = source->domain;
     unsigned n = source->n_files;
 
     source->n_files = 0;
@@ -334,13 +336,12 @@ static void source_watch(struct source *source) {
             continue;
         }
         source->n_files++;
-        source->domain->sources |= file->edges;
+        domain->sources |= file->edges;
         uv_poll_start(&file->poll, file->events, file_ready);
     }
-    if (source->missing && source->domain->parent) {
-        domains->missing |= source->missing;
-        domains->missing_error = source->missing_error;
-    }
+    domain->missing = source->missing;
+    domain->missing_error = source->missing_error;
+    domain->short_windows = source->short_windows;
 }
 
 static void source_opened(uv_work_t *work, int status) {
@@ -359,20 +360,36 @@ static void source_opened(uv_work_t *work, int status) {
     sources_tidy(sources);
 }
 
-/* Under the manager's lock. -ENOMEM: it is not watched, until something changes. One of which no file can be had gets a source without any. */
-static int source_new(struct sources *sources, struct domain *domain) {
+/* Under the manager's lock. NULL: no memory. */
+static struct source *source_new(struct sources *sources, struct domain *domain) {
     struct source *source = calloc(1, sizeof(*source));
-    int r;
 
     if (!source)
-        return -ENOMEM;
+        return NULL;
     source->sources = sources;
     source->domain = domain;
     source->version = domain->version;
     source->directory = domain->cgroup ? fcntl(cgroup_directory(domain->cgroup), F_DUPFD_CLOEXEC, 0) : -1;
     source->threshold = domain_threshold(domain);
+    return source;
+}
+
+/* Under the manager's lock. */
+static void source_join(struct source *source) {
+    LIST_INSERT_HEAD(&source->sources->list, source, link);
+    source->domain->source = source;
+    source->domain->threshold = source->threshold;
+}
+
+/* Under the manager's lock. Negative: it is not watched, until something changes. One of which no file can be had gets a source without any. */
+static int source_start(struct sources *sources, struct domain *domain) {
+    struct source *source = source_new(sources, domain);
+    int r;
+
+    if (!source)
+        return -ENOMEM;
     source->opening = true;
-    r = uv_queue_work(sources->loop, &source->work, source_open, source_opened);
+    r = uv_queue_work(sources->loop, &source->work, source_work, source_opened);
     if (r < 0) {
         if (source->directory >= 0)
             close(source->directory);
@@ -380,16 +397,32 @@ static int source_new(struct sources *sources, struct domain *domain) {
         return r;
     }
     sources->n_opening++;
-    LIST_INSERT_HEAD(&sources->list, source, link);
-    domain->source = source;
-    domain->threshold = source->threshold;
+    source_join(source);
     return 0;
 }
 
+/* At once, while we may: a trigger is set with the rights of whoever opens the file, and keeps working without them. */
+static int watch_machine(struct sources *sources) {
+    struct source *source;
+
+    pthread_mutex_lock(&sources->manager->lock);
+    source = source_new(sources, sources->manager->domains.machine);
+    if (source) {
+        source_open(source);
+        source_join(source);
+        source_watch(source);
+    }
+    pthread_mutex_unlock(&sources->manager->lock);
+    return source ? 0 : -ENOMEM;
+}
+
 int sources_init(struct sources *sources, uv_loop_t *loop, struct manager *manager) {
+    int r;
+
     *sources = (struct sources){.loop = loop, .manager = manager};
     LIST_INIT(&sources->list);
-    return uv_timer_init(loop, &sources->rest);
+    r = uv_timer_init(loop, &sources->rest);
+    return r < 0 ? r : watch_machine(sources);
 }
 
 /* One that has to be watched, or is watched although it is gone, or for the wrong threshold. */
@@ -421,9 +454,20 @@ void sources_tidy(struct sources *sources) {
         else if (domain->source)
             source_close(domain->source);
         else
-            r = source_new(sources, domain);
+            r = source_start(sources, domain);
     }
     pthread_mutex_unlock(&sources->manager->lock);
+}
+
+static void do_nothing(uv_work_t *work) {
+    (void)work;
+}
+
+int sources_start(struct sources *sources) {
+    int r = uv_queue_work(sources->loop, &sources->start, do_nothing, NULL);
+
+    sources_tidy(sources);
+    return r;
 }
 
 void sources_end(struct sources *sources) {

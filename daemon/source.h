@@ -14,6 +14,7 @@ struct source;
 struct sources {
     uv_loop_t *loop;
     struct manager *manager;
+    uv_work_t start;
     uv_timer_t rest; /* runs only while some file rests after it has fired */
     bool ended;
     bool behind;        /* some domain's source is still to be made, or closed */
@@ -21,7 +22,10 @@ struct sources {
     LIST_HEAD(source_list, source) list;
 };
 
+/* Watches the machine from here on: before privileges are given up, as PSI triggers take CAP_SYS_RESOURCE (before Linux 6.4 any, later short windows). */
 int sources_init(struct sources *sources, uv_loop_t *loop, struct manager *manager);
+/* Has libuv start its threads, which inherit what privileges there are. */
+int sources_start(struct sources *sources);
 /* When manager.wake_fd was readable: new domains are watched, those that are gone or retired are let go of, thresholds are moved. Waits for nothing. */
 void sources_tidy(struct sources *sources);
 /* Closes all of it; nothing is watched any more. The loop has to run on until it has no handles. */

@@ -342,10 +342,10 @@ struct drp_wire_status_reply {
     uint64_t looks;                /* samples taken */
     uint64_t pressure_drops;       /* plans made for pressure */
     char version[32];
-    char notes[896]; /* what is missing and why, one sentence a line, NUL-terminated */
+    char notes[2560]; /* what is missing and why, one sentence a line, NUL-terminated */
     uint64_t edges[16]; /* by enum drp_wire_source: how often it said that something may run short, since the start; 0 of others */
 };
-static_assert(sizeof(struct drp_wire_status_reply) == 96 + 88 + 32 + 896 + 128, "status reply");
+static_assert(sizeof(struct drp_wire_status_reply) == 96 + 88 + 32 + 2560 + 128, "status reply");
 
 /*
  * NATIVE: a range of the client's own memory of the kernel's droppable kind (MAP_DROPPABLE), so that it is dropped from in the policy's order and down to

@@ -489,7 +489,8 @@ static void be_raw(int socket, void *data) {
     child_check(child_say(socket, 'r'));
     while (child_hear(socket, &word) && word != 'e') {
         raw_region_new(service_socket, SIZE, &region);
-        raw_region_end(service_socket, &region);
+        if (word == 'm')
+            raw_region_end(service_socket, &region);
         child_check(child_say(socket, 'd'));
     }
     close(service_socket);
@@ -508,6 +509,30 @@ START_TEST(test_moved_without_interception) {
     expect_domain(&client, &memcg);
     memcg_take(&other, client.pid);
     ask(&client, 'm');
+    expect_domain(&client, &other);
+    ck_assert(child_say(client.socket, 'e'));
+    child_end(&client);
+    memcg_remove(&other);
+}
+END_TEST
+
+/* What it touches there nobody sees, and it asks for nothing. */
+START_TEST(test_followed_without_interception) {
+    const char *reason = "";
+    struct child client;
+    uint64_t before, deadline;
+
+    if (!make_memcg())
+        return;
+    ck_assert(memcg_make(&other, LIMIT, &reason));
+    child_start(&client, be_raw, NULL);
+    child_expect(&client, 'r');
+    ask(&client, 'k');
+    expect_domain(&client, &memcg);
+    before = domain_of(&client);
+    memcg_take(&other, client.pid);
+    for (deadline = now_ms() + WAIT_MS; domain_of(&client) == before; usleep(10000))
+        ck_assert_uint_lt(now_ms(), deadline);
     expect_domain(&client, &other);
     ck_assert(child_say(client.socket, 'e'));
     child_end(&client);
@@ -570,6 +595,7 @@ int main(void) {
     tcase_add_test(moves, test_moved);
     tcase_add_test(moves, test_budget_of_former);
     tcase_add_test(moves, test_moved_without_interception);
+    tcase_add_test(moves, test_followed_without_interception);
     tcase_add_test(moves, test_made_again);
     tcase_set_timeout(gate, 60);
     tcase_add_checked_fixture(gate, setup, teardown);

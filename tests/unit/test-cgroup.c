@@ -192,6 +192,13 @@ START_TEST(test_read_v1) {
     ck_assert(!got.stat_read);
     ck_assert_uint_eq(got.headroom, 2 * MIB);
 
+    look("v1", 1, "/sys/fs/cgroup/memory", "/jobs/swapped", 64 * MIB, &got);
+    ck_assert_uint_eq(got.limit, 256 * MIB);
+    ck_assert_uint_eq(got.limit_swap, 256 * MIB);
+    ck_assert_uint_eq(got.usage, 100 * MIB);
+    ck_assert(got.stat_read);
+    ck_assert_uint_eq(got.headroom, 2 * MIB + 389120 + 1536000 / 2); /* 154 MiB of it are in the swap */
+
     look("v1", 1, "/sys/fs/cgroup/memory", "/", UINT64_MAX, &got);
     ck_assert_uint_eq(got.limit, CGROUP_NO_LIMIT);
     ck_assert_uint_eq(got.headroom, CGROUP_NO_LIMIT);

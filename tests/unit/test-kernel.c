@@ -98,12 +98,12 @@ START_TEST(test_init) {
     unsigned kept;
 
     ck_assert_int_eq(kernel_init(&found), 0);
-    printf("%.1f ms: mounts %d (noswap %d), userfaultfd %d (features %#llx, shmem WP %d), io_uring %d, PSI %d "
-           "(short %d), %llu and %llu MiB/s, %u CPUs\n",
+    printf("%.1f ms: mounts %d (noswap %d), userfaultfd %d (features %#llx, shmem WP %d), io_uring %d, "
+           "%llu and %llu MiB/s, %u CPUs\n",
            (double)(kernel_now() - start) / 1e6, found.mount_error, found.noswap, found.uffd_error,
-           (unsigned long long)found.uffd_features, found.uffd_wp_shmem, found.uring_error, found.psi_error,
-           found.psi_short, (unsigned long long)(found.fill_rate_small >> 20),
-           (unsigned long long)(found.fill_rate_huge >> 20), found.cpus);
+           (unsigned long long)found.uffd_features, found.uffd_wp_shmem, found.uring_error,
+           (unsigned long long)(found.fill_rate_small >> 20), (unsigned long long)(found.fill_rate_huge >> 20),
+           found.cpus);
 
     kept = (unsigned)(found.mount_small >= 0) + (found.mount_huge >= 0) + (found.uffd_device >= 0);
     ck_assert_uint_eq(count_fds(), before + kept);
@@ -116,8 +116,6 @@ START_TEST(test_init) {
     ck_assert_int_le(found.uffd_error, 0);
     ck_assert((found.uffd_error == 0) == (found.uffd_features != 0));
     ck_assert_int_le(found.uring_error, 0);
-    ck_assert_int_le(found.psi_error, 0);
-    ck_assert(!found.psi_short || found.psi_error == 0);
     ck_assert_uint_eq(found.page_size, (size_t)sysconf(_SC_PAGESIZE));
     ck_assert_uint_gt(found.fill_rate_small, 10 << 20);
     ck_assert_uint_ge(found.fill_rate_huge, found.fill_rate_small);
@@ -130,17 +128,15 @@ START_TEST(test_init) {
 END_TEST
 
 START_TEST(test_psi_open) {
-    bool is_short = !kernel.psi_short;
+    bool has_psi = access("/proc/pressure/memory", W_OK) == 0, is_short;
 
     for (enum psi_level level = PSI_SOME; level <= PSI_FULL; level++) {
         int fd = psi_open(AT_FDCWD, "/proc/pressure/memory", level, &is_short);
 
-        ck_assert((fd >= 0) == (kernel.psi_error == 0));
-        if (fd < 0)
-            continue;
-        ck_assert(is_cloexec(fd));
-        ck_assert(is_short == kernel.psi_short);
-        close(fd);
+        ck_assert(fd < 0 || (has_psi && is_cloexec(fd)));
+        ck_assert(fd >= 0 || !has_psi || geteuid() != 0);
+        if (fd >= 0)
+            close(fd);
     }
     ck_assert_int_eq(psi_open(AT_FDCWD, "/nonexistent", PSI_SOME, &is_short), -ENOENT);
 }

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Nobody sees what a client without interception touches, so nobody sees either when it goes on in another cgroup. It is looked at in turns: a few a
+ * second, so that a thousand cost no more than a few, which are then found a second after they have moved. Reading /proc/PID/cgroup takes the kernel's
+ * cgroup lock, which others may hold: in one of libuv's threads.
+ */
+
+#include "follow.h"
+
+#include "container.h"
+#include "manager.h"
+#include "move.h"
+#include "process.h"
+#include "session.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#define FOLLOW_MS 1000
+
+static bool is_to_follow(const struct session *session) {
+    return !session->intercepted && session->n_regions > 0;
+}
+
+/* The next ones after those of the last time; sessions are linked the newest first. */
+static void choose(struct follow *follow) {
+    struct session *session;
+    bool any = false;
+
+    follow->n = 0;
+    LIST_FOREACH (session, &follow->manager->sessions, link) {
+        struct followed *look = &follow->looks[follow->n];
+
+        if (!is_to_follow(session))
+            continue;
+        any = true;
+        if (session->id >= follow->last)
+            continue;
+        *look = (struct followed){
+            .session = session->id, .pid = session->pid, .pidfd = fcntl(session->pidfd, F_DUPFD_CLOEXEC, 0)};
+        if (look->pidfd < 0)
+            break;
+        follow->last = session->id;
+        if (++follow->n == FOLLOW_AT_ONCE)
+            break;
+    }
+    if (follow->n == 0)
+        follow->last = UINT64_MAX; /* from the first on again */
+    if (!any)
+        uv_timer_stop(&follow->timer);
+}
+
+static void look_at_all(uv_work_t *work) {
+    struct follow *follow = container_of(work, struct follow, work);
+
+    for (size_t i = 0; i < follow->n; i++)
+        follow->looks[i].known = move_look(follow->looks[i].pid, follow->looks[i].pidfd, &follow->looks[i].text);
+}
+
+static struct session *find_session(const struct manager *manager, uint64_t id) {
+    struct session *session;
+
+    LIST_FOREACH (session, &manager->sessions, link)
+        if (session->id == id)
+            return session;
+    return NULL;
+}
+
+static void looked(uv_work_t *work, int status) {
+    struct follow *follow = container_of(work, struct follow, work);
+
+    (void)status;
+    follow->working = false;
+    for (size_t i = 0; i < follow->n; i++) {
+        struct followed *look = &follow->looks[i];
+        struct session *session = find_session(follow->manager, look->session);
+
+        close(look->pidfd);
+        if (look->known && session && is_to_follow(session))
+            move_note(session, look->text);
+    }
+}
+
+static void follow_some(uv_timer_t *timer) {
+    struct follow *follow = container_of(timer, struct follow, timer);
+
+    if (follow->working)
+        return;
+    choose(follow);
+    if (follow->n == 0)
+        choose(follow);
+    if (follow->n == 0)
+        return;
+    follow->working = uv_queue_work(follow->loop, &follow->work, look_at_all, looked) == 0;
+    for (size_t i = 0; i < follow->n && !follow->working; i++)
+        close(follow->looks[i].pidfd);
+}
+
+void follow_init(struct follow *follow, uv_loop_t *loop, struct manager *manager) {
+    *follow = (struct follow){.loop = loop, .manager = manager, .last = UINT64_MAX};
+    uv_timer_init(loop, &follow->timer);
+}
+
+void follow_begin(struct follow *follow) {
+    if (!follow->manager->to_follow || follow->ended)
+        return;
+    follow->manager->to_follow = false;
+    if (!uv_is_active((uv_handle_t *)&follow->timer))
+        uv_timer_start(&follow->timer, follow_some, FOLLOW_MS, FOLLOW_MS);
+}
+
+void follow_end(struct follow *follow) {
+    follow->ended = true;
+    uv_close((uv_handle_t *)&follow->timer, NULL);
+}
