@@ -6,6 +6,7 @@
 
 #include "attack.h"
 #include "child.h"
+#include "fuse.h"
 #include "pages.h"
 #include "raw.h"
 #include "suite.h"
@@ -13,96 +14,15 @@
 #include <droppable/droppable.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fuse.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define MIB (UINT64_C(1) << 20)
 #define PACKET_FDS 253 /* SCM_MAX_FD */
 #define FLOOD_SOCKETS 64
-
-/* ---- a file system that answers until a file is to be closed ---- */
-
-static void fuse_reply(int fuse, uint64_t unique, int error, const void *data, size_t size) {
-    struct {
-        struct fuse_out_header header;
-        char data[256];
-    } out = {.header = {.len = (uint32_t)(sizeof(out.header) + size), .error = -error, .unique = unique}};
-
-    if (size > 0)
-        memcpy(out.data, data, size);
-    (void)!write(fuse, &out, out.header.len);
-}
-
-static void fuse_answer(int fuse, const struct fuse_in_header *in) {
-    struct fuse_init_out init = {.major = 7, .minor = 31, .max_write = 65536};
-    struct fuse_attr file = {.ino = 2, .mode = S_IFREG | 0666, .nlink = 1, .size = MIB};
-    struct fuse_attr folder = {.ino = 1, .mode = S_IFDIR | 0777, .nlink = 2};
-    struct fuse_entry_out entry = {.nodeid = 2, .attr = file, .entry_valid = 3600, .attr_valid = 3600};
-    struct fuse_attr_out attr = {.attr = in->nodeid == 1 ? folder : file, .attr_valid = 0};
-    struct fuse_open_out opened = {.fh = 1};
-
-    switch (in->opcode) {
-    case FUSE_INIT:
-        fuse_reply(fuse, in->unique, 0, &init, sizeof(init));
-        break;
-    case FUSE_LOOKUP:
-        fuse_reply(fuse, in->unique, 0, &entry, sizeof(entry));
-        break;
-    case FUSE_GETATTR:
-        if (in->nodeid == 1)
-            fuse_reply(fuse, in->unique, 0, &attr, sizeof(attr));
-        break; /* nor does it say what the file is */
-    case FUSE_OPEN:
-        fuse_reply(fuse, in->unique, 0, &opened, sizeof(opened));
-        break;
-    case FUSE_FLUSH:
-    case FUSE_RELEASE:
-    case FUSE_FORGET:
-    case FUSE_INTERRUPT:
-        break;
-    default:
-        fuse_reply(fuse, in->unique, ENOSYS, NULL, 0);
-    }
-}
-
-static void fuse_serve(int fuse) {
-    static char request[1 << 17] __attribute__((aligned(8)));
-
-    while (read(fuse, request, sizeof(request)) > 0 || errno == EINTR || errno == EAGAIN)
-        fuse_answer(fuse, (const struct fuse_in_header *)request);
-    _exit(0);
-}
-
-/* A file of it, or -1 where this user may not mount. The mount goes with the process. */
-static int fuse_file(void) {
-    char options[128], folder[] = "/tmp/droppable-fuse-XXXXXX", path[64];
-    int fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC), fd;
-
-    if (fuse < 0 || unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-        !mkdtemp(folder))
-        return -1;
-    snprintf(options, sizeof(options), "fd=%d,rootmode=40000,user_id=%d,group_id=%d", fuse, (int)getuid(),
-             (int)getgid());
-    if (mount("fuse", folder, "fuse", MS_NOSUID | MS_NODEV, options) < 0) {
-        rmdir(folder);
-        return -1;
-    }
-    if (fork() == 0)
-        fuse_serve(fuse);
-    close(fuse); /* the file system ends with its server: who ends with a file of it would wait for ever */
-    snprintf(path, sizeof(path), "%s/file", folder);
-    fd = open(path, O_RDWR | O_CLOEXEC);
-    umount2(folder, MNT_DETACH);
-    rmdir(folder);
-    return fd;
-}
 
 /* ---- what is handed back ---- */
 
@@ -164,10 +84,15 @@ static void run_foreign(void) {
 }
 
 static void run_fuse(void) {
-    int fd = fuse_file();
+    struct fuse_system fuse;
+    int fd = fuse_start(&fuse) < 0 ? -1 : fuse_open(&fuse);
 
     if (fd < 0)
         suite_skip_part("hands back files of its FUSE", "no file system can be mounted");
+    else {
+        fuse_detach(&fuse);
+        fuse_soil(fd);
+    }
     attack_begun();
     for (unsigned i = 0; fd >= 0; i++) {
         attack_did();

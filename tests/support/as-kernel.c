@@ -6,7 +6,7 @@
  *
  * Exits as the program does; with 77, saying why, where this cannot be done.
  *
- * usage: as-kernel VERSION[-userfaultfd][-io_uring][-psi][-mounts] -- PROGRAM [ARGUMENT...]
+ * usage: as-kernel VERSION[-userfaultfd][-io_uring][-psi][-mounts][-docker] -- PROGRAM [ARGUMENT...]
  */
 
 #include "channel.h"
@@ -265,7 +265,8 @@ int main(int argc, char *argv[]) {
     pid_t pid;
 
     if (argc < 4 || !kernel_profile_parse(argv[1], &profile) || strcmp(argv[2], "--") != 0) {
-        fprintf(stderr, "usage: as-kernel VERSION[-userfaultfd][-io_uring][-psi][-mounts] -- PROGRAM [ARGUMENT...]\n");
+        fprintf(stderr,
+                "usage: as-kernel VERSION[-userfaultfd][-io_uring][-psi][-mounts][-docker] -- PROGRAM [ARGUMENT...]\n");
         return 2;
     }
     if (profile.version > running_version()) {

@@ -129,6 +129,13 @@ static const struct {
     {KERNEL(6, 8), 1 << 16},  /* MOVE */
 };
 
+/* What Docker's default profile refuses without CAP_SYS_ADMIN, of what the service and the library ask for. */
+static const long docker_refuses[] = {SYS_userfaultfd, SYS_io_uring_setup, SYS_io_uring_enter, SYS_io_uring_register,
+                                      SYS_open_tree,   SYS_move_mount,     SYS_fsopen,         SYS_fsconfig,
+                                      SYS_fsmount};
+
+#define N_DOCKER (sizeof(docker_refuses) / sizeof(docker_refuses[0]))
+
 bool kernel_profile_parse(const char *text, struct kernel_profile *ret) {
     struct kernel_profile profile = {0};
     char copy[128], *rest = copy, *word;
@@ -153,6 +160,8 @@ bool kernel_profile_parse(const char *text, struct kernel_profile *ret) {
             profile.no_psi = true;
         else if (strcmp(word, "mounts") == 0)
             profile.no_mounts = true;
+        else if (strcmp(word, "docker") == 0)
+            profile.in_docker = true;
         else
             return false;
     *ret = profile;
@@ -162,13 +171,15 @@ bool kernel_profile_parse(const char *text, struct kernel_profile *ret) {
 size_t kernel_profile_rules(const struct kernel_profile *profile, struct filter_rule rules[KERNEL_RULES_MAX]) {
     size_t n = 0;
 
-    _Static_assert(N_TABLE + 3 <= KERNEL_RULES_MAX, "no room");
+    _Static_assert(N_TABLE + N_DOCKER + 3 <= KERNEL_RULES_MAX, "no room");
     if (profile->no_userfaultfd)
         rules[n++] = (struct filter_rule){.call = SYS_userfaultfd, .error = ENOSYS};
     if (profile->no_io_uring)
         rules[n++] = (struct filter_rule){.call = SYS_io_uring_setup, .error = EPERM};
     if (profile->no_mounts)
         rules[n++] = (struct filter_rule){.call = SYS_fsopen, .error = EPERM};
+    for (size_t i = 0; profile->in_docker && i < N_DOCKER; i++)
+        rules[n++] = (struct filter_rule){.call = docker_refuses[i], .error = EPERM};
     for (size_t i = 0; i < N_TABLE; i++)
         if (profile->version < table[i].since)
             rules[n++] = table[i].rule;
@@ -199,5 +210,5 @@ bool kernel_profile_has_psi(const struct kernel_profile *profile) {
 }
 
 bool kernel_profile_has_uffd_device(const struct kernel_profile *profile) {
-    return !profile->no_userfaultfd && profile->version >= KERNEL(6, 1);
+    return !profile->no_userfaultfd && !profile->in_docker && profile->version >= KERNEL(6, 1);
 }

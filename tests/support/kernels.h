@@ -19,6 +19,7 @@ struct kernel_profile {
     bool no_io_uring;    /* kernel.io_uring_disabled=2 */
     bool no_psi;         /* CONFIG_PSI=n, or psi=0 */
     bool no_mounts;      /* a container without CAP_SYS_ADMIN: fsopen(2) is EPERM */
+    bool in_docker; /* Docker's default seccomp profile, and no device of the host's: EPERM where the others are ENOSYS */
 };
 
 /* "5.10", "6.1-userfaultfd-psi". false: unknown. */

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Descriptors of clients whose last close waits: sockets that linger. Neither who hands them over waits, nor does anything of them stay, and that also
- * where no thread is to be had for a while. Skips what needs a network where there is none.
+ * Descriptors of clients whose last close waits: sockets that linger, and for an ending thread as well files of a file system that does not answer. Neither
+ * who hands them over waits, nor does anything of them stay, and that also where no thread is to be had for a while. Skips what needs a network, or to mount,
+ * where there is none.
  */
 
 #include "vet.h"
 
+#include "fuse.h"
 #include "service.h"
 #include "suite.h"
 #include "worker.h"
@@ -26,6 +28,9 @@
 #define SOCKETS 100
 #define PACKETS 8
 #define MANY 1000
+/* More than the few that have a thread each, and more than two collectors take; and the threads that they may take. */
+#define HANGING 500
+#define HANGING_THREADS 12
 #define LINGER_S 100
 #define WAIT_MS 20000
 #define CALL_NS (UINT64_C(1000000000) * (under_sanitizer() ? 4 : 1))
@@ -98,6 +103,19 @@ static int make_unread(void) {
     return pair[0];
 }
 
+/* The same with a file, which is not to be written to before. */
+static int make_unread_file(const struct fuse_system *fuse) {
+    struct drp_wire_uffd uffd = {.header = {.type = DRP_WIRE_UFFD, .serial = 1}};
+    int pair[2], fd = fuse_open(fuse);
+
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+    ck_assert_int_eq(channel_send(pair[1], &uffd, sizeof(uffd), &fd, 1, 0), CHANNEL_OK);
+    close(fd);
+    close(pair[1]);
+    return pair[0];
+}
+
 /* Until nothing is left, or not in time. Returns how long one call took at most, ns. */
 static uint64_t tidy(bool *ret_left) {
     uint64_t deadline = now_ms() + WAIT_MS, longest = 0;
@@ -156,6 +174,52 @@ START_TEST(test_close) {
     expect_nothing_left(threads);
     ck_assert_uint_eq(vets_count_stuck(&vets, UID, UINT_MAX, &all), 0);
     ck_assert_uint_eq(all, 0);
+}
+END_TEST
+
+/* In the threads that they are given to, for as long as their owner likes: few of them, and another's sockets are closed meanwhile. */
+START_TEST(test_hanging) {
+    size_t threads = await_threads(), descriptors = own_descriptors();
+    uint64_t deadline = now_ms() + WAIT_MS;
+    int sockets[HANGING], pair[2], soiled;
+    struct fuse_system fuse;
+    unsigned all = 0;
+
+    if (fuse_start(&fuse) < 0) {
+        suite_skip_part("hanging", "no file system can be mounted");
+        return;
+    }
+    for (unsigned i = 0; i < HANGING; i++)
+        sockets[i] = make_unread_file(&fuse);
+    soiled = fuse_open(&fuse);
+    fuse_detach(&fuse);
+    fuse_soil(soiled);
+    for (unsigned i = 0; i < HANGING; i++) {
+        uint64_t began = now_ns();
+
+        vet_close_socket(&vets, sockets[i], UID);
+        vet_tidy(&vets, &pool);
+        ck_assert_uint_lt(now_ns() - began, CALL_NS);
+    }
+    for (; vets_count_stuck(&vets, UID, UINT_MAX, &all) < HANGING; nap_ms(1)) {
+        vet_tidy(&vets, &pool);
+        ck_assert_uint_lt(now_ms(), deadline);
+    }
+    ck_assert_uint_eq(all, HANGING);
+    ck_assert_uint_le(service_threads(&(struct service){.pid = getpid()}), threads + HANGING_THREADS);
+    ck_assert_uint_le(own_descriptors(), descriptors + 1 + HANGING_THREADS);
+
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+    vet_close_socket(&vets, pair[0], UID + 1);
+    vet_tidy(&vets, &pool);
+    ck_assert_int_eq(read(pair[1], &(char){0}, 1), 0);
+    close(pair[1]);
+    ck_assert_uint_eq(vets_count_stuck(&vets, UID + 1, UINT_MAX, &all), 0);
+
+    fuse_end(&fuse);
+    close(soiled);
+    expect_nothing_left(threads);
+    ck_assert_uint_eq(own_descriptors(), descriptors);
 }
 END_TEST
 
@@ -256,6 +320,7 @@ int main(void) {
     tcase_set_timeout(tcase, 60);
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, test_close);
+    tcase_add_test(tcase, test_hanging);
     tcase_add_test(tcase, test_no_thread);
     tcase_add_test(tcase, test_packets);
     tcase_add_test(tcase, test_other_user);
