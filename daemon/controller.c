@@ -45,6 +45,10 @@ static uint64_t minimum(uint64_t a, uint64_t b) {
     return a < b ? a : b;
 }
 
+static uint64_t larger(uint64_t a, uint64_t b) {
+    return a > b ? a : b;
+}
+
 /* a * b / c, saturating. c is not 0. */
 static uint64_t scale(uint64_t a, uint64_t b, uint64_t c) {
     unsigned __int128 value = (unsigned __int128)a * b / c;
@@ -176,6 +180,10 @@ static uint64_t next_look(const struct controller_limits *limits, uint64_t headr
     return minimum(next, LONGEST_NS);
 }
 
+static uint64_t deficit(uint64_t reserve, uint64_t headroom) {
+    return headroom < reserve ? reserve - headroom : 0;
+}
+
 struct controller_answer controller_look(struct controller *controller, const struct controller_view *view) {
     const struct controller_limits *limits = &controller->limits;
     uint64_t reserve_high = limits->reserve / CONTROLLER_HIGH_PART, waiters, high;
@@ -185,16 +193,15 @@ struct controller_answer controller_look(struct controller *controller, const st
     waiters = demand_of_waiters(controller, view);
     answer.demand = demand_for(limits, limits->reserve, view->headroom);
     high = demand_for(limits, reserve_high, view->headroom_high);
-    answer.demand = answer.demand > high ? answer.demand : high;
-    answer.total = answer.demand;
-    if (view->headroom < limits->reserve && limits->reserve - view->headroom > answer.total)
-        answer.total = limits->reserve - view->headroom;
+    answer.demand = larger(answer.demand, high);
+    answer.total = larger(answer.demand,
+                          larger(deficit(limits->reserve, view->headroom), deficit(reserve_high, view->headroom_high)));
     answer.source = source_of(view->edges);
     if (waiters <= answer.demand)
         controller->took_back = false;
     else if (!relies_on_taking_back(controller, view->commitment, waiters)) {
         answer.demand = waiters;
-        answer.total = waiters > answer.total ? waiters : answer.total;
+        answer.total = larger(waiters, answer.total);
         answer.source = DEMAND_GATE;
     }
     /* More than half of the headroom is promised: some of it back, before anybody has to wait for it. */

@@ -61,6 +61,9 @@ START_TEST(test_slice) {
     view.headroom = 1024 * MIB - 128 * MIB;
     ck_assert_uint_eq(look().demand, 32 * MIB);
     ck_assert_uint_eq(look().total, 128 * MIB);
+    view.headroom = UINT64_MAX;
+    view.headroom_high = 0;
+    ck_assert_uint_eq(look().total, 256 * MIB);
 }
 END_TEST
 
