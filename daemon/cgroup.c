@@ -15,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#define OVERCOMMIT_NEVER 2
 #define STAT_BUFFER (16 * 1024)                     /* memory.stat has 1.5 to 3 KiB */
 #define UNLIMITED_FROM UINT64_C(0x7fffffffffff0000) /* v1's PAGE_COUNTER_MAX with 64 KiB pages, the least there is */
 
@@ -176,21 +177,23 @@ int cgroup_parse_events(const char *text, size_t size, struct cgroup_events *ret
     return r;
 }
 
-int meminfo_parse(const char *text, size_t size, uint64_t *ret_total, uint64_t *ret_available) {
-    uint64_t total;
-    uint64_t available;
+int meminfo_parse(const char *text, size_t size, struct meminfo_look *ret) {
+    struct meminfo_look look = {0};
+    uint64_t commit_limit = UINT64_MAX, committed = 0;
     struct wanted wanted[] = {
-        {"MemTotal:", &total, true, false},
-        {"MemAvailable:", &available, true, false},
+        {"MemTotal:", &look.total, true, false},
+        {"MemAvailable:", &look.available, true, false},
+        {"CommitLimit:", &commit_limit, false, false},
+        {"Committed_AS:", &committed, false, false},
     };
     int r;
 
     r = parse_lines(text, size, wanted, sizeof(wanted) / sizeof(wanted[0]));
-    if (r == 0) {
-        *ret_total = total;
-        *ret_available = available;
-    }
-    return r;
+    if (r < 0)
+        return r;
+    look.committable = committed < commit_limit ? commit_limit - committed : 0;
+    *ret = look;
+    return 0;
 }
 
 uint64_t cgroup_headroom(uint64_t limit, uint64_t usage, const struct cgroup_stat *stat) {
@@ -360,24 +363,56 @@ int cgroup_read(struct cgroup *cgroup, uint64_t stat_below, const struct cgroup_
     return r;
 }
 
+/* A sysctl(8) of memory; 0: there is none. */
+static uint64_t read_sysctl(const struct cgroup_roots *roots, const char *name) {
+    int fd = cgroup_open_path(O_RDONLY, "%s/sys/vm/%s", roots->proc, name);
+    uint64_t value;
+
+    if (fd < 0)
+        return 0;
+    if (read_value(fd, 0, &value) < 0)
+        value = 0;
+    close(fd);
+    return value;
+}
+
 int meminfo_init(struct meminfo *meminfo, const struct cgroup_roots *roots) {
     int fd = cgroup_open_path(O_RDONLY, "%s/meminfo", roots->proc);
 
     if (fd < 0)
         return fd;
     meminfo->fd = fd;
+    meminfo->mode_fd = cgroup_open_path(O_RDONLY, "%s/sys/vm/overcommit_memory", roots->proc);
+    meminfo->unused = (read_sysctl(roots, "admin_reserve_kbytes") + read_sysctl(roots, "user_reserve_kbytes")) * 1024;
     return 0;
 }
 
 void meminfo_deinit(struct meminfo *meminfo) {
     if (meminfo->fd >= 0)
         close(meminfo->fd);
-    meminfo->fd = -1;
+    if (meminfo->mode_fd >= 0)
+        close(meminfo->mode_fd);
+    meminfo->fd = meminfo->mode_fd = -1;
 }
 
-int meminfo_read(struct meminfo *meminfo, uint64_t *ret_total, uint64_t *ret_available) {
+/* Documentation/mm/overcommit-accounting.rst: each page of shared memory counts, and is refused beyond the limit, which the kernel says by SIGBUS. */
+static bool is_commit_limited(const struct meminfo *meminfo) {
+    uint64_t mode;
+
+    return meminfo->mode_fd >= 0 && read_value(meminfo->mode_fd, 0, &mode) == 0 && mode == OVERCOMMIT_NEVER;
+}
+
+int meminfo_read(struct meminfo *meminfo, struct meminfo_look *ret) {
     char text[STAT_BUFFER];
     ssize_t n = pread(meminfo->fd, text, sizeof(text), 0);
+    int r;
 
-    return n < 0 ? -errno : meminfo_parse(text, (size_t)n, ret_total, ret_available);
+    r = n < 0 ? -errno : meminfo_parse(text, (size_t)n, ret);
+    if (r < 0)
+        return r;
+    if (!is_commit_limited(meminfo))
+        ret->committable = UINT64_MAX;
+    else
+        ret->committable = ret->committable > meminfo->unused ? ret->committable - meminfo->unused : 0;
+    return 0;
 }

@@ -71,13 +71,20 @@ int cgroup_parse_value(const char *text, size_t size,
 /* limit - usage + inactive_file + active_file / 2 + slab, saturating, at most limit. */
 uint64_t cgroup_headroom(uint64_t limit, uint64_t usage, const struct cgroup_stat *stat);
 
-/* /proc/meminfo, kept open. */
+/* /proc/meminfo, and how the kernel overcommits, kept open. */
 struct meminfo {
     int fd;
+    int mode_fd;     /* /proc/sys/vm/overcommit_memory; -1: there is none */
+    uint64_t unused; /* bytes that the kernel keeps from programs where it does not overcommit */
+};
+struct meminfo_look {
+    uint64_t total, available;
+    uint64_t committable; /* until CommitLimit; UINT64_MAX where that is no limit */
 };
 int meminfo_init(struct meminfo *meminfo, const struct cgroup_roots *roots);
 void meminfo_deinit(struct meminfo *meminfo);
-int meminfo_read(struct meminfo *meminfo, uint64_t *ret_total, uint64_t *ret_available);
-int meminfo_parse(const char *text, size_t size, uint64_t *ret_total, uint64_t *ret_available);
+int meminfo_read(struct meminfo *meminfo, struct meminfo_look *ret);
+/* As if it was a limit. */
+int meminfo_parse(const char *text, size_t size, struct meminfo_look *ret);
 
 #endif

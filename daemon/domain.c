@@ -268,16 +268,17 @@ bool domain_is_within(const struct domain *domain, const struct domain *ancestor
 }
 
 static void domain_look_machine(struct domains *domains, struct domain *domain) {
-    uint64_t total, available;
+    struct meminfo_look look;
 
-    if (meminfo_read(&domains->meminfo, &total, &available) < 0)
+    if (meminfo_read(&domains->meminfo, &look) < 0)
         return;
-    domain->look = (struct cgroup_look){.limit = total,
-                                        .high = CGROUP_NO_LIMIT,
-                                        .limit_swap = CGROUP_NO_LIMIT,
-                                        .usage = total - available,
-                                        .headroom = available,
-                                        .headroom_high = CGROUP_NO_LIMIT};
+    domain->look =
+        (struct cgroup_look){.limit = look.total,
+                             .high = CGROUP_NO_LIMIT,
+                             .limit_swap = CGROUP_NO_LIMIT,
+                             .usage = look.total - look.available,
+                             .headroom = look.committable < look.available ? look.committable : look.available,
+                             .headroom_high = CGROUP_NO_LIMIT};
 }
 
 /*

@@ -67,6 +67,7 @@ struct domains {
     struct domain_list retired; /* without reference, and still with a source: for the loop to close and free */
     int wake_fd;                /* eventfd: the loop shall look after the sources; -1: there are none */
     bool changed;               /* some domain's source has to be made, or closed */
+    bool commit_limited;        /* vm.overcommit_memory is 2 */
     uint64_t next_id;
     unsigned max; /* as descriptors allow; half of them for one user */
     bool full;    /* some cgroup was left out */

@@ -208,6 +208,8 @@ static void write_notes(const struct manager *manager, char *notes, size_t size)
          "may be swapped",
          0);
     note_sources(manager, notes, size);
+    note(notes, size, manager->domains.commit_limited,
+         "vm.overcommit_memory is 2: droppable memory counts, and is dropped before CommitLimit is met", 0);
     note(notes, size, manager->domains.full,
          "clients were in more cgroups than can be watched: some count to one above them", 0);
     note(notes, size, kernel->uring_error != 0, "no io_uring, one punch at a time for each client", kernel->uring_error);

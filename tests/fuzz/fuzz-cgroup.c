@@ -15,7 +15,8 @@
 union result {
     struct cgroup_stat stat;
     struct cgroup_events events;
-    uint64_t values[2];
+    struct meminfo_look meminfo;
+    uint64_t value;
 };
 
 static int parse(unsigned kind, const char *text, size_t size, union result *ret) {
@@ -27,9 +28,9 @@ static int parse(unsigned kind, const char *text, size_t size, union result *ret
     case 2:
         return cgroup_parse_events(text, size, &ret->events);
     case 3:
-        return cgroup_parse_value(text, size, &ret->values[0]);
+        return cgroup_parse_value(text, size, &ret->value);
     default:
-        return meminfo_parse(text, size, &ret->values[0], &ret->values[1]);
+        return meminfo_parse(text, size, &ret->meminfo);
     }
 }
 

@@ -415,39 +415,44 @@ START_TEST(test_headroom) {
 END_TEST
 
 static const char meminfo_text[] =
-    "MemTotal:       24684092 kB\nMemFree:  24531484 kB\nMemAvailable:   24444352 kB\nX: 1 kB\n";
+    "MemTotal:       24684092 kB\nMemFree:  24531484 kB\nMemAvailable:   24444352 kB\nX: 1 kB\nCommitLimit: 12342044 kB\n"
+    "Committed_AS: 342044 kB\n";
 
 static void check_meminfo_prefix(const char *text, size_t size) {
-    uint64_t total = 1;
-    uint64_t available = 1;
-    int r = meminfo_parse(text, size, &total, &available);
+    struct meminfo_look look = {.total = 1, .available = 1};
+    int r = meminfo_parse(text, size, &look);
 
     ck_assert_int_eq(r, size >= (size_t)(strstr(meminfo_text, "X:") - meminfo_text) ? 0 : -EBADMSG);
-    ck_assert_uint_eq(total, r < 0 ? 1 : 24684092 * KIB);
-    ck_assert_uint_eq(available, r < 0 ? 1 : 24444352 * KIB);
+    ck_assert_uint_eq(look.total, r < 0 ? 1 : 24684092 * KIB);
+    ck_assert_uint_eq(look.available, r < 0 ? 1 : 24444352 * KIB);
+    if (size == strlen(meminfo_text))
+        ck_assert_uint_eq(look.committable, 12000000 * KIB);
 }
 
 START_TEST(test_meminfo) {
     static const char overflow[] = "MemTotal: 18446744073709551615 kB\nMemAvailable: 1 kB\n";
+    static const char over[] = "MemTotal: 4 kB\nMemAvailable: 1 kB\nCommitLimit: 1 kB\nCommitted_AS: 2 kB\n";
     struct meminfo meminfo;
+    struct meminfo_look look;
     struct host host;
-    uint64_t total;
-    uint64_t available;
 
     each_prefix(meminfo_text, check_meminfo_prefix);
-    ck_assert_int_eq(meminfo_parse(overflow, strlen(overflow), &total, &available), -EBADMSG);
+    ck_assert_int_eq(meminfo_parse(overflow, strlen(overflow), &look), -EBADMSG);
+    ck_assert_int_eq(meminfo_parse(over, strlen(over), &look), 0);
+    ck_assert_uint_eq(look.committable, 0);
 
     host_init(&host, "v1");
     ck_assert_int_eq(meminfo_init(&meminfo, &host.roots), 0);
-    ck_assert_int_eq(meminfo_read(&meminfo, &total, &available), 0);
-    ck_assert_uint_eq(total, 24684092 * KIB);
+    ck_assert_int_eq(meminfo_read(&meminfo, &look), 0);
+    ck_assert_uint_eq(look.total, 24684092 * KIB);
+    ck_assert_uint_eq(look.committable, UINT64_MAX);
     meminfo_deinit(&meminfo);
 
     ck_assert_int_eq(meminfo_init(&meminfo, &cgroup_real_roots), 0);
     for (unsigned i = 0; i < 2; i++) { /* again from the start */
-        ck_assert_int_eq(meminfo_read(&meminfo, &total, &available), 0);
-        ck_assert_uint_gt(available, 0);
-        ck_assert_uint_le(available, total);
+        ck_assert_int_eq(meminfo_read(&meminfo, &look), 0);
+        ck_assert_uint_gt(look.available, 0);
+        ck_assert_uint_le(look.available, look.total);
     }
     meminfo_deinit(&meminfo);
     host_init(&host, "missing");

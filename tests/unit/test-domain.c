@@ -112,6 +112,39 @@ START_TEST(test_chain) {
 }
 END_TEST
 
+/* Where the kernel does not overcommit, shared memory counts, and what is left until its limit is all that there is. */
+START_TEST(test_overcommit_never) {
+    tree_write(base, "proc/sys/vm/overcommit_memory", "2\n");
+    tree_write(base, "proc/sys/vm/admin_reserve_kbytes", "8192\n");
+    tree_write(base, "proc/sys/vm/user_reserve_kbytes", "131072\n");
+    tree_write(base, "proc/meminfo",
+               "MemTotal: 1048576 kB\nMemAvailable: 524288 kB\nCommitLimit: 716800 kB\nCommitted_AS: 307200 kB\n");
+    meminfo_deinit(&domains.meminfo);
+    ck_assert_int_eq(meminfo_init(&domains.meminfo, &domains.roots), 0);
+    ck_assert_int_eq(credit_after_look(domains.machine), (400 - 136) * MIB - RESERVE);
+    ck_assert_uint_eq(domains.machine->look.usage, 512 * MIB);
+    tree_write(base, "proc/sys/vm/overcommit_memory", "0\n");
+    ck_assert_int_eq(credit_after_look(domains.machine), 512 * MIB - RESERVE);
+}
+END_TEST
+
+/* Half of the limit at most: one that is larger than all of it could never be kept. */
+START_TEST(test_reserve_in_small_cgroup) {
+    struct domain *domain;
+
+    write_cgroup("/a/b", 10 * MIB, -1, 2 * MIB);
+    domain = find();
+    ck_assert_uint_eq(domain->controller.limits.reserve, 5 * MIB);
+    write_cgroup("/a/b", -1, 10 * MIB, 2 * MIB);
+    domain_take_look(&domains, domain);
+    ck_assert_uint_eq(domain->controller.limits.reserve, 5 * MIB);
+    write_cgroup("/a/b", 2 * RESERVE, -1, 2 * MIB);
+    domain_take_look(&domains, domain);
+    ck_assert_uint_eq(domain->controller.limits.reserve, RESERVE);
+    domain_unref(domain);
+}
+END_TEST
+
 /* memory.high is kept free of by a quarter of the reserve only: a crossing costs stall and no life. */
 START_TEST(test_high_weighs_less) {
     static const struct {
@@ -399,6 +432,8 @@ int main(void) {
 
     tcase_add_checked_fixture(domain, setup, teardown);
     tcase_add_test(domain, test_chain);
+    tcase_add_test(domain, test_overcommit_never);
+    tcase_add_test(domain, test_reserve_in_small_cgroup);
     tcase_add_test(domain, test_high_weighs_less);
     tcase_add_test(domain, test_top);
     tcase_add_test(domain, test_top_v1);

@@ -25,6 +25,7 @@ CHECKS=(
     "native 512M test-machine native"
     "hard 512M test-machine hard"
     "memory.high 768M test-machine high"
+    "commit 768M test-machine commit"
     "control 768M test-bars-pressure control"
     "hog 768M test-bars-pressure hog"
     "reading 768M test-bars-pressure reading"
