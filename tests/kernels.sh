@@ -23,14 +23,16 @@ MEANS=(region mapping pieces fork fork-options backends native native-claims pro
 # What the service allows, counts and says, which is the same whatever its means: on those that have least of them, each in its way. Preload is one of
 # them because it takes the longest.
 RULES=(preload domains control state-page lending permissions container quotas reload)
-LEAST=' 4.14 5.10 6.1-mounts 6.12-userfaultfd-io_uring '
+# Likewise: what clients that mean harm, or a service that dies, may do.
+HARM=(hostile shared-hostile descriptors handover comeback crash one-page)
+LEAST=' 4.14 5.10 6.1-mounts 6.12-userfaultfd-io_uring 6.1-docker '
 # Not here: tests about time, and those that speak of one means at length.
 
 tests_of() { # PROFILE
     if [[ -n ${DROPPABLE_KERNEL_TESTS:-} ]]; then
         echo "$DROPPABLE_KERNEL_TESTS"
     elif [[ $LEAST == *" $1 "* ]]; then
-        echo "${MEANS[*]} ${RULES[*]}"
+        echo "${MEANS[*]} ${RULES[*]} ${HARM[*]}"
     else
         echo "${MEANS[*]}"
     fi
@@ -55,7 +57,7 @@ run_test() { # PROFILE TEST
 
 # 1 if one failed.
 print_table() {
-    awk -F'\t' -v order="${PROFILES[*]}" -v rows_order="${MEANS[*]} ${RULES[*]}" '
+    awk -F'\t' -v order="${PROFILES[*]}" -v rows_order="${MEANS[*]} ${RULES[*]} ${HARM[*]}" '
         # Those of them that are in the list, then what is not.
         function arrange(order, there, ret,    all, n_all, i, n, item, known) {
             n_all = split(order, all, " ")

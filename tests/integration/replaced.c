@@ -70,7 +70,14 @@ void put_epoll(int number) {
 }
 
 void close_all_but(int socket) {
-    child_check(close_range(3, (unsigned)socket - 1, 0) == 0 && close_range((unsigned)socket + 1, ~0U, 0) == 0);
+    if (close_range(3, (unsigned)socket - 1, 0) == 0) {
+        child_check(close_range((unsigned)socket + 1, ~0U, 0) == 0);
+        return;
+    }
+    child_check(errno == ENOSYS); /* before Linux 5.9 */
+    for (int fd = 3, end = getdtablesize(); fd < end; fd++)
+        if (fd != socket)
+            close(fd);
 }
 
 void put_all(void) {
