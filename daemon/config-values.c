@@ -56,6 +56,11 @@ const struct config_key config_keys[] = {
     {"Limits", "PinnedPerUser", CONFIG_SIZE, AT(max_pinned_per_uid), A_BUDGET},
 };
 
+const struct config_key config_group_keys[CONFIG_GROUP_KEYS] = {
+    {NULL, "Budget", CONFIG_SIZE, offsetof(struct config_group, budget), A_BUDGET},
+    {NULL, "Quota", CONFIG_SIZE, offsetof(struct config_group, quota), A_BUDGET},
+};
+
 const size_t config_n_keys = sizeof(config_keys) / sizeof(config_keys[0]);
 
 void config_init(struct config *config) {
@@ -235,8 +240,7 @@ static int set_text(struct config *config, const struct config_key *key, const c
     return r;
 }
 
-static int set_number(struct config *config, const struct config_key *key, const char *value) {
-    void *at = field(config, key->offset);
+static int set_number(void *at, const struct config_key *key, const char *value) {
     uint64_t number;
     int r;
 
@@ -295,8 +299,17 @@ int config_set(struct config *config, const struct config_key *key, const char *
     case CONFIG_PATH:
         return set_text(config, key, text);
     default:
-        return set_number(config, key, text);
+        return set_number(field(config, key->offset), key, text);
     }
+}
+
+int config_set_in_group(struct config_group *group, const struct config_key *key, const char *text) {
+    uint64_t *at = (uint64_t *)((char *)group + key->offset);
+
+    if (*text)
+        return set_number(at, key, text);
+    *at = 0;
+    return 0;
 }
 
 /* ---- to text ---- */
@@ -312,16 +325,7 @@ static void format_size(uint64_t size, char *ret, size_t ret_size) {
     snprintf(ret, ret_size, "%" PRIu64 "%.*s", size, n > 0, &suffixes[n > 0 ? n - 1 : 0]);
 }
 
-bool config_value(const struct config *config, size_t i, const char **ret_section, const char **ret_name, char *ret,
-                  size_t size) {
-    const struct config_key *key = &config_keys[i];
-    const void *at;
-
-    if (i >= config_n_keys)
-        return false;
-    *ret_section = key->section;
-    *ret_name = key->name;
-    at = (const char *)config + key->offset;
+static void format_number(const void *at, const struct config_key *key, char *ret, size_t size) {
     switch (key->type) {
     case CONFIG_SIZE:
         if (key->word && *(const uint64_t *)at == UINT64_MAX)
@@ -341,5 +345,46 @@ bool config_value(const struct config *config, size_t i, const char **ret_sectio
     default:
         snprintf(ret, size, "%s", *(char *const *)at ? *(char *const *)at : "");
     }
+}
+
+/* What is not set is a key without a value. */
+static bool group_value(const struct config *config, size_t i, const char **ret_section, const char **ret_name,
+                        char *ret, size_t size) {
+    const struct config_key *key = &config_group_keys[i % CONFIG_GROUP_KEYS];
+    const struct config_group *group = &config->groups[i / CONFIG_GROUP_KEYS];
+    const uint64_t *at;
+
+    if (i / CONFIG_GROUP_KEYS >= config->n_groups)
+        return false;
+    *ret_section = group->section;
+    *ret_name = key->name;
+    at = (const uint64_t *)((const char *)group + key->offset);
+    if (*at == 0)
+        snprintf(ret, size, "%s", "");
+    else
+        format_number(at, key, ret, size);
     return true;
+}
+
+bool config_value(const struct config *config, size_t i, const char **ret_section, const char **ret_name, char *ret,
+                  size_t size) {
+    const struct config_key *key = &config_keys[i];
+
+    if (i >= config_n_keys)
+        return group_value(config, i - config_n_keys, ret_section, ret_name, ret, size);
+    *ret_section = key->section;
+    *ret_name = key->name;
+    format_number((const char *)config + key->offset, key, ret, size);
+    return true;
+}
+
+size_t config_same(const struct config *config, size_t i, const struct config *other) {
+    size_t at = i - config_n_keys;
+
+    if (i < config_n_keys)
+        return i;
+    for (size_t j = 0; j < other->n_groups; j++)
+        if (strcmp(other->groups[j].section, config->groups[at / CONFIG_GROUP_KEYS].section) == 0)
+            return config_n_keys + j * CONFIG_GROUP_KEYS + at % CONFIG_GROUP_KEYS;
+    return SIZE_MAX;
 }

@@ -36,7 +36,9 @@ struct parse {
     int line;  /* of the line handed out last */
     int error; /* the first one; 0: none */
     int error_line;
-    char *text; /* of the first error; NULL also when memory ran out */
+    char *text;    /* of the first error; NULL also when memory ran out */
+    bool in_group; /* the lines are of one user or cgroup: */
+    size_t group;
 };
 
 __attribute__((format(printf, 3, 4))) static void parse_fail(struct parse *parse, int error, const char *format, ...) {
@@ -65,35 +67,64 @@ static bool section_known(const char *name, size_t size) {
     return false;
 }
 
+/* What section is this? false: it is not one, which was noted. */
+static bool take_section(struct parse *parse, const char *name, size_t size) {
+    const char *expected = "";
+    int r;
+
+    r = config_group_need(parse->config, name, size, &parse->group, &expected);
+    parse->in_group = r == 0;
+    if (r == -ENOENT && section_known(name, size))
+        return true;
+    if (r == -ENOENT)
+        parse_fail(parse, -EINVAL, "[%.*s]: no such section", (int)size, name);
+    else if (r == -EINVAL)
+        parse_fail(parse, r, "[%.*s]: this is not %s", (int)size, name, expected);
+    else if (r == -ENOSPC)
+        parse_fail(parse, r, "[%.*s]: there are too many users and cgroups before it", (int)size, name);
+    else if (r < 0)
+        parse_fail(parse, r, "[%.*s]: out of memory", (int)size, name);
+    return r == 0;
+}
+
+static const struct config_key *find_key(const struct parse *parse, const char *section, const char *name) {
+    const struct config_key *keys = parse->in_group ? config_group_keys : config_keys;
+    size_t n = parse->in_group ? CONFIG_GROUP_KEYS : config_n_keys;
+
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(keys[i].name, name) == 0 && (parse->in_group || strcmp(keys[i].section, section) == 0))
+            return &keys[i];
+    return NULL;
+}
+
 /* inih's handler: nonzero for success. */
 static int take_key(void *user, const char *section, const char *name, const char *value) {
     struct parse *parse = user;
+    const struct config_key *key = find_key(parse, section, name);
+    const char *text = value ? value : "";
     int r;
 
-    for (size_t i = 0; i < config_n_keys; i++) {
-        const struct config_key *key = &config_keys[i];
-
-        if (strcmp(key->section, section) != 0 || strcmp(key->name, name) != 0)
-            continue;
-        r = config_set(parse->config, key, value ? value : "");
-        if (r == -ENOMEM)
-            parse_fail(parse, r, "%s=: out of memory", name);
-        else if (r < 0)
-            parse_fail(parse, r, "%s=: '%s' is not %s", name, value ? value : "", key->expected);
-        return r == 0;
-    }
-    if (!*section)
+    if (!key && !*section)
         parse_fail(parse, -EINVAL, "%s=: stands before the first [section]", name);
-    else
-        parse_fail(parse, -EINVAL, "%s=: no such key in [%s]", name, section);
-    return 0;
+    else if (!key)
+        parse_fail(parse, -EINVAL, "%s=: no such key in [%s]", name,
+                   parse->in_group ? parse->config->groups[parse->group].section : section);
+    if (!key)
+        return 0;
+    r = parse->in_group ? config_set_in_group(&parse->config->groups[parse->group], key, text)
+                        : config_set(parse->config, key, text);
+    if (r == -ENOMEM)
+        parse_fail(parse, r, "%s=: out of memory", name);
+    else if (r < 0)
+        parse_fail(parse, r, "%s=: '%s' is not %s", name, text, key->expected);
+    return r == 0;
 }
 
 /* inih's reader, as fgets(3). */
 static char *take_line(char *buffer, int size, void *stream) {
     struct parse *parse = stream;
     const char *start = parse->next;
-    const char *stop;
+    const char *stop, *close;
     size_t length;
 
     if (start == parse->end || parse->error)
@@ -107,17 +138,16 @@ static char *take_line(char *buffer, int size, void *stream) {
     while (start < stop && (*start == ' ' || *start == '\t'))
         start++;
     length = (size_t)(stop - start);
+    close = length > 1 && *start == '[' ? memchr(start, ']', length) : NULL;
+    if (close && !take_section(parse, start + 1, (size_t)(close - start) - 1))
+        return NULL;
+    if (close && parse->in_group) { /* inih has no room for a path */
+        start = "[group]";
+        length = strlen(start);
+    }
     if (length + 3 > (size_t)size) {
         parse_fail(parse, -EINVAL, "the line is longer than %d bytes", size - 3);
         return NULL;
-    }
-    if (length > 1 && *start == '[') {
-        const char *close = memchr(start, ']', length);
-
-        if (close && !section_known(start + 1, (size_t)(close - start) - 1)) {
-            parse_fail(parse, -EINVAL, "[%.*s]: no such section", (int)(close - start) - 1, start + 1);
-            return NULL;
-        }
     }
     memcpy(buffer, start, length);
     buffer[length] = '\n';
@@ -196,8 +226,9 @@ static int config_copy(struct config *ret, const struct config *from) {
     copy.lend_group = from->lend_group ? strdup(from->lend_group) : NULL;
     copy.control_group = from->control_group ? strdup(from->control_group) : NULL;
     copy.socket_group = from->socket_group ? strdup(from->socket_group) : NULL;
-    if ((from->socket_path && !copy.socket_path) || (from->lend_group && !copy.lend_group) ||
-        (from->control_group && !copy.control_group) || (from->socket_group && !copy.socket_group)) {
+    if (config_groups_copy(&copy, from) < 0 || (from->socket_path && !copy.socket_path) ||
+        (from->lend_group && !copy.lend_group) || (from->control_group && !copy.control_group) ||
+        (from->socket_group && !copy.socket_group)) {
         config_deinit(&copy);
         return -ENOMEM;
     }
@@ -245,6 +276,7 @@ void config_deinit(struct config *config) {
     free(config->lend_group);
     free(config->control_group);
     free(config->socket_group);
+    config_groups_free(config);
     config->socket_path = NULL;
     config->lend_group = NULL;
     config->control_group = NULL;

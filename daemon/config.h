@@ -15,6 +15,15 @@
 #define CONFIG_AUTO UINT64_MAX
 #define CONFIG_INFINITY UINT64_MAX
 
+/* [User NAME] or [Cgroup PATH]: what one alone may have, in the place of what [Budgets] and [Limits] say. */
+struct config_group {
+    char *section;    /* as it was written; owned */
+    const char *path; /* in it, as in /proc/PID/cgroup; NULL: it is a user */
+    uid_t uid;
+    uint64_t budget; /* Budget=: resident bytes, or CONFIG_INFINITY; 0: not set */
+    uint64_t quota;  /* Quota=: address space, likewise */
+};
+
 struct config {
     /* [Daemon] */
     char *socket_path;  /* Socket=; owned */
@@ -49,6 +58,9 @@ struct config {
     uint64_t max_tables_per_uid; /* TablesPerUser=: bytes that the tables of all its regions may grow to, or CONFIG_AUTO */
     uint64_t max_pinned_per_client; /* PinnedPerClient=: bytes of pinned chunks, or CONFIG_INFINITY */
     uint64_t max_pinned_per_uid;    /* PinnedPerUser= */
+
+    struct config_group *groups; /* owned */
+    size_t n_groups;
 };
 
 /* Where the settings are. */
@@ -72,9 +84,14 @@ int config_read_file(struct config *config, const char *path, char **ret_error);
  * failure *ret is as before; *ret_error as above, or NULL where memory ran out.
  */
 int config_load(struct config *ret, const struct config_source *source, char **ret_error);
-/* The key number i, and its value as it would be in a file (of groups: what was). false: there are no more. */
+/*
+ * The key number i, and its value as it would be in a file (of groups of the system: what was). At last those of sections of one user or cgroup, each in the order
+ * in which it came first. false: there are no more.
+ */
 bool config_value(const struct config *config, size_t i, const char **ret_section, const char **ret_name, char *ret,
                   size_t size);
+/* The number of the same key of another one's; SIZE_MAX: that has no such section. */
+size_t config_same(const struct config *config, size_t i, const struct config *other);
 /* The socket to listen on if none is given: $XDG_RUNTIME_DIR/droppabled.sock for an ordinary user, else /run/droppabled.sock. malloc'd. */
 int config_default_socket(char **ret);
 /* "64M", "1G", "4096" -> bytes; -EINVAL, -ERANGE. */

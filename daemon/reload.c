@@ -46,18 +46,28 @@ static void apply_socket(struct config *old, struct config *new) {
     }
 }
 
+static bool log_change(const char *section, const char *name, const char *before, const char *after) {
+    if (strcmp(before, after) == 0)
+        return false;
+    log_notice("[%s] %s=: '%s' -> '%s'", section, name, before, after);
+    return true;
+}
+
 static unsigned log_changes(const struct config *old, const struct config *new) {
     char before[4096], after[4096];
     const char *section, *name;
     unsigned n = 0;
 
     for (size_t i = 0; config_value(old, i, &section, &name, before, sizeof(before)); i++) {
-        config_value(new, i, &section, &name, after, sizeof(after));
-        if (strcmp(before, after) == 0)
-            continue;
-        log_notice("[%s] %s=: '%s' -> '%s'", section, name, before, after);
-        n++;
+        size_t same = config_same(old, i, new);
+
+        after[0] = '\0';
+        if (same != SIZE_MAX)
+            config_value(new, same, &section, &name, after, sizeof(after));
+        n += log_change(section, name, before, after);
     }
+    for (size_t i = 0; config_value(new, i, &section, &name, after, sizeof(after)); i++)
+        n += config_same(new, i, old) == SIZE_MAX && log_change(section, name, "", after);
     return n;
 }
 
