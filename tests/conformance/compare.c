@@ -317,7 +317,7 @@ static bool compares(const char *backend) {
 
 static int load_expected(void) {
     char *path = backend_file(EXPECTED);
-    int r = path ? expected_init(&expected_differences, path) : -ENOENT;
+    int r = path ? expected_init(&expected_differences, path, getenv(BACKEND_USER) != NULL) : -ENOENT;
 
     free(path);
     return r;

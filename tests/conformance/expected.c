@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 
-/* Lines "CHECK REASON [M.N-M.N]": of the versions of Linux from the one to the other, or of all. '#' begins a comment. */
+/* Lines "CHECK REASON [M.N-M.N] [root|user]": of the versions of Linux from the one to the other, or of all; of whom. '#' begins a comment. */
 
 #include "expected.h"
 
@@ -23,27 +23,32 @@ static unsigned this_kernel(void) {
     return number_of(major, minor);
 }
 
-/* 1: of this kernel; 0: of others; -EBADMSG. */
-static int holds(const char *versions) {
+/* 1: of this kernel, and of whoever is meant; 0: of others; -EBADMSG. */
+static int holds(const char *condition, bool user) {
     unsigned major, minor, last_major, last_minor;
     char rest;
 
-    if (!*versions)
+    if (!*condition)
         return 1;
-    if (sscanf(versions, "%u.%u-%u.%u%c", &major, &minor, &last_major, &last_minor, &rest) != 4)
+    if (strcmp(condition, "root") == 0 || strcmp(condition, "user") == 0)
+        return user == (strcmp(condition, "user") == 0);
+    if (sscanf(condition, "%u.%u-%u.%u%c", &major, &minor, &last_major, &last_minor, &rest) != 4)
         return -EBADMSG;
     return this_kernel() >= number_of(major, minor) && this_kernel() <= number_of(last_major, last_minor);
 }
 
-static int add(struct expected *expected, const char *text) {
+static int add(struct expected *expected, const char *text, bool user) {
     struct expected_line line, *grown;
-    char versions[16] = "", more;
-    int n = sscanf(text, "%63s %31s %15s %c", line.check, line.reason, versions, &more), r = holds(versions);
+    char conditions[2][16] = {"", ""}, more;
+    int n = sscanf(text, "%63s %31s %15s %15s %c", line.check, line.reason, conditions[0], conditions[1], &more);
 
-    if (n != 2 && n != 3)
+    if (n < 2 || n > 4)
         return -EBADMSG;
-    if (r <= 0)
-        return r;
+    for (int i = 0, r; i < 2; i++) {
+        r = holds(conditions[i], user);
+        if (r <= 0)
+            return r;
+    }
     if (!strchr(line.check, '.') || expected_reason(expected, line.check))
         return -EBADMSG;
     grown = realloc(expected->lines, (expected->n + 1) * sizeof(*grown));
@@ -54,7 +59,7 @@ static int add(struct expected *expected, const char *text) {
     return 0;
 }
 
-int expected_init(struct expected *expected, const char *path) {
+int expected_init(struct expected *expected, const char *path, bool user) {
     FILE *file = fopen(path, "re");
     char text[256];
     int r = file ? 0 : -errno;
@@ -63,7 +68,7 @@ int expected_init(struct expected *expected, const char *path) {
     while (r == 0 && fgets(text, sizeof(text), file)) {
         text[strcspn(text, "#\n")] = '\0';
         if (text[strspn(text, " ")])
-            r = add(expected, text);
+            r = add(expected, text, user);
         if (r < 0)
             fprintf(stderr, "%s: not understood: %s\n", path, text);
     }

@@ -16,8 +16,8 @@ struct expected {
     size_t n;
 };
 
-/* 0, or -errno after a message: -EBADMSG for what is no such line, or one that is there twice. */
-int expected_init(struct expected *expected, const char *path);
+/* user: of a program that is not root. 0, or -errno after a message: -EBADMSG for what is no such line, or one that is there twice. */
+int expected_init(struct expected *expected, const char *path, bool user);
 void expected_deinit(struct expected *expected);
 /* Why the line may differ; NULL: it may not. */
 const char *expected_reason(const struct expected *expected, const char *check);
