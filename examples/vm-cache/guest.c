@@ -5,11 +5,13 @@
  * nothing of droppable memory: what its host drops reads as zeros, and a page that does not carry its mark is not in the cache.
  *
  * One command a line from the first serial port, one answer a line: "fill SEED" writes every page; "check SEED" counts those that are as they
- * were written, those that read zeros, and those that are neither.
+ * were written, those that read zeros, and those that are neither; "watch SEED" says that it begins, counts so again and again until there is another
+ * command, and says how often, and how many were neither.
  */
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -87,23 +89,49 @@ static void fill(uint64_t seed) {
     printf("filled %zu\n", pages);
 }
 
-static void check(uint64_t seed) {
-    size_t kept = 0, lost = 0, torn = 0;
+struct count {
+    size_t kept, lost, torn;
+};
+
+static void look(uint64_t seed, size_t page, size_t *ret_same, size_t *ret_zero) {
+    *ret_same = *ret_zero = 0;
+    for (size_t i = 0; i < WORDS; i++) {
+        uint64_t is = ((volatile uint64_t *)memory)[page * WORDS + i];
+
+        *ret_same += is == word_of(seed, page, i);
+        *ret_zero += is == 0;
+    }
+}
+
+static struct count count_pages(uint64_t seed) {
+    struct count count = {0};
+    size_t same, zero;
 
     for (size_t page = 0; page < pages; page++) {
-        size_t same = 0, zero = 0;
-
-        for (size_t i = 0; i < WORDS; i++) {
-            uint64_t is = ((volatile uint64_t *)memory)[page * WORDS + i];
-
-            same += is == word_of(seed, page, i);
-            zero += is == 0;
-        }
-        kept += same == WORDS;
-        lost += same != WORDS && zero == WORDS;
-        torn += same != WORDS && zero != WORDS;
+        look(seed, page, &same, &zero);
+        if (same != WORDS && zero != WORDS) /* it may have gone while we looked */
+            look(seed, page, &same, &zero);
+        count.kept += same == WORDS;
+        count.lost += same != WORDS && zero == WORDS;
+        count.torn += same != WORDS && zero != WORDS;
     }
-    printf("kept %zu lost %zu torn %zu\n", kept, lost, torn);
+    return count;
+}
+
+static void check(uint64_t seed) {
+    struct count count = count_pages(seed);
+
+    printf("kept %zu lost %zu torn %zu\n", count.kept, count.lost, count.torn);
+}
+
+static void watch(uint64_t seed) {
+    struct pollfd command = {.fd = STDIN_FILENO, .events = POLLIN};
+    size_t times = 0, torn = 0;
+
+    printf("watching\n");
+    for (; poll(&command, 1, 0) == 0; times++)
+        torn += count_pages(seed).torn;
+    printf("watched %zu torn %zu\n", times, torn);
 }
 
 int main(void) {
@@ -122,6 +150,8 @@ int main(void) {
             fill(seed);
         else if (sscanf(line, "check %lu", &seed) == 1)
             check(seed);
+        else if (sscanf(line, "watch %lu", &seed) == 1)
+            watch(seed);
         else
             break;
     }

@@ -121,17 +121,43 @@ struct count {
     uint64_t kept, lost, torn;
 };
 
-static struct count ask_check(struct guest *guest, unsigned seed) {
+static struct count hear_count(struct guest *guest) {
     struct count count;
     char line[256];
 
-    ask(guest, "check", seed, "kept ", line, sizeof(line));
+    hear(guest, "kept ", line, sizeof(line));
     if (sscanf(line, "kept %" SCNu64 " lost %" SCNu64 " torn %" SCNu64, &count.kept, &count.lost, &count.torn) != 3)
         die("the guest", line);
     printf("guest: %" PRIu64 " pages kept, %" PRIu64 " lost, %" PRIu64 " torn\n", count.kept, count.lost, count.torn);
     if (count.torn > 0)
         die("the guest", "a page is neither as it was written nor zeros");
     return count;
+}
+
+static struct count ask_check(struct guest *guest, unsigned seed) {
+    dprintf(guest->in, "check %u\n", seed);
+    return hear_count(guest);
+}
+
+/* The guest reads all the time from here on, until it is asked for something else. */
+static void ask_watch(struct guest *guest, unsigned seed) {
+    char line[256];
+
+    ask(guest, "watch", seed, "watching", line, sizeof(line));
+}
+
+static struct count end_watch(struct guest *guest, unsigned seed) {
+    uint64_t times, torn;
+    char line[256];
+
+    dprintf(guest->in, "check %u\n", seed);
+    hear(guest, "watched ", line, sizeof(line));
+    if (sscanf(line, "watched %" SCNu64 " torn %" SCNu64, &times, &torn) != 2)
+        die("the guest", line);
+    printf("guest: read all of it %" PRIu64 " times meanwhile, %" PRIu64 " torn\n", times, torn);
+    if (torn > 0)
+        die("the guest", "a page was neither as it was written nor zeros while it was dropped");
+    return hear_count(guest);
 }
 
 /* ---- the host ---- */
@@ -211,8 +237,9 @@ static void run(struct drp *d, struct drp_region *region, const struct settings 
     count = ask_check(&guest, 1);
     if (count.lost > 0)
         die("the service", "dropped without need");
+    ask_watch(&guest, 1);
     press(d, settings);
-    count = ask_check(&guest, 1);
+    count = end_watch(&guest, 1);
     if (count.lost == 0 || count.kept + count.lost != settings->size / PAGE)
         die("the guest", "sees no loss");
     ask(&guest, "fill", 2, "filled ", line, sizeof(line));

@@ -87,19 +87,19 @@ static void run_fuse(void) {
     struct fuse_system fuse;
     int fd = fuse_start(&fuse) < 0 ? -1 : fuse_open(&fuse);
 
-    if (fd < 0)
+    if (fd < 0) {
         suite_skip_part("hands back files of its FUSE", "no file system can be mounted");
-    else {
-        fuse_detach(&fuse);
-        fuse_soil(fd);
+        attack_begun();
+        for (;;)
+            pause();
     }
+    fuse_detach(&fuse);
+    fuse_soil(fd);
     attack_begun();
-    for (unsigned i = 0; fd >= 0; i++) {
+    for (unsigned i = 0;; i++) {
         attack_did();
         hand_back("fuse", fd, i);
     }
-    for (;;)
-        pause();
 }
 
 /* ---- many ---- */
