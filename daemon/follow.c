@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Nobody sees what a client without interception touches, so nobody sees either when it goes on in another cgroup. It is looked at in turns: a few a
- * second, so that a thousand cost no more than a few, which are then found a second after they have moved. Reading /proc/PID/cgroup takes the kernel's
- * cgroup lock, which others may hold: in one of libuv's threads.
+ * Nobody sees what a client without interception touches, or where the kernel fills by itself, so nobody sees either when it goes on in another cgroup. It is
+ * looked at in turns: a few a second, so that a thousand cost no more than a few, which are then found a second after they have moved. Reading
+ * /proc/PID/cgroup takes the kernel's cgroup lock, which others may hold: in one of libuv's threads, or in the pager if there is one.
  */
 
 #include "follow.h"
@@ -18,36 +18,40 @@
 
 #define FOLLOW_MS 1000
 
-static bool is_to_follow(const struct session *session) {
-    return !session->intercepted && session->n_regions > 0;
+static bool is_to_follow(struct session *session) {
+    if (session->n_regions == 0)
+        return false;
+    return !session->intercepted || !LIST_EMPTY(&session->shares) || atomic_load(&session->committed) > 0;
+}
+
+static void ask_pager(struct session *session) {
+    atomic_store(&session->move.wanted, true);
+    worker_kick(&session->pager.worker);
 }
 
 /* The next ones after those of the last time; sessions are linked the newest first. */
 static void choose(struct follow *follow) {
     struct session *session;
-    bool any = false;
+    size_t n = 0;
 
     follow->n = 0;
     LIST_FOREACH (session, &follow->manager->sessions, link) {
         struct followed *look = &follow->looks[follow->n];
 
-        if (!is_to_follow(session))
+        if (session->id >= follow->last || !is_to_follow(session))
             continue;
-        any = true;
-        if (session->id >= follow->last)
+        if (n++ == FOLLOW_AT_ONCE)
+            return;
+        follow->last = session->id;
+        if (session->intercepted) {
+            ask_pager(session);
             continue;
+        }
         *look = (struct followed){
             .session = session->id, .pid = session->pid, .pidfd = fcntl(session->pidfd, F_DUPFD_CLOEXEC, 0)};
-        if (look->pidfd < 0)
-            break;
-        follow->last = session->id;
-        if (++follow->n == FOLLOW_AT_ONCE)
-            break;
+        follow->n += look->pidfd >= 0;
     }
-    if (follow->n == 0)
-        follow->last = UINT64_MAX; /* from the first on again */
-    if (!any)
-        uv_timer_stop(&follow->timer);
+    follow->last = UINT64_MAX; /* from the first on again */
 }
 
 static void look_at_all(uv_work_t *work) {
@@ -76,7 +80,7 @@ static void looked(uv_work_t *work, int status) {
         struct session *session = find_session(follow->manager, look->session);
 
         close(look->pidfd);
-        if (look->known && session && is_to_follow(session))
+        if (look->known && session && !session->intercepted)
             move_note(session, look->text);
     }
 }
@@ -84,11 +88,11 @@ static void looked(uv_work_t *work, int status) {
 static void follow_some(uv_timer_t *timer) {
     struct follow *follow = container_of(timer, struct follow, timer);
 
+    if (follow->manager->n_regions == 0)
+        uv_timer_stop(timer);
     if (follow->working)
         return;
     choose(follow);
-    if (follow->n == 0)
-        choose(follow);
     if (follow->n == 0)
         return;
     follow->working = uv_queue_work(follow->loop, &follow->work, look_at_all, looked) == 0;

@@ -2,7 +2,7 @@
 #ifndef DROPPABLE_DAEMON_FOLLOW_H
 #define DROPPABLE_DAEMON_FOLLOW_H
 
-/* Follows clients without a pager from cgroup to cgroup (move.h). Of the loop. */
+/* Follows clients from cgroup to cgroup whose accesses no pager sees (move.h). Of the loop. */
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -32,7 +32,7 @@ struct manager {
     struct home_list homes;        /* theirs and those of shared regions, the newest first */
     struct home_list ending_homes; /* of shared regions that nobody has any more. Of the loop */
     struct domains domains;
-    bool to_follow; /* a session without a pager has memory. Of the loop */
+    bool to_follow; /* some session has memory since. Of the loop */
     unsigned n_sessions;
     unsigned n_homes;
     unsigned n_regions;

@@ -4,7 +4,7 @@
  *
  * The kernel tells nobody of a move, and a watch of every client's file would be polling. But a client matters to a domain only by what it
  * touches: so whoever answers its faults looks, once a second at most, and a client that touches nothing costs nothing. What a session
- * without a pager touches nobody sees; there the loop looks when it makes or maps a region, and follow.c now and then.
+ * without a pager touches nobody sees, nor what the kernel fills by itself; there the loop looks when it makes or maps a region, and follow.c now and then.
  *
  * The look compares a hash of /proc/PID/cgroup. (A text made to have the same hash takes the right to make cgroups and to move
  * between them, and leads to nothing but the client's own memory being counted in the wrong one of these.) Only a change
@@ -107,9 +107,7 @@ void move_note(struct session *session, uint64_t text) {
 void move_check_now(struct session *session) {
     uint64_t text;
 
-    if (session->intercepted)
-        return;
     session->manager->to_follow = true;
-    if (move_look(session->pid, session->pidfd, &text))
+    if (!session->intercepted && move_look(session->pid, session->pidfd, &text))
         move_note(session, text);
 }

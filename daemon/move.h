@@ -18,9 +18,10 @@ struct move {
     struct completion completion;
     _Atomic bool pending; /* the completion is under way */
     _Atomic bool again; /* for want of something the move was not made: the next look tries it again, whatever it finds */
-    int fd;             /* /proc/PID/cgroup, in the pager's table; -1: not open */
-    uint64_t checked;   /* ns: when it was read last */
-    uint64_t text;      /* hash of what it said then */
+    _Atomic bool wanted; /* the pager shall look, though there is no fault */
+    int fd;              /* /proc/PID/cgroup, in the pager's table; -1: not open */
+    uint64_t checked;    /* ns: when it was read last */
+    uint64_t text;       /* hash of what it said then */
 };
 
 void move_init(struct move *move);

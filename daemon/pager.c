@@ -509,7 +509,9 @@ static void pager_main(struct worker *worker) {
             continue;
         worker_begin_turn(worker);
         while (fds[1].revents && worker_receive(worker, &fd, &data) > 0)
-            close(fd);                /* nobody sends any */
+            close(fd); /* nobody sends any */
+        if (atomic_exchange(&session->move.wanted, false))
+            move_check(session);
         if (fds[0].revents & POLLERR) /* the client made its copy blocking: that holds for ours, too */
             fcntl(pager->uffd, F_SETFL, O_NONBLOCK);
         else if (fds[0].revents & POLLIN)
