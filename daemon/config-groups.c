@@ -46,7 +46,7 @@ static struct config_group *find_group(const struct config *config, const char *
 }
 
 /* Takes the section over. */
-static int add_group(struct config *config, char *section, char *path, uid_t uid, size_t *ret) {
+static int add_group(struct config *config, const struct config_group *group, size_t *ret) {
     struct config_group *grown;
 
     if (config->n_groups == GROUPS_MAX)
@@ -55,7 +55,7 @@ static int add_group(struct config *config, char *section, char *path, uid_t uid
     if (!grown)
         return -ENOMEM;
     config->groups = grown;
-    grown[config->n_groups] = (struct config_group){.section = section, .path = path, .uid = uid};
+    grown[config->n_groups] = *group;
     *ret = config->n_groups++;
     return 0;
 }
@@ -83,7 +83,7 @@ int config_group_need(struct config *config, const char *name, size_t size, size
     if (known)
         *ret = (size_t)(known - config->groups);
     else if (r == 0)
-        r = add_group(config, section, path, uid, ret);
+        r = add_group(config, &(struct config_group){.section = section, .path = path, .uid = uid}, ret);
     if (known || r < 0)
         free(section);
     return r;

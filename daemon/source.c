@@ -375,10 +375,10 @@ static struct source *source_new(struct sources *sources, struct domain *domain)
 }
 
 /* Under the manager's lock. */
-static void source_join(struct source *source) {
-    LIST_INSERT_HEAD(&source->sources->list, source, link);
-    source->domain->source = source;
-    source->domain->threshold = source->threshold;
+static void source_join(struct sources *sources, struct source *source, struct domain *domain) {
+    LIST_INSERT_HEAD(&sources->list, source, link);
+    domain->source = source;
+    domain->threshold = source->threshold;
 }
 
 /* Under the manager's lock. Negative: it is not watched, until something changes. One of which no file can be had gets a source without any. */
@@ -397,7 +397,7 @@ static int source_start(struct sources *sources, struct domain *domain) {
         return r;
     }
     sources->n_opening++;
-    source_join(source);
+    source_join(sources, source, domain);
     return 0;
 }
 
@@ -409,7 +409,7 @@ static int watch_machine(struct sources *sources) {
     source = source_new(sources, sources->manager->domains.machine);
     if (source) {
         source_open(source);
-        source_join(source);
+        source_join(sources, source, sources->manager->domains.machine);
         source_watch(source);
     }
     pthread_mutex_unlock(&sources->manager->lock);

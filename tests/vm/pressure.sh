@@ -25,7 +25,7 @@ CHECKS=(
     "native 512M test-machine native"
     "hard 512M test-machine hard"
     "memory.high 768M test-machine high"
-    "commit 768M test-machine commit"
+    "commit 768M test-commit commit"
     "control 768M test-bars-pressure control"
     "hog 768M test-bars-pressure hog"
     "reading 768M test-bars-pressure reading"

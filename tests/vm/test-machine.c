@@ -7,8 +7,6 @@
  *   hard     the same with more of everything: not a bar, what becomes of it is printed
  *   native   the same with the kernel's own droppable memory, where there is any
  *   high     cgroup v2's memory.high, which kills nobody, but stops who is over it: how long does a burst take?
- *   commit   the kernel does not overcommit (vm.overcommit_memory=2), so that shared memory takes from what everybody may have: how much plain
- *            memory is to be had beside a client's 128 MiB droppable, and how much without?
  *
  * "Left at the kill" is read from the kernel's own report, which it writes right before it chooses whom to kill: its count of
  * shared memory, less that of before the run, and for native memory, the holder's line in the table of processes. Counters asked for
@@ -60,10 +58,6 @@
 #define HIGH_MS 20000
 #define HIGH_MS_MAX 5000
 #define STEP_MS 60000
-#define COMMIT_PERCENT 60
-#define COMMIT_STEP MIB
-/* What the holder has besides, and what is kept free. */
-#define COMMIT_LEFT_MAX (32 * MIB)
 
 /* A process of a run, with a pipe each way. Its end of the pipes is closed when it dies. */
 struct guest {
@@ -200,21 +194,6 @@ static void hog_some(int from, int to) {
     (void)from;
     touch(plain_memory(HIGH_HOG), HIGH_HOG);
     say(to, 1);
-}
-
-/* Says how much there was, and keeps it until it is to end. */
-static void take_all(int from, int to) {
-    uint64_t size = 0;
-    unsigned char *memory;
-
-    for (;; size += COMMIT_STEP) {
-        memory = mmap(NULL, COMMIT_STEP, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (memory == MAP_FAILED)
-            break;
-        touch(memory, COMMIT_STEP);
-    }
-    say(to, size);
-    (void)hear(from);
 }
 
 /* ---- the guests from outside ---- */
@@ -563,53 +542,6 @@ START_TEST(high_is_no_stall) {
 }
 END_TEST
 
-/* ---- no overcommitment ---- */
-
-static void set_vm(const char *name, unsigned value) {
-    char path[64];
-    FILE *file;
-
-    snprintf(path, sizeof(path), "/proc/sys/vm/%s", name);
-    file = fopen(path, "we");
-    ck_assert_ptr_nonnull(file);
-    ck_assert_int_gt(fprintf(file, "%u\n", value), 0);
-    ck_assert_int_eq(fclose(file), 0);
-}
-
-static uint64_t take_all_there_is(void) {
-    struct guest guest = guest_start(NULL, take_all);
-    uint64_t size = 0;
-
-    ck_assert(guest_says(&guest, STEP_MS, &size));
-    guest_end(&guest, 0);
-    return size;
-}
-
-START_TEST(commit_limit_is_met_by_drops) {
-    struct service service;
-    struct guest holder;
-    uint64_t without, with, left;
-
-    set_vm("overcommit_ratio", COMMIT_PERCENT);
-    set_vm("overcommit_memory", 2);
-    service_start(&service, NULL);
-    without = take_all_there_is();
-    holder = holder_start(NULL, hold_in_cgroup);
-    with = take_all_there_is();
-    left = guest_resident(&holder);
-    print_mib("commit: plain memory without droppable memory", without);
-    print_mib(", beside 128 MiB of it", with);
-    print_mib(", of which are left", left);
-    printf("\n");
-    fflush(stdout);
-    guest_end(&holder, 0);
-    service_stop(&service);
-    set_vm("overcommit_memory", 0);
-    ck_assert_uint_gt(without, HIGH_DROPPABLE);
-    ck_assert_uint_ge(with + COMMIT_LEFT_MAX, without);
-}
-END_TEST
-
 /* Cases of their own, so that CK_RUN_CASE= can choose. */
 static void add_case(Suite *suite, const char *name, const TTest *test, int end) {
     TCase *tcase = tcase_create(name);
@@ -626,7 +558,6 @@ static Suite *make_suite(void) {
     add_case(suite, "native", native_left_at_the_kill, 1);
     add_case(suite, "hard", hard_left_at_the_kill, sizeof(hard_rows) / sizeof(hard_rows[0]));
     add_case(suite, "high", high_is_no_stall, 1);
-    add_case(suite, "commit", commit_limit_is_met_by_drops, 1);
     return suite;
 }
 
