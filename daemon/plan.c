@@ -316,7 +316,7 @@ struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *
     slice->domain = demand->domain;
     slice->domain->refs++; /* it may lose its last session meanwhile */
     slice->hand = demand->hand;
-    slice->needed = !demand->hand && demand->source != DEMAND_BUDGET;
+    slice->needed = slice->request.needed = !demand->hand && demand->source != DEMAND_BUDGET;
     slice->seen = demand->seen;
     slice->handed_out = kernel_now();
     slice->planned = planned < demand->bytes ? planned : demand->bytes;
