@@ -1,126 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * Budgets: who may set what, who is over, and when somebody is asked again. Sessions made by hand, with regions whose objects are
- * memfds, so that what is resident is the kernel's word.
- */
+/* Budgets: who may set them, who is over, and when somebody is asked again. */
 
 #define _GNU_SOURCE
 
-#include "budget.h"
-#include "manager.h"
+#include "budget-world.h"
 #include "suite.h"
 
 #include <check.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
-#define MIB (UINT64_C(1) << 20)
-#define MS UINT64_C(1000000)
-#define ALICE 1000
-#define BOB 1001
-#define ROOT 0
-
-static struct manager manager;
-static struct config config;
-static struct domain machine, slice, service;
-static struct session sessions[3];
-static struct region regions[3];
-static uint64_t now;
-
-static void make_domain(struct domain *domain, struct domain *parent, const char *path, uint64_t id) {
-    *domain = (struct domain){.parent = parent, .path = (char *)(uintptr_t)path, .id = id, .refs = 1};
-    LIST_INSERT_HEAD(&manager.domains.list, domain, link);
-}
-
-static void make_session(unsigned i, uid_t uid, struct domain *domain) {
-    struct session *session = &sessions[i];
-    struct region *region = &regions[i];
-
-    *session = (struct session){.id = 10 + i, .pid = (pid_t)(100 + i), .uid = uid, .domain = domain};
-    session->home.session = session;
-    LIST_INIT(&session->home.regions);
-    *region = (struct region){.id = 20 + i, .home = &session->home, .priority = 2};
-    region->data_fd = memfd_create("test-budget", MFD_CLOEXEC);
-    ck_assert_int_ge(region->data_fd, 0);
-    LIST_INSERT_HEAD(&session->home.regions, region, link);
-    ck_assert_int_eq(manager_add_session(&manager, session), 0);
-}
-
-static void setup(void) {
-    config_init(&config);
-    manager = (struct manager){.config = &config};
-    manager.kernel.fill_rate = 1024 * MIB;
-    pthread_mutex_init(&manager.lock, NULL);
-    plans_init(&manager.pressure.plans, &manager);
-    budgets_init(&manager);
-    make_domain(&machine, NULL, "", 1);
-    make_domain(&slice, &machine, "/jobs", 2);
-    make_domain(&service, &slice, "/jobs/cache", 3);
-    make_session(0, ALICE, &service);
-    make_session(1, ALICE, &slice);
-    make_session(2, BOB, &machine);
-    now = kernel_now();
-}
-
-static void teardown(void) {
-    for (int i = 0; i < 3; i++) {
-        manager_remove_session(&manager, &sessions[i]);
-        close(regions[i].data_fd);
-    }
-    budgets_deinit(&manager);
-    config_deinit(&config);
-}
-
-static void fill(unsigned i, uint64_t bytes) {
-    ck_assert_int_eq(ftruncate(regions[i].data_fd, 0), 0);
-    if (bytes > 0)
-        ck_assert_int_eq(fallocate(regions[i].data_fd, 0, 0, (off_t)bytes), 0);
-}
-
-static struct budget_object object_of(enum budget_scope scope, uint64_t id) {
-    struct budget_object object = {.scope = scope, .id = id, .path = "/jobs"};
-
-    for (int i = 0; i < 3; i++) {
-        if (scope == BUDGET_SESSION && sessions[i].id == id)
-            object.session = &sessions[i];
-        if (scope == BUDGET_REGION && regions[i].id == id)
-            object.region = &regions[i];
-    }
-    return object;
-}
-
-static int set(uid_t by, enum budget_scope scope, uint64_t id, enum limit_kind kind, uint64_t value) {
-    struct limit_values values = {.mask = LIMIT_BIT(kind)}, effective;
-    struct budget_object object = object_of(scope, id);
-
-    values.of[kind] = value;
-    return budget_set(&manager, by, by == ROOT, &object, &values, &effective);
-}
-
-static uint64_t get(enum budget_scope scope, uint64_t id, enum limit_kind kind) {
-    struct budget_object object = object_of(scope, id);
-    struct limit_values effective;
-
-    ck_assert_int_eq(budget_set(&manager, 5, false, &object, &(struct limit_values){0}, &effective), 0);
-    ck_assert(effective.mask & LIMIT_BIT(kind));
-    return effective.of[kind];
-}
-
-/* A look that is due. */
-static struct budget_excess look(void) {
-    struct budget_excess excess;
-    uint64_t wait = budget_look(&manager, now, &excess);
-
-    if (excess.bytes == 0 && wait != UINT64_MAX) {
-        now += wait;
-        budget_look(&manager, now, &excess);
-    }
-    return excess;
-}
 
 START_TEST(test_owner_lowers_and_cannot_raise) {
     config.client_budget = 100 * MIB;
@@ -247,8 +134,8 @@ START_TEST(test_scopes) {
 
     ck_assert_int_eq(set(ROOT, BUDGET_CLIENT, 102, LIMIT_BUDGET, 4 * MIB), 0);
     excess = look();
-    ck_assert_int_eq(excess.scope, BUDGET_SESSION);
-    ck_assert_uint_eq(excess.id, 12);
+    ck_assert_int_eq(excess.scope, BUDGET_CLIENT);
+    ck_assert_uint_eq(excess.id, 102);
     ck_assert(budget_covers(&excess, &regions[2]) && !budget_covers(&excess, &regions[0]));
 
     ck_assert_int_eq(set(ROOT, BUDGET_USER, ALICE, LIMIT_BUDGET, 8 * MIB), 0);
@@ -278,7 +165,7 @@ START_TEST(test_config_of_cgroups) {
     budgets_reload(&manager);
     excess = look();
     ck_assert_int_eq(excess.scope, BUDGET_CGROUP);
-    ck_assert_ptr_eq(excess.domain, &service);
+    ck_assert_ptr_eq(excess.domain, &cache);
     fill(0, 0);
     ck_assert_uint_eq(look().bytes, 0);
     ck_assert_int_eq(manager_add_session(&manager, &sessions[1]), 0);
@@ -369,7 +256,7 @@ int main(void) {
     Suite *suite = suite_create("budget");
     TCase *tcase = tcase_create("budget");
 
-    tcase_add_checked_fixture(tcase, setup, teardown);
+    tcase_add_checked_fixture(tcase, world_setup, world_teardown);
     tcase_add_test(tcase, test_owner_lowers_and_cannot_raise);
     tcase_add_test(tcase, test_what_can_be_set);
     tcase_add_test(tcase, test_kept);
