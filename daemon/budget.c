@@ -20,6 +20,10 @@
 #define COST_FACTOR_IN_HASTE 10
 #define COST_LEAST_NS UINT64_C(100000)
 
+static uint64_t least(uint64_t a, uint64_t b) {
+    return a < b ? a : b;
+}
+
 /* ---- looking ---- */
 
 struct look {
@@ -27,31 +31,61 @@ struct look {
     uint64_t now;
     uint64_t next; /* ns */
     bool anybody;  /* has a budget */
-    struct budget_excess excess;
-    struct limit_standing *standing; /* of the excess */
+    bool over;     /* somebody is */
+    struct budget_excess *chosen;
+    size_t n;
 };
 
-/* whose: scope, id and what else says whom it covers. */
-static void consider(struct look *look, struct limits *limits, uint64_t configured_budget,
-                     const struct budget_excess *whose) {
-    uint64_t budget = limit_value(&limits->of[LIMIT_BUDGET], configured_budget), wait, excess;
+static bool comes_before(const struct budget_excess *a, const struct budget_excess *b) {
+    return *a->turn != *b->turn ? *a->turn < *b->turn : a->bytes > b->bytes;
+}
 
+/*
+ * Whoever had his turn the longest time ago comes first, not who is most over: who fills as fast as he is dropped from would be that for ever. The regions
+ * of one session have one turn together, or a client with many would take the others'.
+ */
+static void choose(struct look *look, const struct budget_excess *excess) {
+    struct budget_excess *chosen = look->chosen;
+    size_t i = 0;
+
+    while (i < look->n && chosen[i].turn != excess->turn)
+        i++;
+    if (i < look->n) {
+        if (excess->standing->asked < chosen[i].standing->asked)
+            chosen[i] = *excess;
+        return;
+    }
+    for (; i > 0 && comes_before(excess, &chosen[i - 1]); i--)
+        if (i < BUDGET_AT_ONCE)
+            chosen[i] = chosen[i - 1];
+    if (i == BUDGET_AT_ONCE)
+        return;
+    chosen[i] = *excess;
+    look->n += look->n < BUDGET_AT_ONCE;
+}
+
+/* whose: scope, id and what else says whom it covers; turn: NULL, its own. */
+static void consider(struct look *look, struct limits *limits, uint64_t configured_budget, struct budget_excess whose) {
+    uint64_t budget = limit_value(&limits->of[LIMIT_BUDGET], configured_budget), wait;
+
+    limits->standing.over = 0;
     if (budget == LIMIT_INFINITE)
         return;
     look->anybody = true;
-    excess = limit_excess(&limits->standing, budget, look->manager->kernel.fill_rate, look->now, &wait);
-    if (excess == 0) {
+    limits->standing.over = limit_over(&limits->standing, budget);
+    look->over |= limits->standing.over > 0;
+    whose.bytes = limit_excess(&limits->standing, budget, look->manager->kernel.fill_rate, look->now, &wait);
+    if (whose.bytes == 0) {
         if (wait < look->next)
             look->next = wait;
         return;
     }
-    if (excess <= look->excess.bytes)
-        return;
-    look->excess = *whose;
-    look->excess.bytes = excess;
-    look->excess.budget = budget;
-    look->excess.resident = limits->standing.resident;
-    look->standing = &limits->standing;
+    whose.budget = budget;
+    whose.resident = limits->standing.resident;
+    whose.standing = &limits->standing;
+    if (!whose.turn)
+        whose.turn = &limits->standing.asked;
+    choose(look, &whose);
 }
 
 static void stand(struct limits *limits, uint64_t resident, uint64_t dropped) {
@@ -81,7 +115,7 @@ static void look_at_session(struct look *look, struct session *session) {
         stand(&region->budget, region_resident_bytes(region), atomic_load(&region->dropped_bytes));
         add(&session->budget, &region->budget.standing);
         consider(look, &region->budget, look->manager->config->region_budget,
-                 &(struct budget_excess){.scope = BUDGET_REGION, .id = region->id});
+                 (struct budget_excess){.scope = BUDGET_REGION, .id = region->id, .turn = &session->regions_asked});
     }
     add(&session->client->limits, &session->budget.standing);
     add(&session->user->limits, &session->budget.standing);
@@ -94,21 +128,21 @@ static void look_at_session(struct look *look, struct session *session) {
     LIST_FOREACH (share, &session->shares, of_session) {
         add(&session->budget, &share->shared->region->budget.standing);
     }
-    consider(look, &session->budget, LIMIT_INFINITE,
-             &(struct budget_excess){.scope = BUDGET_SESSION, .id = session->id});
+    consider(look, &session->budget, LIMIT_INFINITE, (struct budget_excess){.scope = BUDGET_SESSION, .id = session->id});
 }
 
 /* Once for each process that has it, by whatever number of sessions. */
-static void add_to_clients(const struct shared *shared) {
+static void add_to_clients(struct budgets *budgets, const struct shared *shared) {
+    uint64_t count = ++budgets->counts;
     const struct share *share;
 
     LIST_FOREACH (share, &shared->shares, of_shared) {
         struct budget_client *client = share->session->client; /* NULL: its connection has ended */
 
-        if (client && client->counted != shared->region->id)
+        if (client && client->counted != count)
             add(&client->limits, &shared->region->budget.standing);
         if (client)
-            client->counted = shared->region->id;
+            client->counted = count;
     }
 }
 
@@ -119,9 +153,9 @@ static void look_at_shared(struct look *look, struct shared *shared) {
 
     stand(&region->budget, region_resident_bytes(region), atomic_load(&region->dropped_bytes));
     consider(look, &region->budget, look->manager->config->region_budget,
-             &(struct budget_excess){.scope = BUDGET_REGION, .id = region->id});
+             (struct budget_excess){.scope = BUDGET_REGION, .id = region->id, .turn = &shared->user->regions_asked});
     add(&shared->user->limits, &region->budget.standing);
-    add_to_clients(shared);
+    add_to_clients(&look->manager->budgets, shared);
     LIST_FOREACH (domain, &look->manager->domains.list, link)
         if (home_is_in(&shared->home, domain))
             add(&domain->budget, &region->budget.standing);
@@ -136,17 +170,17 @@ static void look_at_groups(struct look *look) {
 
     TAILQ_FOREACH (client, &budgets->clients, link) {
         consider(look, &client->limits, config->client_budget,
-                 &(struct budget_excess){.scope = BUDGET_CLIENT, .id = (uint64_t)client->pid, .client = client});
+                 (struct budget_excess){.scope = BUDGET_CLIENT, .id = (uint64_t)client->pid, .client = client});
     }
     LIST_FOREACH (user, &budgets->users, link) {
         consider(look, &user->limits, config->user_budget,
-                 &(struct budget_excess){.scope = BUDGET_USER, .id = user->uid});
+                 (struct budget_excess){.scope = BUDGET_USER, .id = user->uid});
     }
     LIST_FOREACH (domain, &look->manager->domains.list, link) {
         uint64_t configured = domain->holds_clients && domain->parent ? config->cgroup_budget : LIMIT_INFINITE;
 
         consider(look, groups_limits_of_domain(budgets, domain), configured,
-                 &(struct budget_excess){.scope = BUDGET_CGROUP, .id = domain->id, .domain = domain});
+                 (struct budget_excess){.scope = BUDGET_CGROUP, .id = domain->id, .domain = domain});
     }
 }
 
@@ -165,7 +199,6 @@ static void look_at_all(struct look *look) {
 
     TAILQ_FOREACH (client, &budgets->clients, link) {
         stand(&client->limits, 0, 0);
-        client->counted = 0;
     }
     LIST_FOREACH (user, &budgets->users, link) {
         stand(&user->limits, 0, 0);
@@ -184,32 +217,37 @@ static void look_at_all(struct look *look) {
     budgets->active = look->anybody || config_has_budgets(look->manager->config) || !LIST_EMPTY(&budgets->cgroups);
 }
 
-uint64_t budget_look(struct manager *manager, uint64_t now, struct budget_excess *ret) {
-    struct look look = {.manager = manager, .now = now, .next = UINT64_C(1000000000)};
+uint64_t budget_look(struct manager *manager, uint64_t now, struct budget_excess *ret, size_t *ret_n) {
+    struct look look = {.manager = manager, .now = now, .next = UINT64_C(1000000000), .chosen = ret};
     struct budgets *budgets = &manager->budgets;
     uint64_t began, cost;
 
-    ret->bytes = 0;
+    *ret_n = 0;
     if (!budgets->active)
         return UINT64_MAX;
     if (now < budgets->due)
         return budgets->due - now;
     began = kernel_now();
     look_at_all(&look);
+    budgets->over = look.over;
     if (!budgets->active)
         return UINT64_MAX;
-    *ret = look.excess;
+    *ret_n = look.n;
     cost = kernel_now() - began;
     /* Whoever may set a budget, his own, can do so all the time, or stay over it. */
     budgets->not_before = cost > COST_LEAST_NS ? now + cost * COST_FACTOR_IN_HASTE : 0;
-    if (look.standing) {
-        if (budget_may_plan(manager, now)) /* else nobody is asked */
-            limit_asked(look.standing, now);
+    if (look.n > 0)
         look.next = cost * COST_FACTOR_IN_HASTE > AGAIN_NS ? cost * COST_FACTOR_IN_HASTE : AGAIN_NS;
-    } else if (look.next < cost * COST_FACTOR)
+    else if (look.next < cost * COST_FACTOR)
         look.next = cost * COST_FACTOR;
     budgets->due = now + look.next;
     return look.next;
+}
+
+void budget_note_asked(const struct budget_excess *excess, uint64_t now, bool busy) {
+    *excess->turn = excess->standing->asked = now;
+    if (!busy)
+        limit_asked(excess->standing, now);
 }
 
 void budget_note_plan(struct manager *manager, uint64_t cost) {
@@ -249,6 +287,94 @@ bool budget_covers(const struct budget_excess *excess, const struct region *regi
     default:
         return is_of_session(excess, home);
     }
+}
+
+/* ---- in need ---- */
+
+typedef void (*group_fn)(struct limits *limits, uint64_t *data);
+
+static void each_group_of_session(struct session *session, group_fn each, uint64_t *data) {
+    each(&session->budget, data);
+    each(&session->client->limits, data);
+    for (struct domain *domain = session->domain; domain; domain = domain->parent)
+        each(&domain->budget, data);
+    for (struct domain *domain = session->former; domain && !domain_is_within(session->domain, domain);
+         domain = domain->parent)
+        each(&domain->budget, data);
+}
+
+/* Calls it for each group that the region counts for; of a shared one for some maybe more than once. */
+static void each_group(struct region *region, group_fn each, uint64_t *data) {
+    const struct home *home = region->home;
+    const struct share *share;
+
+    each(&region->budget, data);
+    if (home->session) {
+        each(&home->session->user->limits, data);
+        each_group_of_session(home->session, each, data);
+        return;
+    }
+    each(&shared_of(home)->user->limits, data);
+    LIST_FOREACH (share, &shared_of(home)->shares, of_shared)
+        if (share->session->client)
+            each_group_of_session(share->session, each, data);
+}
+
+static void find_most(struct limits *limits, uint64_t *most) {
+    if (limits->standing.over > *most)
+        *most = limits->standing.over;
+}
+
+static void take(struct limits *limits, uint64_t *bytes) {
+    limits->standing.over -= least(limits->standing.over, *bytes);
+}
+
+uint64_t budget_over(struct region *region) {
+    uint64_t most = 0;
+
+    each_group(region, find_most, &most);
+    return most;
+}
+
+void budget_note_planned(struct region *region, uint64_t bytes) {
+    if (region->home->manager->budgets.over)
+        each_group(region, take, &bytes);
+}
+
+/* A group's, once. */
+static uint64_t count_once(struct limit_standing *standing, uint64_t *counted, uint64_t count) {
+    if (*counted == count)
+        return 0;
+    *counted = count;
+    return standing->over;
+}
+
+uint64_t budget_over_in(struct manager *manager, const struct domain *domain) {
+    struct budgets *budgets = &manager->budgets;
+    uint64_t count = ++budgets->counts, bytes = 0;
+    const struct region *region;
+    struct domain *other;
+    struct home *home;
+
+    if (!budgets->over)
+        return 0;
+    LIST_FOREACH (home, &manager->homes, link) {
+        struct session *session = home->session;
+        struct budget_user *user = session ? session->user : shared_of(home)->user;
+
+        if (!home_is_in(home, domain))
+            continue;
+        LIST_FOREACH (region, &home->regions, link)
+            bytes += region->budget.standing.over;
+        if (session)
+            bytes += session->budget.standing.over +
+                     count_once(&session->client->limits.standing, &session->client->counted, count);
+        bytes += count_once(&user->limits.standing, &user->counted, count);
+    }
+    LIST_FOREACH (other, &manager->domains.list, link)
+        if (domain_is_within(other, domain) || domain_is_within(domain, other))
+            bytes += other->budget.standing.over;
+    return bytes;
 }
 
 /* ---- for the policy ---- */

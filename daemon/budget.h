@@ -10,6 +10,7 @@
 #include "limit.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/queue.h>
 #include <sys/types.h>
@@ -36,8 +37,10 @@ struct budget_user {
     unsigned sessions; /* and shared regions */
     bool kept;         /* something was set */
     struct limits limits;
-    uint64_t pinned;  /* bytes */
-    uint64_t pinning; /* of that in one shared region, while it is added up */
+    uint64_t regions_asked; /* ns: when one of its shared regions last had its turn */
+    uint64_t counted;       /* budgets.counts, when it was last counted */
+    uint64_t pinned;        /* bytes */
+    uint64_t pinning;       /* of that in one shared region, while it is added up */
     _Atomic bool pins_closed;
 };
 
@@ -50,7 +53,7 @@ struct budget_client {
     unsigned sessions;
     int handle; /* of the process (process.h), if something is kept; else -1 */
     struct limits limits;
-    uint64_t counted; /* in a look: id of the shared region that was added last */
+    uint64_t counted; /* budgets.counts, when it was last counted */
 };
 
 /* What was set for a cgroup, by path: until the daemon ends. */
@@ -76,6 +79,7 @@ LIST_HEAD(budget_cgroup_list, budget_cgroup);
 /* All under the manager's lock. */
 struct budgets {
     bool active;              /* somebody may have a budget: without, a look costs nothing */
+    bool over;                /* somebody was over, as of the last look */
     uint64_t due;             /* ns: the next look */
     uint64_t not_before;      /* ns: no look until then, whatever changes; */
     uint64_t plan_not_before; /* and no plan for who is over his, without need */
@@ -84,6 +88,7 @@ struct budgets {
     struct budget_cgroup_list cgroups;
     unsigned n_kept;  /* users, processes and cgroups for which something was set */
     unsigned version; /* of what was set for cgroups; domains copy it (domain->limits_version) */
+    uint64_t counts;  /* of groups that are to be counted once: begun so far */
     struct budget_pins pins;
     _Atomic bool pins_changed; /* somebody's were closed or opened: the loop shall look */
 };
@@ -125,26 +130,39 @@ int budget_set(struct manager *manager, uid_t by, bool administrator, const stru
 /* What holds for a session: what its program has said, where that is less than what holds for its process. */
 uint64_t budget_of_session(const struct config *config, const struct session *session, enum limit_kind kind);
 
-/* Who is most over the budget. Pointers are good as long as the manager's lock is held. */
+/* Somebody who is over a budget. Pointers are good as long as the manager's lock is held. */
 struct budget_excess {
-    uint64_t bytes; /* to drop; 0: nobody is over */
+    uint64_t bytes; /* to drop */
     enum budget_scope scope;
     uint64_t id; /* of the region, session, or domain; the pid or the uid */
     uint64_t budget, resident;
     struct domain *domain;        /* BUDGET_CGROUP: that; else NULL */
     struct budget_client *client; /* BUDGET_CLIENT: that; else NULL */
+    struct limit_standing *standing;
+    uint64_t *turn; /* ns: when it, or with it others of the same owner, last had its turn */
 };
+#define BUDGET_AT_ONCE 8
 /*
- * Under the manager's lock, by the pressure thread in every cycle. Returns ns until it wants to be called again: UINT64_MAX if nobody has a budget.
- * Allocates nothing, waits for nobody.
+ * Under the manager's lock, by the pressure thread in every cycle. If a look is due: those that are over whose turn it is, at most BUDGET_AT_ONCE. Returns ns until it
+ * wants to be called again: UINT64_MAX if nobody has a budget. Allocates nothing, waits for nobody.
  */
-uint64_t budget_look(struct manager *manager, uint64_t now, struct budget_excess *ret);
+uint64_t budget_look(struct manager *manager, uint64_t now, struct budget_excess *ret, size_t *ret_n);
+/* It had its turn. busy: it is still giving for an earlier one. */
+void budget_note_asked(const struct budget_excess *excess, uint64_t now, bool busy);
 /* A plan for an excess without need took so many ns: whoever can stay over a budget of his own must not keep everybody's thread at it. */
 void budget_note_plan(struct manager *manager, uint64_t cost);
 /* So not before so long after the last one. */
 bool budget_may_plan(const struct manager *manager, uint64_t now);
 /* Does the excess concern the region? */
 bool budget_covers(const struct budget_excess *excess, const struct region *region);
+
+/*
+ * When something is short: bytes by which any group is over that the region counts for, the most of these; and those by which all are over that have something in the
+ * domain (of groups within each other both). As of the last look, less what plans have named since, of which this hears.
+ */
+uint64_t budget_over(struct region *region);
+uint64_t budget_over_in(struct manager *manager, const struct domain *domain);
+void budget_note_planned(struct region *region, uint64_t bytes);
 
 /* 1..10000: of the region, times that of its client in hundredths. */
 uint32_t budget_share(const struct region *region);

@@ -50,6 +50,7 @@ struct session {
     struct budget_client *client; /* its process, of the manager's budgets, while linked */
     struct budget_user *user;     /* the same */
     struct limits budget;         /* own words of it alone; under the manager's lock, as all of these */
+    uint64_t regions_asked;       /* ns: when one of its regions last had its turn to come down to its budget */
     uint64_t pinned;              /* bytes, of the last count */
     uint64_t pinning;             /* of that in one shared region, while it is added up */
     _Atomic bool pins_closed;     /* by its own quota */

@@ -15,6 +15,7 @@ struct domain machine, slice, cache;
 struct session sessions[3];
 struct region regions[3];
 uint64_t now;
+static struct drop_job pools[3][DROPPER_POOL];
 
 static void make_domain(struct domain *domain, struct domain *parent, const char *path, uint64_t id) {
     *domain = (struct domain){.parent = parent, .path = (char *)(uintptr_t)path, .id = id, .refs = 1};
@@ -37,9 +38,11 @@ static void make_session(unsigned i, uid_t uid, struct domain *domain) {
 
     *session = (struct session){.id = 10 + i, .pid = (pid_t)(100 + i), .uid = uid, .domain = domain};
     session->pidfd = open_process(getpid()); /* somebody who lives */
-    session->home.session = session;
-    LIST_INIT(&session->home.regions);
-    *region = (struct region){.id = 20 + i, .home = &session->home, .priority = 2};
+    home_init(&session->home, &manager, session->id, session);
+    session->home.dropper.worker.started = true; /* its thread is not there: jobs wait */
+    session->home.dropper.worker.tid = -1;
+    session->home.dropper.pool = pools[i];
+    *region = (struct region){.id = 20 + i, .home = &session->home, .priority = 2, .data_sent = true};
     region->data_fd = memfd_create("test-budget", MFD_CLOEXEC);
     ck_assert_int_ge(region->data_fd, 0);
     LIST_INSERT_HEAD(&session->home.regions, region, link);
@@ -107,13 +110,23 @@ uint64_t get(enum budget_scope scope, uint64_t id, enum limit_kind kind) {
     return effective.of[kind];
 }
 
-struct budget_excess look(void) {
-    struct budget_excess excess;
-    uint64_t wait = budget_look(&manager, now, &excess);
+size_t look_at(struct budget_excess *ret) {
+    uint64_t wait;
+    size_t n;
 
-    if (excess.bytes == 0 && wait != UINT64_MAX) {
+    wait = budget_look(&manager, now, ret, &n);
+    if (n == 0 && wait != UINT64_MAX) {
         now += wait;
-        budget_look(&manager, now, &excess);
+        budget_look(&manager, now, ret, &n);
     }
-    return excess;
+    return n;
+}
+
+struct budget_excess look(void) {
+    struct budget_excess list[BUDGET_AT_ONCE];
+
+    if (look_at(list) == 0)
+        return (struct budget_excess){0};
+    budget_note_asked(&list[0], now, false);
+    return list[0];
 }

@@ -37,7 +37,9 @@ void fill(unsigned i, uint64_t bytes);
 int set(uid_t by, enum budget_scope scope, uint64_t id, enum limit_kind kind, uint64_t value);
 /* What holds. */
 uint64_t get(enum budget_scope scope, uint64_t id, enum limit_kind kind);
-/* A look that is due. */
+/* A look that is due: how many are over whose turn it is. */
+size_t look_at(struct budget_excess *ret);
+/* The same, and the first of them has its turn; bytes 0: nobody is over. */
 struct budget_excess look(void);
 
 #endif
