@@ -1,375 +1,27 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who may have how much, and who has more.
+ * Who has more than he may have.
  *
- * Limits lie with what they are for: in the region, the session, the user, the domain. Users and cgroups for which something was set are
- * kept until the daemon ends, in two short lists; a domain comes and goes with its clients, and copies what was set for its
- * path when it is first looked at. Always: a look allocates nothing and asks the kernel for sizes of objects only.
+ * Limits lie with what they are for: in the region, the session, the process, the user, the domain. A domain comes and goes with its clients, and
+ * copies what was set for its path when it is first looked at. Always: a look allocates nothing and asks the kernel for sizes of
+ * objects only.
  *
  * The config's budget of cgroups is for those that hold clients themselves: else a slice above ten services would have no more than
  * one of them.
  */
 
-#include "budget.h"
+#include "budget-groups.h"
 
 #include "manager.h"
-#include "tally.h"
 
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#define KEPT_MAX 1024
 #define AGAIN_NS UINT64_C(1000000)
 /* A look costs up to 1 us for each region: at most 1 % of a CPU, 10 % while somebody is over or settings change. */
 #define COST_FACTOR 100
 #define COST_FACTOR_IN_HASTE 10
 #define COST_LEAST_NS UINT64_C(100000)
 
-#define KINDS_OF_GROUP (LIMIT_BIT(LIMIT_BUDGET) | LIMIT_BIT(LIMIT_QUOTA))
-#define KINDS_OF_REGION (LIMIT_BIT(LIMIT_BUDGET) | LIMIT_BIT(LIMIT_SHARE) | LIMIT_BIT(LIMIT_PRIORITY))
-#define KINDS_OF_CLIENT (KINDS_OF_GROUP | KINDS_OF_REGION)
-
-/* ---- users and cgroups ---- */
-
-void budgets_init(struct manager *manager) {
-    LIST_INIT(&manager->budgets.users);
-    LIST_INIT(&manager->budgets.cgroups);
-    manager->budgets.version = 1;
-    manager->budgets.active = true;
-}
-
-static void free_unused_user(struct budget_user *user) {
-    if (user->sessions > 0 || user->kept)
-        return;
-    LIST_REMOVE(user, link);
-    free(user);
-}
-
-static void free_cgroup(struct budget_cgroup *cgroup) {
-    LIST_REMOVE(cgroup, link);
-    free(cgroup->path);
-    free(cgroup);
-}
-
-void budgets_deinit(struct manager *manager) {
-    struct budget_user *user;
-    struct budget_cgroup *cgroup;
-
-    while ((user = LIST_FIRST(&manager->budgets.users))) {
-        user->kept = false; /* all sessions are gone */
-        free_unused_user(user);
-    }
-    while ((cgroup = LIST_FIRST(&manager->budgets.cgroups)))
-        free_cgroup(cgroup);
-}
-
-void budgets_reload(struct manager *manager) {
-    struct budgets *budgets = &manager->budgets;
-    bool planned = budgets->active && budgets->due <= budgets->not_before; /* it wakes for that already */
-
-    budgets->active = true;
-    budgets->due = budgets->not_before;
-    if (!planned)
-        pressure_wake(&manager->pressure);
-}
-
-static struct budget_user *find_user(struct budgets *budgets, uid_t uid) {
-    struct budget_user *user;
-
-    LIST_FOREACH (user, &budgets->users, link)
-        if (user->uid == uid)
-            return user;
-    return NULL;
-}
-
-static struct budget_user *make_user(struct budgets *budgets, uid_t uid) {
-    struct budget_user *user = find_user(budgets, uid);
-
-    if (user)
-        return user;
-    user = calloc(1, sizeof(*user));
-    if (!user)
-        return NULL;
-    user->uid = uid;
-    LIST_INSERT_HEAD(&budgets->users, user, link);
-    return user;
-}
-
-static struct budget_cgroup *find_cgroup(struct budgets *budgets, const char *path) {
-    struct budget_cgroup *cgroup;
-
-    LIST_FOREACH (cgroup, &budgets->cgroups, link)
-        if (strcmp(cgroup->path, path) == 0)
-            return cgroup;
-    return NULL;
-}
-
-int budget_hold_user(struct manager *manager, uid_t uid, struct budget_user **ret) {
-    struct budget_user *user = make_user(&manager->budgets, uid);
-
-    if (!user)
-        return -ENOMEM;
-    user->sessions++;
-    *ret = user;
-    return 0;
-}
-
-void budget_release_user(struct budget_user *user) {
-    user->sessions--;
-    free_unused_user(user);
-}
-
-int budget_join(struct manager *manager, struct session *session) {
-    manager->budgets.active = true;
-    return budget_hold_user(manager, session->uid, &session->user);
-}
-
-void budget_leave(struct session *session) {
-    struct budget_user *user = session->user;
-
-    session->user = NULL;
-    budget_release_user(user);
-}
-
-/* A domain with what was set for its path. */
-static struct limits *limits_of_domain(struct budgets *budgets, struct domain *domain) {
-    const struct budget_cgroup *cgroup;
-
-    if (domain->limits_version == budgets->version)
-        return &domain->budget;
-    domain->limits_version = budgets->version;
-    cgroup = LIST_EMPTY(&budgets->cgroups) ? NULL : find_cgroup(budgets, domain->parent ? domain->path : "/");
-    for (int i = 0; i < LIMIT_KINDS; i++)
-        domain->budget.of[i] = cgroup ? cgroup->limits.of[i] : (struct limit){0};
-    domain->budget.standing.not_before = 0;
-    return &domain->budget;
-}
-
-/* ---- setting ---- */
-
-/* What the config says of each kind. The ceiling of a priority is the highest: a region is created with any. */
-static void configured(const struct config *config, enum budget_scope scope, uint64_t *ret) {
-    ret[LIMIT_BUDGET] = scope == BUDGET_REGION   ? config->region_budget
-                        : scope == BUDGET_USER   ? config->user_budget
-                        : scope == BUDGET_CGROUP ? config->cgroup_budget
-                                                 : config->client_budget;
-    ret[LIMIT_QUOTA] = scope == BUDGET_USER     ? config->max_bytes_per_uid
-                       : scope == BUDGET_CGROUP ? config->max_bytes_per_cgroup
-                                                : config->max_bytes_per_client;
-    ret[LIMIT_SHARE] = LIMIT_SHARE_DEFAULT;
-    ret[LIMIT_PRIORITY] = 3;
-}
-
-static uint32_t kinds_of(enum budget_scope scope) {
-    switch (scope) {
-    case BUDGET_REGION:
-        return KINDS_OF_REGION;
-    case BUDGET_CLIENT:
-    case BUDGET_SESSION:
-        return KINDS_OF_CLIENT;
-    default:
-        return KINDS_OF_GROUP;
-    }
-}
-
-/* One call of budget_set(). */
-struct setting {
-    const struct config *config;
-    enum budget_scope scope;
-    uid_t by;
-    bool administrator;
-    bool apply; /* the second time round: all were found to be good */
-    const struct limit_values *values;
-    struct limit_values effective;
-    unsigned found;
-};
-
-static int set_one(struct setting *setting, struct limits *limits, uid_t owner) {
-    uint64_t defaults[LIMIT_KINDS];
-    int r;
-
-    if (setting->values->mask && !setting->administrator && setting->by != owner)
-        return -EPERM;
-    configured(setting->config, setting->scope, defaults);
-    r = limits_check(limits, defaults, setting->values, setting->administrator);
-    if (r < 0)
-        return r;
-    if (setting->apply)
-        limits_apply(limits, setting->values, setting->administrator);
-    if (setting->found++ > 0)
-        return 0;
-    setting->effective.mask = kinds_of(setting->scope);
-    for (int i = 0; i < LIMIT_KINDS; i++)
-        setting->effective.of[i] = limit_value(&limits->of[i], defaults[i]);
-    return 0;
-}
-
-static int set_in_region(struct setting *setting, struct region *region) {
-    int r;
-
-    setting->found = 0;
-    if (!region)
-        return -ENOENT;
-    r = set_one(setting, &region->budget, home_uid(region->home));
-    setting->effective.of[LIMIT_PRIORITY] = budget_priority(region);
-    return r;
-}
-
-static int set_in_session(struct setting *setting, struct session *session) {
-    setting->found = 0;
-    return set_one(setting, &session->budget, session->uid);
-}
-
-static int set_in_sessions(struct manager *manager, struct setting *setting, uint64_t id) {
-    struct session *session;
-    int r = 0;
-
-    setting->found = 0;
-    LIST_FOREACH (session, &manager->sessions, link)
-        if (r >= 0 && (uint64_t)session->pid == id)
-            r = set_one(setting, &session->budget, session->uid);
-    return r < 0 ? r : setting->found > 0 ? 0 : -ENOENT;
-}
-
-/* Half of the places are the administrators'. */
-static bool has_place(const struct budgets *budgets, bool administrator) {
-    return budgets->n_kept < (administrator ? KEPT_MAX : KEPT_MAX / 2);
-}
-
-static bool anything_set(const struct limits *limits) {
-    bool any = false;
-
-    for (int i = 0; i < LIMIT_KINDS; i++)
-        any |= limit_is_set(&limits->of[i]);
-    return any;
-}
-
-static int set_user(struct manager *manager, struct setting *setting, uint64_t uid) {
-    struct budgets *budgets = &manager->budgets;
-    struct budget_user *user = uid < (uid_t)-1 ? find_user(budgets, (uid_t)uid) : NULL;
-    struct limits none = {0};
-    bool keeps = setting->values->mask && !(user && user->kept);
-    int r;
-
-    setting->found = 0;
-    if (uid >= (uid_t)-1 || (!user && !setting->administrator))
-        return -ENOENT;
-    if (keeps && !has_place(budgets, setting->administrator))
-        return -ENOSPC;
-    if (setting->apply && keeps) {
-        user = make_user(budgets, (uid_t)uid);
-        if (!user)
-            return -ENOMEM;
-        user->kept = true;
-        budgets->n_kept++;
-    }
-    r = set_one(setting, user ? &user->limits : &none, (uid_t)uid);
-    if (setting->apply && !anything_set(&user->limits)) {
-        user->kept = false;
-        budgets->n_kept--;
-        free_unused_user(user);
-    }
-    return r;
-}
-
-static int set_cgroup(struct manager *manager, struct setting *setting, const char *path) {
-    struct budgets *budgets = &manager->budgets;
-    struct budget_cgroup *cgroup = find_cgroup(budgets, path);
-    struct limits none = {0};
-    int r;
-
-    setting->found = 0;
-    if (setting->values->mask && !cgroup && !has_place(budgets, true))
-        return -ENOSPC;
-    if (setting->apply && !cgroup) {
-        cgroup = calloc(1, sizeof(*cgroup));
-        if (cgroup)
-            cgroup->path = strdup(path);
-        if (!cgroup || !cgroup->path) {
-            free(cgroup);
-            return -ENOMEM;
-        }
-        LIST_INSERT_HEAD(&budgets->cgroups, cgroup, link);
-        budgets->n_kept++;
-    }
-    r = set_one(setting, cgroup ? &cgroup->limits : &none, 0);
-    if (!setting->apply)
-        return r;
-    budgets->version++;
-    if (!anything_set(&cgroup->limits)) {
-        budgets->n_kept--;
-        free_cgroup(cgroup);
-    }
-    return r;
-}
-
-static int set_all(struct manager *manager, struct setting *setting, const struct budget_object *object) {
-    switch (object->scope) {
-    case BUDGET_USER:
-        return set_user(manager, setting, object->id);
-    case BUDGET_CGROUP:
-        return set_cgroup(manager, setting, object->path);
-    case BUDGET_REGION:
-        return set_in_region(setting, object->region);
-    case BUDGET_SESSION:
-        return set_in_session(setting, object->session);
-    default:
-        return set_in_sessions(manager, setting, object->id);
-    }
-}
-
-int budget_set(struct manager *manager, uid_t by, bool administrator, const struct budget_object *object,
-               const struct limit_values *values, struct limit_values *ret_effective) {
-    struct setting setting = {
-        .config = manager->config, .scope = object->scope, .by = by, .administrator = administrator, .values = values};
-    const char *path = object->path;
-    int r;
-
-    if ((values->mask & ~kinds_of(object->scope)) ||
-        (object->scope == BUDGET_CGROUP && (!path || path[0] != '/' || strlen(path) >= 4096)))
-        return -EINVAL;
-    pthread_mutex_lock(&manager->lock);
-    r = set_all(manager, &setting, object);
-    if (r >= 0 && values->mask) {
-        setting.apply = true;
-        r = set_all(manager, &setting, object);
-        budgets_reload(manager);
-    }
-    pthread_mutex_unlock(&manager->lock);
-    if (r >= 0)
-        *ret_effective = setting.effective;
-    return r;
-}
-
-/* ---- quotas ---- */
-
-static bool exceeds(const struct limits *limits, uint64_t configured_quota, uint64_t bytes) {
-    uint64_t quota = limit_value(&limits->of[LIMIT_QUOTA], configured_quota);
-
-    return quota != LIMIT_INFINITE && bytes > quota;
-}
-
-const char *budget_check_bytes(struct manager *manager, const struct session *session, uint64_t of_user, uint64_t size) {
-    const struct config *config = manager->config;
-    const struct budget_user *user = session->user;
-    const char *key = NULL;
-
-    pthread_mutex_lock(&manager->lock);
-    if (exceeds(&session->budget, config->max_bytes_per_client, session->region_bytes + size))
-        key = "BytesPerClient";
-    else if (exceeds(&user->limits, config->max_bytes_per_uid, of_user + size))
-        key = "BytesPerUser";
-    for (struct domain *domain = session->domain; domain && !key; domain = domain->parent) {
-        bool holds_it = domain == session->domain && domain->parent;
-
-        if (exceeds(limits_of_domain(&manager->budgets, domain),
-                    holds_it ? config->max_bytes_per_cgroup : LIMIT_INFINITE, tally_bytes_within(manager, domain) + size))
-            key = "BytesPerCgroup";
-    }
-    pthread_mutex_unlock(&manager->lock);
-    return key;
+static uint64_t least(uint64_t a, uint64_t b) {
+    return a < b ? a : b;
 }
 
 /* ---- looking ---- */
@@ -379,32 +31,61 @@ struct look {
     uint64_t now;
     uint64_t next; /* ns */
     bool anybody;  /* has a budget */
-    struct budget_excess excess;
-    struct limit_standing *standing; /* of the excess */
+    bool over;     /* somebody is */
+    struct budget_excess *chosen;
+    size_t n;
 };
 
-static void consider(struct look *look, struct limits *limits, uint64_t configured_budget, enum budget_scope scope,
-                     uint64_t id, const struct domain *domain) {
-    uint64_t budget = limit_value(&limits->of[LIMIT_BUDGET], configured_budget), wait, excess;
+static bool comes_before(const struct budget_excess *a, const struct budget_excess *b) {
+    return *a->turn != *b->turn ? *a->turn < *b->turn : a->bytes > b->bytes;
+}
 
+/*
+ * Whoever had his turn the longest time ago comes first, not who is most over: who fills as fast as he is dropped from would be that for ever. The regions
+ * of one session have one turn together, or a client with many would take the others'.
+ */
+static void choose(struct look *look, const struct budget_excess *excess) {
+    struct budget_excess *chosen = look->chosen;
+    size_t i = 0;
+
+    while (i < look->n && chosen[i].turn != excess->turn)
+        i++;
+    if (i < look->n) {
+        if (excess->standing->asked < chosen[i].standing->asked)
+            chosen[i] = *excess;
+        return;
+    }
+    for (; i > 0 && comes_before(excess, &chosen[i - 1]); i--)
+        if (i < BUDGET_AT_ONCE)
+            chosen[i] = chosen[i - 1];
+    if (i == BUDGET_AT_ONCE)
+        return;
+    chosen[i] = *excess;
+    look->n += look->n < BUDGET_AT_ONCE;
+}
+
+/* whose: scope, id and what else says whom it covers; turn: NULL, its own. */
+static void consider(struct look *look, struct limits *limits, uint64_t configured_budget, struct budget_excess whose) {
+    uint64_t budget = limit_value(&limits->of[LIMIT_BUDGET], configured_budget), wait;
+
+    limits->standing.over = 0;
     if (budget == LIMIT_INFINITE)
         return;
     look->anybody = true;
-    excess = limit_excess(&limits->standing, budget, look->manager->kernel.fill_rate, look->now, &wait);
-    if (excess == 0) {
+    limits->standing.over = limit_over(&limits->standing, budget);
+    look->over |= limits->standing.over > 0;
+    whose.bytes = limit_excess(&limits->standing, budget, look->manager->kernel.fill_rate, look->now, &wait);
+    if (whose.bytes == 0) {
         if (wait < look->next)
             look->next = wait;
         return;
     }
-    if (excess <= look->excess.bytes)
-        return;
-    look->excess = (struct budget_excess){.bytes = excess,
-                                          .scope = scope,
-                                          .id = id,
-                                          .budget = budget,
-                                          .resident = limits->standing.resident,
-                                          .domain = domain};
-    look->standing = &limits->standing;
+    whose.budget = budget;
+    whose.resident = limits->standing.resident;
+    whose.standing = &limits->standing;
+    if (!whose.turn)
+        whose.turn = &limits->standing.asked;
+    choose(look, &whose);
 }
 
 static void stand(struct limits *limits, uint64_t resident, uint64_t dropped) {
@@ -426,7 +107,6 @@ static void add_within(const struct session *session, struct domain *domain) {
 
 /* A session's sums, its regions' and its own budget; and its part of the sums of the groups it belongs to. */
 static void look_at_session(struct look *look, struct session *session) {
-    const struct config *config = look->manager->config;
     struct region *region;
     struct share *share;
 
@@ -434,8 +114,10 @@ static void look_at_session(struct look *look, struct session *session) {
     LIST_FOREACH (region, &session->home.regions, link) {
         stand(&region->budget, region_resident_bytes(region), atomic_load(&region->dropped_bytes));
         add(&session->budget, &region->budget.standing);
-        consider(look, &region->budget, config->region_budget, BUDGET_REGION, region->id, NULL);
+        consider(look, &region->budget, look->manager->config->region_budget,
+                 (struct budget_excess){.scope = BUDGET_REGION, .id = region->id, .turn = &session->regions_asked});
     }
+    add(&session->client->limits, &session->budget.standing);
     add(&session->user->limits, &session->budget.standing);
     for (struct domain *domain = session->domain; domain; domain = domain->parent)
         add_within(session, domain);
@@ -446,17 +128,34 @@ static void look_at_session(struct look *look, struct session *session) {
     LIST_FOREACH (share, &session->shares, of_session) {
         add(&session->budget, &share->shared->region->budget.standing);
     }
-    consider(look, &session->budget, config->client_budget, BUDGET_SESSION, session->id, NULL);
+    consider(look, &session->budget, LIMIT_INFINITE, (struct budget_excess){.scope = BUDGET_SESSION, .id = session->id});
 }
 
-/* It counts whole for each client that has it, once for the user whose it is, and once for every cgroup in which somebody has it. */
+/* Once for each process that has it, by whatever number of sessions. */
+static void add_to_clients(struct budgets *budgets, const struct shared *shared) {
+    uint64_t count = ++budgets->counts;
+    const struct share *share;
+
+    LIST_FOREACH (share, &shared->shares, of_shared) {
+        struct budget_client *client = share->session->client; /* NULL: its connection has ended */
+
+        if (client && client->counted != count)
+            add(&client->limits, &shared->region->budget.standing);
+        if (client)
+            client->counted = count;
+    }
+}
+
+/* It counts whole for each process that has it, once for the user whose it is, and once for every cgroup in which somebody has it. */
 static void look_at_shared(struct look *look, struct shared *shared) {
     struct region *region = shared->region;
     struct domain *domain;
 
     stand(&region->budget, region_resident_bytes(region), atomic_load(&region->dropped_bytes));
-    consider(look, &region->budget, look->manager->config->region_budget, BUDGET_REGION, region->id, NULL);
+    consider(look, &region->budget, look->manager->config->region_budget,
+             (struct budget_excess){.scope = BUDGET_REGION, .id = region->id, .turn = &shared->user->regions_asked});
     add(&shared->user->limits, &region->budget.standing);
+    add_to_clients(&look->manager->budgets, shared);
     LIST_FOREACH (domain, &look->manager->domains.list, link)
         if (home_is_in(&shared->home, domain))
             add(&domain->budget, &region->budget.standing);
@@ -465,16 +164,23 @@ static void look_at_shared(struct look *look, struct shared *shared) {
 static void look_at_groups(struct look *look) {
     struct budgets *budgets = &look->manager->budgets;
     const struct config *config = look->manager->config;
+    struct budget_client *client;
     struct budget_user *user;
     struct domain *domain;
 
+    TAILQ_FOREACH (client, &budgets->clients, link) {
+        consider(look, &client->limits, config->client_budget,
+                 (struct budget_excess){.scope = BUDGET_CLIENT, .id = (uint64_t)client->pid, .client = client});
+    }
     LIST_FOREACH (user, &budgets->users, link) {
-        consider(look, &user->limits, config->user_budget, BUDGET_USER, user->uid, NULL);
+        consider(look, &user->limits, config->user_budget,
+                 (struct budget_excess){.scope = BUDGET_USER, .id = user->uid});
     }
     LIST_FOREACH (domain, &look->manager->domains.list, link) {
-        consider(look, limits_of_domain(budgets, domain),
-                 domain->holds_clients && domain->parent ? config->cgroup_budget : LIMIT_INFINITE, BUDGET_CGROUP,
-                 domain->id, domain);
+        uint64_t configured = domain->holds_clients && domain->parent ? config->cgroup_budget : LIMIT_INFINITE;
+
+        consider(look, groups_limits_of_domain(budgets, domain), configured,
+                 (struct budget_excess){.scope = BUDGET_CGROUP, .id = domain->id, .domain = domain});
     }
 }
 
@@ -485,11 +191,15 @@ static bool config_has_budgets(const struct config *config) {
 
 static void look_at_all(struct look *look) {
     struct budgets *budgets = &look->manager->budgets;
+    struct budget_client *client;
     struct budget_user *user;
     struct session *session;
     struct domain *domain;
     struct home *home;
 
+    TAILQ_FOREACH (client, &budgets->clients, link) {
+        stand(&client->limits, 0, 0);
+    }
     LIST_FOREACH (user, &budgets->users, link) {
         stand(&user->limits, 0, 0);
     }
@@ -507,32 +217,37 @@ static void look_at_all(struct look *look) {
     budgets->active = look->anybody || config_has_budgets(look->manager->config) || !LIST_EMPTY(&budgets->cgroups);
 }
 
-uint64_t budget_look(struct manager *manager, uint64_t now, struct budget_excess *ret) {
-    struct look look = {.manager = manager, .now = now, .next = UINT64_C(1000000000)};
+uint64_t budget_look(struct manager *manager, uint64_t now, struct budget_excess *ret, size_t *ret_n) {
+    struct look look = {.manager = manager, .now = now, .next = UINT64_C(1000000000), .chosen = ret};
     struct budgets *budgets = &manager->budgets;
     uint64_t began, cost;
 
-    ret->bytes = 0;
+    *ret_n = 0;
     if (!budgets->active)
         return UINT64_MAX;
     if (now < budgets->due)
         return budgets->due - now;
     began = kernel_now();
     look_at_all(&look);
+    budgets->over = look.over;
     if (!budgets->active)
         return UINT64_MAX;
-    *ret = look.excess;
+    *ret_n = look.n;
     cost = kernel_now() - began;
     /* Whoever may set a budget, his own, can do so all the time, or stay over it. */
     budgets->not_before = cost > COST_LEAST_NS ? now + cost * COST_FACTOR_IN_HASTE : 0;
-    if (look.standing) {
-        if (budget_may_plan(manager, now)) /* else nobody is asked */
-            limit_asked(look.standing, now);
+    if (look.n > 0)
         look.next = cost * COST_FACTOR_IN_HASTE > AGAIN_NS ? cost * COST_FACTOR_IN_HASTE : AGAIN_NS;
-    } else if (look.next < cost * COST_FACTOR)
+    else if (look.next < cost * COST_FACTOR)
         look.next = cost * COST_FACTOR;
     budgets->due = now + look.next;
     return look.next;
+}
+
+void budget_note_asked(const struct budget_excess *excess, uint64_t now, bool busy) {
+    *excess->turn = excess->standing->asked = now;
+    if (!busy)
+        limit_asked(excess->standing, now);
 }
 
 void budget_note_plan(struct manager *manager, uint64_t cost) {
@@ -543,14 +258,18 @@ bool budget_may_plan(const struct manager *manager, uint64_t now) {
     return now >= manager->budgets.plan_not_before;
 }
 
-/* Is it the session's, or does that have a share of it? */
-static bool is_of_session(const struct home *home, uint64_t id) {
+static bool is_session(const struct budget_excess *excess, const struct session *session) {
+    return excess->scope == BUDGET_CLIENT ? session->client == excess->client : session->id == excess->id;
+}
+
+/* Is it the session's or the process's, or has that a share of it? */
+static bool is_of_session(const struct budget_excess *excess, const struct home *home) {
     const struct share *share;
 
     if (home->session)
-        return home->session->id == id;
+        return is_session(excess, home->session);
     LIST_FOREACH (share, &shared_of(home)->shares, of_shared)
-        if (share->session->id == id)
+        if (is_session(excess, share->session))
             return true;
     return false;
 }
@@ -566,8 +285,96 @@ bool budget_covers(const struct budget_excess *excess, const struct region *regi
     case BUDGET_CGROUP:
         return home_is_in(home, excess->domain);
     default:
-        return is_of_session(home, excess->id);
+        return is_of_session(excess, home);
     }
+}
+
+/* ---- in need ---- */
+
+typedef void (*group_fn)(struct limits *limits, uint64_t *data);
+
+static void each_group_of_session(struct session *session, group_fn each, uint64_t *data) {
+    each(&session->budget, data);
+    each(&session->client->limits, data);
+    for (struct domain *domain = session->domain; domain; domain = domain->parent)
+        each(&domain->budget, data);
+    for (struct domain *domain = session->former; domain && !domain_is_within(session->domain, domain);
+         domain = domain->parent)
+        each(&domain->budget, data);
+}
+
+/* Calls it for each group that the region counts for; of a shared one for some maybe more than once. */
+static void each_group(struct region *region, group_fn each, uint64_t *data) {
+    const struct home *home = region->home;
+    const struct share *share;
+
+    each(&region->budget, data);
+    if (home->session) {
+        each(&home->session->user->limits, data);
+        each_group_of_session(home->session, each, data);
+        return;
+    }
+    each(&shared_of(home)->user->limits, data);
+    LIST_FOREACH (share, &shared_of(home)->shares, of_shared)
+        if (share->session->client)
+            each_group_of_session(share->session, each, data);
+}
+
+static void find_most(struct limits *limits, uint64_t *most) {
+    if (limits->standing.over > *most)
+        *most = limits->standing.over;
+}
+
+static void take(struct limits *limits, uint64_t *bytes) {
+    limits->standing.over -= least(limits->standing.over, *bytes);
+}
+
+uint64_t budget_over(struct region *region) {
+    uint64_t most = 0;
+
+    each_group(region, find_most, &most);
+    return most;
+}
+
+void budget_note_planned(struct region *region, uint64_t bytes) {
+    if (region->home->manager->budgets.over)
+        each_group(region, take, &bytes);
+}
+
+/* A group's, once. */
+static uint64_t count_once(struct limit_standing *standing, uint64_t *counted, uint64_t count) {
+    if (*counted == count)
+        return 0;
+    *counted = count;
+    return standing->over;
+}
+
+uint64_t budget_over_in(struct manager *manager, const struct domain *domain) {
+    struct budgets *budgets = &manager->budgets;
+    uint64_t count = ++budgets->counts, bytes = 0;
+    const struct region *region;
+    struct domain *other;
+    struct home *home;
+
+    if (!budgets->over)
+        return 0;
+    LIST_FOREACH (home, &manager->homes, link) {
+        struct session *session = home->session;
+        struct budget_user *user = session ? session->user : shared_of(home)->user;
+
+        if (!home_is_in(home, domain))
+            continue;
+        LIST_FOREACH (region, &home->regions, link)
+            bytes += region->budget.standing.over;
+        if (session)
+            bytes += session->budget.standing.over +
+                     count_once(&session->client->limits.standing, &session->client->counted, count);
+        bytes += count_once(&user->limits.standing, &user->counted, count);
+    }
+    LIST_FOREACH (other, &manager->domains.list, link)
+        if (domain_is_within(other, domain) || domain_is_within(domain, other))
+            bytes += other->budget.standing.over;
+    return bytes;
 }
 
 /* ---- for the policy ---- */
@@ -575,11 +382,18 @@ bool budget_covers(const struct budget_excess *excess, const struct region *regi
 /* Of a shared one what its owner said of it alone: it is nobody's whole memory. */
 uint32_t budget_share(const struct region *region) {
     const struct session *session = region->home->session;
-    uint64_t own = limit_value(&region->budget.of[LIMIT_SHARE], LIMIT_SHARE_DEFAULT);
-    uint64_t client = session ? limit_value(&session->budget.of[LIMIT_SHARE], LIMIT_SHARE_DEFAULT) : LIMIT_SHARE_DEFAULT;
-    uint64_t share = own * client / LIMIT_SHARE_DEFAULT;
+    uint64_t share = limit_value(&region->budget.of[LIMIT_SHARE], LIMIT_SHARE_DEFAULT), of_process;
 
+    if (session) {
+        of_process = limit_value(&session->client->limits.of[LIMIT_SHARE], LIMIT_SHARE_DEFAULT);
+        share = share * limit_value(&session->budget.of[LIMIT_SHARE], of_process) / LIMIT_SHARE_DEFAULT;
+    }
     return share < 1 ? 1 : share > 10000 ? 10000 : (uint32_t)share;
+}
+
+bool budget_has_priority(const struct session *session) {
+    return limit_is_set(&session->budget.of[LIMIT_PRIORITY]) ||
+           limit_is_set(&session->client->limits.of[LIMIT_PRIORITY]);
 }
 
 uint32_t budget_priority(const struct region *region) {
@@ -587,7 +401,8 @@ uint32_t budget_priority(const struct region *region) {
     const struct limit *of_region = &region->budget.of[LIMIT_PRIORITY];
     uint64_t priority = of_region->own ? of_region->own : of_region->given ? of_region->given : region->priority;
 
-    if (session && limit_is_set(&session->budget.of[LIMIT_PRIORITY]))
-        priority = limit_value(&session->budget.of[LIMIT_PRIORITY], 3);
+    if (session && budget_has_priority(session))
+        priority = limit_value(&session->budget.of[LIMIT_PRIORITY],
+                               limit_value(&session->client->limits.of[LIMIT_PRIORITY], 3));
     return (uint32_t)limit_value(&(struct limit){.given = of_region->given, .own = priority}, 3);
 }

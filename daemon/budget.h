@@ -10,10 +10,12 @@
 #include "limit.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/queue.h>
 #include <sys/types.h>
 
+struct config;
 struct domain;
 struct manager;
 struct region;
@@ -21,10 +23,11 @@ struct session;
 
 enum budget_scope {
     BUDGET_REGION = 1, /* id: of the region. Budget, share, priority */
-    BUDGET_CLIENT = 2, /* id: a pid; all sessions of that process. Budget, quota, share, priority (of all its regions) */
+    BUDGET_CLIENT =
+        2, /* id: a pid; all sessions of that process together. Budget, quota, share, priority (of all its regions) */
     BUDGET_USER = 3,   /* id: a uid. Budget, quota */
     BUDGET_CGROUP = 4, /* a path as in /proc/PID/cgroup, "/" being the machine. Budget, quota. Of an administrator only */
-    BUDGET_SESSION = 5, /* id: of a session: BUDGET_CLIENT for one of the connections of a process */
+    BUDGET_SESSION = 5, /* id: of a session: what a program says of itself, below what holds for the process. The same */
 };
 
 /* A user, while a client of it is there or something is set for it. */
@@ -34,9 +37,23 @@ struct budget_user {
     unsigned sessions; /* and shared regions */
     bool kept;         /* something was set */
     struct limits limits;
-    uint64_t pinned;  /* bytes */
-    uint64_t pinning; /* of that in one shared region, while it is added up */
+    uint64_t regions_asked; /* ns: when one of its shared regions last had its turn */
+    uint64_t counted;       /* budgets.counts, when it was last counted */
+    uint64_t pinned;        /* bytes */
+    uint64_t pinning;       /* of that in one shared region, while it is added up */
     _Atomic bool pins_closed;
+};
+
+/* A process, while a session of it is there; and as long as it lives if an administrator has set something for it. */
+struct budget_client {
+    TAILQ_ENTRY(budget_client) link;
+    pid_t pid;  /* 0: of another PID namespace, not known here: of one session alone */
+    uid_t uid;  /* of its first session */
+    bool mixed; /* others were of other users */
+    unsigned sessions;
+    int handle; /* of the process (process.h), if something is kept; else -1 */
+    struct limits limits;
+    uint64_t counted; /* budgets.counts, when it was last counted */
 };
 
 /* What was set for a cgroup, by path: until the daemon ends. */
@@ -56,18 +73,22 @@ struct budget_pins {
 };
 
 LIST_HEAD(budget_user_list, budget_user);
+TAILQ_HEAD(budget_client_queue, budget_client);
 LIST_HEAD(budget_cgroup_list, budget_cgroup);
 
 /* All under the manager's lock. */
 struct budgets {
     bool active;              /* somebody may have a budget: without, a look costs nothing */
+    bool over;                /* somebody was over, as of the last look */
     uint64_t due;             /* ns: the next look */
     uint64_t not_before;      /* ns: no look until then, whatever changes; */
     uint64_t plan_not_before; /* and no plan for who is over his, without need */
     struct budget_user_list users;
+    struct budget_client_queue clients, absent; /* with sessions; and without, for which something is kept */
     struct budget_cgroup_list cgroups;
-    unsigned n_kept;  /* users and cgroups for which something was set */
+    unsigned n_kept;  /* users, processes and cgroups for which something was set */
     unsigned version; /* of what was set for cgroups; domains copy it (domain->limits_version) */
+    uint64_t counts;  /* of groups that are to be counted once: begun so far */
     struct budget_pins pins;
     _Atomic bool pins_changed; /* somebody's were closed or opened: the loop shall look */
 };
@@ -79,7 +100,9 @@ void budgets_reload(struct manager *manager);
 
 /* A session comes (-ENOMEM) and goes. Under the manager's lock. */
 int budget_join(struct manager *manager, struct session *session);
-void budget_leave(struct session *session);
+void budget_leave(struct manager *manager, struct session *session);
+/* In the loop: forgets processes that have ended. true: some have no session and live, call again in a while. Takes the manager's lock. */
+bool budgets_tidy(struct manager *manager);
 /* The user, for somebody whose regions have no session. -ENOMEM. Under the manager's lock, both. */
 int budget_hold_user(struct manager *manager, uid_t uid, struct budget_user **ret);
 void budget_release_user(struct budget_user *user);
@@ -96,27 +119,36 @@ struct budget_object {
 /*
  * Sets what values' mask names, or nothing; with an empty mask it only answers. by: the uid that asks; administrator: whatever is the owner's,
  * he may, and more. ret_effective: what then holds (mask: the kinds that the
- * scope has; of several sessions the newest's). From the loop; takes the manager's lock.
+ * scope has). From the loop; takes the manager's lock.
  * -EPERM: not the owner, or the owner goes above what the config or an administrator allows. -ENOENT: no such region, client, or client of
  * that user (an administrator may set for a user that is not there). -ERANGE: value out of range. -EINVAL: the scope has no such value, or
- * no absolute path. -ENOSPC: set for too many. -ENOMEM.
+ * no absolute path. -ENOSPC: set for too many. -ENOMEM, -EMFILE.
  */
 int budget_set(struct manager *manager, uid_t by, bool administrator, const struct budget_object *object,
                const struct limit_values *values, struct limit_values *ret_effective);
 
-/* Who is most over the budget. Pointers are good as long as the manager's lock is held. */
+/* What holds for a session: what its program has said, where that is less than what holds for its process. */
+uint64_t budget_of_session(const struct config *config, const struct session *session, enum limit_kind kind);
+
+/* Somebody who is over a budget. Pointers are good as long as the manager's lock is held. */
 struct budget_excess {
-    uint64_t bytes; /* to drop; 0: nobody is over */
+    uint64_t bytes; /* to drop */
     enum budget_scope scope;
-    uint64_t id; /* of the region, session, or domain; or the uid */
+    uint64_t id; /* of the region, session, or domain; the pid or the uid */
     uint64_t budget, resident;
-    const struct domain *domain; /* BUDGET_CGROUP: that; else NULL */
+    struct domain *domain;        /* BUDGET_CGROUP: that; else NULL */
+    struct budget_client *client; /* BUDGET_CLIENT: that; else NULL */
+    struct limit_standing *standing;
+    uint64_t *turn; /* ns: when it, or with it others of the same owner, last had its turn */
 };
+#define BUDGET_AT_ONCE 8
 /*
- * Under the manager's lock, by the pressure thread in every cycle. Returns ns until it wants to be called again: UINT64_MAX if nobody has a budget.
- * Allocates nothing, waits for nobody.
+ * Under the manager's lock, by the pressure thread in every cycle. If a look is due: those that are over whose turn it is, at most BUDGET_AT_ONCE. Returns ns until it
+ * wants to be called again: UINT64_MAX if nobody has a budget. Allocates nothing, waits for nobody.
  */
-uint64_t budget_look(struct manager *manager, uint64_t now, struct budget_excess *ret);
+uint64_t budget_look(struct manager *manager, uint64_t now, struct budget_excess *ret, size_t *ret_n);
+/* It had its turn. busy: it is still giving for an earlier one. */
+void budget_note_asked(const struct budget_excess *excess, uint64_t now, bool busy);
 /* A plan for an excess without need took so many ns: whoever can stay over a budget of his own must not keep everybody's thread at it. */
 void budget_note_plan(struct manager *manager, uint64_t cost);
 /* So not before so long after the last one. */
@@ -124,8 +156,18 @@ bool budget_may_plan(const struct manager *manager, uint64_t now);
 /* Does the excess concern the region? */
 bool budget_covers(const struct budget_excess *excess, const struct region *region);
 
+/*
+ * When something is short: bytes by which any group is over that the region counts for, the most of these; and those by which all are over that have something in the
+ * domain (of groups within each other both). As of the last look, less what plans have named since, of which this hears.
+ */
+uint64_t budget_over(struct region *region);
+uint64_t budget_over_in(struct manager *manager, const struct domain *domain);
+void budget_note_planned(struct region *region, uint64_t bytes);
+
 /* 1..10000: of the region, times that of its client in hundredths. */
 uint32_t budget_share(const struct region *region);
+/* Was the session, or its process, given a priority for all its regions? */
+bool budget_has_priority(const struct session *session);
 /* 1..3: as created, unless it or its client was given another one. */
 uint32_t budget_priority(const struct region *region);
 

@@ -38,7 +38,7 @@ struct domain {
     _Atomic uint64_t wanted;    /* bytes that waiting pagers ask for */
     _Atomic uint64_t hopeless_until; /* ns: nothing of it can be dropped, as far as was found */
     _Atomic uint32_t edges;          /* DEMAND_EDGE() of sources that fired since the last look */
-    _Atomic uint64_t refaults;       /* mistakes: chunks touched again soon after pressure had dropped them */
+    _Atomic uint64_t refaults; /* mistakes: chunks touched again soon after they were dropped since a domain was short */
 
     struct cgroup_look look; /* the newest; of the machine: no high */
     int64_t credit_seen;     /* with it */

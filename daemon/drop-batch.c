@@ -183,7 +183,7 @@ static void op_settle(struct home *home, struct drop_op *op) {
     note_dropped(op, &claimed, (unsigned)(bytes >> PAGE_SHIFT), unseen);
     region->spans[op->span].drops++;
     if (op->job->pooled && bytes > 0 && op->error == 0)
-        home_note_pressure_drop(home, region, op->span);
+        home_note_pressure_drop(home, region, op->span, op->job->needed);
     record_drop(op->job->pooled, region->id, op_first_of_span(op), op->claimed,
                 (unsigned)region_chunks_per_span(region));
     if (!op->any && !op->armed)

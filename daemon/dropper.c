@@ -204,6 +204,7 @@ int dropper_submit(struct home *home, struct region *region, uint64_t first, uin
     job->limit = limit;
     job->request = request;
     job->pooled = pressure;
+    job->needed = request && request->needed;
     job->by_hand = request && !pressure;
     return dropper_enqueue(home, job, urgency);
 }

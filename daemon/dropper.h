@@ -19,6 +19,7 @@ struct home;
 struct drop_request {
     uint64_t wanted; /* bytes: what was not begun when so much is freed is left; UINT64_MAX: all goes */
     bool limited;    /* who asks may do so as often as he likes, and has it not mapped himself */
+    bool needed;     /* something was short: neither for a budget nor by hand */
     _Atomic uint64_t freed;
     _Atomic uint64_t pinned;
     _Atomic uint64_t failed;
@@ -51,6 +52,7 @@ struct drop_job {
     bool handed;        /* there is something */
     void (*work)(struct region *region); /* what an adopt job does besides; NULL: nothing */
     bool pooled;                         /* for pressure: of the pool, not malloc'd */
+    bool needed;                         /* as its request says */
     struct drop_request *request;        /* NULL once it was given up (quarantine) */
     void (*done)(void *data);            /* after a destroy or adopt job */
     void *data;

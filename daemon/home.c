@@ -162,7 +162,8 @@ uint32_t home_tick(const struct home *home) {
     return atomic_load_explicit(&home->manager->clock->tick, memory_order_relaxed);
 }
 
-void home_note_pressure_drop(struct home *home, struct region *region, uint32_t span) {
+void home_note_pressure_drop(struct home *home, struct region *region, uint32_t span, bool needed) {
     policy_note_drop(&region->ticks[span], home_tick(home));
+    region->spans[span].needed |= needed;
     counter_add(&home->manager->decisions.dropped_spans, 1);
 }

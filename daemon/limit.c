@@ -50,9 +50,17 @@ static uint64_t clamp(uint64_t value, uint64_t least, uint64_t most) {
     return value < least ? least : value > most ? most : value;
 }
 
+uint64_t limit_over(const struct limit_standing *standing, uint64_t budget) {
+    uint64_t margin = budget / 64 > MARGIN_LEAST ? budget / 64 : MARGIN_LEAST;
+
+    if (standing->resident <= budget)
+        return 0;
+    return standing->resident - budget + (margin < budget ? margin : budget);
+}
+
 uint64_t limit_excess(const struct limit_standing *standing, uint64_t budget, uint64_t fill_rate, uint64_t now,
                       uint64_t *ret_wait) {
-    uint64_t resident = standing->resident, margin;
+    uint64_t resident = standing->resident;
 
     if (budget == LIMIT_INFINITE) {
         *ret_wait = UINT64_MAX;
@@ -69,8 +77,7 @@ uint64_t limit_excess(const struct limit_standing *standing, uint64_t budget, ui
         return 0;
     }
     *ret_wait = 0;
-    margin = budget / 64 > MARGIN_LEAST ? budget / 64 : MARGIN_LEAST;
-    return resident - budget + (margin < budget ? margin : budget);
+    return limit_over(standing, budget);
 }
 
 void limit_asked(struct limit_standing *standing, uint64_t now) {

@@ -31,7 +31,9 @@ struct limit {
 /* How a group stood when its budget was last looked at. */
 struct limit_standing {
     uint64_t resident, dropped; /* bytes, sums of the look under way */
+    uint64_t over;              /* bytes that it is to give, as of that look, less what plans have taken of it since */
     uint64_t dropped_before;    /* dropped, when it was last found to be over */
+    uint64_t asked;             /* ns: when it last had its turn; 0: never */
     uint64_t not_before;        /* ns: nothing is asked of it until then */
     unsigned barren; /* times in a row that it was found over, and nothing was dropped since the time before */
 };
@@ -63,10 +65,9 @@ int limits_check(const struct limits *limits, const uint64_t *configured, const 
 /* Sets them. An administrator's value ends the owner's, who may then lower it again. */
 void limits_apply(struct limits *limits, const struct limit_values *values, bool administrator);
 
-/*
- * Bytes to drop of a group, its standing being summed up: down to the budget less a margin, so that one page more is no new excess. 0: none
- * now; *ret_wait is ns until a look makes sense. A group of which nothing could be dropped (all is pinned) is asked less and less often.
- */
+/* Bytes by which a group is over, its standing being summed up: down to the budget less a margin, so that one page more is no new excess. */
+uint64_t limit_over(const struct limit_standing *standing, uint64_t budget);
+/* The same, to be asked for now. 0: nothing; *ret_wait is ns until a look makes sense. A group of which nothing could be dropped (all is pinned) is asked less and less often. */
 uint64_t limit_excess(const struct limit_standing *standing, uint64_t budget, uint64_t fill_rate, uint64_t now,
                       uint64_t *ret_wait);
 /* This group's excess was handed out. */

@@ -175,7 +175,7 @@ void manager_remove_session(struct manager *manager, struct session *session) {
     LIST_REMOVE(session, link);
     LIST_INSERT_HEAD(&manager->leaving, session, link);
     session->left = kernel_now();
-    budget_leave(session);
+    budget_leave(manager, session);
     manager->n_sessions--;
     manager->n_regions -= session->n_regions - shared_count(session); /* whose homes stay */
     manager_remove_home(manager, &session->home);

@@ -153,6 +153,10 @@ static bool may_give(const struct region *region) {
     return there && !region->dead && !region->held;
 }
 
+static bool is_meant(const struct plan_demand *demand, struct region *region) {
+    return demand->excess ? budget_covers(demand->excess, region) : !demand->over || budget_over(region) > 0;
+}
+
 static void describe_home(struct plans *plans, struct home *home, const struct plan_demand *demand, unsigned *pin_looks,
                           size_t *n) {
     struct region *region;
@@ -162,8 +166,7 @@ static void describe_home(struct plans *plans, struct home *home, const struct p
         plans->busy = true;
     else
         LIST_FOREACH (region, &home->regions, link) {
-            if (!may_give(region) || *n == plans->regions_max ||
-                (demand->excess && !budget_covers(demand->excess, region)))
+            if (!may_give(region) || *n == plans->regions_max || !is_meant(demand, region))
                 continue;
             plans->region_of[*n] = region;
             describe_region(region, &plans->regions[(*n)++], pin_looks);
@@ -271,6 +274,34 @@ static struct decision *open_decision(struct decisions *decisions, const struct 
     return decision;
 }
 
+/*
+ * Who is over a budget gives no more than he is over: the coldest of all that are might be one's alone. What is named here, as well as anywhere, is not to
+ * be given a second time.
+ */
+static size_t keep_to_budgets(struct plans *plans, size_t victims, bool over, uint64_t *planned) {
+    size_t n = 0;
+
+    *planned = 0;
+    for (size_t i = 0; i < victims; i++) {
+        struct policy_victim victim = plans->victims[i];
+        struct region *region = plans->region_of[victim.region];
+        uint64_t most = over ? budget_over(region) : victim.bytes;
+
+        if (most == 0)
+            continue;
+        if (victim.bytes > most) {
+            victim.chunk_count -=
+                victim.limit == UINT64_MAX ? victim.chunk_count * (victim.bytes - most) / victim.bytes : 0;
+            victim.limit = victim.limit == UINT64_MAX ? UINT64_MAX : most;
+            victim.bytes = most;
+        }
+        budget_note_planned(region, victim.bytes);
+        *planned += victim.bytes;
+        plans->victims[n++] = victim;
+    }
+    return n;
+}
+
 /* Notes what was decided. Returns its number. */
 static uint64_t note_decision(struct plans *plans, const struct plan_demand *demand, size_t victims, uint64_t planned,
                               uint32_t tick) {
@@ -302,6 +333,8 @@ struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *
         return NULL;
     }
     victims = policy_plan(plans->regions, n, demand->bytes, tick, plans->victims, PLAN_VICTIMS, &planned);
+    if (plans->manager->budgets.over)
+        victims = keep_to_budgets(plans, victims, demand->over, &planned);
     record_demand(demand->domain->id, demand->source, demand->bytes);
     if (victims == 0) {
         sweep(plans, n);
@@ -309,17 +342,18 @@ struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *
     }
     atomic_fetch_add(&plans->made, 1);
     drop_request_init(&slice->request, slice_done, plans);
-    slice->request.wanted = demand->bytes;
+    slice->planned = planned < demand->bytes ? planned : demand->bytes;
+    slice->request.wanted = demand->over ? slice->planned : demand->bytes;
     atomic_store(&slice->state, PLAN_UNDER_WAY);
     LIST_REMOVE(slice, link);
     LIST_INSERT_HEAD(&plans->slices, slice, link);
     slice->domain = demand->domain;
     slice->domain->refs++; /* it may lose its last session meanwhile */
     slice->hand = demand->hand;
-    slice->needed = !demand->hand && demand->source != DEMAND_BUDGET;
+    slice->needed = slice->request.needed = !demand->hand && demand->source != DEMAND_BUDGET;
+    slice->over = demand->over;
     slice->seen = demand->seen;
     slice->handed_out = kernel_now();
-    slice->planned = planned < demand->bytes ? planned : demand->bytes;
     slice->decision = note_decision(plans, demand, victims, planned, tick);
     for (size_t i = 0; i < victims; i++)
         submit_victim(plans, &plans->victims[i], &slice->request, demand->urgency, tick);
@@ -377,7 +411,7 @@ static void report_slice(struct plans *plans, struct plan_slice *slice) {
     if (slice->needed && plan_progressed(slice)) {
         slice->domain->barren = 0;
         slice->domain->fruitless = false;
-    } else if (slice->needed)
+    } else if (slice->needed && !slice->over) /* what those over a budget cannot give others may */
         slice->domain->fruitless = true;
     if (slice->hand) {
         slice->hand->freed += freed;

@@ -34,6 +34,7 @@ struct plan_demand {
     uint64_t bytes;                     /* of this slice, at most */
     uint64_t total;                     /* what is wanted in all, as far as that is known */
     const struct budget_excess *excess; /* only from who it covers; NULL: from all in the domain */
+    bool over;                          /* only from who is over any budget, and no more than he is */
     struct pressure_hand *hand;         /* who asked; NULL: nobody */
     uint64_t seen;                      /* ns: when the look that found it began */
 };
@@ -52,6 +53,7 @@ struct plan_slice {
     struct domain *domain; /* a reference */
     struct pressure_hand *hand;
     bool needed;       /* by the domain: neither for a hand nor for a budget alone */
+    bool over;         /* only who is over a budget was asked */
     uint64_t decision; /* its number */
     uint64_t seen;
     uint64_t handed_out; /* ns */

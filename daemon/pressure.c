@@ -5,7 +5,7 @@
  *
  * It sleeps while there is no region. It runs SCHED_FIFO where it may, since it has to run just when others keep the CPUs busy; so it never
  * waits for a client: it reads files of /proc and /sys, takes the manager's and sessions' locks, and leaves punches to the droppers.
- * Also the watchdog of the workers (a call overdue by 1 s quarantines its session), and the hand of the clock page.
+ * Also the watchdog of the workers, and the hand of the clock page.
  */
 
 #include "pressure.h"
@@ -14,8 +14,10 @@
 #include "crash-point.h"
 #include "gate.h"
 #include "manager.h"
+#include "need.h"
 #include "record-sample.h"
 #include "waiters.h"
+#include "watchdog.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -29,13 +31,10 @@
 #define PRESSURE_IDLE_NS UINT64_C(1000000000)
 /* A slice takes 3 ms. Who is slower is left alone with it, while the others are looked at again. */
 #define PRESSURE_SLICE_WAIT_NS UINT64_C(8000000)
-/* A thousand sessions take 20 us, and each that joins kicks. */
-#define PRESSURE_WATCH_NS UINT64_C(50000000)
 /* So long a slice is counted on. */
 #define PRESSURE_COMING_NS UINT64_C(30000000)
-#define PRESSURE_OVERDUE_NS UINT64_C(1000000000)
 /* Glances at one cgroup take the place of turns for so long: a turn also looks after the workers' clocks. */
-#define PRESSURE_GLANCES_NS PRESSURE_WATCH_NS
+#define PRESSURE_GLANCES_NS WATCHDOG_NS
 #define PRESSURE_HAND_BARREN 3
 /* Until somebody who is busy with a slice is asked again. */
 #define PRESSURE_BUSY_NS UINT64_C(1000000)
@@ -127,33 +126,6 @@ static struct controller_answer look_at(struct pressure *pressure, struct domain
     return answer;
 }
 
-static void watch_workers(struct manager *manager) {
-    uint64_t now = kernel_now();
-    struct session *session;
-    struct home *home;
-    bool changed = false, any = false;
-
-    if (now - manager->pressure.watched < PRESSURE_WATCH_NS)
-        return;
-    manager->pressure.watched = now;
-    LIST_FOREACH (home, &manager->homes, link) {
-        bool overdue = worker_overdue(&home->dropper.worker, now, PRESSURE_OVERDUE_NS) ||
-                       (home->session && worker_overdue(&home->session->pager.worker, now, PRESSURE_OVERDUE_NS));
-
-        if (atomic_exchange(&home->quarantined, overdue) != overdue)
-            changed = true;
-        any |= overdue;
-    }
-    LIST_FOREACH (session, &manager->sessions, link) {
-        session_review_former(session);
-    }
-    manager->pressure.quarantined = any;
-    if (!changed)
-        return;
-    atomic_store(&manager->pressure.quarantines, true);
-    (void)!write(manager->wake_fd, &(uint64_t){1}, sizeof(uint64_t));
-}
-
 /* ---- a turn: one look at everything ---- */
 
 struct turn {
@@ -164,7 +136,8 @@ struct turn {
     uint64_t look;          /* ns until that one */
     uint64_t others;        /* ns until the first look at a domain that was not in need */
     struct domain *nearest; /* whose it is; NULL: there is none */
-    struct budget_excess excess;
+    struct budget_excess excesses[BUDGET_AT_ONCE];
+    size_t n_excesses;
     size_t n; /* slices handed out */
     struct plan_slice *slices[PLAN_SLICES_AT_ONCE];
     struct domain *of[PLAN_SLICES_AT_ONCE]; /* whose need it was; NULL: somebody's hand, or a budget */
@@ -214,21 +187,16 @@ static uint64_t barren_wait(const struct domain *domain, uint64_t now) {
     return domain->barren > 0 && until > now ? until - now : 0;
 }
 
-/* Who is over a budget gives first. */
-static struct plan_slice *plan_for_domain(struct turn *turn, struct plan_demand *demand) {
-    struct plans *plans = &turn->pressure->plans;
-    struct plan_slice *slice = NULL;
+/* Was anything handed out? */
+static bool turn_need(struct turn *turn, const struct plan_demand *demand) {
+    struct plan_slice *slices[NEED_SLICES];
+    size_t room = PLAN_SLICES_AT_ONCE - turn->n;
+    size_t n =
+        need_hand_out(&turn->pressure->plans, demand, turn->tick, slices, room < NEED_SLICES ? room : NEED_SLICES);
 
-    if (turn->excess.bytes > 0) {
-        uint64_t bytes = demand->bytes;
-
-        demand->excess = &turn->excess;
-        demand->bytes = bytes < turn->excess.bytes ? bytes : turn->excess.bytes;
-        slice = plan_hand_out(plans, demand, turn->tick);
-        demand->excess = NULL;
-        demand->bytes = bytes;
-    }
-    return slice ? slice : plan_hand_out(plans, demand, turn->tick);
+    for (size_t i = 0; i < n; i++)
+        turn_add(turn, slices[i], demand->domain);
+    return n > 0;
 }
 
 /*
@@ -267,7 +235,6 @@ static uint64_t turn_domain(struct turn *turn, struct domain *domain) {
     struct pressure *pressure = turn->pressure;
     struct plan_demand demand = {.domain = domain, .seen = pressure->now};
     struct controller_answer answer;
-    struct plan_slice *slice;
     uint64_t wait, coming;
 
     if (domain->fruitless)
@@ -294,10 +261,9 @@ static uint64_t turn_domain(struct turn *turn, struct domain *domain) {
     demand.total = answer.total;
     demand.source = answer.source;
     demand.urgency = answer.urgency;
-    slice = plan_for_domain(turn, &demand);
-    if (slice)
-        turn_add(turn, slice, domain);
-    else if (pressure->plans.busy)
+    if (turn_need(turn, &demand))
+        return answer.next;
+    if (pressure->plans.busy)
         turn_sleep(turn, PRESSURE_BUSY_NS);
     else
         note_barren(turn, domain);
@@ -331,30 +297,33 @@ static void turn_domains(struct turn *turn) {
     pressure->first = 0;
 }
 
-/* Somebody over a budget, without need. */
-static void turn_budget(struct turn *turn) {
+/* Somebody over a budget, without need: what is left of it by now. */
+static void turn_excess(struct turn *turn, const struct budget_excess *excess) {
     struct manager *manager = turn->pressure->manager;
     struct plan_demand demand = {
-        .domain = manager->domains.machine,
+        .domain = excess->domain ? excess->domain : manager->domains.machine,
         .source = DEMAND_BUDGET,
         .urgency = URGENCY_TRIM,
-        .bytes = turn->excess.bytes,
-        .total = turn->excess.bytes,
-        .excess = &turn->excess,
+        .total = excess->standing->over,
+        .excess = excess,
         .seen = turn->pressure->now,
     };
+    uint64_t most = demand.domain->controller.limits.slice, began = kernel_now();
     struct plan_slice *slice;
-    uint64_t began;
 
-    if (turn->excess.bytes == 0 || turn->n == PLAN_SLICES_AT_ONCE || !budget_may_plan(manager, demand.seen))
-        return;
-    if (demand.bytes > demand.domain->controller.limits.slice)
-        demand.bytes = demand.domain->controller.limits.slice;
-    began = kernel_now();
+    demand.bytes = demand.total < most ? demand.total : most;
     slice = plan_hand_out(&turn->pressure->plans, &demand, turn->tick);
-    budget_note_plan(manager, kernel_now() - began);
     if (slice)
         turn_add(turn, slice, NULL);
+    budget_note_plan(manager, kernel_now() - began);
+    budget_note_asked(excess, turn->pressure->now, !slice && turn->pressure->plans.busy);
+}
+
+/* As long as plans have not cost too much. */
+static void turn_budgets(struct turn *turn) {
+    for (size_t i = 0; i < turn->n_excesses && turn->n < PLAN_SLICES_AT_ONCE; i++)
+        if (turn->excesses[i].standing->over > 0 && budget_may_plan(turn->pressure->manager, kernel_now()))
+            turn_excess(turn, &turn->excesses[i]);
 }
 
 /* One slice for each hand that has none under way. What has nothing left to drop is done. */
@@ -511,16 +480,16 @@ static uint64_t pressure_turn(struct pressure *pressure, bool kicked) {
     pressure->now = kernel_now();
     pthread_mutex_lock(&manager->lock);
     turn.tick = manager_advance_clock(manager);
-    watch_workers(manager);
+    watchdog_look(manager);
     if (pressure->quarantined) /* so that whoever goes on is soon asked again */
-        turn_sleep(&turn, PRESSURE_WATCH_NS);
+        turn_sleep(&turn, WATCHDOG_NS);
     under_way = plan_settle(&pressure->plans); /* what was finished after its turn */
     if (manager->n_regions > 0 ||
         !LIST_EMPTY(&manager->leaving)) { /* how urgent it is to free what these had is seen by the look */
         waiters_find(manager);
-        turn_sleep(&turn, budget_look(manager, pressure->now, &turn.excess));
+        turn_sleep(&turn, budget_look(manager, pressure->now, turn.excesses, &turn.n_excesses));
         turn_domains(&turn);
-        turn_budget(&turn);
+        turn_budgets(&turn);
         turn_sleep(&turn, budget_count_pins(manager, pressure->now));
         turn_sleep(&turn, record_sample(manager, pressure->now));
         waiters_let_in(manager);

@@ -33,6 +33,7 @@ struct span {
     uint8_t drops;        /* counts those that are over, so that the pager sees one that came in between */
     bool touched;         /* is in region.touched */
     bool has_history : 1; /* region.history[] of it is not empty */
+    bool needed : 1;      /* since it was touched last something of it was dropped because a domain was short */
     bool strayed : 1; /* a piece of it was not where it had been mapped: it may be at an address that nobody told us */
 };
 

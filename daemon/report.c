@@ -260,8 +260,6 @@ void report_status(struct manager *manager, struct drp_wire_status_reply *ret) {
 }
 
 static void list_session(const struct config *config, struct session *session, struct drp_wire_entry *ret) {
-    const struct limit *limits = session->budget.of;
-
     *ret = (struct drp_wire_entry){
         .kind = DRP_ENTRY_SESSION,
         .flags = (atomic_load(&session->home.quarantined) ? DRP_ENTRY_QUARANTINED : 0) |
@@ -277,12 +275,10 @@ static void list_session(const struct config *config, struct session *session, s
         .uid = session->uid,
         .interception = session->intercepted ? DRP_WIRE_INTERCEPTION_FULL : DRP_WIRE_INTERCEPTION_NONE,
         .reason = (uint32_t)session->no_interception,
-        .priority = limit_is_set(&limits[LIMIT_PRIORITY])
-                        ? (uint32_t)limit_value(&limits[LIMIT_PRIORITY], DRP_PRIORITY_HIGH)
-                        : 0,
-        .budget = limit_value(&limits[LIMIT_BUDGET], config->client_budget),
+        .priority = budget_has_priority(session) ? (uint32_t)budget_of_session(config, session, LIMIT_PRIORITY) : 0,
+        .budget = budget_of_session(config, session, LIMIT_BUDGET),
         .pinned = session->pinned,
-        .share = (uint32_t)limit_value(&limits[LIMIT_SHARE], LIMIT_SHARE_DEFAULT),
+        .share = (uint32_t)budget_of_session(config, session, LIMIT_SHARE),
     };
     memcpy(ret->name, session->name, sizeof(session->name));
 }

@@ -35,6 +35,8 @@
 #define SERVER_SHARES_WAIT_NS UINT64_C(10000000000)
 /* An ordinary end takes less. */
 #define SERVER_LINGER_NS UINT64_C(1000000000)
+/* Between two looks at processes without a session for which limits are kept. */
+#define SERVER_ABSENT_MS 1000
 /* Between two trims, and so many times the CPU time of the last one: it looks at all memory that is free. */
 #define SERVER_TRIM_NS UINT64_C(300000000)
 #define SERVER_TRIM_COST 100
@@ -282,9 +284,18 @@ static void ending_begin(struct server *server, struct session *session) {
     uv_timer_start(&server->tidy, server_tidy, SERVER_TIDY_MS, SERVER_TIDY_MS);
 }
 
+static void server_tidy_absent(uv_timer_t *timer) {
+    struct server *server = timer->data;
+
+    if (!budgets_tidy(server->manager))
+        uv_timer_stop(timer);
+}
+
 void server_connection_ended(struct server *server, struct session *session) {
     if (session) {
         manager_remove_session(server->manager, session);
+        if (!server->ended && !uv_is_active((uv_handle_t *)&server->absent) && budgets_tidy(server->manager))
+            uv_timer_start(&server->absent, server_tidy_absent, SERVER_ABSENT_MS, SERVER_ABSENT_MS);
         home_hold(&session->home); /* who lives pins again as soon as he is back, in pages that are another home's */
         ending_begin(server, session);
     }
@@ -471,10 +482,11 @@ int server_init(struct server *server, uv_loop_t *loop, struct manager *manager,
     uv_prepare_init(loop, &server->round);
     uv_timer_init(loop, &server->rest);
     uv_timer_init(loop, &server->tidy);
+    uv_timer_init(loop, &server->absent);
     uv_signal_init(loop, &server->terminate);
     uv_signal_init(loop, &server->interrupt);
     server->listener.data = server->wake.data = server->tidy.data = server->terminate.data = server->interrupt.data =
-        server->round.data = server->rest.data = server;
+        server->round.data = server->rest.data = server->absent.data = server;
     follow_init(&server->follow, loop, manager);
     return sources_init(&server->sources, loop, manager);
 }
@@ -522,6 +534,7 @@ void server_end(struct server *server) {
     uv_close((uv_handle_t *)&server->interrupt, NULL);
     uv_close((uv_handle_t *)&server->round, NULL);
     uv_close((uv_handle_t *)&server->rest, NULL);
+    uv_close((uv_handle_t *)&server->absent, NULL);
     follow_end(&server->follow);
     sources_end(&server->sources);
     shared_hold_all(server->manager);

@@ -71,6 +71,7 @@ struct server {
     uv_prepare_t round; /* of turns */
     uv_timer_t rest;    /* until the first of resting */
     uv_timer_t tidy;    /* runs while there are endings, or sockets could not be accepted */
+    uv_timer_t absent;  /* runs while limits are kept for processes without a session */
     uv_signal_t terminate, interrupt;
     bool accepting;
     bool shared_pending; /* a shared region is held, or ending, and looked at by the timer */

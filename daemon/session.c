@@ -262,19 +262,24 @@ void session_wake_pressure(struct session *session) {
     pressure_wake(&session->manager->pressure);
 }
 
-/* If pressure had dropped it a moment ago, that was a mistake: every domain that may have asked for it hears of it. */
+/*
+ * If pressure had dropped it a moment ago, that was a mistake: every domain that may have asked for it hears of it. Of drops for budgets and by hand none
+ * does: a client that goes round in a small budget of his own would keep all from answering stalls.
+ */
 void session_note_refault(struct session *session, struct region *region, uint64_t chunk) {
     uint32_t span = region_span_of_chunk(region, chunk), age;
     uint32_t dropped = atomic_load_explicit(&region->ticks[span].last_drop, memory_order_relaxed);
     bool mistake = policy_note_refault(region->ticks, region->span_count, span, &region->chunk_flags[chunk],
                                        home_tick(&session->home), &age);
+    bool needed = region->spans[span].needed;
 
+    region->spans[span].needed = false;
     counter_add(&session->home.counters.refaults, 1);
     counter_add(&region->refaults, 1);
     if (dropped == 0)
         return;
     decisions_note_refault(&session->manager->decisions, dropped, age, mistake);
-    for (struct domain *d = session->domain; d && mistake; d = d->parent)
+    for (struct domain *d = session->domain; d && mistake && needed; d = d->parent)
         counter_add(&d->refaults, 1);
 }
 

@@ -16,6 +16,7 @@
 #include <sys/queue.h>
 #include <sys/types.h>
 
+struct budget_client;
 struct budget_user;
 struct domain;
 struct manager;
@@ -46,14 +47,16 @@ struct session {
         uint64_t dropped;  /* by then */
     } at_move;             /* under the manager's lock */
     struct move move;
-    struct budget_user *user; /* of the manager's budgets, while linked */
-    struct limits budget;     /* under the manager's lock, as all of these */
-    uint64_t pinned;          /* bytes, of the last count */
-    uint64_t pinning;         /* of that in one shared region, while it is added up */
-    _Atomic bool pins_closed; /* by its own quota */
-    bool pins_logged;         /* of the loop */
-    bool quota_logged;        /* of the loop: later refusals are not worth a line */
-    bool native_logged;       /* the same */
+    struct budget_client *client; /* its process, of the manager's budgets, while linked */
+    struct budget_user *user;     /* the same */
+    struct limits budget;         /* own words of it alone; under the manager's lock, as all of these */
+    uint64_t regions_asked;       /* ns: when one of its regions last had its turn to come down to its budget */
+    uint64_t pinned;              /* bytes, of the last count */
+    uint64_t pinning;             /* of that in one shared region, while it is added up */
+    _Atomic bool pins_closed;     /* by its own quota */
+    bool pins_logged;             /* of the loop */
+    bool quota_logged;            /* of the loop: later refusals are not worth a line */
+    bool native_logged;           /* the same */
 
     bool attaches;       /* the client can attach locked segments */
     bool uffd_asked;     /* the client has sent UFFD */

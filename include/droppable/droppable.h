@@ -215,9 +215,9 @@ struct drp *drp_free(struct drp *d);
 int drp_get_stats(struct drp *d, struct drp_stats *ret);
 
 /**
- * Sets the budget of this process: when more of all its regions is resident, the service drops down to it, the coldest first, whether
- * memory is short or not. Nothing is refused for a budget, and pinned chunks stay. A new service hears of it, and so does that of a child after
- * fork(2).
+ * Sets the budget of this context: when more of all its regions is resident, the service drops down to it, the coldest first, whether
+ * memory is short or not. Nothing is refused for a budget, and pinned chunks stay. What the service's configuration and its administrator set is for all
+ * contexts of the process together. A new service hears of it, and so does that of a child after fork(2).
  * @param bytes at least 4096, and no more than the service's configuration and its administrator allow; UINT64_MAX: as these say
  * @return 0; -EPERM: more than allowed; -EINVAL: out of range; -ENOTCONN: the service is away; -ETIMEDOUT. The old one holds then.
  */

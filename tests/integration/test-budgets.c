@@ -71,20 +71,60 @@ static void touch(struct drp_region *region, size_t offset, size_t length) {
     }
 }
 
+struct other {
+    struct memcg *memcg; /* in another cgroup, */
+    bool is_nobody;      /* or of another user */
+    size_t size;
+};
+
+/* Fills a region, says so, and says at the end whether it lost anything. */
+static void fill_and_wait(int socket, void *data) {
+    const struct other *other = data;
+    struct drp_stats stats;
+    struct drp_region *region;
+    struct drp *d;
+    char word;
+
+    if (other->memcg)
+        memcg_enter(other->memcg);
+    else if (other->is_nobody)
+        child_become_nobody();
+    child_check(drp_new(&d, NULL) == 0);
+    child_check(drp_region_new(&region, d, other->size, NULL) == 0);
+    memset(drp_region_address(region), 7, other->size);
+    child_say(socket, 'f');
+    while (child_hear(socket, &word) && word == '?') {
+        child_check(drp_get_stats(d, &stats) == 0);
+        child_say(socket, stats.dropped_bytes == 0 ? '0' : stats.resident_bytes <= 6 * MIB ? 'u' : 'o');
+    }
+    region = drp_region_free(region);
+    d = drp_free(d);
+}
+
+static char ask(const struct child *child) {
+    char word = '\0';
+
+    child_say(child->socket, '?');
+    ck_assert(child_hear(child->socket, &word));
+    return word;
+}
+
 START_TEST(test_client) {
-    struct drp_region *region, *other_region;
-    struct drp *d, *other;
+    struct other other = {.size = SIZE / 4};
+    struct drp_region *region;
+    struct child child;
+    struct drp *d;
 
     fixture_start(NULL);
+    child_start(&child, fill_and_wait, &other);
+    child_expect(&child, 'f');
     client(&d, &region, SIZE);
-    client(&other, &other_region, SIZE / 4);
     grow_old();
     touch(region, SIZE / 4, SIZE / 4); /* what is hot lies in the middle */
     service_reload(&service, "[Budgets]\nClient=6M\n", READ_AGAIN);
     check_comes_under(d, 6 * MIB, SIZE);
     ck_assert(is_filled((char *)drp_region_address(region) + SIZE / 4, 7, SIZE / 4));
-    ck_assert_uint_eq(dropped(other), 0);
-    ck_assert(is_filled(drp_region_address(other_region), 7, SIZE / 4));
+    ck_assert_int_eq(ask(&child), '0');
 
     /* Filled again and again, it stays there or comes back. */
     for (int i = 0; i < 3; i++) {
@@ -101,11 +141,57 @@ START_TEST(test_client) {
                           (unsigned long long)left, (unsigned long long)had);
         }
     }
-    ck_assert_uint_eq(dropped(other), 0);
+    ck_assert_int_eq(ask(&child), '0');
+    child_say(child.socket, 'e');
+    child_end(&child);
     region = drp_region_free(region);
-    other_region = drp_region_free(other_region);
     drp_free(d);
-    drp_free(other);
+    fixture_teardown();
+}
+END_TEST
+
+static uint64_t limit_of_process(const char *budget) {
+    char out[4096], pid[16];
+    const char *at;
+
+    snprintf(pid, sizeof(pid), "%d", (int)getpid());
+    ck_assert_int_eq(
+        service_ctl(&service, out, sizeof(out),
+                    (const char *const[]){"--json", "limit", "--pid", pid, budget ? "--budget" : NULL, budget, NULL}),
+        0);
+    at = strstr(out, "\"budget\":");
+    ck_assert_msg(at != NULL, "%s", out);
+    return strtoull(at + strlen("\"budget\":"), NULL, 10);
+}
+
+/* What is set for a process is for all its connections together, and for those that it makes later. */
+START_TEST(test_process) {
+    struct drp_region *regions[3];
+    struct drp *d[3];
+    uint64_t deadline;
+
+    fixture_start(NULL);
+    for (int i = 0; i < 3; i++)
+        client(&d[i], &regions[i], 4 * MIB);
+    ck_assert_uint_eq(limit_of_process("6M"), 6 * MIB);
+    for (deadline = now_ms() + WAIT_MS; resident(d[0]) + resident(d[1]) + resident(d[2]) > 6 * MIB; nap_ms(1))
+        ck_assert_uint_lt(now_ms(), deadline);
+    for (int i = 0; i < 3; i++) {
+        regions[i] = drp_region_free(regions[i]);
+        d[i] = drp_free(d[i]);
+    }
+    ck_assert(status_becomes("sessions", 1, 10000)); /* the one that asks */
+    client(&d[0], &regions[0], SIZE);
+    ck_assert_uint_eq(limit_of_process(NULL), 6 * MIB);
+    for (deadline = now_ms() + WAIT_MS; resident(d[0]) > 6 * MIB; nap_ms(1))
+        ck_assert_uint_lt(now_ms(), deadline);
+    limit_of_process("default"); /* what is kept has a descriptor */
+    for (deadline = now_ms() + WAIT_MS; resident(d[0]) < SIZE; nap_ms(1)) {
+        memset(drp_region_address(regions[0]), 7, SIZE);
+        ck_assert_uint_lt(now_ms(), deadline);
+    }
+    regions[0] = drp_region_free(regions[0]);
+    drp_free(d[0]);
     fixture_teardown();
 }
 END_TEST
@@ -129,46 +215,9 @@ START_TEST(test_region) {
 }
 END_TEST
 
-struct other {
-    struct memcg *memcg; /* NULL: of another user, instead of in another cgroup */
-    size_t size;
-};
-
-/* Fills a region, says so, and says at the end whether it lost anything. */
-static void fill_and_wait(int socket, void *data) {
-    const struct other *other = data;
-    struct drp_stats stats;
-    struct drp_region *region;
-    struct drp *d;
-    char word;
-
-    if (other->memcg)
-        memcg_enter(other->memcg);
-    else
-        child_become_nobody();
-    child_check(drp_new(&d, NULL) == 0);
-    child_check(drp_region_new(&region, d, other->size, NULL) == 0);
-    memset(drp_region_address(region), 7, other->size);
-    child_say(socket, 'f');
-    while (child_hear(socket, &word) && word == '?') {
-        child_check(drp_get_stats(d, &stats) == 0);
-        child_say(socket, stats.dropped_bytes == 0 ? '0' : stats.resident_bytes <= 6 * MIB ? 'u' : 'o');
-    }
-    region = drp_region_free(region);
-    d = drp_free(d);
-}
-
-static char ask(const struct child *child) {
-    char word = '\0';
-
-    child_say(child->socket, '?');
-    ck_assert(child_hear(child->socket, &word));
-    return word;
-}
-
-/* Two clients of a user, each under its share of it, are over together; one of another user is under its own. */
+/* Two clients of a user are over together; one of another user is under its own. */
 START_TEST(test_user) {
-    struct other of_nobody = {.size = 5 * MIB};
+    struct other of_nobody = {.is_nobody = true, .size = 5 * MIB};
     struct drp_region *region, *second_region;
     struct drp *d, *second;
     struct child child;
@@ -288,6 +337,7 @@ int main(void) {
 
     tcase_set_timeout(tcase, 60);
     tcase_add_test(tcase, test_client);
+    tcase_add_test(tcase, test_process);
     tcase_add_test(tcase, test_region);
     tcase_add_test(tcase, test_user);
     tcase_add_test(tcase, test_cgroup);

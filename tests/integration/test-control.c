@@ -263,6 +263,8 @@ START_TEST(test_quota_detail) {
     ck_assert_uint_eq(ctl_number(CTL("--json", "limit", "--cgroup", "/"), "resident_bytes"), MIB);
     ck_assert_uint_eq(ctl_number(CTL("--json", "limit", "--region", number_text(region_id(region))), "resident_bytes"),
                       MIB);
+    ck_assert_int_eq(ctl(CTL("limit", "--pid", number_text((uint64_t)getpid()), "--quota", "default")),
+                     0); /* else it is kept */
     region = drp_region_free(region);
     drp_free(d);
 }

@@ -27,27 +27,6 @@ static int make_region(struct drp *d, size_t size, struct drp_region **ret) {
 
 /* ---- address space ---- */
 
-START_TEST(test_bytes_per_client) {
-    struct drp_region *region, *more;
-    struct drp *d, *other;
-
-    fixture_start("[Limits]\nBytesPerClient=8M\n");
-    ck_assert_int_eq(drp_new(&d, NULL), 0);
-    ck_assert_int_eq(drp_new(&other, NULL), 0);
-    ck_assert_int_eq(make_region(d, SIZE, &region), 0);
-    ck_assert_int_eq(make_region(d, SIZE + 1, &more), -EDQUOT);
-    ck_assert(service_log_has(&service, "over the quota: BytesPerClient", 0));
-    ck_assert_int_eq(make_region(d, SIZE, &more), 0);
-    more = drp_region_free(more);
-    ck_assert_int_eq(make_region(other, 2 * SIZE, &more), 0);
-    more = drp_region_free(more);
-    region = drp_region_free(region);
-    drp_free(other);
-    drp_free(d);
-    fixture_teardown();
-}
-END_TEST
-
 /* Takes half of what a user may have, and holds it. */
 static void hold_region(int socket, void *data) {
     struct drp_region *region;
@@ -63,6 +42,34 @@ static void hold_region(int socket, void *data) {
     region = drp_region_free(region);
     d = drp_free(d);
 }
+
+/* Of all connections of a process together. */
+START_TEST(test_bytes_per_client) {
+    struct drp_region *region, *more;
+    struct drp *d, *second;
+    struct child child;
+
+    fixture_start("[Limits]\nBytesPerClient=8M\n");
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(drp_new(&second, NULL), 0);
+    ck_assert_int_eq(make_region(d, SIZE, &region), 0);
+    ck_assert_int_eq(make_region(d, SIZE + 1, &more), -EDQUOT);
+    ck_assert(service_log_has(&service, "over the quota: BytesPerClient", 0));
+    ck_assert_int_eq(make_region(d, SIZE, &more), 0);
+    more = drp_region_free(more);
+    ck_assert_int_eq(make_region(second, SIZE + 1, &more), -EDQUOT);
+    ck_assert_int_eq(make_region(second, SIZE, &more), 0);
+    child_start(&child, hold_region, NULL); /* another process */
+    child_expect(&child, 'h');
+    child_say(child.socket, 'e');
+    child_end(&child);
+    more = drp_region_free(more);
+    region = drp_region_free(region);
+    drp_free(second);
+    drp_free(d);
+    fixture_teardown();
+}
+END_TEST
 
 START_TEST(test_bytes_per_user) {
     struct drp_region *region;

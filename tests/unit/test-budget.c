@@ -1,126 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * Budgets: who may set what, who is over, and when somebody is asked again. Sessions made by hand, with regions whose objects are
- * memfds, so that what is resident is the kernel's word.
- */
+/* Budgets: who may set them, who is over, and when somebody is asked again. */
 
 #define _GNU_SOURCE
 
-#include "budget.h"
-#include "manager.h"
+#include "budget-world.h"
 #include "suite.h"
 
 #include <check.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
-#define MIB (UINT64_C(1) << 20)
-#define MS UINT64_C(1000000)
-#define ALICE 1000
-#define BOB 1001
-#define ROOT 0
-
-static struct manager manager;
-static struct config config;
-static struct domain machine, slice, service;
-static struct session sessions[3];
-static struct region regions[3];
-static uint64_t now;
-
-static void make_domain(struct domain *domain, struct domain *parent, const char *path, uint64_t id) {
-    *domain = (struct domain){.parent = parent, .path = (char *)(uintptr_t)path, .id = id, .refs = 1};
-    LIST_INSERT_HEAD(&manager.domains.list, domain, link);
-}
-
-static void make_session(unsigned i, uid_t uid, struct domain *domain) {
-    struct session *session = &sessions[i];
-    struct region *region = &regions[i];
-
-    *session = (struct session){.id = 10 + i, .pid = (pid_t)(100 + i), .uid = uid, .domain = domain};
-    session->home.session = session;
-    LIST_INIT(&session->home.regions);
-    *region = (struct region){.id = 20 + i, .home = &session->home, .priority = 2};
-    region->data_fd = memfd_create("test-budget", MFD_CLOEXEC);
-    ck_assert_int_ge(region->data_fd, 0);
-    LIST_INSERT_HEAD(&session->home.regions, region, link);
-    ck_assert_int_eq(manager_add_session(&manager, session), 0);
-}
-
-static void setup(void) {
-    config_init(&config);
-    manager = (struct manager){.config = &config};
-    manager.kernel.fill_rate = 1024 * MIB;
-    pthread_mutex_init(&manager.lock, NULL);
-    plans_init(&manager.pressure.plans, &manager);
-    budgets_init(&manager);
-    make_domain(&machine, NULL, "", 1);
-    make_domain(&slice, &machine, "/jobs", 2);
-    make_domain(&service, &slice, "/jobs/cache", 3);
-    make_session(0, ALICE, &service);
-    make_session(1, ALICE, &slice);
-    make_session(2, BOB, &machine);
-    now = kernel_now();
-}
-
-static void teardown(void) {
-    for (int i = 0; i < 3; i++) {
-        manager_remove_session(&manager, &sessions[i]);
-        close(regions[i].data_fd);
-    }
-    budgets_deinit(&manager);
-    config_deinit(&config);
-}
-
-static void fill(unsigned i, uint64_t bytes) {
-    ck_assert_int_eq(ftruncate(regions[i].data_fd, 0), 0);
-    if (bytes > 0)
-        ck_assert_int_eq(fallocate(regions[i].data_fd, 0, 0, (off_t)bytes), 0);
-}
-
-static struct budget_object object_of(enum budget_scope scope, uint64_t id) {
-    struct budget_object object = {.scope = scope, .id = id, .path = "/jobs"};
-
-    for (int i = 0; i < 3; i++) {
-        if (scope == BUDGET_SESSION && sessions[i].id == id)
-            object.session = &sessions[i];
-        if (scope == BUDGET_REGION && regions[i].id == id)
-            object.region = &regions[i];
-    }
-    return object;
-}
-
-static int set(uid_t by, enum budget_scope scope, uint64_t id, enum limit_kind kind, uint64_t value) {
-    struct limit_values values = {.mask = LIMIT_BIT(kind)}, effective;
-    struct budget_object object = object_of(scope, id);
-
-    values.of[kind] = value;
-    return budget_set(&manager, by, by == ROOT, &object, &values, &effective);
-}
-
-static uint64_t get(enum budget_scope scope, uint64_t id, enum limit_kind kind) {
-    struct budget_object object = object_of(scope, id);
-    struct limit_values effective;
-
-    ck_assert_int_eq(budget_set(&manager, 5, false, &object, &(struct limit_values){0}, &effective), 0);
-    ck_assert(effective.mask & LIMIT_BIT(kind));
-    return effective.of[kind];
-}
-
-/* A look that is due. */
-static struct budget_excess look(void) {
-    struct budget_excess excess;
-    uint64_t wait = budget_look(&manager, now, &excess);
-
-    if (excess.bytes == 0 && wait != UINT64_MAX) {
-        now += wait;
-        budget_look(&manager, now, &excess);
-    }
-    return excess;
-}
 
 START_TEST(test_owner_lowers_and_cannot_raise) {
     config.client_budget = 100 * MIB;
@@ -220,18 +107,20 @@ START_TEST(test_kept) {
 END_TEST
 
 START_TEST(test_nobody_has_one) {
-    struct budget_excess excess;
+    struct budget_excess list[BUDGET_AT_ONCE];
+    size_t n;
 
     fill(0, MIB);
-    ck_assert_uint_eq(budget_look(&manager, now, &excess), UINT64_MAX);
+    ck_assert_uint_eq(budget_look(&manager, now, list, &n), UINT64_MAX);
     ck_assert(!manager.budgets.active); /* the next is an integer test */
-    ck_assert_uint_eq(budget_look(&manager, now, &excess), UINT64_MAX);
+    ck_assert_uint_eq(budget_look(&manager, now, list, &n), UINT64_MAX);
+    ck_assert_uint_eq(n, 0);
     ck_assert_int_eq(set(ROOT, BUDGET_CLIENT, 100, LIMIT_BUDGET, MIB / 2), 0);
     ck_assert_uint_eq(look().bytes, MIB / 2 + 65536);
 }
 END_TEST
 
-/* Each scope is found over, covers its own, and nobody else's; the largest excess comes first. */
+/* Each scope is found over, covers its own, and nobody else's; who had no turn yet comes first. */
 START_TEST(test_scopes) {
     struct budget_excess excess;
 
@@ -247,8 +136,8 @@ START_TEST(test_scopes) {
 
     ck_assert_int_eq(set(ROOT, BUDGET_CLIENT, 102, LIMIT_BUDGET, 4 * MIB), 0);
     excess = look();
-    ck_assert_int_eq(excess.scope, BUDGET_SESSION);
-    ck_assert_uint_eq(excess.id, 12);
+    ck_assert_int_eq(excess.scope, BUDGET_CLIENT);
+    ck_assert_uint_eq(excess.id, 102);
     ck_assert(budget_covers(&excess, &regions[2]) && !budget_covers(&excess, &regions[0]));
 
     ck_assert_int_eq(set(ROOT, BUDGET_USER, ALICE, LIMIT_BUDGET, 8 * MIB), 0);
@@ -278,7 +167,7 @@ START_TEST(test_config_of_cgroups) {
     budgets_reload(&manager);
     excess = look();
     ck_assert_int_eq(excess.scope, BUDGET_CGROUP);
-    ck_assert_ptr_eq(excess.domain, &service);
+    ck_assert_ptr_eq(excess.domain, &cache);
     fill(0, 0);
     ck_assert_uint_eq(look().bytes, 0);
     ck_assert_int_eq(manager_add_session(&manager, &sessions[1]), 0);
@@ -287,57 +176,135 @@ END_TEST
 
 /* A group of which nothing goes is asked ever less often, and does not hide the others. */
 START_TEST(test_pinned_whole) {
-    struct budget_excess excess;
+    struct budget_excess list[BUDGET_AT_ONCE];
     unsigned asked[2] = {0};
+    size_t n;
 
     fill(0, 8 * MIB);
     fill(1, 2 * MIB);
     for (unsigned i = 0; i < 2; i++)
         ck_assert_int_eq(set(ROOT, BUDGET_REGION, 20 + i, LIMIT_BUDGET, MIB), 0);
     for (uint64_t end = now + 4000 * MS; now < end;) {
-        uint64_t wait = budget_look(&manager, now, &excess);
+        uint64_t wait = budget_look(&manager, now, list, &n);
 
         ck_assert_uint_gt(wait, 0);
-        if (excess.bytes > 0)
-            asked[excess.id - 20]++;
+        for (size_t i = 0; i < n; i++) {
+            asked[list[i].id - 20]++;
+            budget_note_asked(&list[i], now, false);
+        }
         now += wait;
     }
-    ck_assert_uint_ge(asked[0], 5);
-    ck_assert_uint_le(asked[0], 12);
-    ck_assert_uint_ge(asked[1], 5);
+    for (unsigned i = 0; i < 2; i++) {
+        ck_assert_uint_ge(asked[i], 5);
+        ck_assert_uint_le(asked[i], 12);
+    }
 
     /* Once something goes, it is asked again at once. */
-    while ((excess = look()).id != 20 || excess.bytes == 0)
+    while (look().id != 20)
         ;
     atomic_fetch_add(&regions[0].dropped_bytes, MIB);
     now += 1000 * MS;
-    while ((excess = look()).id != 20 || excess.bytes == 0)
+    while (look().id != 20)
         ;
     atomic_fetch_add(&regions[0].dropped_bytes, MIB);
     now += MS;
     ck_assert_uint_eq(look().id, 20);
+    /* As long as he is giving for the last time, that says nothing. */
+    now += MS;
+    for (unsigned i = 0; i < 10; i++, now += MS) {
+        n = look_at(list);
+        ck_assert(n > 0 && list[n - 1].id == 20);
+        budget_note_asked(&list[n - 1], now, true);
+    }
+}
+END_TEST
+
+/* Who is over when: not the largest, but who had his turn the longest time ago. */
+START_TEST(test_turns) {
+    struct budget_excess list[BUDGET_AT_ONCE], first[BUDGET_AT_ONCE];
+    static const enum budget_scope scopes[9] = {BUDGET_REGION, BUDGET_REGION, BUDGET_REGION,
+                                                BUDGET_CLIENT, BUDGET_CLIENT, BUDGET_CLIENT,
+                                                BUDGET_USER,   BUDGET_USER,   BUDGET_CGROUP};
+    static const uint64_t ids[9] = {20, 21, 22, 100, 101, 102, ALICE, BOB, 0};
+    unsigned turns[4] = {0};
+
+    fill(0, 64 * MIB);
+    fill(1, 8 * MIB);
+    fill(2, 4 * MIB);
+    for (unsigned i = 0; i < 9; i++)
+        ck_assert_int_eq(set(ROOT, scopes[i], ids[i], LIMIT_BUDGET, MIB), 0);
+    ck_assert_uint_eq(look_at(first), BUDGET_AT_ONCE);
+    for (size_t i = 0; i + 1 < BUDGET_AT_ONCE; i++)
+        ck_assert_uint_ge(first[i].bytes, first[i + 1].bytes); /* nobody had his turn */
+    for (size_t i = 0; i < BUDGET_AT_ONCE; i++)
+        budget_note_asked(&first[i], now, false);
+    now += MS;
+    ck_assert_uint_eq(look_at(list), BUDGET_AT_ONCE);
+    for (size_t i = 0; i < BUDGET_AT_ONCE; i++)
+        ck_assert(first[i].scope != list[0].scope || first[i].id != list[0].id);
+
+    /* One at a time, where plans cost much: who fills as fast as he is dropped from does not have all the turns. */
+    for (unsigned i = 0; i < 9; i++)
+        ck_assert_int_eq(set(ROOT, scopes[i], ids[i], LIMIT_BUDGET, scopes[i] == BUDGET_REGION ? MIB : 0), 0);
+    for (unsigned i = 0; i < 30; i++, now += MS) {
+        struct budget_excess excess = look();
+
+        turns[excess.id - 20]++;
+        atomic_fetch_add(&regions[excess.id - 20].dropped_bytes, MIB); /* and is there again */
+    }
+    ck_assert(turns[0] == 10 && turns[1] == 10 && turns[2] == 10);
+}
+END_TEST
+
+/* Regions of one session have one turn together, each of them in its time. */
+START_TEST(test_turns_of_regions) {
+    static struct region more[20];
+    unsigned turns[2] = {0};
+    uint64_t last = 0;
+
+    for (unsigned i = 0; i < 20; i++) {
+        more[i] = (struct region){.home = &sessions[0].home, .id = 50 + i, .data_fd = regions[0].data_fd};
+        LIST_INSERT_HEAD(&sessions[0].home.regions, &more[i], link);
+    }
+    config.region_budget = MIB;
+    fill(0, 8 * MIB);
+    fill(1, 2 * MIB);
+    budgets_reload(&manager);
+    for (unsigned i = 0; i < 20; i++, now += MS) {
+        struct budget_excess excess = look();
+        struct region *region = excess.id == 21 ? &regions[1] : excess.id == 20 ? &regions[0] : &more[excess.id - 50];
+
+        ck_assert_uint_ne(excess.id, last);
+        last = excess.id;
+        turns[excess.id == 21]++;
+        atomic_fetch_add(&region->dropped_bytes, MIB);
+    }
+    ck_assert(turns[0] == 10 && turns[1] == 10);
+    for (unsigned i = 0; i < 20; i++)
+        LIST_REMOVE(&more[i], link);
 }
 END_TEST
 
 START_TEST(test_when_to_look) {
-    struct budget_excess excess;
+    struct budget_excess list[BUDGET_AT_ONCE];
+    size_t n;
 
     config.client_budget = 128 * MIB;
     budgets_reload(&manager);
-    ck_assert_uint_ge(budget_look(&manager, now, &excess), 124 * MS); /* 128 MiB at 1 GiB/s */
-    ck_assert_uint_le(budget_look(&manager, now, &excess), 125 * MS);
-    ck_assert_uint_eq(budget_look(&manager, now + 100 * MS, &excess), 25 * MS);
+    ck_assert_uint_ge(budget_look(&manager, now, list, &n), 124 * MS); /* 128 MiB at 1 GiB/s */
+    ck_assert_uint_le(budget_look(&manager, now, list, &n), 125 * MS);
+    ck_assert_uint_eq(budget_look(&manager, now + 100 * MS, list, &n), 25 * MS);
     fill(0, 127 * MIB);
-    ck_assert_uint_ge(budget_look(&manager, now + 125 * MS, &excess), 20 * MS);
+    ck_assert_uint_ge(budget_look(&manager, now + 125 * MS, list, &n), 20 * MS);
     config.client_budget = 1 << 30;
     config.client_budget *= 16;
     budgets_reload(&manager);
-    ck_assert_uint_eq(budget_look(&manager, now, &excess), 1000 * MS);
+    ck_assert_uint_eq(budget_look(&manager, now, list, &n), 1000 * MS);
     manager.budgets.not_before =
         now + 7 * MS; /* as after a look that took long: whoever changes his budget all the time waits */
     budgets_reload(&manager);
-    ck_assert_uint_eq(budget_look(&manager, now, &excess), 7 * MS);
-    ck_assert_uint_eq(budget_look(&manager, now + 7 * MS, &excess), 1000 * MS);
+    ck_assert_uint_eq(budget_look(&manager, now, list, &n), 7 * MS);
+    ck_assert_uint_eq(budget_look(&manager, now + 7 * MS, list, &n), 1000 * MS);
     ck_assert_uint_eq(manager.budgets.not_before, 0); /* these looks cost nothing */
 }
 END_TEST
@@ -369,7 +336,7 @@ int main(void) {
     Suite *suite = suite_create("budget");
     TCase *tcase = tcase_create("budget");
 
-    tcase_add_checked_fixture(tcase, setup, teardown);
+    tcase_add_checked_fixture(tcase, world_setup, world_teardown);
     tcase_add_test(tcase, test_owner_lowers_and_cannot_raise);
     tcase_add_test(tcase, test_what_can_be_set);
     tcase_add_test(tcase, test_kept);
@@ -377,6 +344,8 @@ int main(void) {
     tcase_add_test(tcase, test_scopes);
     tcase_add_test(tcase, test_config_of_cgroups);
     tcase_add_test(tcase, test_pinned_whole);
+    tcase_add_test(tcase, test_turns);
+    tcase_add_test(tcase, test_turns_of_regions);
     tcase_add_test(tcase, test_when_to_look);
     tcase_add_test(tcase, test_share_and_priority);
     suite_add_tcase(suite, tcase);

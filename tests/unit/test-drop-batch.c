@@ -128,6 +128,39 @@ START_TEST(test_held) {
 }
 END_TEST
 
+/*
+ * What was dropped is touched again: a mistake, which protects the span whoever asked. Only if a domain was short it is the domain's, who then takes
+ * less at the next stall: what a client drops down to a budget of his own is nobody else's.
+ */
+START_TEST(test_whose_mistake) {
+    struct domain machine = {0}, domain = {.parent = &machine};
+    struct drop_request request;
+    struct drop_job job;
+    struct drop_op op;
+    bool needed = _i;
+
+    session.manager = session.home.manager = &manager;
+    session.domain = &domain;
+    manager.decisions = (struct decisions){0};
+    atomic_store(&clock_page.tick, 1000);
+    for (unsigned round = 1; round <= 2; round++) {
+        memset(memory, 1, SPAN_SIZE);
+        take(&op, &job, &request, 0, CHUNKS);
+        job.pooled = true;
+        job.needed = needed && round == 1;
+        drop_batch_run(&home, &op, 1);
+        ck_assert_uint_eq(request.freed, SPAN_SIZE);
+        session_note_refault(&session, region, 3);
+        session_note_refault(&session, region, 4); /* the same drop */
+        ck_assert_uint_eq(domain.refaults, needed);
+        ck_assert_uint_eq(machine.refaults, needed);
+        ck_assert_uint_eq(policy_span_level(&region->ticks[0]), round);
+        ck_assert_uint_eq(manager.decisions.refaulted_spans, round);
+    }
+    session.domain = NULL;
+}
+END_TEST
+
 /* ---- arming ---- */
 
 #define ARM_WAIT_NS UINT64_C(100000000)
@@ -312,6 +345,7 @@ int main(void) {
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, test_same_span_twice);
     tcase_add_test(tcase, test_held);
+    tcase_add_loop_test(tcase, test_whose_mistake, 0, 2);
     tcase_add_loop_test(tcase, test_arming_is_waited_for, URGENCY_NONE, URGENCY_LIFE + 1);
     tcase_add_test(tcase, test_arming_is_asked_once);
     tcase_add_test(tcase, test_arming_comes_in_time);

@@ -88,6 +88,7 @@ START_TEST(test_pressure) {
 
     drop_request_init(&by_hand, request_done, NULL);
     drop_request_init(&plan, request_done, NULL);
+    plan.needed = true;
     while (submit(&regions[0], &by_hand, false) == 0)
         ;
     ck_assert(!dropper_hurry(&home, URGENCY_LIFE));
@@ -100,6 +101,7 @@ START_TEST(test_pressure) {
     dropper_give_up(&home);
     ck_assert(dropper_hurry(&home, URGENCY_LIFE)); /* they are there until the thread is through */
     ck_assert_uint_eq(by_hand.pending + plan.pending, 2);
+    ck_assert(!TAILQ_FIRST(&home.dropper.jobs)->needed && TAILQ_LAST(&home.dropper.jobs, drop_jobs)->needed);
 }
 END_TEST
 
