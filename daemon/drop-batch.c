@@ -18,6 +18,7 @@
 #include "punch.h"
 #include "record.h"
 #include "session.h"
+#include "sweep.h"
 
 #include <droppable/droppable.h>
 #include <limits.h>
@@ -62,15 +63,23 @@ static void wake_waiters(const struct drop_op *op, uint64_t chunk) {
 static void op_claim(struct home *home, struct drop_op *op) {
     struct region *region = op->region;
     bool unknown = region->n_mappings == 0 || region->held;
+    bool sweeps = op->job->sweep;
     unsigned pages = chunk_pages(region);
-    uint64_t pinned = 0;
+    uint64_t pinned = 0, claimed = 0;
 
     for (uint64_t chunk = op->first_chunk; chunk < op->end_chunk; chunk++) {
         uint64_t i = chunk - op_first_of_span(op);
         unsigned resident = page_set_count_range(&op->resident, op_first_page(op, chunk), pages);
 
+        if (sweeps && claimed >= op->job->limit) {
+            sweep_stop_at(op, chunk);
+            break;
+        }
+
         /* Odd: of another job in this slice. Were it claimed twice, it would be even while it is punched. */
         if (resident == 0 || atomic_load_explicit(&region->generations[chunk], memory_order_relaxed) & 1)
+            continue;
+        if (sweeps && sweep_passes_over(op->job, chunk))
             continue;
         /* A region that is being handed over, not all of its pins are known yet. */
         if (unknown || !generation_claim(&region->generations[chunk], region->cells, region->n_mappings, chunk)) {
@@ -82,6 +91,7 @@ static void op_claim(struct home *home, struct drop_op *op) {
             counter_add(&home->counters.pinned_skips, 1);
             continue;
         }
+        claimed += (uint64_t)resident << PAGE_SHIFT;
         op->claimed[i / 64] |= UINT64_C(1) << (i % 64);
         op->any = true;
         CRASH_POINT("drop-claimed");
@@ -186,7 +196,7 @@ static void op_settle(struct home *home, struct drop_op *op) {
         home_note_pressure_drop(home, region, op->span);
     record_drop(op->job->pooled, region->id, op_first_of_span(op), op->claimed,
                 (unsigned)region_chunks_per_span(region));
-    if (!op->any && !op->armed)
+    if (!op->any && !op->armed && !op->job->sweep)
         op_note_empty(home, op);
     if (op->error != 0) {
         if (op->job->request)
@@ -315,7 +325,9 @@ static unsigned batch_leave_met(struct home *home, struct drop_op *ops, unsigned
             if (kept != i)
                 ops[kept] = ops[i];
             kept++;
-        } else
+        } else if (ops[i].job->sweep)
+            sweep_stop_at(&ops[i], ops[i].first_chunk);
+        else
             ops[i].job->under_way -= ops[i].end_chunk - ops[i].first_chunk;
     home_unlock(home);
     return kept;

@@ -287,7 +287,7 @@ static void note(struct home *home, struct drop_job *job, uint64_t freed, uint64
         counter_add(&job->request->freed, freed);
         counter_add(&job->request->failed, failed);
     }
-    if (job->limit != UINT64_MAX)
+    if (job->sweep)
         job->limit = job->limit > freed + PAGE ? job->limit - freed : 0;
     home_unlock(home);
 }

@@ -67,7 +67,8 @@ struct plans {
     struct policy_region *regions; /* grown under the manager's lock while there is memory */
     struct region **region_of;
     size_t regions_max;
-    bool busy; /* the last plan left somebody out who is busy with an earlier slice */
+    uint64_t sample_round; /* of sweep_sample() */
+    bool busy;             /* the last plan left somebody out who is busy with an earlier slice */
     struct policy_victim victims[PLAN_VICTIMS];
     struct plan_slices slices, spare; /* handed out; to be */
     size_t n_slices;                  /* of both: of a slice that lasts some session is busy with that one alone */
