@@ -201,13 +201,24 @@ static size_t describe(struct plans *plans, const struct plan_demand *demand, ui
     return n;
 }
 
-uint64_t plan_droppable(struct plans *plans, const struct domain *domain) {
+uint64_t plan_droppable(struct plans *plans, const struct domain *domain, uint64_t *ret_chunk) {
     struct home *home;
     uint64_t bytes = 0;
 
-    LIST_FOREACH (home, &plans->manager->homes, link)
-        if (home_is_in(home, domain))
-            bytes += home_resident_bytes(home);
+    *ret_chunk = 1;
+    LIST_FOREACH (home, &plans->manager->homes, link) {
+        const struct region *region;
+
+        if (!home_is_in(home, domain))
+            continue;
+        LIST_FOREACH (region, &home->regions, link) {
+            uint64_t resident = region_resident_bytes(region);
+
+            bytes += resident;
+            if (resident > 0 && region_chunk_size(region) > *ret_chunk)
+                *ret_chunk = region_chunk_size(region);
+        }
+    }
     return bytes;
 }
 
@@ -333,6 +344,8 @@ struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *
     slice->seen = demand->seen;
     slice->handed_out = kernel_now();
     slice->planned = planned < demand->bytes ? planned : demand->bytes;
+    if (demand->shared_out)
+        controller_note_given(&demand->domain->controller, planned);
     slice->decision = note_decision(plans, demand, victims, planned, tick);
     for (size_t i = 0; i < victims; i++)
         submit_victim(plans, &plans->victims[i], &slice->request, demand->urgency, tick);

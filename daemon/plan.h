@@ -33,6 +33,7 @@ struct plan_demand {
     enum demand_urgency urgency;
     uint64_t bytes;                     /* of this slice, at most */
     uint64_t total;                     /* what is wanted in all, as far as that is known */
+    bool shared_out;                    /* of a stall, without a deficit: the controller keeps an account of it */
     const struct budget_excess *excess; /* only from who it covers; NULL: from all in the domain */
     struct pressure_hand *hand;         /* who asked; NULL: nobody */
     uint64_t seen;                      /* ns: when the look that found it began */
@@ -84,8 +85,8 @@ int plans_reserve(struct plans *plans, size_t regions);
  */
 void plans_trim(struct plans *plans);
 
-/* Resident bytes of what could be dropped in a domain. */
-uint64_t plan_droppable(struct plans *plans, const struct domain *domain);
+/* Resident bytes of what could be dropped in a domain; *ret_chunk: the largest chunk of these, in bytes. */
+uint64_t plan_droppable(struct plans *plans, const struct domain *domain, uint64_t *ret_chunk);
 /* Of that, what is clients' own memory, as of the last count. */
 uint64_t plan_native(struct plans *plans, const struct domain *domain);
 /* Plans for a demand and hands the plan out. NULL: nothing to drop was found, unless plans->busy says that it is being dropped. */
