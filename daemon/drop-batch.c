@@ -192,7 +192,7 @@ static void op_settle(struct home *home, struct drop_op *op) {
     bytes = (uint64_t)page_set_count(&dropped) << PAGE_SHIFT;
     note_dropped(op, &claimed, (unsigned)(bytes >> PAGE_SHIFT), unseen);
     region->spans[op->span].drops++;
-    if (op->job->pooled && bytes > 0 && op->error == 0)
+    if (op->job->pooled && bytes > 0 && op->error == 0 && op->armed) /* else nobody sees when it is wanted again */
         home_note_pressure_drop(home, region, op->span);
     record_drop(op->job->pooled, region->id, op_first_of_span(op), op->claimed,
                 (unsigned)region_chunks_per_span(region));
@@ -205,11 +205,13 @@ static void op_settle(struct home *home, struct drop_op *op) {
     }
     counter_add(&region->dropped_bytes, bytes);
     counter_add(&home->counters.dropped_bytes, bytes);
-    if (op->job->request)
+    if (op->job->request) {
         counter_add(&op->job->request->freed, bytes);
     op->job->limit = op->job->limit == UINT64_MAX || op->job->limit < bytes ? op->job->limit : op->job->limit - bytes;
     if (op->job->limit < region_chunk_size(region))
         op->job->limit = 0;
+        counter_add(&op->job->request->unseen, op->armed ? 0 : bytes);
+    }
     if (op->any && !op->armed)
         op_commit_unarmed(home, op, bytes);
 }

@@ -22,6 +22,7 @@ struct drop_request {
     _Atomic uint64_t freed;
     _Atomic uint64_t pinned;
     _Atomic uint64_t failed;
+    _Atomic uint64_t unseen;                    /* bytes of those freed: when they are wanted again nobody will see */
     _Atomic uint64_t cleared;                   /* chunks newly known to be gone, freed or not */
     _Atomic uint32_t pending;                   /* jobs, and one for the asker while he submits */
     _Atomic uint64_t noted;                     /* what else was found out that makes the next plan another one */

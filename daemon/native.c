@@ -285,6 +285,7 @@ static void note(struct home *home, struct drop_job *job, uint64_t freed, uint64
     home_lock(home);
     if (job->request) {
         counter_add(&job->request->freed, freed);
+        counter_add(&job->request->unseen, freed);
         counter_add(&job->request->failed, failed);
     }
     if (job->sweep)

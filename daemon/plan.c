@@ -395,6 +395,7 @@ static void report_slice(struct plans *plans, struct plan_slice *slice) {
         decision->freed += freed;
         decision->pinned += pinned;
         decision->failed += failed;
+        decision->unseen += atomic_load(&slice->request.unseen);
         if (decision->reaction_ns == 0 && freed > 0)
             decision->reaction_ns = ended - slice->seen;
         if (ended > decision->ended)

@@ -386,6 +386,7 @@ END_TEST
 START_TEST(slice_by_slice) {
     struct memcg memcg = bars_cgroup(LIMIT);
     struct child older, younger;
+    char why[65536];
     uint64_t lost[2];
 
     bars_service("32M");
@@ -398,12 +399,14 @@ START_TEST(slice_by_slice) {
     }
     lost[0] = dropped_of(&older);
     lost[1] = dropped_of(&younger);
+    ck_assert_int_eq(service_ctl(&service, why, sizeof(why), (const char *const[]){"why", NULL}), 0);
     printf("six times 8 MiB: dropped %.1f MiB of the older one, which is not seen, %.1f of the younger one\n",
            (double)lost[0] / MIB, (double)lost[1] / MIB);
     end_child(&older);
     end_child(&younger);
     memcg_remove(&memcg);
     service_stop(&service);
+    ck_assert_ptr_nonnull(strstr(why, "regretted   unknown: accesses to it are not seen"));
     ck_assert_uint_ge(lost[0], SIZE / 8 * 6 / 10 * 9);
     ck_assert_uint_le(lost[1], SIZE / 8 * 6 / 10);
 }
