@@ -135,8 +135,11 @@ static void op_note_gone(const struct drop_op *op, uint64_t chunk) {
 /* Nothing there, and nobody will tell when something is: the next plans shall name others first. */
 static void op_note_empty(const struct home *home, const struct drop_op *op) {
     struct region *region = op->region;
+    uint32_t before =
+        atomic_exchange_explicit(&region->ticks[op->span].last_fault, home_tick(home), memory_order_relaxed);
 
-    atomic_store_explicit(&region->ticks[op->span].last_fault, home_tick(home), memory_order_relaxed);
+    if (before != home_tick(home) && op->job->request)
+        counter_add(&op->job->request->noted, 1);
     for (uint64_t chunk = op->first_chunk; chunk < op->end_chunk; chunk++)
         atomic_fetch_or_explicit(&region->chunk_flags[chunk], POLICY_CHUNK_EMPTY, memory_order_relaxed);
 }
@@ -207,11 +210,11 @@ static void op_settle(struct home *home, struct drop_op *op) {
     counter_add(&home->counters.dropped_bytes, bytes);
     if (op->job->request) {
         counter_add(&op->job->request->freed, bytes);
+        counter_add(&op->job->request->unseen, op->armed ? 0 : bytes);
+    }
     op->job->limit = op->job->limit == UINT64_MAX || op->job->limit < bytes ? op->job->limit : op->job->limit - bytes;
     if (op->job->limit < region_chunk_size(region))
         op->job->limit = 0;
-        counter_add(&op->job->request->unseen, op->armed ? 0 : bytes);
-    }
     if (op->any && !op->armed)
         op_commit_unarmed(home, op, bytes);
 }

@@ -24,8 +24,8 @@ struct drop_request {
     _Atomic uint64_t failed;
     _Atomic uint64_t unseen;                    /* bytes of those freed: when they are wanted again nobody will see */
     _Atomic uint64_t cleared;                   /* chunks newly known to be gone, freed or not */
-    _Atomic uint32_t pending;                   /* jobs, and one for the asker while he submits */
     _Atomic uint64_t noted;                     /* what else was found out that makes the next plan another one */
+    _Atomic uint32_t pending;                   /* jobs, and one for the asker while he submits */
     void (*done)(struct drop_request *request); /* in the thread that finished last */
     void *data;
 };

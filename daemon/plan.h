@@ -101,7 +101,7 @@ uint64_t plan_under_way(const struct plans *plans, const struct domain *domain, 
 bool plan_finished(const struct plan_slice *slice);
 /* The thread goes on: if it is not finished yet, and then got anything done, the thread is woken. */
 void plan_leave(struct plan_slice *slice);
-/* Did a slice that is finished get something done? What turned out to be gone already is progress, too: the next plan does not name it. */
+/* Did a slice that is finished get something done? What turned out to be gone already is progress, too: the next plan names others. */
 bool plan_progressed(const struct plan_slice *slice);
 
 #endif

@@ -439,7 +439,7 @@ static bool turn_end(struct turn *turn) {
         if (!plan_progressed(turn->slices[i]))
             continue;
         progress = true;
-        if (turn->of[i])
+        if (turn->of[i] && atomic_load(&turn->slices[i]->request.freed) > 0)
             turn->of[i]->barren = 0;
     }
     plan_settle(&turn->pressure->plans);
