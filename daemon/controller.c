@@ -132,6 +132,7 @@ static unsigned stall_share(struct controller *controller, const struct controll
         controller->stalls = 0;
         controller->backoff = 0;
         controller->given = 0;
+        controller->due = 0;
     } else if (view->refaults > controller->refaults)
         controller->backoff += controller->backoff < BACKOFF_MOST;
     else {
@@ -148,6 +149,18 @@ static unsigned stall_share(struct controller *controller, const struct controll
     share = share < SHARE_MOST - controller->given ? share : SHARE_MOST - controller->given;
     controller->given += share;
     return share;
+}
+
+uint64_t controller_due(struct controller *controller, unsigned share, uint64_t droppable, uint64_t chunk) {
+    int64_t most = (int64_t)controller->limits.slice;
+
+    controller->due += (int64_t)(droppable / CONTROLLER_SHARE_WHOLE * share);
+    controller->due = controller->due < most ? controller->due : most;
+    return controller->due > 0 ? (uint64_t)controller->due / chunk * chunk : 0;
+}
+
+void controller_note_given(struct controller *controller, uint64_t bytes) {
+    controller->due -= (int64_t)bytes;
 }
 
 /* ---- the look ---- */

@@ -8,7 +8,7 @@
  * A deficit is what misses to the reserve. Dropped is a little more than that, so that one page less is no new demand; twice as much
  * with each look in a row that finds a deficit, up to a slice: somebody who takes memory at 2 GB/s takes 2 MiB while a drop is
  * handed over. Without a deficit only a stall makes it drop: a small share of what is droppable, twice as much with each one in a
- * row, a twentieth in all, half as much whenever what was dropped is wanted again.
+ * row, a twentieth in all, half as much whenever what was dropped is wanted again; and whole chunks, never more than the shares add up to.
  */
 
 #include "demand.h"
@@ -29,7 +29,8 @@ struct controller {
     uint64_t last_deficit; /* ns */
     unsigned stalls;       /* in a row */
     uint64_t last_stall;   /* ns */
-    unsigned given;        /* of CONTROLLER_SHARE_WHOLE, since it was calm */
+    unsigned given;        /* shares of CONTROLLER_SHARE_WHOLE, since it was calm */
+    int64_t due;           /* bytes of these that were not dropped, being less than a chunk; less than 0: more was */
     unsigned backoff;      /* the share is halved so many times */
     uint64_t refaults;     /* mistakes counted when the last share was dropped */
     bool took_back;        /* the last look at waiters left it at taking commitments back */
@@ -63,6 +64,14 @@ struct controller_answer {
 
 void controller_init(struct controller *controller, uint64_t fill_rate);
 struct controller_answer controller_look(struct controller *controller, const struct controller_view *view);
+
+/*
+ * The bytes that are to be dropped for a share now: whole chunks, at most a slice. What is less than a chunk is due with the next share, so that a chunk
+ * is never more than the shares it is dropped for. chunk: the largest that there is.
+ */
+uint64_t controller_due(struct controller *controller, unsigned share, uint64_t droppable, uint64_t chunk);
+/* So many were planned for it. */
+void controller_note_given(struct controller *controller, uint64_t bytes);
 
 /*
  * What is dropped before looking again, at most: where much is missing a quarter of that, up to 64 MiB. From slice to slice three threads wake each

@@ -53,6 +53,7 @@ struct decision {
     uint64_t others; /* bytes planned of more victims than there is room for */
     uint32_t n_victims;
     struct decision_victim victims[DECISION_VICTIMS];
+    uint64_t unseen; /* bytes freed of which nobody can see when they are wanted again */
 };
 
 /* counts[i]: values from 2^(i-1) up to 2^i - 1 microseconds (or bytes); counts[0]: zero. */
@@ -68,8 +69,8 @@ struct decisions {
     struct histogram reaction_us;               /* a deficit was seen -> its first slice was free */
     struct histogram gate_us;                   /* a fill was put aside -> it was let in */
     struct histogram refault_ms;                /* drop -> the fault that found it gone, of drops for pressure */
-    _Atomic uint64_t dropped_spans;             /* spans from which pressure dropped something */
-    _Atomic uint64_t refaulted_spans;           /* of them, touched again within the window of protection */
+    _Atomic uint64_t dropped_spans;   /* spans from which pressure dropped something, and whose accesses are seen */
+    _Atomic uint64_t refaulted_spans; /* of them, touched again within the window of protection */
 };
 
 /* Begins a decision; unless it shall be a new one, takes up the newest of this source and domain if that was not long ago. Never NULL. */

@@ -46,6 +46,7 @@ struct domain {
     bool waiters;         /* a pager waits for credit of it, as of the turn's begin */
     bool fruitless;       /* a plan of its own need has ended since the last turn, and got nothing done */
     unsigned barren;      /* such plans in a row */
+    unsigned noted;       /* plans in a row that freed nothing, and found out something */
     uint64_t barren_at;   /* ns: the last of them */
     uint64_t due;         /* ns: the next look, if nothing asks for an earlier one */
     uint64_t interval;    /* ns, between the last look and due */

@@ -18,6 +18,7 @@
 #include "punch.h"
 #include "record.h"
 #include "session.h"
+#include "sweep.h"
 
 #include <droppable/droppable.h>
 #include <limits.h>
@@ -62,15 +63,23 @@ static void wake_waiters(const struct drop_op *op, uint64_t chunk) {
 static void op_claim(struct home *home, struct drop_op *op) {
     struct region *region = op->region;
     bool unknown = region->n_mappings == 0 || region->held;
+    bool sweeps = op->job->sweep;
     unsigned pages = chunk_pages(region);
-    uint64_t pinned = 0;
+    uint64_t pinned = 0, claimed = 0;
 
     for (uint64_t chunk = op->first_chunk; chunk < op->end_chunk; chunk++) {
         uint64_t i = chunk - op_first_of_span(op);
         unsigned resident = page_set_count_range(&op->resident, op_first_page(op, chunk), pages);
 
+        if (sweeps && claimed >= op->job->limit) {
+            sweep_stop_at(op, chunk);
+            break;
+        }
+
         /* Odd: of another job in this slice. Were it claimed twice, it would be even while it is punched. */
         if (resident == 0 || atomic_load_explicit(&region->generations[chunk], memory_order_relaxed) & 1)
+            continue;
+        if (sweeps && sweep_passes_over(op->job, chunk))
             continue;
         /* A region that is being handed over, not all of its pins are known yet. */
         if (unknown || !generation_claim(&region->generations[chunk], region->cells, region->n_mappings, chunk)) {
@@ -82,6 +91,7 @@ static void op_claim(struct home *home, struct drop_op *op) {
             counter_add(&home->counters.pinned_skips, 1);
             continue;
         }
+        claimed += (uint64_t)resident << PAGE_SHIFT;
         op->claimed[i / 64] |= UINT64_C(1) << (i % 64);
         op->any = true;
         CRASH_POINT("drop-claimed");
@@ -125,8 +135,11 @@ static void op_note_gone(const struct drop_op *op, uint64_t chunk) {
 /* Nothing there, and nobody will tell when something is: the next plans shall name others first. */
 static void op_note_empty(const struct home *home, const struct drop_op *op) {
     struct region *region = op->region;
+    uint32_t before =
+        atomic_exchange_explicit(&region->ticks[op->span].last_fault, home_tick(home), memory_order_relaxed);
 
-    atomic_store_explicit(&region->ticks[op->span].last_fault, home_tick(home), memory_order_relaxed);
+    if (before != home_tick(home) && op->job->request)
+        counter_add(&op->job->request->noted, 1);
     for (uint64_t chunk = op->first_chunk; chunk < op->end_chunk; chunk++)
         atomic_fetch_or_explicit(&region->chunk_flags[chunk], POLICY_CHUNK_EMPTY, memory_order_relaxed);
 }
@@ -182,11 +195,11 @@ static void op_settle(struct home *home, struct drop_op *op) {
     bytes = (uint64_t)page_set_count(&dropped) << PAGE_SHIFT;
     note_dropped(op, &claimed, (unsigned)(bytes >> PAGE_SHIFT), unseen);
     region->spans[op->span].drops++;
-    if (op->job->pooled && bytes > 0 && op->error == 0)
+    if (op->job->pooled && bytes > 0 && op->error == 0 && op->armed) /* else nobody sees when it is wanted again */
         home_note_pressure_drop(home, region, op->span, op->job->needed);
     record_drop(op->job->pooled, region->id, op_first_of_span(op), op->claimed,
                 (unsigned)region_chunks_per_span(region));
-    if (!op->any && !op->armed)
+    if (!op->any && !op->armed && !op->job->sweep)
         op_note_empty(home, op);
     if (op->error != 0) {
         if (op->job->request)
@@ -195,8 +208,10 @@ static void op_settle(struct home *home, struct drop_op *op) {
     }
     counter_add(&region->dropped_bytes, bytes);
     counter_add(&home->counters.dropped_bytes, bytes);
-    if (op->job->request)
+    if (op->job->request) {
         counter_add(&op->job->request->freed, bytes);
+        counter_add(&op->job->request->unseen, op->armed ? 0 : bytes);
+    }
     op->job->limit = op->job->limit == UINT64_MAX || op->job->limit < bytes ? op->job->limit : op->job->limit - bytes;
     if (op->job->limit < region_chunk_size(region))
         op->job->limit = 0;
@@ -315,7 +330,9 @@ static unsigned batch_leave_met(struct home *home, struct drop_op *ops, unsigned
             if (kept != i)
                 ops[kept] = ops[i];
             kept++;
-        } else
+        } else if (ops[i].job->sweep)
+            sweep_stop_at(&ops[i], ops[i].first_chunk);
+        else
             ops[i].job->under_way -= ops[i].end_chunk - ops[i].first_chunk;
     home_unlock(home);
     return kept;

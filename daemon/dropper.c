@@ -17,10 +17,9 @@
 #include "punch.h"
 #include "session.h"
 #include "sparse-table.h"
+#include "sweep.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/falloc.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -191,21 +190,33 @@ static int dropper_enqueue(struct home *home, struct drop_job *job, enum demand_
     return r;
 }
 
-int dropper_submit(struct home *home, struct region *region, uint64_t first, uint64_t end, uint64_t limit,
-                   enum demand_urgency urgency, struct drop_request *request, bool pressure) {
+int dropper_submit(struct home *home, struct region *region, uint64_t first, uint64_t end, enum demand_urgency urgency,
+                   struct drop_request *request, bool pressure) {
     struct drop_job *job = pressure ? pool_take(home) : malloc(sizeof(*job));
 
     if (!job)
         return -ENOMEM;
-    memset(job, 0, sizeof(*job));
-    job->region = region;
-    job->next = first;
-    job->end = end;
-    job->limit = limit;
-    job->request = request;
-    job->pooled = pressure;
-    job->needed = request && request->needed;
+    *job = (struct drop_job){.region = region,
+                             .next = first,
+                             .end = end,
+                             .limit = UINT64_MAX,
+                             .request = request,
+                             .pooled = pressure,
+                             .needed = request && request->needed};
     job->by_hand = request && !pressure;
+    return dropper_enqueue(home, job, urgency);
+}
+
+int dropper_submit_sweep(struct home *home, struct region *region, uint64_t limit, uint32_t before, uint32_t now,
+                         enum demand_urgency urgency, struct drop_request *request) {
+    struct drop_job *job = pool_take(home);
+
+    if (!job)
+        return -ENOMEM;
+    *job = (struct drop_job){.region = region, .sweep = true, .limit = limit, .request = request, .pooled = true};
+    home_lock(home);
+    sweep_begin(job, before, now);
+    home_unlock(home);
     return dropper_enqueue(home, job, urgency);
 }
 
@@ -307,26 +318,45 @@ static void dropper_receive(struct home *home) {
     }
 }
 
-/* Moves a job to its next resident byte; false: nothing is left of it. */
+/* Moves a job to its next resident byte; false: up to its end there is none. */
+static bool job_seek_data(struct home *home, struct drop_job *job) {
+    struct region *region = job->region;
+    uint64_t from;
+    off_t at;
+
+    do {
+        if (job->sweep) /* what it passes over costs no call */
+            sweep_skip(job);
+        from = job->next;
+        if (from >= job->end)
+            return false;
+        worker_call_begin(&home->dropper.worker);
+        at = lseek(region->dropper_fd, punch_offset(region, from), SEEK_DATA);
+        worker_call_end(&home->dropper.worker);
+        if (at < 0) /* ENXIO: holes up to the end */
+            return false;
+        if ((uint64_t)at > region->object_offset + (from << region->chunk_shift))
+            job->next = ((uint64_t)at - region->object_offset) >> region->chunk_shift;
+    } while (job->sweep && job->next != from);
+    return job->next < job->end;
+}
+
+/* The same; false: nothing is left of it. */
 static bool job_seek(struct home *home, struct drop_job *job) {
     struct region *region = job->region;
-    off_t at;
 
     if (region->dropper_fd < 0) /* sent before the job was queued, maybe after the last look */
         dropper_receive(home);
-    if (job->next >= job->end || job->limit == 0 || region->dropper_fd < 0)
+    if (job->limit == 0 || region->dropper_fd < 0)
         return false;
     /* A plan's run is looked at also where it holds nothing: that is to be noted, or the next plan names it again. */
-    if (job->limit == UINT64_MAX && job->end - job->next <= region_chunks_per_span(region))
+    if (!job->sweep && job->next < job->end && job->end - job->next <= region_chunks_per_span(region))
         return true;
-    worker_call_begin(&home->dropper.worker);
-    at = lseek(region->dropper_fd, punch_offset(region, job->next), SEEK_DATA);
-    worker_call_end(&home->dropper.worker);
-    if (at < 0) /* ENXIO: holes up to the end */
-        return false;
-    if ((uint64_t)at > region->object_offset + (job->next << region->chunk_shift))
-        job->next = ((uint64_t)at - region->object_offset) >> region->chunk_shift;
-    return job->next < job->end;
+    do
+        if (job_seek_data(home, job))
+            return true;
+    while (sweep_go_round(job));
+    return false;
 }
 
 /* Under the home's lock: takes the next span of a job into an op. false: the job was given up meanwhile, or others freed enough. */
@@ -376,7 +406,8 @@ static void job_finish(struct home *home, struct drop_job *job) {
     home_lock(home);
     unlink_job(&home->dropper, job);
     request = job->request;
-    atomic_store(&region->cursor, job->next < region->chunk_count && job->limit == 0 ? job->next : 0);
+    if (job->sweep)
+        sweep_end(job);
     home_unlock(home);
     if (job->destroy) {
         if (region->dropper_fd < 0)
@@ -406,14 +437,14 @@ static bool job_go_on(struct home *home, struct drop_job *job) {
         atomic_load(&job->region->native.ending))
         return false;
     native_drop(home, job);
-    return job->next < job->end && job->limit > 0;
+    return job->limit > 0 && (job->next < job->end || sweep_go_round(job));
 }
 
 /* Takes at most max spans of a job. 0: nothing is left of it. */
 static unsigned job_take(struct home *home, struct drop_job *job, struct drop_op *ops, unsigned max) {
     unsigned n = 0;
 
-    if (job->limit != UINT64_MAX) /* looks again after each span: it must not overshoot by a batch */
+    if (job->sweep) /* looks again after each span: it must not overshoot by a batch */
         max = 1;
     while (n < max && job_seek(home, job)) {
         bool taken;
@@ -470,26 +501,6 @@ static unsigned batch_collect(struct home *home) {
         n += taken;
     }
     return n;
-}
-
-/*
- * All that there is of it, as a region can be larger than memory. Before everybody else if somebody needs it, else as anybody, and others are let in
- * in between: there can be much. At last what is no data, as pages that somebody reserved and never wrote, or that came behind us.
- */
-static void punch_all(struct home *home, const struct region *region) {
-    struct worker *worker = &home->dropper.worker;
-    off_t begin = (off_t)region->object_offset, end = begin + (off_t)region->size, at = begin, next;
-
-    for (; at < end && (at = lseek(region->dropper_fd, at, SEEK_DATA)) >= 0 && at < end; at = next) {
-        worker_set_nice(worker, gate_allows(home_domain(home), 0) ? worker->nice : WORKER_URGENT_NICE);
-        next = (off_t)(((uint64_t)at / SPAN_SIZE + 1) * SPAN_SIZE);
-        next = next < end ? next : end;
-        worker_call_begin(worker);
-        (void)punch_range(region, at, next - at);
-        worker_let_others(worker);
-    }
-    worker_call_begin(worker);
-    (void)punch_range(region, begin, (off_t)region->size);
 }
 
 /* The end: what the client leaves behind is freed here, not in the loop. */

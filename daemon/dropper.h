@@ -23,7 +23,9 @@ struct drop_request {
     _Atomic uint64_t freed;
     _Atomic uint64_t pinned;
     _Atomic uint64_t failed;
+    _Atomic uint64_t unseen;                    /* bytes of those freed: when they are wanted again nobody will see */
     _Atomic uint64_t cleared;                   /* chunks newly known to be gone, freed or not */
+    _Atomic uint64_t noted;                     /* what else was found out that makes the next plan another one */
     _Atomic uint32_t pending;                   /* jobs, and one for the asker while he submits */
     void (*done)(struct drop_request *request); /* in the thread that finished last */
     void *data;
@@ -44,7 +46,14 @@ struct drop_job {
     uint64_t next; /* chunk: what is left is [next, end) */
     uint64_t end;
     uint64_t under_way; /* chunks before that, in a batch that is not settled; under the home's lock */
-    uint64_t limit;     /* bytes still wanted; UINT64_MAX: all */
+    bool sweep;         /* it goes over the object, where it finds something (sweep.h); of one, all up to everywhere: */
+    uint64_t limit;     /* bytes still wanted; UINT64_MAX: it is none */
+    uint64_t began;     /* its first chunk */
+    uint32_t before;    /* what was used at this tick or later stays; UINT32_MAX: nothing */
+    uint32_t tick;      /* when it was asked for */
+    uint32_t passed;    /* the earliest tick of what it passed over; tick: nothing earlier */
+    bool round;         /* it has come to the end, and gone on at the start */
+    bool everywhere;    /* and to where it began */
     bool asked;         /* somebody waits for it who can be told that it is given up; under the home's lock */
     bool by_hand;       /* it counts in region->by_hand */
     bool destroy;       /* unmap the object and let go of its descriptor instead */
@@ -113,8 +122,11 @@ void dropper_deinit(struct dropper *dropper);
  * A drop of chunks [first, end) of a region. -ESHUTDOWN: the home ends; -EBUSY: too many by hand wait; -EAGAIN; -ENOMEM. pressure: allocates nothing, and
  * does not mind who else waits.
  */
-int dropper_submit(struct home *home, struct region *region, uint64_t first, uint64_t end, uint64_t limit,
-                   enum demand_urgency urgency, struct drop_request *request, bool pressure);
+int dropper_submit(struct home *home, struct region *region, uint64_t first, uint64_t end, enum demand_urgency urgency,
+                   struct drop_request *request, bool pressure);
+/* For pressure: a sweep for so many bytes, which passes over what was pinned or touched at a tick or later (sweep.h). Errors as above. */
+int dropper_submit_sweep(struct home *home, struct region *region, uint64_t limit, uint32_t before, uint32_t now,
+                         enum demand_urgency urgency, struct drop_request *request);
 /* Lets the dropper take the region's object down; destroyed() is called in its thread. */
 int dropper_submit_destroy(struct home *home, struct region *region, void (*destroyed)(void *data), void *data);
 /*

@@ -177,7 +177,7 @@ static void submit_drop(struct operation *operation, struct region *region, uint
     if (region->dead)
         return;
     if (atomic_load(&home->quarantined) || home_need_dropper(home) < 0 ||
-        dropper_submit(home, region, first, end, UINT64_MAX, URGENCY_NONE, &operation->request, false) < 0)
+        dropper_submit(home, region, first, end, URGENCY_NONE, &operation->request, false) < 0)
         counter_add(&operation->request.failed, region_resident_bytes(region));
 }
 

@@ -17,6 +17,7 @@
 #include "record.h"
 #include "session.h"
 #include "shared.h"
+#include "sweep.h"
 
 #include <unistd.h>
 
@@ -57,6 +58,7 @@ void home_add_region(struct home *home, struct region *region, const struct doma
     home->n_native += region->native.address != 0;
     home->manager->n_native += region->native.address != 0;
     home_lock(home);
+    sweep_init(region, home_tick(home));
     LIST_INSERT_HEAD(&home->regions, region, link);
     home_unlock(home);
     record_region(region, domain);
@@ -116,7 +118,7 @@ void home_finish_drops(struct region *region) {
         CRASH_POINT("adopt-unfinished");
     for (unsigned i = 0; i < region->n_unfinished; i++)
         dropper_submit(region->home, region, region->unfinished[i].first,
-                       region->unfinished[i].first + region->unfinished[i].count, UINT64_MAX, URGENCY_NONE, NULL, false);
+                       region->unfinished[i].first + region->unfinished[i].count, URGENCY_NONE, NULL, false);
     region->n_unfinished = 0;
 }
 

@@ -79,7 +79,9 @@ bool home_stopped(const struct home *home);
 
 /* The current tick of the clock page. */
 uint32_t home_tick(const struct home *home);
-/* Under the lock: pressure dropped something of a span (not its owner). needed: a domain was short; else it was a budget, or somebody's hand. */
+/*
+ * Under the lock: pressure dropped something of an armed span (not its owner). needed: a domain was short; else it was a budget, or somebody's hand.
+ */
 void home_note_pressure_drop(struct home *home, struct region *region, uint32_t span, bool needed);
 
 static inline void home_lock(struct home *home) {

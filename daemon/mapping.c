@@ -170,6 +170,18 @@ void mapping_look_at_pins(struct mapping *mapping, unsigned *looks) {
     }
 }
 
+uint64_t mapping_look_at_pin_pages(struct mapping *mapping, uint64_t page, unsigned *looks) {
+    uint64_t end = (drp_pin_bytes(mapping->region->chunk_total) + 4095) / 4096;
+
+    if (*looks == 0)
+        return page;
+    --*looks;
+    end = page + MAPPING_PINS_AT_ONCE < end ? page + MAPPING_PINS_AT_ONCE : end;
+    if (mincore((char *)mapping->pins + page * 4096, (end - page) * 4096, mapping->pins_present + page) < 0)
+        memset(mapping->pins_present + page, 1, end - page);
+    return end;
+}
+
 void mapping_set_state(struct mapping *mapping, uint32_t span, enum mapping_span_state state) {
     bool was = mapping->span_state[span] != MAPPING_ARMED, is = state != MAPPING_ARMED;
     int neighbours = 0;

@@ -98,6 +98,9 @@ int mapping_take_seal(struct mapping *mapping);
  * the pin itself. Under the session's lock.
  */
 void mapping_look_at_pins(struct mapping *mapping, unsigned *looks);
+/* The same of a page of the pin page, and some behind it (of 32,768 chunks at once). Returns up to where pages are known. */
+#define MAPPING_PINS_AT_ONCE 64
+uint64_t mapping_look_at_pin_pages(struct mapping *mapping, uint64_t page, unsigned *looks);
 /* Under the lock: is the next missing page of the span certainly seen? */
 static inline bool mapping_is_armed(const struct mapping *mapping, uint32_t span) {
     return mapping->intercepted && mapping->span_state[span] == MAPPING_ARMED &&

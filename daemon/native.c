@@ -285,9 +285,10 @@ static void note(struct home *home, struct drop_job *job, uint64_t freed, uint64
     home_lock(home);
     if (job->request) {
         counter_add(&job->request->freed, freed);
+        counter_add(&job->request->unseen, freed);
         counter_add(&job->request->failed, failed);
     }
-    if (job->limit != UINT64_MAX)
+    if (job->sweep)
         job->limit = job->limit > freed + PAGE ? job->limit - freed : 0;
     home_unlock(home);
 }

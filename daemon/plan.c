@@ -20,6 +20,7 @@
 #include "pressure.h"
 #include "record.h"
 #include "session.h"
+#include "sweep.h"
 
 #include <errno.h>
 #include <linux/futex.h>
@@ -29,11 +30,14 @@
 #include <unistd.h>
 
 /* Looks at pages of pins in one plan, 0.3 us each: somebody with 16 TiB must not hold up the others' plans. */
-#define PLAN_PIN_LOOKS 1024
+#define PLAN_PIN_LOOKS (1024 - SWEEP_LOOKS)
 #define PLAN_REGIONS_MIN 16
+/* Plans in a row that freed nothing, and only found out where nothing is: some 30 ms, a third of what anybody waits at a gate. */
+#define PLAN_NOTED_MAX 64
 
 void plans_init(struct plans *plans, struct manager *manager) {
     plans->manager = manager;
+    plans->sample_round = 1;
     LIST_INIT(&plans->slices);
     LIST_INIT(&plans->spare);
 }
@@ -120,7 +124,27 @@ void plans_trim(struct plans *plans) {
 
 /* ---- who may be asked ---- */
 
-static void describe_region(struct region *region, struct policy_region *ret, unsigned *pin_looks) {
+/* What may be looked at for one plan. */
+struct plan_looks {
+    unsigned pins; /* pages */
+    struct sweep_budget sweep;
+    uint32_t tick;
+};
+
+static void describe_pins(const struct region *region, struct policy_region *ret, unsigned *looks) {
+    ret->n_pins = region->n_mappings;
+    for (unsigned i = 0; i < ret->n_pins; i++) {
+        struct mapping *mapping = region->mappings[i];
+
+        mapping_look_at_pins(mapping, looks);
+        ret->pins[i] = mapping->cells;
+        ret->pins_present[i] = mapping->pins_present;
+        ret->pins_offset[i] = (uint64_t)((char *)mapping->cells - (char *)mapping->pins);
+    }
+}
+
+static void describe_region(const struct plans *plans, struct region *region, struct policy_region *ret,
+                            struct plan_looks *looks) {
     *ret = (struct policy_region){
         .priority = budget_priority(region),
         .share = budget_share(region),
@@ -131,20 +155,14 @@ static void describe_region(struct region *region, struct policy_region *ret, un
         .spans = region->ticks,
         .chunk_flags = region->chunk_flags,
         .opaque = region_is_opaque(region),
-        .last_scan = atomic_load(&region->last_scan),
     };
-    /* Of an opaque one the policy does not look at any. */
-    ret->n_pins = ret->opaque ? 0 : region->n_mappings;
-    for (unsigned i = 0; i < ret->n_pins; i++) {
-        struct mapping *mapping = region->mappings[i];
-
-        mapping_look_at_pins(mapping, pin_looks);
-        ret->pins[i] = mapping->cells;
-        ret->pins_present[i] = mapping->pins_present;
-        ret->pins_offset[i] = (uint64_t)((char *)mapping->cells - (char *)mapping->pins);
+    if (!ret->opaque) {
+        describe_pins(region, ret, &looks->pins);
+        return;
     }
-    if (ret->opaque)
-        ret->resident = region_resident_bytes(region);
+    sweep_sample(region, plans->sample_round, looks->tick, &looks->sweep);
+    policy_describe_opaque(ret, &region->sample, region_resident_bytes(region), region->hand.round_before,
+                           region->hand.floor, looks->tick);
 }
 
 static bool may_give(const struct region *region) {
@@ -157,8 +175,8 @@ static bool is_meant(const struct plan_demand *demand, struct region *region) {
     return demand->excess ? budget_covers(demand->excess, region) : !demand->over || budget_over(region) > 0;
 }
 
-static void describe_home(struct plans *plans, struct home *home, const struct plan_demand *demand, unsigned *pin_looks,
-                          size_t *n) {
+static void describe_home(struct plans *plans, struct home *home, const struct plan_demand *demand,
+                          struct plan_looks *looks, size_t *n) {
     struct region *region;
 
     home_lock(home);
@@ -169,31 +187,43 @@ static void describe_home(struct plans *plans, struct home *home, const struct p
             if (!may_give(region) || *n == plans->regions_max || !is_meant(demand, region))
                 continue;
             plans->region_of[*n] = region;
-            describe_region(region, &plans->regions[(*n)++], pin_looks);
+            describe_region(plans, region, &plans->regions[(*n)++], looks);
         }
     home_unlock(home);
 }
 
 /* Every region that can be dropped from. Takes each home's lock. */
-static size_t describe(struct plans *plans, const struct plan_demand *demand) {
-    unsigned pin_looks = PLAN_PIN_LOOKS;
+static size_t describe(struct plans *plans, const struct plan_demand *demand, uint32_t tick) {
+    struct plan_looks looks = {PLAN_PIN_LOOKS, {SWEEP_CELLS, SWEEP_LOOKS, false}, tick};
     struct home *home;
     size_t n = 0;
 
     plans->busy = false;
     LIST_FOREACH (home, &plans->manager->homes, link)
         if (!atomic_load(&home->quarantined) && home_is_in(home, demand->domain))
-            describe_home(plans, home, demand, &pin_looks, &n);
+            describe_home(plans, home, demand, &looks, &n);
+    plans->sample_round += !looks.sweep.short_of;
     return n;
 }
 
-uint64_t plan_droppable(struct plans *plans, const struct domain *domain) {
+uint64_t plan_droppable(struct plans *plans, const struct domain *domain, uint64_t *ret_chunk) {
     struct home *home;
     uint64_t bytes = 0;
 
-    LIST_FOREACH (home, &plans->manager->homes, link)
-        if (home_is_in(home, domain))
-            bytes += home_resident_bytes(home);
+    *ret_chunk = 1;
+    LIST_FOREACH (home, &plans->manager->homes, link) {
+        const struct region *region;
+
+        if (!home_is_in(home, domain))
+            continue;
+        LIST_FOREACH (region, &home->regions, link) {
+            uint64_t resident = region_resident_bytes(region);
+
+            bytes += resident;
+            if (resident > 0 && region_chunk_size(region) > *ret_chunk)
+                *ret_chunk = region_chunk_size(region);
+        }
+    }
     return bytes;
 }
 
@@ -214,16 +244,12 @@ uint64_t plan_native(struct plans *plans, const struct domain *domain) {
 static void submit_victim(const struct plans *plans, const struct policy_victim *victim, struct drop_request *request,
                           enum demand_urgency urgency, uint32_t tick) {
     struct region *region = plans->region_of[victim->region];
-    uint64_t first = victim->first_chunk, end = victim->first_chunk + victim->chunk_count;
 
-    if (victim->limit != UINT64_MAX) {
-        uint64_t cursor = atomic_load(&region->cursor);
-
-        first = cursor < end ? cursor : 0;
-        atomic_store(&region->last_scan, tick);
-        atomic_store(&region->sweep, false);
-    }
-    dropper_submit(region->home, region, first, end, victim->limit, urgency, request, true);
+    if (victim->limit != UINT64_MAX)
+        dropper_submit_sweep(region->home, region, victim->limit, victim->before, tick, urgency, request);
+    else
+        dropper_submit(region->home, region, victim->first_chunk, victim->first_chunk + victim->chunk_count, urgency,
+                       request, true);
 }
 
 /* In the thread that finished last. */
@@ -324,7 +350,7 @@ static uint64_t note_decision(struct plans *plans, const struct plan_demand *dem
 }
 
 struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *demand, uint32_t tick) {
-    size_t n = describe(plans, demand), victims;
+    size_t n = describe(plans, demand, tick), victims;
     struct plan_slice *slice = LIST_FIRST(&plans->spare);
     uint64_t planned = 0;
 
@@ -353,6 +379,8 @@ struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *
     slice->needed = slice->request.needed = !demand->hand && demand->source != DEMAND_BUDGET;
     slice->over = demand->over;
     slice->seen = demand->seen;
+    if (demand->shared_out)
+        controller_note_given(&demand->domain->controller, planned);
     slice->handed_out = kernel_now();
     slice->decision = note_decision(plans, demand, victims, planned, tick);
     for (size_t i = 0; i < victims; i++)
@@ -387,8 +415,28 @@ void plan_leave(struct plan_slice *slice) {
     (void)atomic_compare_exchange_strong(&slice->state, &under_way, PLAN_LEFT);
 }
 
-bool plan_progressed(const struct plan_slice *slice) {
+static bool found_something(const struct plan_slice *slice) {
     return atomic_load(&slice->request.freed) > 0 || atomic_load(&slice->request.cleared) > 0;
+}
+
+bool plan_progressed(const struct plan_slice *slice) {
+    return found_something(slice) || atomic_load(&slice->request.noted) > 0;
+}
+
+/* Of a slice that its domain needed. So often in a row it is enough that others are named next: a client may have many that hold nothing. */
+static void note_outcome(const struct plan_slice *slice) {
+    struct domain *domain = slice->domain;
+
+    if (found_something(slice))
+        domain->noted = 0;
+    else if (plan_progressed(slice) && domain->noted < PLAN_NOTED_MAX)
+        domain->noted++;
+    else {
+        domain->fruitless |= !slice->over; /* what those over a budget cannot give others may */
+        return;
+    }
+    domain->barren = 0;
+    domain->fruitless = false;
 }
 
 static void report_slice(struct plans *plans, struct plan_slice *slice) {
@@ -403,22 +451,20 @@ static void report_slice(struct plans *plans, struct plan_slice *slice) {
         decision->freed += freed;
         decision->pinned += pinned;
         decision->failed += failed;
+        decision->unseen += atomic_load(&slice->request.unseen);
         if (decision->reaction_ns == 0 && freed > 0)
             decision->reaction_ns = ended - slice->seen;
         if (ended > decision->ended)
             decision->ended = ended;
     }
-    if (slice->needed && plan_progressed(slice)) {
-        slice->domain->barren = 0;
-        slice->domain->fruitless = false;
-    } else if (slice->needed && !slice->over) /* what those over a budget cannot give others may */
-        slice->domain->fruitless = true;
+    if (slice->needed)
+        note_outcome(slice);
     if (slice->hand) {
         slice->hand->freed += freed;
         slice->hand->pinned += pinned;
         slice->hand->failed += failed;
         slice->hand->pending--;
-        slice->hand->barren = plan_progressed(slice) ? 0 : slice->hand->barren + 1;
+        slice->hand->barren = found_something(slice) ? 0 : slice->hand->barren + 1;
     }
 }
 

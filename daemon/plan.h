@@ -33,6 +33,7 @@ struct plan_demand {
     enum demand_urgency urgency;
     uint64_t bytes;                     /* of this slice, at most */
     uint64_t total;                     /* what is wanted in all, as far as that is known */
+    bool shared_out;                    /* of a stall, without a deficit: the controller keeps an account of it */
     const struct budget_excess *excess; /* only from who it covers; NULL: from all in the domain */
     bool over;                          /* only from who is over any budget, and no more than he is */
     struct pressure_hand *hand;         /* who asked; NULL: nobody */
@@ -69,7 +70,8 @@ struct plans {
     struct policy_region *regions; /* grown under the manager's lock while there is memory */
     struct region **region_of;
     size_t regions_max;
-    bool busy; /* the last plan left somebody out who is busy with an earlier slice */
+    uint64_t sample_round; /* of sweep_sample() */
+    bool busy;             /* the last plan left somebody out who is busy with an earlier slice */
     struct policy_victim victims[PLAN_VICTIMS];
     struct plan_slices slices, spare; /* handed out; to be */
     size_t n_slices;                  /* of both: of a slice that lasts some session is busy with that one alone */
@@ -85,8 +87,8 @@ int plans_reserve(struct plans *plans, size_t regions);
  */
 void plans_trim(struct plans *plans);
 
-/* Resident bytes of what could be dropped in a domain. */
-uint64_t plan_droppable(struct plans *plans, const struct domain *domain);
+/* Resident bytes of what could be dropped in a domain; *ret_chunk: the largest chunk of these, in bytes. */
+uint64_t plan_droppable(struct plans *plans, const struct domain *domain, uint64_t *ret_chunk);
 /* Of that, what is clients' own memory, as of the last count. */
 uint64_t plan_native(struct plans *plans, const struct domain *domain);
 /* Plans for a demand and hands the plan out. NULL: nothing to drop was found, unless plans->busy says that it is being dropped. */
@@ -101,7 +103,7 @@ uint64_t plan_under_way(const struct plans *plans, const struct domain *domain, 
 bool plan_finished(const struct plan_slice *slice);
 /* The thread goes on: if it is not finished yet, and then got anything done, the thread is woken. */
 void plan_leave(struct plan_slice *slice);
-/* Did a slice that is finished get something done? What turned out to be gone already is progress, too: the next plan does not name it. */
+/* Did a slice that is finished get something done? What turned out to be gone already is progress, too: the next plan names others. */
 bool plan_progressed(const struct plan_slice *slice);
 
 #endif

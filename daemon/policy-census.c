@@ -20,7 +20,7 @@
 #define SAMPLE_BYTES (UINT64_C(4) * SAMPLE_ONE_OF << POLICY_SPAN_SHIFT)
 #define SAMPLE_WORTH 2
 
-static unsigned priority_base(const struct policy_region *region) {
+unsigned plan_base(const struct policy_region *region) {
     uint32_t priority = region->priority;
 
     if (priority < 1)
@@ -30,10 +30,6 @@ static unsigned priority_base(const struct policy_region *region) {
     return (priority - 1) * N_BUCKETS;
 }
 
-unsigned plan_opaque_rank(const struct plan *plan, const struct policy_region *region) {
-    return priority_base(region) + plan_coldness(plan, region->last_scan);
-}
-
 /* ---- walks ---- */
 
 /* The first age of a bucket. */
@@ -41,8 +37,7 @@ static uint32_t bucket_start(unsigned bucket) {
     return bucket < 2 ? bucket : (2 + (bucket & 1)) << (bucket / 2 - 1);
 }
 
-/* The tick before which all lies that has a rank of at most upto. */
-static uint32_t rank_limit(const struct plan *plan, unsigned base, unsigned upto) {
+uint32_t plan_rank_limit(const struct plan *plan, unsigned base, unsigned upto) {
     uint32_t start;
 
     if (upto - base >= N_BUCKETS - 1)
@@ -63,11 +58,11 @@ static inline __attribute__((always_inline)) void each_span(struct plan *plan, u
     for (size_t i = 0; i < plan->n_regions; i++) {
         struct policy_region *region = &plan->regions[i];
 
-        view.base = priority_base(region);
+        view.base = plan_base(region);
         if (!plan_region_usable(region) || region->opaque || view.base > upto)
             continue;
-        view.limit = rank_limit(plan, view.base, upto);
-        view.limit_older = upto > view.base ? rank_limit(plan, view.base, upto - 1) : 0;
+        view.limit = plan_rank_limit(plan, view.base, upto);
+        view.limit_older = upto > view.base ? plan_rank_limit(plan, view.base, upto - 1) : 0;
         skip = plan->counted && view.limit > plan->now ? plan->now + 1 : view.limit;
         for (; t < region->touched_count; t += one_of) {
             uint32_t index = atomic_load_explicit(&region->touched[t], memory_order_relaxed);
@@ -186,15 +181,21 @@ static bool census_span(struct plan *plan, struct policy_region *region, struct 
 
 /* ---- how far ---- */
 
+/* All of a region that is taken is one run. */
 static void census_opaque(const struct plan *plan, struct census *census) {
     for (size_t i = 0; i < plan->n_regions; i++) {
         const struct policy_region *region = &plan->regions[i];
-        unsigned rank = plan_opaque_rank(plan, region);
+        unsigned first = RANK_NONE;
 
-        if (!plan_region_usable(region) || !region->opaque || region->resident == 0)
+        if (!plan_region_is_opaque(region))
             continue;
-        census->bytes[rank] += region->resident;
-        census->starts[rank]++;
+        for (unsigned part = 0; part < region->n_parts; part++) {
+            unsigned rank = plan_part_rank(plan, region, part);
+
+            census->bytes[rank] += plan_part_bytes(region, part);
+            first = rank < first ? rank : first;
+        }
+        census->starts[first]++;
     }
 }
 

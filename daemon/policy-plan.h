@@ -45,7 +45,23 @@ static inline bool plan_region_usable(const struct policy_region *region) {
     return region->chunk_shift >= 12 && region->chunk_shift <= POLICY_SPAN_SHIFT && region->chunk_count > 0;
 }
 
-unsigned plan_opaque_rank(const struct plan *plan, const struct policy_region *region);
+/* The lowest rank of a region's priority. */
+unsigned plan_base(const struct policy_region *region);
+/* The tick before which all lies that has a rank of at most upto; base: of its priority. */
+uint32_t plan_rank_limit(const struct plan *plan, unsigned base, unsigned upto);
+/* Is it an opaque region of which anything is there? */
+static inline bool plan_region_is_opaque(const struct policy_region *region) {
+    return region->opaque && plan_region_usable(region) && region->n_parts > 0 && region->n_parts <= POLICY_PARTS;
+}
+static inline uint64_t plan_part_bytes(const struct policy_region *region, unsigned part) {
+    return (uint64_t)region->parts[part].pages << 12;
+}
+/* What is pinned comes after all else of every priority: as a rule nothing of it can be dropped. */
+static inline unsigned plan_part_rank(const struct plan *plan, const struct policy_region *region, unsigned part) {
+    uint32_t last = region->parts[part].last;
+
+    return last == POLICY_PINNED ? N_RANKS - 1 : plan_base(region) + plan_coldness(plan, last);
+}
 
 /* False: that was enough. */
 typedef bool (*plan_visit_fn)(struct plan *plan, struct policy_region *region, struct span_view *view, void *data);

@@ -136,19 +136,25 @@ static void round_quotas(struct plan *plan) {
     }
 }
 
+static void divide_opaque(struct plan *plan, struct policy_region *region, unsigned threshold) {
+    for (unsigned part = 0; part < region->n_parts; part++) {
+        unsigned rank = plan_part_rank(plan, region, part);
+
+        if (rank == threshold)
+            region->at_threshold += plan_part_bytes(region, part);
+        else if (rank < threshold)
+            region->below += plan_part_bytes(region, part);
+    }
+}
+
 /* What each region gives: all below the threshold, and of that its quota, if so many bytes of it are wanted. */
 static void divide(struct plan *plan, unsigned threshold, uint64_t wanted) {
     for (size_t i = 0; i < plan->n_regions; i++) {
         struct policy_region *region = &plan->regions[i];
-        unsigned rank = plan_opaque_rank(plan, region);
 
         region->below = region->at_threshold = region->quota = 0;
-        if (!plan_region_usable(region) || !region->opaque || rank > threshold)
-            continue;
-        if (rank == threshold)
-            region->at_threshold = region->resident;
-        else
-            region->below = region->resident;
+        if (plan_region_is_opaque(region))
+            divide_opaque(plan, region, threshold);
     }
     plan_each_span(plan, threshold, count_part, &threshold);
     fill_quotas(plan, wanted);
@@ -234,23 +240,42 @@ static bool harvest_span(struct plan *plan, struct policy_region *region, struct
     return !harvest_done(harvest);
 }
 
-static void harvest_opaque(struct plan *plan, struct harvest *harvest) {
-    for (size_t i = 0; i < plan->n_regions && !harvest_done(harvest); i++) {
-        struct policy_region *region = &plan->regions[i];
-        unsigned rank = plan_opaque_rank(plan, region);
-        struct policy_victim *victim;
-        uint64_t wanted;
+/* The only victim of an opaque region, also where a harvest has two walks. */
+static struct policy_victim *harvest_whole(struct harvest *harvest, struct policy_region *region) {
+    uint32_t index = (uint32_t)(region - harvest->regions);
+    struct policy_victim *victim;
 
-        if (!plan_region_usable(region) || !region->opaque || region->resident == 0)
-            continue;
-        wanted = harvest_wants(harvest, region, rank);
-        victim = wanted > 0 ? harvest_add(harvest, (uint32_t)(region - harvest->regions)) : NULL;
-        if (!victim)
-            continue;
-        victim->chunk_count = region->chunk_count;
-        victim->limit = region->resident < wanted ? region->resident : wanted;
-        harvest_account(harvest, region, victim, rank, victim->limit);
-    }
+    if (region->victim < harvest->n && harvest->victims[region->victim].region == index)
+        return &harvest->victims[region->victim];
+    victim = harvest_add(harvest, index);
+    if (!victim)
+        return NULL;
+    region->victim = harvest->n - 1;
+    victim->chunk_count = region->chunk_count;
+    victim->limit = 0;
+    return victim;
+}
+
+static void harvest_part(struct plan *plan, struct harvest *harvest, struct policy_region *region, unsigned part) {
+    unsigned rank = plan_part_rank(plan, region, part);
+    uint64_t wanted = harvest_wants(harvest, region, rank), bytes = plan_part_bytes(region, part);
+    struct policy_victim *victim = wanted > 0 ? harvest_whole(harvest, region) : NULL;
+    uint32_t before;
+
+    if (!victim)
+        return;
+    bytes = bytes < wanted ? bytes : wanted;
+    before = region->parts[part].last == POLICY_PINNED ? UINT32_MAX : plan_rank_limit(plan, plan_base(region), rank);
+    victim->limit += bytes;
+    victim->before = before > victim->before ? before : victim->before;
+    harvest_account(harvest, region, victim, rank, bytes);
+}
+
+static void harvest_opaque(struct plan *plan, struct harvest *harvest) {
+    for (size_t i = 0; i < plan->n_regions; i++)
+        if (plan_region_is_opaque(&plan->regions[i]))
+            for (unsigned part = 0; part < plan->regions[i].n_parts && !harvest_done(harvest); part++)
+                harvest_part(plan, harvest, &plan->regions[i], part);
 }
 
 static void harvest_walk(struct plan *plan, struct harvest *harvest) {

@@ -12,6 +12,8 @@
  * after a drop counts as younger than it is: the chunk, and for a while its span and the neighbours (refault protection, protection.c). A chunk
  * that is pinned now is passed over (the dropper decides for good); so is one that is known to be gone.
  * Protected is not exempt: it comes after all else of its priority.
+ * Of an opaque region, whose faults nobody sees, some chunks are looked at, and what is resident is taken to be as these are: see
+ * policy-opaque.c.
  */
 
 #include "pages.h"
@@ -36,6 +38,11 @@
 #define POLICY_SPAN_KNOWN UINT16_C(0x8000)
 #define POLICY_SHARE_DEFAULT 100
 #define POLICY_PROTECTION_MAX 4
+/* Chunks of an opaque region that are looked at, and ages that are told apart. */
+#define POLICY_SAMPLES 32
+#define POLICY_PARTS 16
+/* Of a part that is pinned: nobody knows when it was used last, nor whether it still is. */
+#define POLICY_PINNED UINT32_MAX
 
 /*
  * What policy knows of a span. Written by its session's threads under the session's lock but for coldest, read without one, so atomics.
@@ -51,6 +58,19 @@ struct policy_span {
      * it was last measured or can be expected; 0: nobody knows.
      */
     _Atomic uint16_t resident;
+};
+
+/* Chunks of an opaque region, looked at here and there. */
+struct policy_sample {
+    uint32_t n;                    /* that were looked at */
+    uint32_t pinned;               /* of these, pinned now */
+    uint32_t n_used;               /* of these, pinned or touched before */
+    uint32_t used[POLICY_SAMPLES]; /* when that was, last */
+};
+
+struct policy_part {
+    uint32_t last; /* tick from which its age counts; POLICY_PINNED */
+    uint32_t pages;
 };
 
 /* One region as policy sees it. The arrays are the daemon's own tables and the client's pin page: any value may be in the latter. */
@@ -69,13 +89,14 @@ struct policy_region {
     const uint8_t *pins_present[4];
     uint64_t pins_offset[4]; /* bytes from the start of the pin page to pins[i] */
     uint32_t n_pins;
-    /* A region whose faults nobody sees: resident bytes are known, their places are not. Offered as a whole, age by last_scan. */
+    /* A region whose faults nobody sees: resident bytes are known, their places are not. Offered as a whole, in parts by age. */
     bool opaque;
-    uint64_t resident;  /* bytes, of an opaque region */
-    uint32_t last_scan; /* tick of the last drop in it, of an opaque region */
+    uint32_t n_parts;                       /* of an opaque region: policy_describe_opaque() */
+    struct policy_part parts[POLICY_PARTS]; /* the oldest first */
 
     /* Of a plan: bytes in the buckets that are taken whole and in that which is taken in part, how many of the latter to take, and taken. */
     uint64_t below, at_threshold, quota, given;
+    size_t victim; /* index of an opaque region's only one, if it is one of its */
 };
 
 struct policy_victim {
@@ -84,7 +105,15 @@ struct policy_victim {
     uint64_t chunk_count;
     uint64_t bytes; /* estimate of what it frees */
     uint64_t limit; /* stop after so many bytes (opaque regions); UINT64_MAX otherwise */
+    uint32_t before; /* pass over what was pinned or touched at this tick or later (opaque regions); UINT32_MAX: over nothing */
 };
+
+/*
+ * Of an opaque region: how old so many resident bytes are. unseen: a tick before which nothing that is there and was never pinned came; floor:
+ * nothing else that is there was used last before this one, whatever its pins say.
+ */
+void policy_describe_opaque(struct policy_region *region, const struct policy_sample *sample, uint64_t resident,
+                            uint32_t unseen, uint32_t floor, uint32_t now);
 
 /* Ages in ticks to 64 buckets, two per power of two: 0, 1, 2, 3, 4-5, 6-7, 8-11, 12-15, ... Time that lies ahead counts as age 0. */
 unsigned policy_age_bucket(uint32_t now, uint32_t last);

@@ -101,7 +101,7 @@ static uint64_t without_native(const struct domain *domain, uint64_t headroom, u
 static struct controller_answer look_at(struct pressure *pressure, struct domain *domain) {
     struct controller_view view = {.now = pressure->now};
     struct controller_answer answer;
-    uint64_t native = plan_native(&pressure->plans, domain);
+    uint64_t native = plan_native(&pressure->plans, domain), droppable, chunk;
 
     view.edges = atomic_exchange(&domain->edges, 0);
     domain_take_look(&pressure->manager->domains, domain);
@@ -118,10 +118,8 @@ static struct controller_answer look_at(struct pressure *pressure, struct domain
     if (answer.take_back > 0)
         take_back_commitments(pressure->manager, domain, answer.take_back + GATE_SPAN);
     if (answer.share > 0) {
-        answer.demand = plan_droppable(&pressure->plans, domain) / CONTROLLER_SHARE_WHOLE * answer.share;
-        if (answer.demand > domain->controller.limits.slice)
-            answer.demand = domain->controller.limits.slice;
-        answer.total = answer.demand;
+        droppable = plan_droppable(&pressure->plans, domain, &chunk);
+        answer.demand = answer.total = controller_due(&domain->controller, answer.share, droppable, chunk);
     }
     return answer;
 }
@@ -259,6 +257,7 @@ static uint64_t turn_domain(struct turn *turn, struct domain *domain) {
     if (demand.bytes > domain->controller.limits.slice && !is_alone(turn, domain))
         demand.bytes = domain->controller.limits.slice;
     demand.total = answer.total;
+    demand.shared_out = answer.share > 0;
     demand.source = answer.source;
     demand.urgency = answer.urgency;
     if (turn_need(turn, &demand))
@@ -409,7 +408,7 @@ static bool turn_end(struct turn *turn) {
         if (!plan_progressed(turn->slices[i]))
             continue;
         progress = true;
-        if (turn->of[i])
+        if (turn->of[i] && atomic_load(&turn->slices[i]->request.freed) > 0)
             turn->of[i]->barren = 0;
     }
     plan_settle(&turn->pressure->plans);

@@ -7,12 +7,14 @@
 #include "punch.h"
 
 #include "crash-point.h"
+#include "gate.h"
 #include "home.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <time.h>
+#include <unistd.h>
 
 /* The next run of claimed chunks at or after *chunk. */
 static bool op_next_run(const struct drop_op *op, uint64_t *chunk, uint64_t *ret_end) {
@@ -188,4 +190,20 @@ void punch_batch(struct home *home, struct drop_op *ops, unsigned n) {
     else
         for (unsigned i = 0; i < n; i++)
             punch_plainly(home, &ops[i]);
+}
+
+void punch_all(struct home *home, const struct region *region) {
+    struct worker *worker = &home->dropper.worker;
+    off_t begin = (off_t)region->object_offset, end = begin + (off_t)region->size, at = begin, next;
+
+    for (; at < end && (at = lseek(region->dropper_fd, at, SEEK_DATA)) >= 0 && at < end; at = next) {
+        worker_set_nice(worker, gate_allows(home_domain(home), 0) ? worker->nice : WORKER_URGENT_NICE);
+        next = (off_t)(((uint64_t)at / SPAN_SIZE + 1) * SPAN_SIZE);
+        next = next < end ? next : end;
+        worker_call_begin(worker);
+        (void)punch_range(region, at, next - at);
+        worker_let_others(worker);
+    }
+    worker_call_begin(worker);
+    (void)punch_range(region, begin, (off_t)region->size);
 }

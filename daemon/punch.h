@@ -27,5 +27,10 @@ static inline off_t punch_offset(const struct region *region, uint64_t chunk) {
 int punch_range(const struct region *region, off_t at, off_t size);
 /* Punches the claimed chunks of every op; failures are left in op->error. */
 void punch_batch(struct home *home, struct drop_op *ops, unsigned n);
+/*
+ * All that there is of it, as a region can be larger than memory. Before everybody else if somebody needs it, else as anybody, and others are let in
+ * in between: there can be much. At last what is no data, as pages that somebody reserved and never wrote, or that came behind us.
+ */
+void punch_all(struct home *home, const struct region *region);
 
 #endif

@@ -108,9 +108,16 @@ struct region {
     bool holding;  /* for good */
     bool adopting; /* of the loop: the generations are not there yet */
 
-    _Atomic bool sweep; /* the tables missed something: sweep over the object in the next plan. Written by the pressure thread */
-    _Atomic uint64_t cursor; /* chunk at which an opaque region's next drop begins */
-    _Atomic uint32_t last_scan;
+    _Atomic bool sweep; /* the tables missed something: sweep over the object in the next plans, until all of it was swept */
+    struct {
+        uint64_t at;                  /* chunk at which the next sweep begins */
+        uint32_t round, round_before; /* ticks: when this round over the region began, and the one before */
+        uint32_t floor;               /* tick: nothing that is there and was ever pinned was used last before it */
+    } hand;
+    struct policy_sample sample; /* of the pins, of a region that is swept */
+    uint32_t sample_offset;      /* where the next one is taken */
+    uint32_t sampled_at;         /* tick */
+    uint64_t sampled_round;      /* of the plans' */
     struct {
         uint64_t first, count;           /* chunks */
     } unfinished[REGION_UNFINISHED_MAX]; /* drops that the old daemon began, of an adopted region */

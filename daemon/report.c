@@ -422,6 +422,7 @@ static void tell_decision(const struct decisions *decisions, const struct decisi
         .slices = decision->slices,
         .n_victims = decision->n_victims,
         .others = decision->others,
+        .unseen = decision->unseen,
     };
     snprintf(ret->path, sizeof(ret->path), "%s", decision->path);
     for (uint32_t i = 0; i < decision->n_victims; i++)

@@ -521,8 +521,7 @@ struct drp_wire_decision {
     uint32_t urgency;  /* enum drp_wire_urgency */
     uint64_t domain;   /* as in LIST */
     uint64_t limit;    /* of the domain when it began, and so the next two; UINT64_MAX: none */
-    uint64_t headroom;
-    uint64_t reserve;
+    uint64_t headroom, reserve;
     uint64_t demand; /* bytes, the largest that was asked for at once */
     uint64_t planned;
     uint64_t freed;
@@ -534,9 +533,10 @@ struct drp_wire_decision {
     uint32_t n_victims; /* that are named */
     uint64_t others;    /* bytes planned of victims that are not */
     struct drp_wire_victim victims[DRP_WIRE_VICTIMS_MAX];
-    char path[144]; /* of the domain's cgroup, its end if it is longer; "": the machine */
+    char path[144];  /* of the domain's cgroup, its end if it is longer; "": the machine */
+    uint64_t unseen; /* bytes freed of which nobody can see when they are wanted again */
 };
-static_assert(sizeof(struct drp_wire_decision) == 136 + 6 * 64 + 144, "decision");
+static_assert(sizeof(struct drp_wire_decision) == 136 + 6 * 64 + 144 + 8, "decision");
 
 #define DRP_WIRE_WHY_MAX 6
 struct drp_wire_why_reply {
@@ -547,7 +547,7 @@ struct drp_wire_why_reply {
     uint32_t reserved;
     struct drp_wire_decision entries[DRP_WIRE_WHY_MAX]; /* only count of them are sent */
 };
-static_assert(sizeof(struct drp_wire_why_reply) == 40 + 6 * 664, "why reply");
+static_assert(sizeof(struct drp_wire_why_reply) == 40 + 6 * 672, "why reply");
 static_assert(sizeof(struct drp_wire_why_reply) <= DRP_WIRE_MAX_SIZE, "why reply fits");
 
 /* Reply of HISTOGRAMS (request: header alone). Bucket 0 counts zeros, bucket i values from 2^(i-1) up to 2^i - 1. */

@@ -163,7 +163,7 @@ static void print_histograms(const struct drp_wire_histograms_reply *histograms)
     print_times("reaction time", histograms->reaction_us, 1000);
     print_times("gate wait", histograms->gate_us, 1000);
     print_times("refault after", histograms->refault_ms, 1);
-    printf("refault ratio       %.1f %% (%" PRIu64 " of %" PRIu64 " spans that pressure dropped from)\n",
+    printf("refault ratio       %.1f %% (%" PRIu64 " of %" PRIu64 " spans that pressure dropped from and are seen)\n",
            histograms->dropped_spans ? 100.0 * (double)histograms->refaulted_spans / (double)histograms->dropped_spans
                                      : 0,
            histograms->refaulted_spans, histograms->dropped_spans);

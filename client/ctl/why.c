@@ -76,6 +76,21 @@ static void print_victims(const struct drp_wire_decision *d) {
         printf("%sothers: %s MiB\n", before, ctl_mib(d->others));
 }
 
+/* Of some memory accesses are not seen, and so not that they find it gone. */
+static void print_regrets(const struct drp_wire_decision *d) {
+    if (!d->refaults && d->unseen > 0 && d->unseen >= d->freed) {
+        printf("    regretted   unknown: accesses to it are not seen\n");
+        return;
+    }
+    if (d->refaults)
+        printf("    regretted   %" PRIu64 " times something of it was wanted again soon", d->refaults);
+    else
+        printf("    regretted   nothing of it was wanted again soon");
+    if (d->unseen)
+        printf("; unknown for %s MiB", ctl_mib(d->unseen));
+    printf("\n");
+}
+
 static void print_decision(const struct told *told) {
     const struct drp_wire_decision *d = &told->decision;
 
@@ -96,10 +111,7 @@ static void print_decision(const struct told *told) {
     if (d->reaction_ns)
         printf("    took        %.1f ms until the first was free, %" PRIu64 " ms in all\n",
                (double)d->reaction_ns / 1000000, told->ended_ms - told->began_ms);
-    if (d->refaults)
-        printf("    regretted   %" PRIu64 " times something of it was wanted again soon\n", d->refaults);
-    else
-        printf("    regretted   nothing of it was wanted again soon\n");
+    print_regrets(d);
 }
 
 /* ---- for programs ---- */
@@ -143,6 +155,7 @@ static struct json_object *json_decision(const struct told *told) {
     ctl_add(object, "slices", d->slices);
     ctl_add_limit(object, "reaction_us", d->reaction_ns ? d->reaction_ns / 1000 : UINT64_MAX);
     ctl_add(object, "refaults", d->refaults);
+    ctl_add(object, "unseen_bytes", d->unseen);
     json_object_object_add(object, "victims", json_victims(d));
     ctl_add(object, "others_planned_bytes", d->others);
     return object;

@@ -23,6 +23,7 @@
 #define SLICE (16 * MIB)
 #define RESERVE (32 * MIB)
 #define SIZE (64 * MIB)
+#define SHARED_SIZE (SIZE + SPAN) /* to be found by */
 #define PRIORITY_SIZE (32 * MIB)
 #define CHUNK (64 * 1024)
 #define AGE_US 1200000 /* so much older is another age */
@@ -34,11 +35,14 @@
 /* ---- clients ---- */
 
 enum habit { RESTS, PINS, TOUCHES };
+/* Of the last two the service does not see accesses: without a userfaultfd, and a region that others may have as well. */
+enum kind { SEEN, UNSEEN, SHARED };
 
 struct client {
     uint64_t size;
     enum drp_priority priority;
     enum habit habit;
+    enum kind kind;
 };
 
 /* Each chunk is pinned, used, and let go. */
@@ -63,9 +67,14 @@ static void use(struct drp_region *region) {
 static void live(int socket, void *data) {
     const struct client *client = data;
     struct drp_region_options options = {.struct_size = sizeof(options), .priority = client->priority};
-    struct drp_region *region = droppable_memory(client->size, &options);
     struct pollfd told = {.fd = socket, .events = POLLIN};
+    struct drp_region *region;
 
+    if (client->kind == UNSEEN)
+        child_become_nobody();
+    if (client->kind == SHARED)
+        options.required = DRP_REGION_SHARED;
+    region = droppable_memory(client->size, &options);
     write_blocks(drp_region_address(region), client->size);
     child_check(child_say(socket, 'r'));
     while (client->habit != RESTS && poll(&told, 1, 1) == 0)
@@ -254,6 +263,7 @@ struct pair_row {
     const char *what;
     enum habit habit;
     enum demander by;
+    enum kind hot, cold;
 };
 
 /*
@@ -261,12 +271,16 @@ struct pair_row {
  * somebody is killed.
  */
 static const struct pair_row pairs[] = {
-    {"hot: pins all the time; free", PINS, FREE},
-    {"hot: pins all the time; a hog of 0.4 GB/s", PINS, HOG},
-    {"hot: pins all the time; a hog at full speed", PINS, FAST_HOG},
-    {"hot: touches, lost all once; free", TOUCHES, FREE},
-    {"hot: touches, lost all once; a hog of 0.4 GB/s", TOUCHES, HOG},
-    {"hot: touches, lost all once; a hog at full speed", TOUCHES, FAST_HOG},
+    {"hot: pins all the time; free", PINS, FREE, SEEN, SEEN},
+    {"hot: pins all the time; a hog of 0.4 GB/s", PINS, HOG, SEEN, SEEN},
+    {"hot: pins all the time; a hog at full speed", PINS, FAST_HOG, SEEN, SEEN},
+    {"hot: touches, lost all once; free", TOUCHES, FREE, SEEN, SEEN},
+    {"hot: touches, lost all once; a hog of 0.4 GB/s", TOUCHES, HOG, SEEN, SEEN},
+    {"hot: touches, lost all once; a hog at full speed", TOUCHES, FAST_HOG, SEEN, SEEN},
+    {"hot: pins all the time, without userfaultfd, as the other; free", PINS, FREE, UNSEEN, UNSEEN},
+    {"hot: pins all the time, without userfaultfd; free", PINS, FREE, UNSEEN, SEEN},
+    {"hot: pins all the time, and may be shared; free", PINS, FREE, SHARED, SEEN},
+    {"hot: pins all the time; free; cold: without userfaultfd", PINS, FREE, SEEN, UNSEEN},
 };
 
 /*
@@ -311,21 +325,27 @@ struct lost {
     uint64_t other;
 };
 
+/* A region that may be shared is no session's. */
+static uint64_t dropped_of_hot(const struct child *hot, const struct pair_row *row) {
+    return row->hot == SHARED ? listing_number("regions", "size", SHARED_SIZE, "dropped_bytes") : dropped_of(hot);
+}
+
 static struct lost try_pair(const struct pair_row *row) {
     struct memcg memcg = bars_cgroup(LIMIT), elsewhere = bars_cgroup(LIMIT);
+    uint64_t hot_size = row->hot == SHARED ? SHARED_SIZE : SIZE;
     struct child hot, cold, other;
     struct lost lost;
     bool survived;
 
     start_client(&other, &elsewhere, (struct client){.size = SIZE});
-    start_client(&hot, &memcg, (struct client){.size = SIZE, .habit = row->habit});
+    start_client(&hot, &memcg, (struct client){.size = hot_size, .habit = row->habit, .kind = row->hot});
     if (row->habit == TOUCHES)
         lose_all_once(&hot, &memcg);
-    lost.hot = dropped_of(&hot);
-    start_client(&cold, &memcg, (struct client){.size = SIZE});
+    lost.hot = dropped_of_hot(&hot, row);
+    start_client(&cold, &memcg, (struct client){.size = SIZE, .kind = row->cold});
     usleep(AGE_US);
     survived = make_demand(&memcg, row->by);
-    lost.hot = dropped_of(&hot) - lost.hot;
+    lost.hot = dropped_of_hot(&hot, row) - lost.hot;
     lost.cold = dropped_of(&cold);
     lost.other = dropped_of(&other);
     printf(
@@ -359,6 +379,36 @@ START_TEST(cold_before_hot) {
     }
     service_stop(&service);
     ck_assert(fair || row->by == FAST_HOG);
+}
+END_TEST
+
+/* Who is not seen has not grown young by what he gave: the rest of it is as old as before. */
+START_TEST(slice_by_slice) {
+    struct memcg memcg = bars_cgroup(LIMIT);
+    struct child older, younger;
+    char why[65536];
+    uint64_t lost[2];
+
+    bars_service("32M");
+    start_client(&older, &memcg, (struct client){.size = SIZE, .kind = UNSEEN});
+    usleep(AGE_US);
+    start_client(&younger, &memcg, (struct client){.size = SIZE});
+    for (unsigned i = 0; i < 6; i++) {
+        demand(&memcg, SIZE / 8);
+        usleep(AGE_US / 6);
+    }
+    lost[0] = dropped_of(&older);
+    lost[1] = dropped_of(&younger);
+    ck_assert_int_eq(service_ctl(&service, why, sizeof(why), (const char *const[]){"why", NULL}), 0);
+    printf("six times 8 MiB: dropped %.1f MiB of the older one, which is not seen, %.1f of the younger one\n",
+           (double)lost[0] / MIB, (double)lost[1] / MIB);
+    end_child(&older);
+    end_child(&younger);
+    memcg_remove(&memcg);
+    service_stop(&service);
+    ck_assert_ptr_nonnull(strstr(why, "regretted   unknown: accesses to it are not seen"));
+    ck_assert_uint_ge(lost[0], SIZE / 8 * 6 / 10 * 9);
+    ck_assert_uint_le(lost[1], SIZE / 8 * 6 / 10);
 }
 END_TEST
 
@@ -399,6 +449,7 @@ int main(void) {
     bars_case(suite, "overreaction", hog_that_stops, bars_count(reserves), 60);
     bars_case(suite, "stall", stall_takes_a_share, 1, 60);
     bars_case(suite, "cold", cold_before_hot, bars_count(pairs), 60);
+    bars_case(suite, "slices", slice_by_slice, 1, 60);
     bars_case(suite, "priority", low_before_high, 1, 60);
     return bars_main(suite);
 }

@@ -4,11 +4,11 @@
  */
 
 #include "controller.h"
+#include "policy-fixture.h"
 #include "suite.h"
 
 #include <check.h>
 
-#define MIB (UINT64_C(1) << 20)
 #define MS UINT64_C(1000000)
 #define SECOND UINT64_C(1000000000)
 #define PSI_SOME DEMAND_EDGE(DEMAND_PSI_SOME)
@@ -177,6 +177,67 @@ START_TEST(test_stall_backoff) {
 }
 END_TEST
 
+/* An edge, and what the policy plans for it of so much in chunks of a size. */
+static uint64_t answer_edge(struct fixture *f, uint64_t droppable) {
+    uint64_t chunk = UINT64_C(1) << f->region.chunk_shift, bytes = 0, due;
+    struct controller_answer answer;
+
+    view.edges = PSI_SOME;
+    view.now += SECOND;
+    answer = look();
+    due = controller_due(&controller, answer.share, droppable, chunk);
+    if (due > 0)
+        policy_plan(&f->region, 1, due, NOW, victims, MAX_VICTIMS, &bytes);
+    controller_note_given(&controller, bytes);
+    return bytes;
+}
+
+/* Chunks are dropped whole, and never more than a twentieth, at one edge or in all; whether that is many small shares or a few. */
+START_TEST(test_share_in_chunks) {
+    static const struct {
+        unsigned shift;
+        uint64_t droppable, least;
+        bool refaults;
+    } rows[] = {
+        {16, 32 * MIB, 3 * MIB / 2, false}, {16, 32 * MIB, 3 * MIB / 2, true},
+        {21, 32 * MIB, 0, false},           {21, 32 * MIB, 0, true},
+        {21, 128 * MIB, 6 * MIB, false},    {21, 128 * MIB, 6 * MIB, true},
+    };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct fixture f;
+        uint64_t sum = 0;
+
+        start();
+        view.headroom = 100 * MIB;
+        fixture_init(&f, rows[i].shift, rows[i].droppable >> rows[i].shift, 0, 2);
+        for (unsigned edge = 0; edge < 100; edge++) {
+            sum += answer_edge(&f, rows[i].droppable);
+            view.refaults += rows[i].refaults;
+        }
+        ck_assert_uint_le(sum, rows[i].droppable / 20);
+        ck_assert_uint_ge(sum, rows[i].least);
+        fixture_deinit(&f);
+    }
+}
+END_TEST
+
+/* A plan that took more than was due has the next edges wait, until it is calm. */
+START_TEST(test_share_is_accounted) {
+    ck_assert_uint_eq(controller_due(&controller, 16, 64 * MIB, 65536), MIB);
+    controller_note_given(&controller, 3 * MIB);
+    ck_assert_uint_eq(controller_due(&controller, 16, 64 * MIB, 65536), 0);
+    ck_assert_uint_eq(controller_due(&controller, 16, 64 * MIB, 65536), 0);
+    ck_assert_uint_eq(controller_due(&controller, 16, 64 * MIB, 65536), MIB);
+    ck_assert_uint_eq(controller_due(&controller, 16, 64 * 1024 * MIB, 65536), 16 * MIB); /* a slice */
+    view.headroom = 100 * MIB;
+    view.edges = PSI_SOME;
+    controller_note_given(&controller, 100 * MIB);
+    ck_assert_uint_eq(look().share, 16);
+    ck_assert_uint_eq(controller_due(&controller, 16, 64 * MIB, 65536), MIB);
+}
+END_TEST
+
 /* ---- when ---- */
 
 START_TEST(test_next_look) {
@@ -228,11 +289,12 @@ START_TEST(test_auto_reserve) {
 END_TEST
 
 int main(void) {
-    const TTest *tests[] = {test_demand,      test_slice,
-                            test_margin,      test_high,
-                            test_waiters,     test_stall_far_from_limit,
-                            test_stall_steps, test_stall_backoff,
-                            test_next_look,   test_next_look_in_time,
+    const TTest *tests[] = {test_demand,          test_slice,
+                            test_margin,          test_high,
+                            test_waiters,         test_stall_far_from_limit,
+                            test_stall_steps,     test_stall_backoff,
+                            test_share_in_chunks, test_share_is_accounted,
+                            test_next_look,       test_next_look_in_time,
                             test_auto_reserve};
     Suite *suite = suite_create("controller");
     TCase *tcase = tcase_create("controller");

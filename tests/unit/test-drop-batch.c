@@ -263,6 +263,49 @@ START_TEST(test_arming_comes_in_time) {
 }
 END_TEST
 
+/* ---- what is found out ---- */
+
+static struct drop_request drop_for_pressure(void) {
+    struct drop_request request;
+    struct drop_job job;
+    struct drop_op op;
+
+    take(&op, &job, &request, 0, CHUNKS);
+    job.pooled = true;
+    drop_batch_run(&home, &op, 1);
+    return request;
+}
+
+/* Whether it was wanted again is known of what was armed, and only that counts. */
+START_TEST(test_unseen) {
+    struct drop_request request = drop_for_pressure();
+
+    ck_assert_uint_eq(request.freed, SPAN_SIZE);
+    ck_assert_uint_eq(request.unseen, SPAN_SIZE);
+    ck_assert_uint_eq(manager.decisions.dropped_spans, 0);
+    ck_assert_uint_eq(region->ticks[0].last_drop, 0);
+    memset(memory, 1, SPAN_SIZE);
+    region->mappings[0]->intercepted = true; /* and armed */
+    request = drop_for_pressure();
+    ck_assert_uint_eq(request.freed, SPAN_SIZE);
+    ck_assert_uint_eq(request.unseen, 0);
+    ck_assert_uint_eq(manager.decisions.dropped_spans, 1);
+}
+END_TEST
+
+/* That nothing is there has the next plan name others; a second time in a tick that is nothing new. */
+START_TEST(test_empty) {
+    clock_page.tick = 7;
+    drop_for_pressure();
+    clock_page.tick = 8;
+    ck_assert_uint_eq(drop_for_pressure().noted, 1);
+    ck_assert_uint_eq(region->ticks[0].last_fault, 8);
+    ck_assert_uint_eq(drop_for_pressure().noted, 0);
+    clock_page.tick = 9;
+    ck_assert_uint_eq(drop_for_pressure().noted, 1);
+}
+END_TEST
+
 /* ---- how the thread runs ---- */
 
 static bool may_be_realtime(void) {
@@ -349,6 +392,8 @@ int main(void) {
     tcase_add_loop_test(tcase, test_arming_is_waited_for, URGENCY_NONE, URGENCY_LIFE + 1);
     tcase_add_test(tcase, test_arming_is_asked_once);
     tcase_add_test(tcase, test_arming_comes_in_time);
+    tcase_add_test(tcase, test_unseen);
+    tcase_add_test(tcase, test_empty);
     tcase_add_loop_test(tcase, test_priority, URGENCY_NONE, URGENCY_LIFE + 1);
     tcase_add_test(tcase, test_hurry);
     suite_add_tcase(suite, tcase);

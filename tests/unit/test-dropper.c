@@ -55,8 +55,7 @@ static void request_done(struct drop_request *request) {
 }
 
 static int submit(struct region *region, struct drop_request *request, bool pressure) {
-    return dropper_submit(&home, region, 0, CHUNKS, UINT64_MAX, pressure ? URGENCY_LIFE : URGENCY_NONE, request,
-                          pressure);
+    return dropper_submit(&home, region, 0, CHUNKS, pressure ? URGENCY_LIFE : URGENCY_NONE, request, pressure);
 }
 
 /* So many of one region wait, and that is its own matter. */

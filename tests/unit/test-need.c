@@ -33,7 +33,7 @@ static void teardown(void) {
 /* Two ticks, so that the older is the colder one. */
 static void have(unsigned i, uint64_t bytes, uint32_t used) {
     atomic_store(&regions[i].native.resident, bytes);
-    atomic_store(&regions[i].last_scan, used);
+    regions[i].hand.round_before = used;
 }
 
 static size_t need(struct domain *domain, enum demand_urgency urgency, uint64_t bytes) {

@@ -4,7 +4,7 @@
  * load. And that what makes it cheap changes nothing.
  */
 
-#include "policy.h"
+#include "policy-fixture.h"
 #include "service.h"
 
 #include <check.h>
@@ -13,9 +13,6 @@
 #include <string.h>
 #include <time.h>
 
-#define MIB (UINT64_C(1) << 20)
-#define MAX_VICTIMS 4096
-#define NOW 100000
 #define COST_CHUNKS (UINT32_C(1) << 20)
 #define COST_TRIES 8
 #define COST_MS_MAX 5.0
@@ -24,58 +21,6 @@
 #define NO_BAR 1e9
 /* As many as the service has room for. */
 #define COST_VICTIMS 1024
-
-struct fixture {
-    struct policy_region region;
-    _Atomic uint32_t *touched;
-    struct policy_span *spans;
-    _Atomic uint8_t *flags;
-    uint32_t n_spans;
-};
-
-static struct policy_victim victims[MAX_VICTIMS];
-
-static void fixture_init(struct fixture *f, unsigned shift, uint64_t chunks, unsigned n_pins, uint32_t priority) {
-    f->n_spans = (uint32_t)(((chunks << shift) + (UINT64_C(1) << POLICY_SPAN_SHIFT) - 1) >> POLICY_SPAN_SHIFT);
-    f->touched = calloc(f->n_spans, sizeof(*f->touched));
-    f->spans = calloc(f->n_spans, sizeof(*f->spans));
-    f->flags = calloc(chunks, sizeof(*f->flags));
-    f->region = (struct policy_region){
-        .priority = priority,
-        .chunk_shift = shift,
-        .chunk_count = chunks,
-        .touched = f->touched,
-        .touched_count = f->n_spans,
-        .spans = f->spans,
-        .chunk_flags = f->flags,
-        .n_pins = n_pins,
-    };
-    for (unsigned i = 0; i < n_pins; i++)
-        f->region.pins[i] = calloc(chunks, sizeof(struct drp_pin_cell));
-    for (uint32_t i = 0; i < f->n_spans; i++)
-        f->touched[i] = i;
-}
-
-static void fixture_deinit(struct fixture *f) {
-    for (unsigned i = 0; i < f->region.n_pins; i++)
-        free(f->region.pins[i]);
-    free((void *)f->touched);
-    free(f->spans);
-    free((void *)f->flags);
-}
-
-static uint64_t random_state = 88172645463325252;
-
-static uint32_t random_below(uint32_t n) {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return (uint32_t)((random_state >> 16) % n);
-}
-
-static uint32_t random_tick(void) {
-    return NOW + 10 - random_below(1u << (1 + random_below(16)));
-}
 
 static double cpu_ms(void) {
     struct timespec spent;
@@ -237,6 +182,30 @@ START_TEST(test_cost_many_regions) {
 }
 END_TEST
 
+/* Beside the chunks a thousand regions that nobody sees, each of any age. */
+START_TEST(test_cost_opaque) {
+    static struct policy_region regions[1001];
+    struct fixture f;
+
+    fixture_init(&f, 16, COST_CHUNKS, 0, 2);
+    scatter_faults(&f);
+    regions[0] = f.region;
+    for (unsigned i = 1; i < 1001; i++) {
+        struct policy_sample sample = {.n = POLICY_SAMPLES, .n_used = POLICY_SAMPLES - 1, .pinned = 1};
+
+        for (unsigned k = 0; k < POLICY_SAMPLES; k++)
+            sample.used[k] = random_tick();
+        regions[i] = f.region;
+        regions[i].chunk_count = 1024;
+        regions[i].touched_count = 0;
+        regions[i].opaque = true;
+        policy_describe_opaque(&regions[i], &sample, MIB * random_below(64), 0, 0, NOW);
+    }
+    measure("no pins, and 1000 opaque regions, 1 GiB wanted", regions, 1001, 1024 * MIB, COST_VICTIMS, COST_MS_MAX);
+    fixture_deinit(&f);
+}
+END_TEST
+
 /* A page in each span: so of a million chunks not even 1 GiB is there; and a million spans, of which it is. */
 START_TEST(test_cost_sparse) {
     struct fixture f;
@@ -307,9 +276,8 @@ START_TEST(test_sampled) {
 END_TEST
 
 int main(void) {
-    const TTest *tests[] = {test_cost_some_pinned, test_cost_all_pinned,   test_cost_small_pinned,
-                            test_cost_dense,       test_cost_many_regions, test_cost_sparse,
-                            test_sampled};
+    const TTest *tests[] = {test_cost_some_pinned,  test_cost_all_pinned, test_cost_small_pinned, test_cost_dense,
+                            test_cost_many_regions, test_cost_sparse,     test_cost_opaque,       test_sampled};
     Suite *suite = suite_create("policy-cost");
     TCase *tcase = tcase_create("policy-cost");
     SRunner *runner;

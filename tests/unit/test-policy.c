@@ -1,64 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The policy: chunks by priority and age. What a plan costs is test-policy-cost's.
+ * The policy: chunks by priority and age. What a plan costs is test-policy-cost's, regions of which only samples are known test-policy-opaque's.
  *
- * A struct fixture is a region with tables of its own, as the daemon has them. The property test builds random ones and
- * compares the plan with a list of all chunks sorted by rank.
+ * The property test builds random regions and compares the plan with a list of all chunks sorted by rank.
  */
 
-#include "policy.h"
+#include "policy-fixture.h"
 
 #include <check.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MIB (UINT64_C(1) << 20)
-#define MAX_VICTIMS 4096
-#define NOW 100000
-
-struct fixture {
-    struct policy_region region;
-    _Atomic uint32_t *touched;
-    struct policy_span *spans;
-    _Atomic uint8_t *flags;
-    uint32_t n_spans;
-};
-
-static struct policy_victim victims[MAX_VICTIMS];
-
-static void fixture_init(struct fixture *f, unsigned shift, uint64_t chunks, unsigned n_pins, uint32_t priority) {
-    f->n_spans = (uint32_t)(((chunks << shift) + (UINT64_C(1) << POLICY_SPAN_SHIFT) - 1) >> POLICY_SPAN_SHIFT);
-    f->touched = calloc(f->n_spans, sizeof(*f->touched));
-    f->spans = calloc(f->n_spans, sizeof(*f->spans));
-    f->flags = calloc(chunks, sizeof(*f->flags));
-    f->region = (struct policy_region){
-        .priority = priority,
-        .chunk_shift = shift,
-        .chunk_count = chunks,
-        .touched = f->touched,
-        .touched_count = f->n_spans,
-        .spans = f->spans,
-        .chunk_flags = f->flags,
-        .n_pins = n_pins,
-    };
-    for (unsigned i = 0; i < n_pins; i++)
-        f->region.pins[i] = calloc(chunks, sizeof(struct drp_pin_cell));
-    for (uint32_t i = 0; i < f->n_spans; i++)
-        f->touched[i] = i;
-}
-
 static void set_gone(struct fixture *f, uint64_t chunk) {
     f->flags[chunk] = POLICY_CHUNK_GONE;
     f->spans[chunk >> (POLICY_SPAN_SHIFT - f->region.chunk_shift)].gone++;
-}
-
-static void fixture_deinit(struct fixture *f) {
-    for (unsigned i = 0; i < f->region.n_pins; i++)
-        free(f->region.pins[i]);
-    free((void *)f->touched);
-    free(f->spans);
-    free((void *)f->flags);
 }
 
 /* The tick from which a chunk's age counts, before what it is taken off for its own misses. */
@@ -281,40 +237,6 @@ START_TEST(test_far_is_nobody_elses_concern) {
 }
 END_TEST
 
-START_TEST(test_opaque) {
-    struct fixture f;
-    struct policy_region regions[2];
-    uint64_t bytes;
-
-    fixture_init(&f, 16, 32, 1, 2);
-    regions[0] = f.region;
-    regions[0].opaque = true;
-    regions[0].touched_count = 0;
-    regions[0].resident = MIB;
-    regions[0].last_scan = NOW - 50;
-    regions[1] = f.region;
-    f.spans[0].last_fault = NOW - 500;
-
-    ck_assert_uint_eq(plan(regions, 2, 2 * MIB, 16, &bytes), 1); /* the seen one is older */
-    ck_assert_uint_eq(victims[0].region, 1);
-    ck_assert_uint_eq(plan(regions, 2, 2 * MIB + 5000, 16, &bytes), 2);
-    expect(0, 0, 0, 32);
-    ck_assert_uint_eq(victims[0].limit, 5000);
-    ck_assert_uint_eq(bytes, 2 * MIB + 5000);
-    ck_assert_uint_eq(plan(regions, 2, UINT64_MAX, 16, &bytes), 2);
-    ck_assert_uint_eq(victims[0].limit, MIB);
-    ck_assert_uint_eq(bytes, 3 * MIB);
-
-    regions[0].last_scan = NOW - 5000;
-    ck_assert_uint_eq(plan(regions, 2, MIB, 16, &bytes), 1);
-    ck_assert_uint_eq(victims[0].region, 0);
-    regions[0].resident = 0;
-    ck_assert_uint_eq(plan(regions, 2, MIB, 16, &bytes), 1);
-    ck_assert_uint_eq(victims[0].region, 1);
-    fixture_deinit(&f);
-}
-END_TEST
-
 /* ---- what clients and broken tables may hold ---- */
 
 START_TEST(test_hostile_values) {
@@ -352,19 +274,6 @@ END_TEST
 
 #define N_RANDOM 4
 
-static uint64_t random_state = 88172645463325252;
-
-static uint32_t random_below(uint32_t n) {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return (uint32_t)((random_state >> 16) % n);
-}
-
-static uint32_t random_tick(void) {
-    return NOW + 10 - random_below(1u << (1 + random_below(16)));
-}
-
 static uint8_t random_flags(void) {
     unsigned back = random_below(5) ? 0 : POLICY_CHUNK_BACK | (random_below(2) ? POLICY_CHUNK_NEAR : 0);
     unsigned missed = random_below(5) ? 0 : 1 + random_below(POLICY_MISSED_MAX);
@@ -396,9 +305,25 @@ static void fixture_randomize(struct fixture *f) {
         f->touched[i] = (start + i) % f->n_spans;
     f->region.touched_count -= f->n_spans > 1; /* one span was never touched */
     if (random_below(5) == 0) {
+        struct policy_sample sample = {.n = POLICY_SAMPLES, .pinned = random_below(8)};
+
+        for (sample.n_used = 0; sample.n_used < random_below(POLICY_SAMPLES - 8); sample.n_used++)
+            sample.used[sample.n_used] = random_below(16) ? random_tick() : UINT32_MAX;
         f->region.opaque = true;
-        f->region.resident = random_below(3) * MIB / 2;
-        f->region.last_scan = random_tick();
+        policy_describe_opaque(&f->region, &sample, random_below(3) * MIB / 2, random_tick(), random_tick() / 2, NOW);
+    }
+}
+
+static uint64_t part_bytes(const struct policy_region *region, unsigned part) {
+    return (uint64_t)region->parts[part].pages << 12;
+}
+
+/* The same of parts, the oldest first. */
+static void take_parts(const struct policy_region *region, uint64_t bytes, bool taken[256]) {
+    for (unsigned part = 0; bytes > 0; part++) {
+        ck_assert_uint_lt(part, region->n_parts);
+        taken[part] = true;
+        bytes -= part_bytes(region, part) < bytes ? part_bytes(region, part) : bytes;
     }
 }
 
@@ -413,9 +338,8 @@ static uint64_t check_victims(const struct policy_region *regions, size_t n, boo
 
         ck_assert_uint_gt(victim->chunk_count, 0);
         if (region->opaque) {
-            ck_assert_uint_le(victim->limit, region->resident);
             ck_assert(!taken[victim->region][0]);
-            taken[victim->region][0] = true;
+            take_parts(region, victim->limit, taken[victim->region]);
             bytes += victim->limit;
             continue;
         }
@@ -446,16 +370,24 @@ static int compare_units(const void *a, const void *b) {
     return x->rank < y->rank ? -1 : x->rank > y->rank;
 }
 
+static unsigned part_rank(const struct policy_region *region, unsigned part, uint32_t now) {
+    if (region->parts[part].last == POLICY_PINNED)
+        return 3 * 64 - 1;
+    return (region->priority - 1) * 64 + 63 - policy_age_bucket(now, region->parts[part].last);
+}
+
 /* All that could be dropped, coldest first. */
 static size_t list_units(const struct policy_region *regions, uint32_t now, bool taken[][256], struct unit *units) {
     size_t n = 0;
 
     for (unsigned i = 0; i < N_RANDOM; i++) {
         const struct policy_region *region = &regions[i];
-        unsigned scan = (region->priority - 1) * 64 + 63 - policy_age_bucket(now, region->last_scan);
 
-        if (region->opaque && region->resident)
-            units[n++] = (struct unit){scan, scan, i, region->resident, taken[i][0]};
+        for (unsigned part = 0; region->opaque && part < region->n_parts; part++) {
+            unsigned rank = part_rank(region, part, now);
+
+            units[n++] = (struct unit){rank, rank, i, part_bytes(region, part), taken[i][part]};
+        }
         for (uint64_t c = 0; !region->opaque && c < region->chunk_count; c++)
             if (chunk_droppable(region, c))
                 units[n++] = (struct unit){chunk_rank(region, c, now, false), chunk_rank(region, c, now, true), i,
@@ -581,8 +513,8 @@ END_TEST
 int main(void) {
     const TTest *tests[] = {
         test_priority_before_age,  test_oldest_first,           test_pinned_and_gone_are_skipped, test_demand_bounds,
-        test_first_chunk_and_tail, test_max_victims_oldest_win, test_far_is_nobody_elses_concern, test_opaque,
-        test_hostile_values,       test_against_sorting};
+        test_first_chunk_and_tail, test_max_victims_oldest_win, test_far_is_nobody_elses_concern, test_hostile_values,
+        test_against_sorting};
     Suite *suite = suite_create("policy");
     TCase *tcase = tcase_create("policy");
     SRunner *runner;

@@ -31,6 +31,7 @@ static void decide(unsigned n) {
 
         decision->urgency = URGENCY_LIFE;
         decision->freed = i;
+        decision->unseen = i + 1;
         decision->ended = kernel_now() - UINT64_C(2000000);
         snprintf(decision->path, sizeof(decision->path), "/a/%u", i);
         for (unsigned k = 1; k <= DECISION_VICTIMS + 2; k++)
@@ -92,6 +93,7 @@ START_TEST(test_entry) {
     ck_assert_uint_eq(decision->urgency, DRP_URGENCY_LIFE);
     ck_assert_uint_eq(decision->domain, 3);
     ck_assert_uint_eq(decision->freed, 3);
+    ck_assert_uint_eq(decision->unseen, 4);
     ck_assert_str_eq(decision->path, "/a/3");
     ck_assert_uint_eq(decision->n_victims, DRP_WIRE_VICTIMS_MAX);
     ck_assert_uint_eq(decision->others, 7 + 8);
