@@ -186,6 +186,11 @@ bool object_holds(int fd, const struct object *object);
 bool object_owns(int fd, const struct object *object);
 /* Closes it if it is, and makes it -1. */
 void object_close(int *fd, const struct object *object);
+/*
+ * Of one that has just been made, under the fork lock: the same, or another in its place where it is one of the standard ones, which are the program's also
+ * while they are closed: what it writes to stderr must not reach the service. -1 with errno: none, also if there was none.
+ */
+int object_keep(int fd);
 /* A copy, close-on-exec. -EBADF: it is not ours any more. */
 int object_copy(int fd, const struct object *object);
 /* Of a region's ticket. */
@@ -366,9 +371,9 @@ int wait_poll(struct pollfd *polls, unsigned n, int timeout_ms);
 
 /* Can accesses raise signals here? 0, or negative errno: why not. */
 int signal_probe(void);
-/* Before a region is asked for: takes DRP_REGION_SIGNAL out of what can be given where it cannot. Negative errno: it was required. */
+/* Before a region is asked for: takes DRP_REGION_SIGNAL out of what can be given where it cannot. Negative errno: it was required, or is short. */
 int signal_ask(struct drp_region *r, const struct drp_region_options *options, uint64_t *given);
-/* The context's descriptor, made when first needed. -EOPNOTSUPP: it cannot be had. */
+/* The context's descriptor, made when first needed. -EOPNOTSUPP: it cannot be had; a shortage: not now. */
 int signal_prepare(struct drp *d);
 /* Registers a region that was mapped, and is not accessible yet. */
 int signal_register(struct drp_region *r);

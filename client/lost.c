@@ -155,7 +155,7 @@ static int make_eventfd(int *fd, struct object *object) {
 
     fork_lock();
     if (!object_owns(*fd, object)) {
-        *fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        *fd = object_keep(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
         error = *fd < 0 ? -errno : 0;
         object_note_kind(*fd, object, OBJECT_EVENTFD);
     }

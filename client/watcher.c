@@ -144,7 +144,7 @@ static void notify_begin(struct drp *d) {
         path = directory;
     }
     fork_lock();
-    d->notify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    d->notify = object_keep(inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
     object_note_kind(d->notify, &d->notify_object, OBJECT_INOTIFY);
     if (d->notify >= 0 && inotify_add_watch(d->notify, path, IN_CREATE | IN_MOVED_TO | IN_ATTRIB) < 0)
         object_close(&d->notify, &d->notify_object);
@@ -487,25 +487,31 @@ static int create_thread(struct drp *d) {
     return error;
 }
 
-static int make_wake(struct drp *d) {
-    int ends[2] = {-1, -1}, error = 0;
-
-    fork_lock();
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0)
-        error = -errno; /* what it has stored then are other threads' descriptors by now */
-    for (int i = 0; i < 2 && error == 0; i++) {
-        d->wake[i] = ends[i];
-        object_note(ends[i], &d->wake_objects[i]);
-    }
-    fork_unlock();
-    return error;
-}
-
 static void end_wake(struct drp *d) {
     fork_lock();
     for (int i = 0; i < 2; i++)
         object_close(&d->wake[i], &d->wake_objects[i]);
     fork_unlock();
+}
+
+static int make_wake(struct drp *d) {
+    int ends[2], error = 0;
+
+    fork_lock();
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0) {
+        error = -errno;
+        ends[0] = ends[1] = -1; /* what it has stored are other threads' descriptors by now */
+    }
+    for (int i = 0; i < 2; i++) {
+        d->wake[i] = object_keep(ends[i]);
+        if (d->wake[i] < 0 && error == 0)
+            error = -errno;
+        object_note(d->wake[i], &d->wake_objects[i]);
+    }
+    fork_unlock();
+    if (error < 0)
+        end_wake(d);
+    return error;
 }
 
 void watcher_wake(struct drp *d) {
@@ -540,7 +546,7 @@ int watcher_start(struct drp *d) {
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error) {
         end_wake(d);
-        return error_detail(-error, "cannot start the helper thread: %s", strerror(error));
+        return error_detail(error == EAGAIN ? -ENOMEM : -error, "cannot start the helper thread: %s", strerror(error));
     }
     pthread_setname_np(d->watcher, "droppable");
     d->watching = true;
