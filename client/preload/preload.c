@@ -162,7 +162,9 @@ int ioctl(int fd, unsigned long request, ...) {
     va_start(more, request);
     argument = va_arg(more, void *);
     va_end(more);
-    if (UNLIKELY(request == UFFDIO_REGISTER || request == UFFDIO_COPY || request == UFFDIO_ZEROPAGE) && table_any())
+    if (UNLIKELY(request == UFFDIO_REGISTER || request == UFFDIO_UNREGISTER || request == UFFDIO_COPY ||
+                 request == UFFDIO_ZEROPAGE) &&
+        table_any())
         return serve_userfaultfd(fd, request, argument);
     return raw_ioctl(fd, request, argument);
 }
