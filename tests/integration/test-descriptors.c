@@ -477,46 +477,10 @@ static void forbid_and_close(int socket, void *data) {
     drp_free(d);
 }
 
-/* ---- none to be had ---- */
-
-static void forbid(const struct filter_rule *which, size_t n) {
-    child_check(filter_install(which, n, NULL) == 0);
-}
-
-/* Not the EAGAIN of what is being dropped. */
-static void refuse_threads(int socket, void *data) {
-    static const struct filter_rule threads[] = {{.call = SYS_clone3, .error = EAGAIN},
-                                                 {.call = SYS_clone, .error = EAGAIN}};
-    struct drp *d;
-
-    (void)socket;
-    (void)data;
-    forbid(threads, 2);
-    child_check(drp_new(&d, NULL) == -ENOMEM && strstr(drp_detail(), "thread"));
-}
-
-/* What is short for a moment is no region for good that does not signal, nor a kernel that cannot. */
-static void refuse_userfaultfd(int socket, void *data) {
-    static const struct filter_rule rule = {.call = SYS_userfaultfd, .error = EMFILE};
-    struct drp_region_options options = {.struct_size = sizeof(options), .required = DRP_REGION_SIGNAL};
-    struct drp_region *r;
-    struct drp *d;
-
-    (void)socket;
-    (void)data;
-    forbid(&rule, 1);
-    child_check(drp_new(&d, NULL) == 0);
-    child_check(drp_region_new(&r, d, MIB, &options) == -EMFILE && strstr(drp_detail(), strerror(EMFILE)));
-    options.preferred = options.required;
-    options.required = 0;
-    child_check(drp_region_new(&r, d, MIB, &options) == -EMFILE);
-    drp_free(d);
-}
-
 START_TEST(test_single) {
-    static void (*const runs[])(int socket, void *data) = {
-        replace_connection, keep_copies,    replace_one,      keep_locks,     replace_ticket,
-        close_userfaultfd,  forbid_looking, forbid_and_close, refuse_threads, refuse_userfaultfd};
+    static void (*const runs[])(int socket, void *data) = {replace_connection, keep_copies,     replace_one,
+                                                           keep_locks,         replace_ticket,  close_userfaultfd,
+                                                           forbid_looking,     forbid_and_close};
     struct child child;
 
     for (size_t i = 0; i < sizeof(runs) / sizeof(runs[0]); i++) {
@@ -525,71 +489,6 @@ START_TEST(test_single) {
         child_start(&child, runs[i], NULL);
         child_end(&child);
     }
-}
-END_TEST
-
-/* ---- the standard ones ---- */
-
-static int spare_stderr;
-
-static bool standard_are_closed(void) {
-    bool closed = true;
-
-    for (int fd = 0; fd <= STDERR_FILENO; fd++)
-        closed &= fcntl(fd, F_GETFD) < 0;
-    return closed;
-}
-
-static bool watches_directory(void) {
-    for (int fd = STDERR_FILENO + 1; fd < NUMBERS; fd++)
-        if (is_kind(fd, "anon_inode:inotify"))
-            return true;
-    return false;
-}
-
-/* The library's thread may be about to change one for another, or look something up. */
-static void expect_soon(bool (*is_so)(void)) {
-    uint64_t deadline = now_ms() + WAIT_MS;
-    bool so;
-
-    while (!(so = is_so()) && now_ms() < deadline)
-        nap_ms(1);
-    if (!so)
-        dup2(spare_stderr, STDERR_FILENO); /* for what is said now */
-    child_check(so);
-}
-
-/* They are the program's also while they are closed: nothing that the library makes or receives gets their numbers. */
-static void close_standard(int socket, void *data) {
-    struct memory m;
-
-    (void)data;
-    spare_stderr = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-    for (int fd = 0; fd <= STDERR_FILENO; fd++)
-        close(fd);
-    make_memory(&m);
-    expect_soon(standard_are_closed);
-    child_check(child_say(socket, 's')); /* it ends, and another one starts */
-    expect_soon(watches_directory);
-    expect_soon(standard_are_closed);
-    child_check(child_say(socket, 'e'));
-    child_check(connected_becomes(m.plain, true, WAIT_MS) && connected_becomes(m.shared, true, WAIT_MS));
-    check_memory(&m);
-    child_check(drp_drop(m.plain, 0, MIB, NULL, NULL) == 0 && is_zero(drp_region_address(m.plain), MIB));
-    drp_free(m.d);
-    child_check(standard_are_closed());
-}
-
-START_TEST(test_standard) {
-    struct child child;
-
-    child_start(&child, close_standard, NULL);
-    child_expect(&child, 's');
-    ck_assert(service_kill(&service, WAIT_MS));
-    child_expect(&child, 'e');
-    service_restart(&service);
-    child_end(&child);
-    fixture_measure();
 }
 END_TEST
 
@@ -603,7 +502,6 @@ int main(void) {
     tcase_add_test(tcase, test_close_all);
     tcase_add_test(tcase, test_single);
     tcase_add_test(tcase, test_inotify);
-    tcase_add_test(tcase, test_standard);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
 }
