@@ -269,6 +269,13 @@ static int until_offer(const struct drp *d) {
     return left > 0 ? (int)left : 0;
 }
 
+/* The same, or until somebody has to look whether the program has ended. */
+static int until_look(const struct drp *d) {
+    int offer = until_offer(d), last = last_pause();
+
+    return offer < 0 || (last >= 0 && last < offer) ? last : offer;
+}
+
 /* regions_lock held. */
 static void plan_offer(struct drp *d, int pause) {
     bool due = d->watch_due;
@@ -394,6 +401,7 @@ static bool wait_reconnected(struct drp *d) {
         backoff = notify_drain(d) ? BACKOFF_MIN_MS : backoff * 2;
         if (backoff > BACKOFF_MAX_MS)
             backoff = BACKOFF_MAX_MS;
+        go_on &= !last_is_alone();
     }
     notify_end(d);
     return go_on;
@@ -401,7 +409,7 @@ static bool wait_reconnected(struct drp *d) {
 
 /*
  * The end of the connection wakes us, replies are for who sent the requests; and what the daemon tells of drops. The wake-up is also
- * for a socket of that kind that has just been made. false: stop, or withdraw.
+ * for a socket of that kind that has just been made. false: stop, or withdraw, also since nobody else is left.
  */
 static bool wait_lost(struct drp *d) {
     while (has_wake(d) && object_holds(d->link.socket, &d->link.socket_object)) {
@@ -411,9 +419,9 @@ static bool wait_lost(struct drp *d) {
             {.fd = d->lost_socket, .events = POLLIN},
         };
 
-        if (wait_poll(polls, 3, until_offer(d)) < 0)
+        if (wait_poll(polls, 3, until_look(d)) < 0)
             continue;
-        if (polls[1].revents && shall_stop(d))
+        if ((polls[1].revents && shall_stop(d)) || last_is_alone())
             return false;
         if (polls[0].revents)
             return object_holds(d->link.socket, &d->link.socket_object);
@@ -449,6 +457,7 @@ static void withdraw(struct drp *d) {
 static void *run(void *context) {
     struct drp *d = context;
 
+    last_begin();
     pthread_mutex_lock(&d->regions_lock);
     d->watch_due = lost_is_due(d, &d->link); /* who connects has asked, if there was a descriptor for it */
     plan_offer(d, OFFER_MIN_MS);             /* of what the one before us has left */
@@ -463,6 +472,7 @@ static void *run(void *context) {
     }
     if (!atomic_load(&d->stopping))
         withdraw(d);
+    last_end();
     return NULL;
 }
 
@@ -535,6 +545,7 @@ int watcher_start(struct drp *d) {
     sigset_t all, before;
     int error;
 
+    last_note();
     watcher_stop(d);
     error = make_wake(d);
     if (error < 0)

@@ -250,6 +250,29 @@ static long make_by_hand(long number, long a, long b, long c, long d, long e, lo
     return r;
 }
 
+/* ---- handlers of fork(2) ---- */
+
+/* What pthread_atfork(3) of whatever library calls. */
+int __register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *object);
+int __wrap___register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *object);
+
+/* Ours: as the C library has it. */
+int __wrap___register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *object) {
+    int (*c_library)(void (*)(void), void (*)(void), void (*)(void), void *);
+
+    c_library = (int (*)(void (*)(void), void (*)(void), void (*)(void), void *))dlsym(RTLD_NEXT, "__register_atfork");
+    return c_library ? c_library(prepare, parent, child, object) : ENOMEM;
+}
+
+/*
+ * In a child handlers run in the order of their registration: one that came before ours, as of a library's constructor, would find holes where the
+ * memory is. Before the fork it is the reverse order, and it would find our locks taken.
+ */
+int __register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *object) {
+    serve_early();
+    return __wrap___register_atfork(prepare, parent, child, object);
+}
+
 /* ---- syscall(2) ---- */
 
 /* A pointer is what the kernel would have taken the number for. */

@@ -52,7 +52,7 @@ static void init(void) {
  * Not only with the first mapping: which may be another thread's, beside a fork(2) that is under way. The handlers that are registered by then are not run
  * in that child, which would find our locks as that thread left them.
  */
-static void __attribute__((constructor)) init_early(void) {
+void __attribute__((constructor)) serve_early(void) {
     if (backend_get() == DRP_BACKEND_DAEMON)
         pthread_once(&once, init);
 }
@@ -304,6 +304,7 @@ int serve_begin(void) {
     if (inside)
         return -ENOMEM;
     pthread_once(&once, init);
+    fork_catch_up();
     if (once_error == 0)
         inside = true;
     return once_error;
