@@ -22,7 +22,7 @@
  * drp_detail() says what exactly was wrong in the last failing call of this thread. All functions may be called from any thread
  * at any time, but for drp_free() and drp_region_free(), which need the object to be no longer in use. None is a cancellation point.
  *
- * The library has a thread and descriptors of its own, close-on-exec: some for the connection, three or four for each region. Leave them alone. A program
+ * The library has a thread and descriptors of its own, close-on-exec, none of them 0, 1 or 2: some for the connection, three or four for each region. Leave them alone. A program
  * that closes what it does not know all the same, as some do that become daemons, or opens files with the same numbers, may expect this: its files are not
  * read, written, handed over or closed by the library (but an eventfd in the place of one of drp_get_lost_fd() may be written to, closed at the end, and
  * be another one in a child after fork(2); an inotify descriptor, and on old kernels a userfaultfd or pidfd, in the place of the like may be closed, too).
