@@ -263,7 +263,8 @@ int drp_features_get(const struct drp_features *f, unsigned i, enum drp_backend 
  * Creates a region, all zeros, nothing resident.
  * @param size bytes, at least 1, rounded up to a chunk
  * @return 0; -EDQUOT: over a quota; -EOPNOTSUPP: a required option cannot be had; -EINVAL: malformed options;
- *         -ENOTCONN: the service is away; -ENOMEM; -ETIMEDOUT.
+ *         -ENOTCONN: the service is away; -ENOMEM, -EMFILE, -ENFILE: also where DRP_REGION_SIGNAL is only preferred, and short for the moment;
+ *         -ETIMEDOUT.
  */
 int drp_region_new(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options);
 
