@@ -186,6 +186,11 @@ bool object_holds(int fd, const struct object *object);
 bool object_owns(int fd, const struct object *object);
 /* Closes it if it is, and makes it -1. */
 void object_close(int *fd, const struct object *object);
+/*
+ * Of one that has just been made, under the fork lock: the same, or another in its place where it is one of the standard ones, which are the program's also
+ * while they are closed: what it writes to stderr must not reach the service. -1 with errno: none, also if there was none.
+ */
+int object_keep(int fd);
 /* A copy, close-on-exec. -EBADF: it is not ours any more. */
 int object_copy(int fd, const struct object *object);
 /* Of a region's ticket. */
@@ -330,8 +335,11 @@ void lost_close(struct drp *d);
  * that is there was left, or asked for since, before the watcher noticed. regions_lock held.
  */
 void lost_forget(struct drp *d);
-/* In the fork handler, when what the child does not need is closed: it takes a descriptor, of which there may have been no other. */
-void lost_fork_child(struct drp *d);
+/*
+ * In the fork handler, when what the child does not need is closed: it takes a descriptor, of which there may have been no other. missed: it leaves descriptors
+ * alone, see fork_catch_up().
+ */
+void lost_fork_child(struct drp *d, bool missed);
 
 /* ---- piece.c, for regions that were made unmapped ---- */
 
@@ -366,9 +374,9 @@ int wait_poll(struct pollfd *polls, unsigned n, int timeout_ms);
 
 /* Can accesses raise signals here? 0, or negative errno: why not. */
 int signal_probe(void);
-/* Before a region is asked for: takes DRP_REGION_SIGNAL out of what can be given where it cannot. Negative errno: it was required. */
+/* Before a region is asked for: takes DRP_REGION_SIGNAL out of what can be given where it cannot. Negative errno: it was required, or is short. */
 int signal_ask(struct drp_region *r, const struct drp_region_options *options, uint64_t *given);
-/* The context's descriptor, made when first needed. -EOPNOTSUPP: it cannot be had. */
+/* The context's descriptor, made when first needed. -EOPNOTSUPP: it cannot be had; a shortage: not now. */
 int signal_prepare(struct drp *d);
 /* Registers a region that was mapped, and is not accessible yet. */
 int signal_register(struct drp_region *r);
@@ -393,6 +401,20 @@ void watcher_offer(struct drp_region *r);
 /* Ends it. Fine if there is none. */
 void watcher_stop(struct drp *d);
 
+/* ---- last.c ---- */
+
+/* By whoever may be the first thread: its end will be noticed. */
+void last_note(void);
+/* By a watcher. */
+void last_begin(void);
+void last_end(void);
+/* ms after which a watcher should look whether it is alone; -1: no need. */
+int last_pause(void);
+/* Are there none but watchers? Then they have to end. */
+bool last_is_alone(void);
+/* In the fork handler. */
+void last_fork_child(void);
+
 /* ---- fork.c ---- */
 
 /*
@@ -407,6 +429,25 @@ union fork_mutex {
 /* Of a static one, before the first fork(). 0 or a negative errno: no Linux 4.14. */
 int fork_mutex_init(union fork_mutex *m);
 
+/*
+ * Wiped on fork as well, and written again by the handlers in a child: so who was made past them, by an instruction of the program's own, say, knows it by
+ * the zeros.
+ */
+extern union fork_note {
+    struct {
+        _Atomic bool handled;
+        _Atomic size_t pieces; /* in the preload library's table; written under its lock */
+    };
+    char page[4096];
+} fork_note;
+
+/*
+ * In a child that was made past the handlers, before it makes use of anything: forgets what is its parent's, once. Where regions were it has holes.
+ */
+void fork_catch_up(void);
+/* What is to be forgotten besides: fork lock held, nobody else is here. Before the first fork(). */
+void fork_on_missed(void (*forget)(void));
+
 void fork_lock(void);
 void fork_unlock(void);
 /*
@@ -418,6 +459,8 @@ void fork_in_child(void);
 /* Registers the handlers, once per process. */
 int fork_init(void);
 void fork_add(struct drp *d);
+/* For each context, fork lock held. */
+void fork_each(void (*run)(struct drp *d));
 void fork_remove(struct drp *d);
 /* At the region's end. */
 void fork_free_region(struct drp_region *r);

@@ -264,6 +264,7 @@ static bool context_has_service(const struct drp *d) {
 int context_lock(struct drp *d) {
     int r = 0;
 
+    fork_catch_up();
     if (!context_has_service(d))
         return error_detail(-ENOTCONN, "the backend is '%s', and no service knows of this process's regions",
                             choice_name(d->backend));
@@ -358,6 +359,7 @@ struct drp *drp_free(struct drp *d) {
 
     if (!d)
         return NULL;
+    fork_catch_up();
     watcher_stop(d);
     /* A daemon that hangs is asked once; it frees everything when the connection ends. */
     while (d->regions)

@@ -28,7 +28,9 @@
  * the parent alone. Or it may be absent, addresses where nothing can be accessed. Of neither the child's library says anything but that.
  *
  * Children made without the handlers (_Fork(), clone(2)) have holes in these places until they exec. libdroppable-preload, which stands before
- * these calls, uses the handlers itself.
+ * these calls, uses the handlers itself. Past that, too, are made whom an instruction of the program's own makes: before such a child makes use of
+ * anything of its parent's it sees by a page that was wiped (fork_note) what it is, and goes on as any child does, but for the holes, and for the descriptors: it may
+ * share these with its parent.
  */
 
 #include "cancel.h"
@@ -55,7 +57,10 @@
 #define SYS_mseal 462
 #endif
 
+union fork_note fork_note __attribute__((aligned(4096)));
 static union fork_mutex lock;
+static bool ready;                /* fork_note is wiped on fork */
+static void (*forget_more)(void); /* of fork_on_missed() */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static struct drp *contexts;
 static int init_error;
@@ -84,6 +89,7 @@ bool fork_try_lock(void) {
 struct closing {
     int fds[CLOSE_MAX];
     size_t n;
+    bool missed; /* nothing is: who was made past the handlers may share descriptors with the parent */
 };
 
 static void close_run(int first, int last) {
@@ -116,7 +122,7 @@ static void close_soon(struct closing *closing, int *fd, const struct object *ob
         return;
     if (closing->n == CLOSE_MAX)
         close_all(closing);
-    if (object_owns(*fd, object))
+    if (!closing->missed && object_owns(*fd, object))
         closing->fds[closing->n++] = *fd;
     *fd = -1;
 }
@@ -229,7 +235,7 @@ static void child_region(struct drp_region *r, struct closing *closing) {
     if (r->backend != DRP_BACKEND_DAEMON) {
         complete = local_fork_child(r);
     } else if (r->phase != REGION_INHERITED) {
-        complete = map_data(r);
+        complete = !closing->missed && map_data(r);
         r->state = NULL;
         r->pin = NULL;
         atomic_store(&r->pins.size, 0);
@@ -251,6 +257,8 @@ static void child_region(struct drp_region *r, struct closing *closing) {
 }
 
 static void child_link(struct link *link, struct closing *closing) {
+    if (closing->missed)
+        link->packet->n_fds = 0;
     channel_packet_close(link->packet);
     if (link->pidfd >= 0 && !object_holds(link->socket, &link->socket_object)) /* see link_has_pidfd() */
         link->pidfd = -1;
@@ -280,22 +288,55 @@ static void child_context(struct drp *d, struct closing *closing) {
         child_region(r, closing);
 }
 
-void fork_in_child(void) {
+static void become_child(bool missed) {
     NOT_CANCELLED; /* fork(2) ends nobody, and close(2) does */
     struct closing closing;
 
     closing.n = 0;
+    closing.missed = missed;
     for (struct drp *d = contexts; d; d = d->next)
         child_context(d, &closing);
     close_all(&closing);
     for (struct drp *d = contexts; d; d = d->next)
-        lost_fork_child(d);
+        lost_fork_child(d, missed);
+    last_fork_child();
+    atomic_store(&fork_note.handled, true);
+}
+
+void fork_in_child(void) {
+    become_child(false);
+}
+
+/* The lock is nobody's there: its page was wiped, too. */
+void fork_catch_up(void) {
+    if (!ready || atomic_load(&fork_note.handled))
+        return;
+    fork_lock();
+    if (!atomic_load(&fork_note.handled)) {
+        if (forget_more)
+            forget_more();
+        become_child(true);
+    }
+    fork_unlock();
+}
+
+void fork_on_missed(void (*forget)(void)) {
+    forget_more = forget;
+}
+
+static void prepare(void) {
+    fork_catch_up();
+    fork_lock();
 }
 
 static void init(void) {
     init_error = fork_mutex_init(&lock);
+    if (init_error == 0 && madvise(&fork_note, sizeof(fork_note), MADV_WIPEONFORK) < 0)
+        init_error = -errno;
     if (init_error == 0)
-        init_error = -pthread_atfork(fork_lock, fork_unlock, fork_in_child);
+        init_error = -pthread_atfork(prepare, fork_unlock, fork_in_child);
+    atomic_store(&fork_note.handled, true);
+    ready = init_error == 0;
 }
 
 int fork_init(void) {
@@ -314,6 +355,13 @@ void fork_add(struct drp *d) {
     fork_lock();
     d->next = contexts;
     contexts = d;
+    fork_unlock();
+}
+
+void fork_each(void (*run)(struct drp *d)) {
+    fork_lock();
+    for (struct drp *d = contexts; d; d = d->next)
+        run(d);
     fork_unlock();
 }
 

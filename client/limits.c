@@ -12,7 +12,11 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
+
+/* As it was in the first release. */
+#define LIMITS_SIZE_MIN sizeof(struct drp_region_limits)
 
 /* In the program's words UINT64_MAX takes back what was set; on the wire that is 0. */
 static uint64_t to_wire(uint64_t budget) {
@@ -103,6 +107,50 @@ int drp_region_set_priority(struct drp_region *r, enum drp_priority priority) {
     if (priority < DRP_PRIORITY_LOW || priority > DRP_PRIORITY_HIGH)
         return error_detail(-EINVAL, "a priority of %d: 1 (low) to 3 (high)", (int)priority);
     return set_in_region(r, DRP_LIMIT_PRIORITY, &values, "the priority of the region");
+}
+
+/* Under request_lock. */
+static int ask(struct drp_region *r, struct drp_region_limits *ret) {
+    static const struct drp_wire_limits none;
+    struct link *link = &r->context->link;
+    const struct drp_wire_limit_reply *reply = &link->packet->message.limit_reply;
+    int error;
+
+    if (!atomic_load(&r->connected))
+        return error_detail(-ENOTCONN, "the service does not hold this region: it is plain memory");
+    error = call(link, DRP_LIMIT_REGION, atomic_load(&r->id), 0, &none);
+    if (error == 0)
+        *ret = (struct drp_region_limits){
+            .budget = reply->effective.budget,
+            .resident = reply->resident,
+            .share = reply->effective.share,
+            .priority = (enum drp_priority)reply->effective.priority,
+        };
+    return error;
+}
+
+int drp_region_get_limits(struct drp_region *r, struct drp_region_limits *ret) {
+    NOT_CANCELLED;
+    struct drp_region_limits limits;
+    size_t size = ret->struct_size;
+    int error;
+
+    if (size < LIMITS_SIZE_MIN)
+        return error_detail(-EINVAL, "drp_region_limits.struct_size is %zu: set it to sizeof(struct drp_region_limits)",
+                            size);
+    if (r->backend == DRP_BACKEND_NONE)
+        return local_set_limit(r, DRP_LIMIT_BUDGET);
+    error = context_lock(r->context);
+    if (error < 0)
+        return error;
+    error = ask(r, &limits);
+    context_unlock(r->context);
+    if (error < 0)
+        return error;
+    limits.struct_size = size;
+    memset(ret, 0, size); /* of a program that is newer than we */
+    memcpy(ret, &limits, size < sizeof(limits) ? size : sizeof(limits));
+    return 0;
 }
 
 /* ---- refusals ---- */

@@ -155,7 +155,7 @@ static int make_eventfd(int *fd, struct object *object) {
 
     fork_lock();
     if (!object_owns(*fd, object)) {
-        *fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        *fd = object_keep(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
         error = *fd < 0 ? -errno : 0;
         object_note_kind(*fd, object, OBJECT_EVENTFD);
     }
@@ -337,9 +337,11 @@ static void replace_eventfd(int fd, const struct object *object) {
     }
 }
 
-static void child_region(struct drp_region *r) {
+static void child_region(struct drp_region *r, bool missed) {
     struct lost *lost = atomic_load(&r->lost);
 
+    if (missed)
+        r->lost_fd = -1;
     replace_eventfd(r->lost_fd, &r->lost_object);
     if (!lost)
         return;
@@ -348,10 +350,14 @@ static void child_region(struct drp_region *r) {
     atomic_store(&lost->done, false);
 }
 
-void lost_fork_child(struct drp *d) {
+void lost_fork_child(struct drp *d, bool missed) {
     atomic_store(&d->lost_wanted, false); /* what the parent asked for */
+    if (missed) {
+        d->lost_fd = -1;
+        atomic_store(&d->lost_socket, -1);
+    }
     close_socket(d);
     replace_eventfd(d->lost_fd, &d->lost_object);
     for (struct drp_region *r = d->regions; r; r = r->next)
-        child_region(r);
+        child_region(r, missed);
 }

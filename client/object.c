@@ -31,6 +31,19 @@ void object_note_kind(int fd, struct object *ret, const char *kind) {
     ret->kind = kind;
 }
 
+/* A limit of so few is EINVAL. */
+int object_keep(int fd) {
+    int copy, error;
+
+    if (fd < 0 || fd > STDERR_FILENO)
+        return fd;
+    copy = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    error = errno == EINVAL ? EMFILE : errno;
+    close(fd);
+    errno = error;
+    return copy;
+}
+
 /* What cannot be looked at, as in a sandbox that forbids it, is ours. */
 bool object_holds(int fd, const struct object *object) {
     struct stat st;

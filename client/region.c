@@ -409,6 +409,7 @@ int region_end(struct drp_region *r, bool tell) {
     struct drp *d = r->context;
     int error = 0;
 
+    fork_catch_up();
     pthread_mutex_lock(&d->regions_lock);
     if (r->phase != REGION_INHERITED)
         r->phase = REGION_ENDING;

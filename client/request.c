@@ -172,6 +172,20 @@ static void pass_over(struct link *link, bool short_of) {
     fork_unlock();
 }
 
+/* Of a packet that was received. -EMFILE as from channel_receive(). Fork lock held. */
+static int keep_all(struct channel_packet *packet) {
+    bool short_of = false;
+
+    for (size_t i = 0; i < packet->n_fds; i++) {
+        packet->fds[i] = object_keep(packet->fds[i]);
+        short_of |= packet->fds[i] < 0;
+    }
+    if (short_of)
+        channel_packet_close(packet);
+    packet->n_fds = short_of ? 0 : packet->n_fds;
+    return short_of ? -EMFILE : 0;
+}
+
 /* Receives one packet into link->packet; -EMFILE: its message alone. */
 static int receive(struct link *link, int64_t deadline) {
     int r;
@@ -185,9 +199,11 @@ static int receive(struct link *link, int64_t deadline) {
         fork_lock();
         channel_packet_close(link->packet);
         r = channel_receive(link->socket, link->packet, MSG_DONTWAIT);
-        fork_unlock();
-        if (r == CHANNEL_OK)
+        if (r == CHANNEL_OK && (r = keep_all(link->packet)) == 0) {
+            fork_unlock();
             return 0;
+        }
+        fork_unlock();
         if (r == CHANNEL_CLOSED)
             return lost();
         if (r == CHANNEL_TRUNCATED)
@@ -253,7 +269,7 @@ static int connect_path(struct link *link, const char *path) {
                             sizeof(address.sun_path) - 1);
     memcpy(address.sun_path, path, strlen(path));
     fork_lock();
-    link->socket = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    link->socket = object_keep(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     object_note(link->socket, &link->socket_object);
     fork_unlock();
     if (link->socket < 0)
@@ -294,10 +310,10 @@ static void find_process(struct link *link) {
     if (peer.pid == 0 || (uint32_t)peer.pid == link->hello.daemon_pid) {
         size = sizeof(fd);
         if (getsockopt(link->socket, SOL_SOCKET, SO_PEERPIDFD, &fd, &size) == 0)
-            link->pidfd = fd;
+            link->pidfd = object_keep(fd);
     }
     if (link->pidfd < 0 && peer.pid != 0)
-        link->pidfd = (int)syscall(SYS_pidfd_open, (pid_t)link->hello.daemon_pid, 0);
+        link->pidfd = object_keep((int)syscall(SYS_pidfd_open, (pid_t)link->hello.daemon_pid, 0));
     /* Nobody of that number: it is one of another namespace's. */
     if (peer.pid != 0 && (link->pidfd >= 0 || kill((pid_t)link->hello.daemon_pid, 0) == 0 || errno != ESRCH))
         link->pid = (pid_t)link->hello.daemon_pid;

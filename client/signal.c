@@ -41,6 +41,7 @@ static int make_descriptor(void) {
 
     if (fd < 0 && errno == EINVAL)
         fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+    fd = object_keep(fd);
     return fd < 0 ? -errno : fd;
 }
 
@@ -81,10 +82,14 @@ int signal_prepare(struct drp *d) {
         }
     }
     fork_unlock();
-    return r >= 0 ? 0
-                  : error_detail(-EOPNOTSUPP,
-                                 "DRP_REGION_SIGNAL cannot be given here: the kernel gives this process no userfaultfd "
-                                 "that raises signals (UFFD_FEATURE_SIGBUS, Linux 4.14)");
+    if (r >= 0)
+        return 0;
+    if (error_is_shortage(r))
+        return error_detail(r, "no userfaultfd for DRP_REGION_SIGNAL at the moment: %s", strerror(-r));
+    return error_detail(-EOPNOTSUPP,
+                        "DRP_REGION_SIGNAL cannot be given here: the kernel gives this process no userfaultfd that raises "
+                        "signals (UFFD_FEATURE_SIGBUS, Linux 4.14): %s",
+                        strerror(-r));
 }
 
 int signal_ask(struct drp_region *r, const struct drp_region_options *options, uint64_t *given) {
@@ -101,7 +106,8 @@ int signal_ask(struct drp_region *r, const struct drp_region_options *options, u
         error = signal_prepare(r->context);
     if (error < 0)
         *given &= ~DRP_REGION_SIGNAL;
-    return options->required & DRP_REGION_SIGNAL ? error : 0;
+    /* What is short for the moment is no answer that would hold for the region's life. */
+    return options->required & DRP_REGION_SIGNAL || error_is_shortage(error) ? error : 0;
 }
 
 int signal_register(struct drp_region *r) {

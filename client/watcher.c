@@ -144,7 +144,7 @@ static void notify_begin(struct drp *d) {
         path = directory;
     }
     fork_lock();
-    d->notify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    d->notify = object_keep(inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
     object_note_kind(d->notify, &d->notify_object, OBJECT_INOTIFY);
     if (d->notify >= 0 && inotify_add_watch(d->notify, path, IN_CREATE | IN_MOVED_TO | IN_ATTRIB) < 0)
         object_close(&d->notify, &d->notify_object);
@@ -267,6 +267,13 @@ static int until_offer(const struct drp *d) {
     if (at == 0)
         return -1;
     return left > 0 ? (int)left : 0;
+}
+
+/* The same, or until somebody has to look whether the program has ended. */
+static int until_look(const struct drp *d) {
+    int offer = until_offer(d), last = last_pause();
+
+    return offer < 0 || (last >= 0 && last < offer) ? last : offer;
 }
 
 /* regions_lock held. */
@@ -394,6 +401,7 @@ static bool wait_reconnected(struct drp *d) {
         backoff = notify_drain(d) ? BACKOFF_MIN_MS : backoff * 2;
         if (backoff > BACKOFF_MAX_MS)
             backoff = BACKOFF_MAX_MS;
+        go_on &= !last_is_alone();
     }
     notify_end(d);
     return go_on;
@@ -401,7 +409,7 @@ static bool wait_reconnected(struct drp *d) {
 
 /*
  * The end of the connection wakes us, replies are for who sent the requests; and what the daemon tells of drops. The wake-up is also
- * for a socket of that kind that has just been made. false: stop, or withdraw.
+ * for a socket of that kind that has just been made. false: stop, or withdraw, also since nobody else is left.
  */
 static bool wait_lost(struct drp *d) {
     while (has_wake(d) && object_holds(d->link.socket, &d->link.socket_object)) {
@@ -411,9 +419,9 @@ static bool wait_lost(struct drp *d) {
             {.fd = d->lost_socket, .events = POLLIN},
         };
 
-        if (wait_poll(polls, 3, until_offer(d)) < 0)
+        if (wait_poll(polls, 3, until_look(d)) < 0)
             continue;
-        if (polls[1].revents && shall_stop(d))
+        if ((polls[1].revents && shall_stop(d)) || last_is_alone())
             return false;
         if (polls[0].revents)
             return object_holds(d->link.socket, &d->link.socket_object);
@@ -449,6 +457,7 @@ static void withdraw(struct drp *d) {
 static void *run(void *context) {
     struct drp *d = context;
 
+    last_begin();
     pthread_mutex_lock(&d->regions_lock);
     d->watch_due = lost_is_due(d, &d->link); /* who connects has asked, if there was a descriptor for it */
     plan_offer(d, OFFER_MIN_MS);             /* of what the one before us has left */
@@ -463,6 +472,7 @@ static void *run(void *context) {
     }
     if (!atomic_load(&d->stopping))
         withdraw(d);
+    last_end();
     return NULL;
 }
 
@@ -487,25 +497,31 @@ static int create_thread(struct drp *d) {
     return error;
 }
 
-static int make_wake(struct drp *d) {
-    int ends[2] = {-1, -1}, error = 0;
-
-    fork_lock();
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0)
-        error = -errno; /* what it has stored then are other threads' descriptors by now */
-    for (int i = 0; i < 2 && error == 0; i++) {
-        d->wake[i] = ends[i];
-        object_note(ends[i], &d->wake_objects[i]);
-    }
-    fork_unlock();
-    return error;
-}
-
 static void end_wake(struct drp *d) {
     fork_lock();
     for (int i = 0; i < 2; i++)
         object_close(&d->wake[i], &d->wake_objects[i]);
     fork_unlock();
+}
+
+static int make_wake(struct drp *d) {
+    int ends[2], error = 0;
+
+    fork_lock();
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0) {
+        error = -errno;
+        ends[0] = ends[1] = -1; /* what it has stored are other threads' descriptors by now */
+    }
+    for (int i = 0; i < 2; i++) {
+        d->wake[i] = object_keep(ends[i]);
+        if (d->wake[i] < 0 && error == 0)
+            error = -errno;
+        object_note(d->wake[i], &d->wake_objects[i]);
+    }
+    fork_unlock();
+    if (error < 0)
+        end_wake(d);
+    return error;
 }
 
 void watcher_wake(struct drp *d) {
@@ -529,6 +545,7 @@ int watcher_start(struct drp *d) {
     sigset_t all, before;
     int error;
 
+    last_note();
     watcher_stop(d);
     error = make_wake(d);
     if (error < 0)
@@ -540,7 +557,7 @@ int watcher_start(struct drp *d) {
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error) {
         end_wake(d);
-        return error_detail(-error, "cannot start the helper thread: %s", strerror(error));
+        return error_detail(error == EAGAIN ? -ENOMEM : -error, "cannot start the helper thread: %s", strerror(error));
     }
     pthread_setname_np(d->watcher, "droppable");
     d->watching = true;

@@ -23,6 +23,9 @@
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25 /* Linux 6.1 */
 #endif
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102 /* Linux 6.13 */
+#endif
 
 #define HUGE_PAGE ((uintptr_t)2 << 20)
 
@@ -30,6 +33,7 @@ enum answer {
     ANSWER_KERNEL, /* its own advice for shared memory does the same */
     ANSWER_IGNORE, /* succeeds, and is so already or may be left undone */
     ANSWER_DISCARD,
+    ANSWER_GUARD, /* of private memory the kernel frees what it guards; of shared memory it stays, and would be there again */
     ANSWER_COLLAPSE,
     ANSWER_FORK,   /* noted for children; the kernel's DOFORK would give them the parent's bytes */
     ANSWER_REFUSE, /* EINVAL */
@@ -59,6 +63,8 @@ static enum answer answer(int advice) {
     case MADV_DODUMP:
     case MADV_KEEPONFORK:
         return ANSWER_REFUSE;
+    case MADV_GUARD_INSTALL:
+        return ANSWER_GUARD;
     case MADV_COLLAPSE:
         return ANSWER_COLLAPSE;
     default:
@@ -73,8 +79,8 @@ static enum answer answer(int advice) {
 #define DISCARD_TOLD ((size_t)1 << 20)
 
 /* Whole chunks by the service, so that it knows; the parts at the ends, and all of it when the service is away, by hand. */
-static int drop(const struct piece *piece) {
-    if (!piece->arena->inherited)
+static int discard(const struct piece *piece) {
+    if (!piece->arena->inherited && piece->end - piece->start >= DISCARD_TOLD)
         drp_drop(piece->arena->region, piece->offset, piece->end - piece->start, NULL, NULL);
     return arena_discard(piece);
 }
@@ -95,7 +101,7 @@ static int forks(const struct piece *piece, bool forks) {
 /* What the kernel does not do to sealed memory that cannot be written to, since it would lose what is in it. */
 static bool loses(int advice) {
     return advice == MADV_DONTNEED || advice == MADV_DONTNEED_LOCKED || advice == MADV_FREE || advice == MADV_REMOVE ||
-           advice == MADV_DONTFORK || advice == MADV_WIPEONFORK;
+           advice == MADV_DONTFORK || advice == MADV_WIPEONFORK || advice == MADV_GUARD_INSTALL;
 }
 
 /*
@@ -110,13 +116,18 @@ static int collapse(const struct piece *piece) {
 }
 
 static int advise(const struct piece *piece, int advice) {
+    int r;
+
     if (piece->flags & PIECE_SEALED && !(piece->flags & PROT_WRITE) && loses(advice))
         return -EPERM;
     switch (answer(advice)) {
     case ANSWER_IGNORE:
         return 0;
     case ANSWER_DISCARD:
-        return piece->end - piece->start >= DISCARD_TOLD ? drop(piece) : arena_discard(piece);
+        return discard(piece);
+    case ANSWER_GUARD:
+        r = by_kernel(piece->start, piece->end, advice);
+        return r < 0 ? r : discard(piece);
     case ANSWER_COLLAPSE:
         return collapse(piece);
     case ANSWER_FORK:

@@ -240,8 +240,17 @@ int arena_resident(const struct piece *piece, unsigned char *vector) {
     return 0;
 }
 
-void arena_fork_child(void) {
+static void inherit_all(void) {
     for (struct arena *arena = arenas; arena; arena = arena->next)
         arena->inherited = true;
+}
+
+void arena_fork_child(void) {
+    inherit_all();
     table_fork_child(arenas);
+}
+
+void arena_forget(void) {
+    inherit_all();
+    table_forget(arenas);
 }

@@ -32,5 +32,7 @@ int arena_resident(const struct piece *piece, unsigned char *vector);
 
 /* In a child after fork(), the lock is taken: all are inherited. */
 void arena_fork_child(void);
+/* In a child that was made past the handlers: all are the parent's. */
+void arena_forget(void);
 
 #endif

@@ -31,24 +31,35 @@ static void child(void) {
     backend_fork_child();
 }
 
+static void forget(void) {
+    arena_forget();
+    backend_fork_child();
+}
+
 /*
  * Before the client library registers its own: handlers that prepare run in reverse order, so that the table's lock is taken
- * last. Who holds the library's fork lock may come here and wait for the table, never the other way round.
+ * last. Who holds the library's fork lock may come here and wait for the table, never the other way round. In the child they run in this order: the
+ * library's brings the memory, and after that there may be signals.
  */
 int children_init(void) {
     int r = table_init();
 
+    fork_on_missed(forget);
     if (r == 0)
         r = -pthread_atfork(prepare, parent, child);
     if (r == 0)
         r = fork_init();
+    if (r == 0)
+        r = -pthread_atfork(NULL, NULL, table_fork_child_end);
     atomic_store(&ready, r == 0);
     return r;
 }
 
 bool children_begin(void) {
-    bool begun = atomic_load(&ready) && fork_try_lock();
+    bool begun;
 
+    fork_catch_up();
+    begun = atomic_load(&ready) && fork_try_lock();
     if (begun && !table_try_lock()) {
         fork_unlock();
         begun = false;
@@ -62,6 +73,7 @@ void children_end(bool begun, bool is_child) {
     if (is_child) {
         child();
         fork_in_child();
+        table_fork_child_end();
     } else {
         table_unlock();
         fork_unlock();

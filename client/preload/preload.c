@@ -162,7 +162,9 @@ int ioctl(int fd, unsigned long request, ...) {
     va_start(more, request);
     argument = va_arg(more, void *);
     va_end(more);
-    if (UNLIKELY(request == UFFDIO_REGISTER || request == UFFDIO_COPY || request == UFFDIO_ZEROPAGE) && table_any())
+    if (UNLIKELY(request == UFFDIO_REGISTER || request == UFFDIO_UNREGISTER || request == UFFDIO_COPY ||
+                 request == UFFDIO_ZEROPAGE) &&
+        table_any())
         return serve_userfaultfd(fd, request, argument);
     return raw_ioctl(fd, request, argument);
 }
@@ -246,6 +248,29 @@ static long make_by_hand(long number, long a, long b, long c, long d, long e, lo
 
     children_end(begun, r == 0);
     return r;
+}
+
+/* ---- handlers of fork(2) ---- */
+
+/* What pthread_atfork(3) of whatever library calls. */
+int __register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *object);
+int __wrap___register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *object);
+
+/* Ours: as the C library has it. */
+int __wrap___register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *object) {
+    int (*c_library)(void (*)(void), void (*)(void), void (*)(void), void *);
+
+    c_library = (int (*)(void (*)(void), void (*)(void), void (*)(void), void *))dlsym(RTLD_NEXT, "__register_atfork");
+    return c_library ? c_library(prepare, parent, child, object) : ENOMEM;
+}
+
+/*
+ * In a child handlers run in the order of their registration: one that came before ours, as of a library's constructor, would find holes where the
+ * memory is. Before the fork it is the reverse order, and it would find our locks taken.
+ */
+int __register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *object) {
+    serve_early();
+    return __wrap___register_atfork(prepare, parent, child, object);
 }
 
 /* ---- syscall(2) ---- */

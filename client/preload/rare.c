@@ -9,7 +9,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/userfaultfd.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,26 +44,40 @@ static bool is_self(int pidfd) {
     return pid && atoi(pid + strlen("\nPid:")) == getpid();
 }
 
+/* As the kernel judges them, before it does anything. */
+static int check_ranges(const struct iovec *ranges, size_t n) {
+    struct iovec range;
+    int r = n > IOV_MAX ? -EINVAL : 0;
+
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        r = raw_copy_in(&range, &ranges[i], sizeof(range));
+        if (r == 0 && range.iov_len > SSIZE_MAX)
+            r = -EINVAL;
+    }
+    return r;
+}
+
 /* The kernel judges what it is asked of a range of nothing. */
 long serve_process_madvise(int pidfd, const struct iovec *ranges, size_t n, int advice, unsigned int flags) {
     NOT_CANCELLED;
-    int saved = errno;
+    int saved = errno, r;
+    struct iovec range;
     long done = 0;
 
     if (raw_process_madvise(pidfd, ranges, 0, advice, flags) < 0 || !is_self(pidfd)) {
         errno = saved;
         return raw_process_madvise(pidfd, ranges, n, advice, flags);
     }
-    for (size_t i = 0; i < n; i++) {
-        if (serve_madvise(ranges[i].iov_base, ranges[i].iov_len, advice) < 0) {
-            if (done == 0)
-                return -1;
-            break;
-        }
-        done += (long)ranges[i].iov_len;
+    r = check_ranges(ranges, n);
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        r = raw_copy_in(&range, &ranges[i], sizeof(range));
+        if (r == 0 && serve_madvise(range.iov_base, range.iov_len, advice) < 0)
+            r = -errno;
+        if (r == 0)
+            done += (long)range.iov_len;
     }
-    errno = saved;
-    return done;
+    errno = r < 0 && done == 0 ? -r : saved;
+    return r < 0 && done == 0 ? -1 : done;
 }
 
 /* ---- the others ---- */
@@ -84,16 +100,18 @@ int serve_mseal(void *address, size_t length, unsigned long flags) {
     return 0;
 }
 
-/* The service has its own there. */
+/* The service has its own there. What cannot be read the kernel cannot read either. */
 int serve_userfaultfd(int fd, unsigned long request, void *argument) {
-    const struct uffdio_range *range = argument;
-    const struct uffdio_copy *copy = argument;
-    bool registers = request == UFFDIO_REGISTER;
-    uintptr_t start = request == UFFDIO_COPY ? copy->dst : range->start;
-    size_t length = request == UFFDIO_COPY ? copy->len : range->len;
+    bool copies = request == UFFDIO_COPY;
+    struct uffdio_range range;
+    struct uffdio_copy copy;
+    int r = copies ? raw_copy_in(&copy, argument, offsetof(struct uffdio_copy, mode))
+                   : raw_copy_in(&range, argument, sizeof(range));
 
-    if (!is_ours(start, length))
+    if (copies && r == 0)
+        range = (struct uffdio_range){.start = copy.dst, .len = copy.len};
+    if (r < 0 || !is_ours(range.start, range.len))
         return raw_ioctl(fd, request, argument);
-    errno = registers ? EINVAL : ENOENT;
+    errno = request == UFFDIO_REGISTER || request == UFFDIO_UNREGISTER ? EINVAL : ENOENT;
     return -1;
 }

@@ -30,5 +30,7 @@ long raw_process_madvise(int pidfd, const struct iovec *ranges, size_t n, int ad
 int raw_remap_file_pages(void *address, size_t length, int protection, size_t page, int flags);
 int raw_mseal(void *address, size_t length, unsigned long flags);
 int raw_ioctl(int fd, unsigned long request, void *argument);
+/* What the kernel would be given by a pointer of the program's. -EFAULT: it cannot be read. */
+int raw_copy_in(void *to, const void *from, size_t size);
 
 #endif

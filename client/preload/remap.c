@@ -169,18 +169,29 @@ static int cut_tail(struct request *request) {
     return 0;
 }
 
+/* At the end of what is there. -EEXIST: there is something else, also where the kernel takes the address for a hint (before Linux 4.17). */
+static int extend(uintptr_t behind, size_t length, int protection) {
+    void *p;
+    int r = serve_map((void *)behind, (void *)behind, length, protection, MAP_FIXED_NOREPLACE, &p);
+
+    if (r == 0 && (uintptr_t)p != behind) {
+        serve_munmap(p, length);
+        r = -EEXIST;
+    }
+    return r;
+}
+
 /* What stays of it is ours, and it is no mere cut. Its result is request->to. */
 static int remap(struct request *request, int protection) {
     bool elsewhere = request->flags & (MREMAP_FIXED | MREMAP_DONTUNMAP);
     uintptr_t behind = request->from + request->had;
-    void *p;
     int r = cut_tail(request);
 
     if (r < 0)
         return r;
     if (elsewhere)
         return move(request, protection);
-    r = serve_map((void *)behind, (void *)behind, request->wanted - request->had, protection, MAP_FIXED_NOREPLACE, &p);
+    r = extend(behind, request->wanted - request->had, protection);
     if (r == -EEXIST && request->flags & MREMAP_MAYMOVE) {
         request->to = 0;
         return move(request, protection);

@@ -52,46 +52,68 @@ static void init(void) {
  * Not only with the first mapping: which may be another thread's, beside a fork(2) that is under way. The handlers that are registered by then are not run
  * in that child, which would find our locks as that thread left them.
  */
-static void __attribute__((constructor)) init_early(void) {
+void __attribute__((constructor)) serve_early(void) {
     if (backend_get() == DRP_BACKEND_DAEMON)
         pthread_once(&once, init);
 }
 
 /* ---- unmapping ---- */
 
+/* A piece that the kernel would not take away is one still. Nothing of it is lost, unless there is no room in the table: then it is the kernel's. */
+static int put_back(const struct piece *piece) {
+    struct region_piece told = {
+        .address = (void *)piece->start, .length = piece->end - piece->start, .offset = piece->offset};
+
+    if (table_add(piece) == 0)
+        piece_announce(piece->arena->region, &told); /* else it stays what it is, unseen */
+    return -ENOMEM;
+}
+
+/* Is something else put in its place before it ends? Of an arena of one mapping that ends with it nobody has bytes again. */
+static bool is_replaced(const struct piece *piece) {
+    const struct arena *arena = piece->arena;
+
+    return !arena->inherited && (arena_is_shared(arena) || !table_is_last(arena));
+}
+
 /*
  * Ends a piece that the table no longer has, and gives the caller's reference of it back. mapped: it is at its addresses still, which are
- * inaccessible afterwards. An arena of one mapping that ends with it needs none of that.
+ * inaccessible afterwards. -ENOMEM: the kernel has no room for one mapping more, and all is as it was.
  */
-static void end_piece(const struct piece *piece, bool mapped) {
+static int end_piece(const struct piece *piece, bool mapped) {
     struct arena *arena = piece->arena;
     size_t length = piece->end - piece->start;
     bool freed = false;
+    int r = 0;
 
-    if (!arena->inherited && (arena_is_shared(arena) || !table_is_last(arena))) {
+    if (is_replaced(piece)) {
         freed = arena_has_object(arena);
         piece_end(arena->region, (void *)piece->start, length);
         if (!freed && mapped)
             raw_madvise((void *)piece->start, length, MADV_REMOVE);
         if (mapped && raw_mmap((void *)piece->start, length, PROT_NONE,
                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
-            freed = false;
-        if (freed)
+            r = put_back(piece);
+        if (r == 0 && freed)
             freed = arena_discard(piece) == 0;
     }
     /* Else those bytes are never used again. */
-    if (freed)
+    if (r == 0 && freed)
         arena_give(arena, piece->offset, length);
     arena_release(arena);
+    return r;
 }
 
-/* What of a range is ours is no longer. mapped: see end_piece(). */
+/* What of a range is ours is no longer. mapped: see end_piece(). What the kernel refuses is a hole inside of one mapping: so it is all or nothing. */
 static int displace(uintptr_t start, uintptr_t end, bool mapped) {
     struct piece piece;
     int r;
 
-    while ((r = table_cut(start, end, &piece)) > 0)
-        end_piece(&piece, mapped);
+    while ((r = table_cut(start, end, &piece)) > 0) {
+        r = end_piece(&piece, mapped);
+        if (r < 0)
+            break;
+    }
     return r;
 }
 
@@ -115,23 +137,37 @@ void serve_taken(const void *address, size_t length) {
     errno = saved;
 }
 
+/* Where there is no room for all of it beside what is there, as with RLIMIT_AS, one page: which is a huge one for the kernel where that has to be. */
+static void *try_elsewhere(size_t *length, int protection, int flags, int fd, long offset) {
+    void *p;
+
+    flags &= ~(MAP_FIXED | MAP_POPULATE | MAP_LOCKED);
+    p = raw_mmap(NULL, *length, protection, flags, fd, offset);
+    if (p != MAP_FAILED || errno != ENOMEM)
+        return p;
+    *length = ARENA_PAGE;
+    return raw_mmap(NULL, *length, protection, flags, fd, offset);
+}
+
 /*
  * Something else is about to take these addresses. A range that the kernel will refuse is left alone; whether it refuses something else of
- * what is asked for is tried elsewhere, where nothing of ours is.
+ * what is asked for is tried elsewhere, where nothing of ours is; and stays there meanwhile: so there is one mapping left for the real one.
  */
 static int make_room(void *address, size_t length, int protection, int flags, int fd, long offset) {
     uintptr_t start, end;
     void *p;
+    int r;
 
     if (!arena_pages(address, length, &start, &end) || !table_has(start, end))
         return 0;
     if (serve_may_end(start, end) < 0)
         return -EPERM;
-    p = raw_mmap(NULL, length, protection, flags & ~(MAP_FIXED | MAP_POPULATE | MAP_LOCKED), fd, offset);
+    p = try_elsewhere(&length, protection, flags, fd, offset);
     if (p == MAP_FAILED)
         return -errno;
+    r = displace(start, end, true);
     raw_munmap(p, length);
-    return displace(start, end, true);
+    return r;
 }
 
 void *serve_replace(void *address, size_t length, int protection, int flags, int fd, long offset) {
@@ -268,6 +304,7 @@ int serve_begin(void) {
     if (inside)
         return -ENOMEM;
     pthread_once(&once, init);
+    fork_catch_up();
     if (once_error == 0)
         inside = true;
     return once_error;

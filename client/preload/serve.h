@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+/* Before anybody else registers handlers of fork(2): has ours registered, if they are needed. */
+void serve_early(void);
 /* mmap(MAP_DROPPABLE | MAP_ANONYMOUS | ...). */
 void *serve_mmap(void *address, size_t length, int protection, int flags, long offset);
 /* mmap(2) of something else with MAP_FIXED. */

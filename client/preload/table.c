@@ -18,7 +18,6 @@
 
 #include "table.h"
 
-#include "client.h"
 #include "fence.h"
 
 #include <errno.h>
@@ -34,10 +33,11 @@
 
 static union fork_mutex lock;
 static sigset_t holder_signals; /* the mask that the lock's holder had */
+static sigset_t forker_signals; /* the same of whose child this is */
 static struct piece entries[ENTRIES_MAX];
 static struct move *moves;
 static _Atomic unsigned changes; /* odd: entries are being changed; written under the lock */
-_Atomic size_t table_count;      /* written under the lock */
+static size_t n_entries;         /* as fork_note.pieces, which a child has not yet when it begins */
 
 int table_init(void) {
     return fork_mutex_init(&lock);
@@ -91,11 +91,12 @@ static void end_change(void) {
 }
 
 static size_t count(void) {
-    return atomic_load_explicit(&table_count, memory_order_relaxed);
+    return atomic_load_explicit(&fork_note.pieces, memory_order_relaxed);
 }
 
 static void set_count(size_t n) {
-    atomic_store_explicit(&table_count, n, memory_order_relaxed);
+    n_entries = n;
+    atomic_store_explicit(&fork_note.pieces, n, memory_order_relaxed);
 }
 
 /* Index of the first entry that ends after the address. Also without the lock. */
@@ -394,6 +395,8 @@ static void take_back(const struct piece *piece) {
 void table_fork_child(struct arena *arenas) {
     size_t kept = 0;
 
+    forker_signals = holder_signals;
+    atomic_store_explicit(&fork_note.pieces, n_entries, memory_order_relaxed);
     for (struct arena *arena = arenas; arena; arena = arena->next)
         arena->references = 0;
     for (size_t i = 0; i < count(); i++)
@@ -406,5 +409,16 @@ void table_fork_child(struct arena *arenas) {
         set_count(kept);
     for (; moves; moves = moves->next)
         take_back(&moves->piece);
-    pthread_sigmask(SIG_SETMASK, &holder_signals, NULL);
+}
+
+void table_forget(struct arena *arenas) {
+    for (struct arena *arena = arenas; arena; arena = arena->next)
+        arena->references = 0;
+    moves = NULL;
+    atomic_store(&changes, 0);
+    set_count(0);
+}
+
+void table_fork_child_end(void) {
+    pthread_sigmask(SIG_SETMASK, &forker_signals, NULL);
 }

@@ -2,15 +2,13 @@
 #ifndef DROPPABLE_PRELOAD_TABLE_H
 #define DROPPABLE_PRELOAD_TABLE_H
 
+#include "client.h"
 #include "offsets.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-struct drp_region;
-struct region_piece;
 
 /* A region of which we map pieces. What is in it beside that is arena.c's. */
 struct arena {
@@ -43,11 +41,9 @@ struct move {
     struct move *next;
 };
 
-extern _Atomic size_t table_count; /* of pieces */
-
-/* Is there any piece? Without the lock, for the calls that have nothing to do with us. */
+/* Is there any piece? Without the lock, for the calls that have nothing to do with us. There is none in a child that was made past the handlers. */
 static inline bool table_any(void) {
-    return atomic_load_explicit(&table_count, memory_order_relaxed) > 0;
+    return atomic_load_explicit(&fork_note.pieces, memory_order_relaxed) > 0;
 }
 
 /*
@@ -92,8 +88,12 @@ bool table_next_piece(const struct drp_region *region, uintptr_t from, struct re
 
 /*
  * In the child after fork(), which had the lock taken, and gives it back: drops the pieces that children do not have, ends all moves, and counts references anew: who
- * else worked on an arena does not exist here.
+ * else worked on an arena does not exist here. It gets no signals yet: their handlers may look at memory that is still a hole.
  */
 void table_fork_child(struct arena *arenas);
+/* When the memory is there. */
+void table_fork_child_end(void);
+/* In a child that was made past the handlers: it has none of all these. */
+void table_forget(struct arena *arenas);
 
 #endif

@@ -22,7 +22,7 @@
  * drp_detail() says what exactly was wrong in the last failing call of this thread. All functions may be called from any thread
  * at any time, but for drp_free() and drp_region_free(), which need the object to be no longer in use. None is a cancellation point.
  *
- * The library has a thread and descriptors of its own, close-on-exec: some for the connection, three or four for each region. Leave them alone. A program
+ * The library has a thread and descriptors of its own, close-on-exec, none of them 0, 1 or 2: some for the connection, three or four for each region. Leave them alone. A program
  * that closes what it does not know all the same, as some do that become daemons, or opens files with the same numbers, may expect this: its files are not
  * read, written, handed over or closed by the library (but an eventfd in the place of one of drp_get_lost_fd() may be written to, closed at the end, and
  * be another one in a child after fork(2); an inotify descriptor, and on old kernels a userfaultfd or pidfd, in the place of the like may be closed, too).
@@ -154,7 +154,8 @@ struct drp_region_options {
                             (transparent_hugepage/enabled is `always`) */
     enum drp_priority priority; /**< 0: normal */
     uint64_t budget; /**< bytes that may be resident, see drp_region_set_budget(); at least 4096. 0: as configured */
-    uint32_t share; /**< 1 to 10000, see drp_region_set_share(). 0: 100. More of either than the service allows counts as what it allows */
+    uint32_t share; /**< 1 to 10000, see drp_region_set_share(). 0: 100. More of any of these three than the service allows counts as what it
+                         allows: drp_region_get_limits() tells */
     mode_t mode; /**< of a shared region with a name, who may open it by that: 0600 for this user, 0060 for this process's group, 0006 for all, in
                          any sum; 0: 0600. Whoever opens it may read and write */
     const char *name; /**< of a shared region: 1 to 63 printable ASCII characters, neither space nor '/'. NULL: it can be opened by its handle alone */
@@ -170,6 +171,15 @@ struct drp_region_info {
     enum drp_interception interception;
     bool connected; /**< the service holds it now; otherwise it is plain memory until the service is back. A native region: the service knows
                         of it; one with DRP_BACKEND_NONE: never */
+};
+
+/** What holds of a region's limits, whoever has set them: the program, the service's configuration, an administrator. */
+struct drp_region_limits {
+    size_t struct_size;         /**< sizeof(struct drp_region_limits), set by the caller */
+    uint64_t budget;            /**< bytes that may be resident, see drp_region_set_budget(); UINT64_MAX: none */
+    uint64_t resident;          /**< bytes that are */
+    uint32_t share;             /**< see drp_region_set_share() */
+    enum drp_priority priority; /**< see drp_region_set_priority(); of all regions of a process an administrator can set it */
 };
 
 /** Figures of this process, counted by the service since the connection was made. */
@@ -253,7 +263,8 @@ int drp_features_get(const struct drp_features *f, unsigned i, enum drp_backend 
  * Creates a region, all zeros, nothing resident.
  * @param size bytes, at least 1, rounded up to a chunk
  * @return 0; -EDQUOT: over a quota; -EOPNOTSUPP: a required option cannot be had; -EINVAL: malformed options;
- *         -ENOTCONN: the service is away; -ENOMEM; -ETIMEDOUT.
+ *         -ENOTCONN: the service is away; -ENOMEM, -EMFILE, -ENFILE: also where DRP_REGION_SIGNAL is only preferred, and short for the moment;
+ *         -ETIMEDOUT.
  */
 int drp_region_new(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options);
 
@@ -323,6 +334,13 @@ int drp_region_set_share(struct drp_region *r, unsigned share);
 
 /** Sets the priority of a region; what is said of drp_region_set_share() holds here, too. */
 int drp_region_set_priority(struct drp_region *r, enum drp_priority priority);
+
+/**
+ * Asks the service what limits hold of a region now.
+ * @param ret its struct_size is set by the caller
+ * @return 0; -EINVAL: struct_size is not; -EOPNOTSUPP: its backend keeps none; -ENOTCONN: the service is away, or does not hold this region; -ETIMEDOUT
+ */
+int drp_region_get_limits(struct drp_region *r, struct drp_region_limits *ret);
 
 /**
  * Changes options of a region, from now on; drp_region_info() tells which hold. DRP_REGION_FORK_SHARED, DRP_REGION_FORK_ABSENT: for children

@@ -103,6 +103,34 @@ static void run_userfaultfd_fresh(const struct check *c) {
     say("read=%s", seen(p, SIZE));
 }
 
+/* Of what is registered by nobody. */
+static void run_userfaultfd_unregister(const struct check *c) {
+    int fd = new_userfaultfd(0);
+    char *p = filled();
+    struct uffdio_range range = {(uintptr_t)p, SIZE};
+
+    (void)c;
+    say_result("unregister", ioctl(fd, UFFDIO_UNREGISTER, &range));
+    range.len = PAGE;
+    say_result("part", ioctl(fd, UFFDIO_UNREGISTER, &range));
+    close(fd);
+    say("read=%s", seen(p, SIZE));
+}
+
+static void run_userfaultfd_pointer(const struct check *c) {
+    static const unsigned long requests[] = {UFFDIO_REGISTER, UFFDIO_UNREGISTER, UFFDIO_ZEROPAGE, UFFDIO_COPY};
+    int fd = new_userfaultfd(0);
+    char *p = filled(), *none = mmap(NULL, PAGE, PROT_NONE, PLAIN, -1, 0);
+
+    (void)c;
+    for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
+        say_result("null", ioctl(fd, requests[i], NULL));
+        say_result("inaccessible", ioctl(fd, requests[i], none));
+    }
+    close(fd);
+    say("read=%s", seen(p, SIZE));
+}
+
 /* ---- sealing ---- */
 
 static bool kernel_seals(void) {
@@ -134,6 +162,21 @@ static void run_seal(const struct check *c) {
     say("read=%s", seen(p, SIZE));
     say_result("dontfork", madvise(p, SIZE, MADV_DONTFORK));
     say_result("wipeonfork", madvise(p, SIZE, MADV_WIPEONFORK));
+}
+
+static void run_seal_guard(const struct check *c) {
+    char *p = plain(PAGE);
+
+    if (!kernel_seals() || madvise(p, PAGE, 102) < 0)
+        say_absent();
+    p = filled();
+    if (c->a)
+        mprotect(p, SIZE, PROT_READ);
+    say_result("mseal", syscall(SYS_mseal, p, SIZE, 0UL));
+    say_result("guard", madvise(p, PAGE, 102));
+    say("first=%s rest=%s", seen(p, PAGE), seen(p + PAGE, SIZE - PAGE));
+    say_result("unguard", madvise(p, PAGE, 103));
+    say("first=%s", seen(p, PAGE));
 }
 
 static void child_of_sealed(void *data) {
@@ -273,8 +316,12 @@ static const struct check checks[] = {
     {"userfaultfd-minor", run_userfaultfd, UFFDIO_REGISTER_MODE_MINOR, 0},
     {"userfaultfd-fresh-missing", run_userfaultfd_fresh, UFFDIO_REGISTER_MODE_MISSING, 0},
     {"userfaultfd-fresh-wp", run_userfaultfd_fresh, UFFDIO_REGISTER_MODE_WP, 0},
+    {"userfaultfd-unregister", run_userfaultfd_unregister, 0, 0},
+    {"userfaultfd-pointer", run_userfaultfd_pointer, 0, 0},
     {"seal", run_seal, 0, 0},
     {"seal-read-only", run_seal, 1, 0},
+    {"seal-guard", run_seal_guard, 0, 0},
+    {"seal-guard-read-only", run_seal_guard, 1, 0},
     {"seal-fork", run_seal_fork, 0, 0},
     {"seal-target", run_seal_target, 0, 0},
     {"seal-target-of-plain", run_seal_target, 1, 0},

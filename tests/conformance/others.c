@@ -137,6 +137,27 @@ static void run_advised_by_itself(const struct check *c) {
     say("first=%s second=%s rest=%s", seen(p + 8 * PAGE, 4 * PAGE), seen(p, 4 * PAGE), seen(p + 12 * PAGE, 4 * PAGE));
 }
 
+/* Vectors that cannot be read, or are too long, or have a length that is none: refused before anything is done. */
+static void run_advised_vector(const struct check *c) {
+    static struct iovec many[1025];
+    char *p = memory_in(FILLED), *pages = plain(2 * PAGE);
+    struct iovec *half = (struct iovec *)(void *)(pages + PAGE) - 1, wrong[2] = {{p, PAGE}, {p, (size_t)-1}};
+    int fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+
+    (void)c;
+    skip_absent(MADV_PAGEOUT);
+    for (size_t i = 0; i < 1025; i++)
+        many[i] = (struct iovec){p, PAGE};
+    *half = (struct iovec){p, PAGE};
+    mprotect(pages + PAGE, PAGE, PROT_NONE);
+    say_number("null", syscall(SYS_process_madvise, fd, NULL, 1, MADV_PAGEOUT, 0));
+    say_number("inaccessible", syscall(SYS_process_madvise, fd, pages + PAGE, 1, MADV_PAGEOUT, 0));
+    say_number("half", syscall(SYS_process_madvise, fd, half, 2, MADV_PAGEOUT, 0));
+    say_number("many", syscall(SYS_process_madvise, fd, many, 1025, MADV_PAGEOUT, 0));
+    say_number("length", syscall(SYS_process_madvise, fd, wrong, 2, MADV_PAGEOUT, 0));
+    say("read=%s", seen(p, SIZE));
+}
+
 /* ---- by a debugger ---- */
 
 static void run_debugged(const struct check *c) {
@@ -208,6 +229,7 @@ static const struct check checks[] = {
     {"advise-itself-dontneed", run_advised_by_itself, 4, 0},
     {"advise-itself-free", run_advised_by_itself, 5, 0},
     {"advise-itself-remove", run_advised_by_itself, 6, 0},
+    {"advise-itself-vector", run_advised_vector, 0, 0},
     {0},
 };
 

@@ -4,6 +4,7 @@
 
 #include "sections.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -111,6 +112,24 @@ static void run_limit(const struct check *c) {
     say_result("mmap-populate", mmap(NULL, MIB, READ_WRITE, DROPPABLE | MAP_POPULATE, -1, 0) == MAP_FAILED ? -1 : 0);
 }
 
+/* What takes the place of other memory is no more of it. */
+static void run_limit_replaced(const struct check *c) {
+    char *p = droppable_alone(16 * MIB);
+    struct rlimit limit = {RLIM_INFINITY, RLIM_INFINITY};
+    FILE *file = fopen("/proc/self/statm", "re");
+    size_t pages = 0;
+
+    (void)c;
+    if (!file || fscanf(file, "%zu", &pages) != 1)
+        say_result("statm", -1);
+    limit.rlim_cur = pages * PAGE + 4 * MIB;
+    fill(p, 16 * MIB);
+    say_result("setrlimit", setrlimit(RLIMIT_AS, &limit));
+    say_result("mmap", mmap(NULL, 16 * MIB, READ_WRITE, PLAIN, -1, 0) == MAP_FAILED ? -1 : 0);
+    say_result("mmap-over", mmap(p, 16 * MIB, READ_WRITE, PLAIN | MAP_FIXED, -1, 0) == MAP_FAILED ? -1 : 0);
+    say("read=%s", seen(p, 16 * MIB));
+}
+
 static const struct check checks[] = {
     {"sparse-1g", run_sparse, 1, (long)(16 * MIB)},
     {"sparse-64g", run_sparse, 64, (long)GIB},
@@ -127,6 +146,7 @@ static const struct check checks[] = {
     {"alternate-2000", run_alternate, 2000, 0},
     {"limit-address-space", run_limit, RLIMIT_AS, (long)(512 * MIB)},
     {"limit-address-space-small", run_limit, RLIMIT_AS, (long)(12 * MIB)},
+    {"limit-address-space-replaced", run_limit_replaced, 0, 0},
     {"limit-data", run_limit, RLIMIT_DATA, (long)(8 * MIB)},
     {"limit-data-large", run_limit, RLIMIT_DATA, (long)(512 * MIB)},
     {"limit-file-size", run_limit, RLIMIT_FSIZE, 0},

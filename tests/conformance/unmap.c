@@ -4,6 +4,7 @@
 
 #include "sections.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
 
@@ -164,6 +165,32 @@ static void run_by_instruction(const struct check *c) {
 #endif
 }
 
+/* A process has as many mappings as it may, and a hole in one would be one more: refused, and nothing has changed. */
+static void run_at_limit(const struct check *c) {
+    FILE *file = fopen("/proc/sys/vm/max_map_count", "re");
+    char *p = droppable_alone(SIZE), *comb;
+    size_t most = 0, i = 1;
+
+    if (!file || fscanf(file, "%zu", &most) != 1 || most > 200000) /* then it takes long */
+        say_absent();
+    fclose(file);
+    fill(p, SIZE);
+    comb = mmap(NULL, 2 * most * PAGE, PROT_NONE, PLAIN | MAP_NORESERVE, -1, 0);
+    while (i < 2 * most && mprotect(comb + i * PAGE, PAGE, PROT_READ) == 0)
+        i += 2;
+    say_result("comb", i < 2 * most ? -1 : 0);
+    if (c->a)
+        say_result("mmap", mmap(p + 8 * PAGE, PAGE, READ_WRITE, PLAIN | MAP_FIXED, -1, 0) == MAP_FAILED ? -1 : 0);
+    else
+        say_result("munmap", munmap(p + 8 * PAGE, PAGE));
+    say("read=%s", seen(p, SIZE));
+    say_result("dontneed", madvise(p + 8 * PAGE, PAGE, MADV_DONTNEED)); /* and it still is what it was */
+    say("cut=%s", seen(p + 8 * PAGE, PAGE));
+    munmap(comb, 2 * most * PAGE);
+    say_result("munmap", munmap(p + 8 * PAGE, PAGE));
+    say_around(p, 8 * PAGE, PAGE);
+}
+
 static const struct check checks[] = {
     {"whole", run_part, 0, PAGES},
     {"head", run_part, 0, 8},
@@ -177,6 +204,8 @@ static const struct check checks[] = {
     {"arguments", run_arguments, 0, 0},
     {"comb", run_comb, 0, 0},
     {"across", run_across, 0, 0},
+    {"at-limit", run_at_limit, 0, 0},
+    {"replaced-at-limit", run_at_limit, 1, 0},
     {"reuse-plain", run_reuse, PLAIN, 0},
     {"reuse-droppable", run_reuse, DROPPABLE, 0},
     {"in-child", run_in_child, 0, 0},

@@ -53,7 +53,7 @@ const struct inject_kind inject_kinds[] = {
     CALL(accept4, EMFILE, ENOMEM, ECONNABORTED),
     CALL(recvmsg, ENOMEM, EINTR),
     CALL(sendmsg, ENOMEM, EAGAIN),
-    CALL(sendto, ENOMEM, ENOBUFS),
+    CALL(sendto, ENOMEM, ENOBUFS, EAGAIN),
     CALL(getsockopt, ENOMEM),
     CALL(socketpair, EMFILE, ENOMEM),
     CALL(epoll_wait, EINTR),

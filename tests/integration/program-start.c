@@ -16,6 +16,12 @@ static int is_sanitizer(struct dl_phdr_info *info, size_t size, void *ret_name) 
     return 1;
 }
 
+static const char *also = "";
+
+void program_preload_also(const char *path) {
+    also = path;
+}
+
 /* AddressSanitizer insists on being the first of all libraries; its mmap(2) then calls ours. */
 static void preload(void) {
     const char *sanitizer = "";
@@ -24,7 +30,7 @@ static void preload(void) {
     snprintf(library, sizeof(library), "%s/libdroppable-preload.so", getenv("DROPPABLE_TEST_BINDIR"));
     child_check(access(library, R_OK) == 0);
     dl_iterate_phdr(is_sanitizer, &sanitizer);
-    snprintf(list, sizeof(list), "%s:%s", sanitizer, library);
+    snprintf(list, sizeof(list), "%s:%s:%s", sanitizer, library, also);
     child_check(setenv("LD_PRELOAD", list, 1) == 0);
 }
 

@@ -24,6 +24,9 @@ void program_main(int argc, char **argv);
  */
 void program_become(const char *name, const char *backend, const char *output, int socket);
 
+/* What is preloaded besides, by the same process: a file's path. */
+void program_preload_also(const char *path);
+
 /* For each other: a mapping, zeros; says a letter, and goes on when the test has answered. */
 char *program_map(size_t size);
 void program_show(int socket, char word);
@@ -36,6 +39,11 @@ void program_run_first(int socket);
 void program_run_cancelled(int socket);
 void program_run_replaced(int socket);
 void program_run_inherited(int socket);
+/* In program-ends.c. */
+void program_run_unhandled(int socket);
+void program_run_early(int socket);
+void program_run_last(int socket);
+void program_run_last_alone(int socket);
 /* In program-checked.c; the second by the library, with pins. */
 void program_run_checked(int socket);
 void program_run_checked_pins(int socket);

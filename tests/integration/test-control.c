@@ -172,15 +172,24 @@ static void be_owner(int socket, void *data) {
     struct drp_wire_limit limit = {.header.type = DRP_WIRE_LIMIT, .scope = DRP_LIMIT_REGION, .mask = DRP_LIMIT_BUDGET};
     struct drp_wire_free request = {.header.type = DRP_WIRE_FREE, .wanted = 1};
     struct drp_region_options options = {.struct_size = sizeof(options), .share = 10000};
+    struct drp_region_limits limits = {.struct_size = sizeof(limits)};
     struct drp_region *region;
     struct drp *d;
     char word;
     int raw;
 
+    options.budget = 64 * KIB;
     child_become_nobody();
     child_check(drp_new(&d, NULL) == 0);
     child_check(drp_region_new(&region, d, MIB, &options) == 0);
     child_check(drp_set_budget(d, 8 * MIB) == 0 && drp_set_budget(d, 4 * MIB) == 0);
+    child_check(drp_region_get_limits(region, &limits) == 0 && limits.struct_size == sizeof(limits));
+    child_check(limits.share == 100 && limits.budget == 64 * KIB && limits.priority == DRP_PRIORITY_NORMAL);
+    *(char *)drp_region_address(region) = 1;
+    child_check(drp_region_get_limits(region, &limits) == 0 && limits.resident > 0);
+    limits.struct_size = sizeof(limits) - 1;
+    child_check(drp_region_get_limits(region, &limits) == -EINVAL);
+    limits.struct_size = sizeof(limits);
     child_check(drp_region_set_share(region, 101) == -EPERM && strstr(drp_detail(), "share"));
     child_check(drp_region_set_share(region, 30) == 0 && drp_region_set_share(region, 100) == 0);
     raw = raw_hello("raw");
@@ -206,6 +215,7 @@ static void be_owner(int socket, void *data) {
     child_check(child_hear(socket, &word)); /* the administrator has set 2 MiB and a share of 200 */
     child_check(drp_set_budget(d, 3 * MIB) == -EPERM && strstr(drp_detail(), "budget"));
     child_check(drp_set_budget(d, MIB) == 0 && drp_set_budget(d, 2 * MIB) == 0);
+    child_check(drp_region_get_limits(region, &limits) == 0 && limits.share == 200);
     child_check(drp_region_set_share(region, 200) == 0 && drp_region_set_share(region, 201) == -EPERM);
     region = drp_region_free(region);
     d = drp_free(d);

@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #define MIB ((size_t)1 << 20)
@@ -512,6 +513,37 @@ START_TEST(test_refusals) {
 }
 END_TEST
 
+/* Of what a child that is made past the library asks for nothing is its parent's. */
+static void ask_past_library(void) {
+    struct drp_region *own;
+
+    child_check(drp_drop(region, 0, SIZE, NULL, NULL) == -ENOTCONN);
+    drp_region_free(region);
+    child_check(drp_region_new(&own, connection, MIB, NULL) == 0);
+    memset(drp_region_address(own), 1, MIB);
+    child_check(drp_drop(own, 0, MIB, NULL, NULL) == 0 && is_zero(drp_region_address(own), MIB));
+    drp_free(connection);
+}
+
+START_TEST(test_past_library) {
+    int status;
+    pid_t pid;
+
+    make(0);
+    pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+    if (pid == 0) {
+        alarm(60);
+        ask_past_library();
+        _exit(0);
+    }
+    ck_assert(waitpid(pid, &status, 0) == pid && status == 0);
+    ck_assert(is_filled(memory, PATTERN, SIZE));
+    ck_assert_uint_eq(listing_count("regions"), 1);
+    ck_assert_int_eq(drp_drop(region, 0, SIZE, NULL, NULL), 0);
+    ck_assert(is_zero(memory, SIZE));
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("fork");
     TCase *tcase = tcase_create("fork");
@@ -526,6 +558,7 @@ int main(void) {
     tcase_add_test(tcase, test_absent);
     tcase_add_test(tcase, test_toggles);
     tcase_add_test(tcase, test_refusals);
+    tcase_add_test(tcase, test_past_library);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
 }

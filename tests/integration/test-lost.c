@@ -309,24 +309,33 @@ static _Atomic bool stops_there;
 /* Of so many replies to WATCH the descriptor does not fit. */
 static _Atomic int shortages;
 
+/* What brings descriptors, as ADOPT does. */
 ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
     const struct drp_wire_header *header = message->msg_iov[0].iov_base;
-    bool whole = message->msg_iov[0].iov_len >= sizeof(*header), begins = whole && header->type == DRP_WIRE_ADOPT;
+    bool begins = message->msg_iov[0].iov_len >= sizeof(*header) && header->type == DRP_WIRE_ADOPT;
     uint64_t deadline = deadline_in(WAIT_MS);
-    struct ucred peer = {.pid = 0};
 
     if (begins && atomic_load(&hand_over) == TO_WAIT) {
         atomic_store(&hand_over, WAITS);
         while (atomic_load(&hand_over) == WAITS && now_ms() < deadline)
             nap_ms(1);
     }
-    if (whole && header->type == DRP_WIRE_WATCH && atomic_load(&stops_there)) {
+    return syscall(SYS_sendmsg, fd, message, flags);
+}
+
+/* All else. */
+ssize_t send(int fd, const void *message, size_t size, int flags) {
+    const struct drp_wire_header *header = message;
+    bool asks = size >= sizeof(*header) && header->type == DRP_WIRE_WATCH;
+    struct ucred peer = {.pid = 0};
+
+    if (asks && atomic_load(&stops_there)) {
         /* Not service.pid: whoever starts it may not yet have heard its number. */
         if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &(socklen_t){sizeof(peer)}) == 0 && peer.pid > 0)
             kill(peer.pid, SIGSTOP);
         atomic_store(&stops_there, false);
     }
-    return syscall(SYS_sendmsg, fd, message, flags);
+    return syscall(SYS_sendto, fd, message, size, flags, NULL, 0);
 }
 
 ssize_t recvmsg(int fd, struct msghdr *message, int flags) {

@@ -6,6 +6,7 @@
 
 #include "child.h"
 #include "fixture.h"
+#include "preloaded.h"
 #include "program.h"
 #include "rest.h"
 
@@ -22,59 +23,21 @@
 #define MIB (1024 * KIB)
 #define TEXT_SIZE (64 * 1024)
 
-struct program {
-    const char *name, *backend, *output;
-};
-
-static void run_program(int socket, void *data) {
-    const struct program *program = data;
-
-    program_become(program->name, program->backend, program->output, socket);
-}
-
-static struct child start(const char *name) {
-    struct program program = {.name = name, .backend = "daemon"};
-    struct child child;
-
-    child_start(&child, run_program, &program);
-    return child;
-}
-
-static void go_on(const struct child *child) {
-    ck_assert(child_say(child->socket, '.'));
-}
-
-static uint64_t session_resident(const struct child *child) {
-    return listing_number("sessions", "pid", (uint64_t)child->pid, "resident_bytes");
-}
-
-/* All of it: who was held up for a moment, on a machine that stood still, is asked again. */
-static void drop_all(void) {
-    uint64_t deadline = deadline_in(10000);
-    char text[256];
-
-    do {
-        ck_assert(now_ms() < deadline);
-        ck_assert_int_eq(
-            service_ctl(&service, text, sizeof(text), (const char *const[]){"--json", "drop", "--all", NULL}), 0);
-    } while (!strstr(text, "\"failed_bytes\":0"));
-}
-
 START_TEST(test_memory) {
-    struct child child = start("memory");
+    struct child child = preloaded_start("memory");
 
     child_expect(&child, 'd');
     ck_assert_uint_eq(listing_count("regions"), 2); /* one for many, and a large one */
-    ck_assert_uint_eq(session_resident(&child), 8 * MIB + 4 * PAGE);
+    ck_assert_uint_eq(preloaded_resident(&child), 8 * MIB + 4 * PAGE);
     ck_assert_uint_eq(listing_number("regions", "size", 64 * MIB, "chunk_size"), 64 * KIB);
     ck_assert_uint_eq(listing_number("regions", "size", 65 * MIB, "chunk_size"), 64 * KIB);
-    drop_all();
-    ck_assert_uint_eq(session_resident(&child), 0);
-    go_on(&child);
+    preloaded_drop_all();
+    ck_assert_uint_eq(preloaded_resident(&child), 0);
+    preloaded_go_on(&child);
     child_expect(&child, 'e');
     ck_assert_uint_eq(listing_count("regions"), 1); /* kept for the next mapping */
-    ck_assert_uint_eq(session_resident(&child), 0);
-    go_on(&child);
+    ck_assert_uint_eq(preloaded_resident(&child), 0);
+    preloaded_go_on(&child);
     child_end(&child);
 }
 END_TEST
@@ -82,12 +45,12 @@ END_TEST
 /* Waits for the letter, compares what is resident, and lets the program go on. */
 static void expect_pages(const struct child *child, char word, uint64_t pages) {
     child_expect(child, word);
-    ck_assert_uint_eq(session_resident(child), pages * PAGE);
-    go_on(child);
+    ck_assert_uint_eq(preloaded_resident(child), pages * PAGE);
+    preloaded_go_on(child);
 }
 
 START_TEST(test_parts) {
-    struct child child = start("parts");
+    struct child child = preloaded_start("parts");
 
     expect_pages(&child, 'a', 256);
     expect_pages(&child, 'b', 156);
@@ -99,13 +62,13 @@ START_TEST(test_parts) {
     ck_assert(service_kill(&service, 10000));
     service_restart(&service);
     ck_assert(status_becomes("regions", 1, 10000));
-    for (uint64_t deadline = deadline_in(10000); service_status(&service, "resident_bytes") > 0; drop_all())
+    for (uint64_t deadline = deadline_in(10000); service_status(&service, "resident_bytes") > 0; preloaded_drop_all())
         ck_assert(now_ms() < deadline);
-    go_on(&child);
+    preloaded_go_on(&child);
     expect_pages(&child, 'g', 9 + 40 + 41 + 64);
     child_expect(&child, 'h');
-    ck_assert_uint_eq(session_resident(&child), 0);
-    go_on(&child);
+    ck_assert_uint_eq(preloaded_resident(&child), 0);
+    preloaded_go_on(&child);
     child_end(&child);
     ck_assert(!service_log_has(&service, "a mapping is not intercepted", 0)); /* nothing foreign was handed over */
     fixture_measure();
@@ -113,23 +76,23 @@ START_TEST(test_parts) {
 END_TEST
 
 START_TEST(test_remap) {
-    struct child child = start("remap");
+    struct child child = preloaded_start("remap");
 
     child_expect(&child, 'a');
-    ck_assert_uint_eq(session_resident(&child), 3 * MIB);
-    drop_all();
-    ck_assert_uint_eq(session_resident(&child), 0);
-    go_on(&child);
+    ck_assert_uint_eq(preloaded_resident(&child), 3 * MIB);
+    preloaded_drop_all();
+    ck_assert_uint_eq(preloaded_resident(&child), 0);
+    preloaded_go_on(&child);
     child_expect(&child, 'b');
-    ck_assert_uint_eq(session_resident(&child), MIB + PAGE);
+    ck_assert_uint_eq(preloaded_resident(&child), MIB + PAGE);
     ck_assert(service_kill(&service, 10000));
     service_restart(&service);
     ck_assert(status_becomes("regions", 1, 10000));
-    go_on(&child);
+    preloaded_go_on(&child);
     child_expect(&child, 'c');
-    for (uint64_t deadline = deadline_in(10000); service_status(&service, "resident_bytes") > 0; drop_all())
+    for (uint64_t deadline = deadline_in(10000); service_status(&service, "resident_bytes") > 0; preloaded_drop_all())
         ck_assert(now_ms() < deadline);
-    go_on(&child);
+    preloaded_go_on(&child);
     expect_pages(&child, 'd', 257);
     expect_pages(&child, 'e', 0);
     child_end(&child);
@@ -141,28 +104,28 @@ END_TEST
 static void stop_for(const struct child *child) {
     child_expect(child, 'a');
     ck_assert_int_eq(kill(service.pid, SIGSTOP), 0);
-    go_on(child);
+    preloaded_go_on(child);
     child_expect(child, 'b');
     ck_assert_int_eq(kill(service.pid, SIGCONT), 0);
-    go_on(child);
+    preloaded_go_on(child);
 }
 
 /* The service does not answer while a thread moves a piece, is interrupted, and another one forks. */
 START_TEST(test_moving) {
-    struct child child = start("moving");
+    struct child child = preloaded_start("moving");
 
     for (unsigned i = 0; i < 2; i++)
         stop_for(&child);
     child_expect(&child, 'c');
-    ck_assert_uint_eq(session_resident(&child), 0);
-    go_on(&child);
+    ck_assert_uint_eq(preloaded_resident(&child), 0);
+    preloaded_go_on(&child);
     child_end(&child);
 }
 END_TEST
 
 /* Its first mapping is made by another thread, beside a fork(2) that has begun, and waits for the service: the child does not. */
 START_TEST(test_first) {
-    struct child child = start("first");
+    struct child child = preloaded_start("first");
 
     stop_for(&child);
     child_end(&child);
@@ -171,17 +134,17 @@ END_TEST
 
 /* A thread that is to be ended is, but within no call about memory. */
 START_TEST(test_cancelled) {
-    struct child child = start("cancelled");
+    struct child child = preloaded_start("cancelled");
 
     child_expect(&child, 'c');
-    go_on(&child);
+    preloaded_go_on(&child);
     child_end(&child);
 }
 END_TEST
 
 /* A child moves what it inherited in many pieces, which are one mapping to its kernel. */
 START_TEST(test_inherited) {
-    struct child child = start("inherited");
+    struct child child = preloaded_start("inherited");
 
     child_end(&child);
 }
@@ -189,27 +152,27 @@ END_TEST
 
 /* The program has put descriptors of its own in place of the library's: none is written to, read or closed, and there is memory to be had. */
 START_TEST(test_replaced) {
-    struct child child = start("replaced");
+    struct child child = preloaded_start("replaced");
 
     child_expect(&child, 'a');
     ck_assert(service_kill(&service, 10000));
     service_restart(&service);
     ck_assert(status_becomes("sessions", 2, 10000)); /* the program's, that it made anew, and droppablectl's */
-    go_on(&child);
+    preloaded_go_on(&child);
     child_expect(&child, 'b');
-    go_on(&child);
+    preloaded_go_on(&child);
     child_end(&child);
 }
 END_TEST
 
 static void watch_advice(const char *name) {
-    struct child child = start(name);
+    struct child child = preloaded_start(name);
 
     child_expect(&child, 'a');
-    go_on(&child);
+    preloaded_go_on(&child);
     child_expect(&child, 'b');
-    ck_assert_uint_eq(session_resident(&child), 216 * PAGE);
-    go_on(&child);
+    ck_assert_uint_eq(preloaded_resident(&child), 216 * PAGE);
+    preloaded_go_on(&child);
     child_end(&child);
 }
 
@@ -224,24 +187,24 @@ START_TEST(test_nobody) {
 END_TEST
 
 START_TEST(test_fork) {
-    struct child child = start("fork");
+    struct child child = preloaded_start("fork");
 
     child_expect(&child, 'f');
     ck_assert(status_becomes("sessions", 2, 10000)); /* the program's, droppablectl's */
     ck_assert_uint_eq(listing_count("regions"), 1);
-    ck_assert_uint_eq(session_resident(&child), MIB + 48 * PAGE);
-    go_on(&child);
+    ck_assert_uint_eq(preloaded_resident(&child), MIB + 48 * PAGE);
+    preloaded_go_on(&child);
     child_end(&child);
 }
 END_TEST
 
 START_TEST(test_threads) {
-    struct child child = start("threads");
+    struct child child = preloaded_start("threads");
 
     child_expect(&child, 't');
     ck_assert(status_becomes("regions", 1, 10000));
-    ck_assert_uint_eq(session_resident(&child), 0);
-    go_on(&child);
+    ck_assert_uint_eq(preloaded_resident(&child), 0);
+    preloaded_go_on(&child);
     child_end(&child);
 }
 END_TEST
@@ -263,52 +226,53 @@ static size_t descriptors(pid_t pid) {
 
 /* 2,000 mappings of 64 KiB: what they cost, that they are dropped and seen, and that the next daemon has them too. */
 START_TEST(test_many) {
-    struct child child = start("many");
+    struct child child = preloaded_start("many");
     size_t before, ours, unused;
 
     child_expect(&child, 'l');                          /* connected, and one page mapped */
     service_at_rest(&service, 10000, &unused, &unused); /* what it opens to watch the program's cgroups is open */
     before = descriptors(service.pid);
     ours = descriptors(child.pid);
-    go_on(&child);
+    preloaded_go_on(&child);
     child_expect(&child, 'm');
     printf("2000 mappings: %zu descriptors in the service, %zu in the client\n", descriptors(service.pid) - before,
            descriptors(child.pid) - ours);
     ck_assert_uint_le(descriptors(service.pid) - before, 16);
     ck_assert_uint_le(descriptors(child.pid) - ours, 16);
-    ck_assert_uint_eq(session_resident(&child), 2000 * 64 * KIB);
-    drop_all();
-    ck_assert_uint_eq(session_resident(&child), 0);
-    go_on(&child);
+    ck_assert_uint_eq(preloaded_resident(&child), 2000 * 64 * KIB);
+    preloaded_drop_all();
+    ck_assert_uint_eq(preloaded_resident(&child), 0);
+    preloaded_go_on(&child);
     child_expect(&child, 'n'); /* filled again, a child had zeros */
     ck_assert(service_kill(&service, 10000));
     service_restart(&service);
     ck_assert(status_becomes("regions", 2, 10000));
-    go_on(&child);
+    preloaded_go_on(&child);
     child_expect(&child, 'o'); /* all of it is still there */
-    drop_all();
-    go_on(&child);
+    preloaded_drop_all();
+    preloaded_go_on(&child);
     child_expect(&child, 'p'); /* and was gone then; half of it is unmapped */
-    ck_assert_uint_eq(session_resident(&child), 1000 * 64 * KIB);
+    ck_assert_uint_eq(preloaded_resident(&child), 1000 * 64 * KIB);
     ck_assert(service_kill(&service, 10000));
     service_restart(&service);
     ck_assert(status_becomes("regions", 2, 10000));
-    go_on(&child);
+    preloaded_go_on(&child);
     child_expect(&child, 'r');
     /* Nothing is there, and nothing the kernel's to fill unseen: all is armed. */
     for (uint64_t deadline = deadline_in(10000);
-         service_status(&service, "resident_bytes") > 0 || service_status(&service, "commitment") > 0; drop_all())
+         service_status(&service, "resident_bytes") > 0 || service_status(&service, "commitment") > 0;
+         preloaded_drop_all())
         ck_assert(now_ms() < deadline);
     ck_assert_uint_eq(service_status(&service, "intercepted_faults"), 0);
-    go_on(&child);
+    preloaded_go_on(&child);
     child_expect(&child, 's');
     /* One for each of 63 spans: all pieces were told. */
     ck_assert(!may_intercept() || service_status(&service, "intercepted_faults") >= 60);
-    go_on(&child);
+    preloaded_go_on(&child);
     child_expect(&child, 'q');
-    ck_assert_uint_eq(session_resident(&child), 0);
+    ck_assert_uint_eq(preloaded_resident(&child), 0);
     ck_assert_uint_eq(service_status(&service, "regions"), 1);
-    go_on(&child);
+    preloaded_go_on(&child);
     child_end(&child);
     ck_assert_uint_eq(service_status(&service, "unexpected_errors"), 0);
 }
@@ -316,20 +280,20 @@ END_TEST
 
 /* Threads map, touch, cut and unmap, while all of it is dropped time and again. */
 START_TEST(test_storm) {
-    struct child child = start("storm");
+    struct child child = preloaded_start("storm");
     struct pollfd word = {.fd = child.socket, .events = POLLIN};
     uint64_t deadline = deadline_in(200000);
 
     child_expect(&child, 's');
-    go_on(&child);
+    preloaded_go_on(&child);
     while (poll(&word, 1, 0) == 0) {
-        drop_all();
+        preloaded_drop_all();
         ck_assert(now_ms() < deadline);
     }
     child_expect(&child, 't');
-    ck_assert_uint_eq(session_resident(&child), 0);
+    ck_assert_uint_eq(preloaded_resident(&child), 0);
     ck_assert_uint_eq(service_status(&service, "unexpected_errors"), 0);
-    go_on(&child);
+    preloaded_go_on(&child);
     child_end(&child);
 }
 END_TEST
@@ -339,11 +303,11 @@ static void setup_limits(void) {
 }
 
 START_TEST(test_limit) {
-    struct child child = start("limit");
+    struct child child = preloaded_start("limit");
 
     child_expect(&child, 'l');
     ck_assert_uint_eq(listing_count("regions"), 0);
-    go_on(&child);
+    preloaded_go_on(&child);
     child_end(&child);
 }
 END_TEST
@@ -362,13 +326,13 @@ static bool kernel_has_it(void) {
 /* Runs a program that ends by itself. Its exit status; what it wrote is in ret. */
 static int output_of(const char *name, const char *backend, char *ret) {
     char path[128];
-    struct program program = {.name = name, .backend = backend, .output = path};
+    struct preloaded program = {.name = name, .backend = backend, .output = path};
     struct child child;
     int fd, status;
     ssize_t n;
 
     snprintf(path, sizeof(path), "%s/output", service.dir);
-    child_start(&child, run_program, &program);
+    child_start(&child, preloaded_run, &program);
     ck_assert_int_eq(waitpid(child.pid, &status, 0), child.pid);
     close(child.socket);
     fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -425,25 +389,25 @@ static void kill_and_restart(const struct child *child) {
     ck_assert(service_kill(&service, 10000));
     say_and_expect(child, 'p');
     service_restart(&service);
-    for (uint64_t deadline = deadline_in(10000); service_status(&service, "dropped_bytes") == 0; drop_all())
+    for (uint64_t deadline = deadline_in(10000); service_status(&service, "dropped_bytes") == 0; preloaded_drop_all())
         ck_assert(now_ms() < deadline);
-    drop_all(); /* the one before may have come to some spans before the service knew of the mapping, and spared them */
+    preloaded_drop_all(); /* the one before may have come to some spans before the service knew of the mapping, and spared them */
     say_and_expect(child, 'l');
 }
 
 /* A program that checks all that it finds, while all is dropped 20 times, and the service is killed twice. */
-static void fire_at(const struct program *program) {
+static void fire_at(const struct preloaded *program) {
     struct child child;
 
-    child_start(&child, run_program, (void *)program);
+    child_start(&child, preloaded_run, (void *)program);
     child_expect(&child, 'a');
     for (unsigned i = 0; i < DROPS; i++) {
-        drop_all();
+        preloaded_drop_all();
         say_and_expect(&child, 'l');
         if (i % 7 == 6)
             kill_and_restart(&child);
     }
-    drop_all();
+    preloaded_drop_all();
     say_and_expect(&child, 'l');
     ck_assert_uint_gt(service_status(&service, "dropped_bytes"), 64 * MIB);
     ck_assert(child_say(child.socket, '.'));
@@ -452,27 +416,27 @@ static void fire_at(const struct program *program) {
 }
 
 START_TEST(test_checked) {
-    fire_at(&(struct program){.name = "checked", .backend = "daemon"});
+    fire_at(&(struct preloaded){.name = "checked", .backend = "daemon"});
 }
 END_TEST
 
 START_TEST(test_checked_pins) {
-    fire_at(&(struct program){.name = "checked-pins"});
+    fire_at(&(struct preloaded){.name = "checked-pins"});
 }
 END_TEST
 
 /* ---- backends ---- */
 
 static int try_backend(const char *backend, bool *ret_served) {
-    struct program program = {.name = "try", .backend = backend};
+    struct preloaded program = {.name = "try", .backend = backend};
     struct child child;
     int status;
     char word;
 
-    child_start(&child, run_program, &program);
+    child_start(&child, preloaded_run, &program);
     if (child_hear(child.socket, &word)) {
         *ret_served = service_status(&service, "regions") > 0;
-        go_on(&child);
+        preloaded_go_on(&child);
     }
     ck_assert_int_eq(waitpid(child.pid, &status, 0), child.pid);
     close(child.socket);

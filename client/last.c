@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * A program whose main() ends by pthread_exit(3) ends with the last of its threads. To the C library a watcher is one of these, so it has to go when no
+ * other is left.
+ *
+ * Nobody is told that a thread has ended; but the first one's end the library learns of by thread-specific data. From then on each watcher looks from time
+ * to time how many threads the kernel counts: the watchers, and the first one, which counts as long as any other does. The last of the watchers that
+ * end then ends the program, as any thread would.
+ */
+
+#include "client.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PAUSE_MS 100
+#define LABEL "\nThreads:"
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_key_t key;
+static bool has_key;
+static _Atomic bool first_ended;
+static _Atomic unsigned watchers;
+
+static void on_end(void *unused) {
+    (void)unused;
+    atomic_store(&first_ended, true);
+    fork_each(watcher_wake);
+}
+
+static void init(void) {
+    has_key = pthread_key_create(&key, on_end) == 0;
+}
+
+void last_note(void) {
+    if (gettid() != getpid())
+        return;
+    pthread_once(&once, init);
+    if (has_key)
+        pthread_setspecific(key, &key);
+}
+
+static void __attribute__((constructor)) note_early(void) {
+    last_note();
+}
+
+void last_begin(void) {
+    atomic_fetch_add(&watchers, 1);
+}
+
+void last_end(void) {
+    atomic_fetch_sub(&watchers, 1);
+}
+
+void last_fork_child(void) {
+    atomic_store(&watchers, 0);
+}
+
+int last_pause(void) {
+    return atomic_load(&first_ended) ? PAUSE_MS : -1;
+}
+
+/* No child gets the descriptor. */
+static unsigned long count_threads(void) {
+    char text[4096];
+    const char *label;
+    ssize_t n = -1;
+    int fd;
+
+    fork_lock();
+    fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        n = read(fd, text, sizeof(text) - 1);
+        close(fd);
+    }
+    fork_unlock();
+    text[n < 0 ? 0 : n] = '\0';
+    label = strstr(text, LABEL);
+    return label ? strtoul(label + strlen(LABEL), NULL, 10) : 0;
+}
+
+bool last_is_alone(void) {
+    return atomic_load(&first_ended) && count_threads() == atomic_load(&watchers) + 1UL;
+}
