@@ -55,6 +55,12 @@ void groups_free_unused_user(struct budget_user *user) {
     free(user);
 }
 
+void groups_let_go_user(struct budgets *budgets, struct budget_user *user) {
+    user->kept = false;
+    budgets->n_kept--;
+    groups_free_unused_user(user);
+}
+
 struct budget_user *groups_find_user(struct budgets *budgets, uid_t uid) {
     struct budget_user *user;
 

@@ -15,6 +15,8 @@ struct budget_user *groups_find_user(struct budgets *budgets, uid_t uid);
 struct budget_user *groups_make_user(struct budgets *budgets, uid_t uid);
 /* Unless somebody is there, or something is kept. */
 void groups_free_unused_user(struct budget_user *user);
+/* Nothing of one that was kept is any more. */
+void groups_let_go_user(struct budgets *budgets, struct budget_user *user);
 
 /* The process that has the number now. NULL: no session is of it, and nothing is kept. */
 struct budget_client *groups_find_client(struct manager *manager, uint64_t pid);

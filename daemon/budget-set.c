@@ -112,14 +112,6 @@ static bool anything_given(const struct limits *limits) {
     return any;
 }
 
-static bool anything_set(const struct limits *limits) {
-    bool any = false;
-
-    for (int i = 0; i < LIMIT_KINDS; i++)
-        any |= limit_is_set(&limits->of[i]);
-    return any;
-}
-
 /*
  * What an administrator has set has a place, and so outlives the sessions. What its owner set does not: with that a user could take all
  * places, and he can end what he has set in other ways.
@@ -165,11 +157,8 @@ static int set_user(struct manager *manager, struct setting *setting, uint64_t u
         budgets->n_kept++;
     }
     r = set_one(setting, user ? &user->limits : &none, (uid_t)uid);
-    if (setting->apply && !anything_set(&user->limits)) {
-        user->kept = false;
-        budgets->n_kept--;
-        groups_free_unused_user(user);
-    }
+    if (setting->apply && !limits_are_set(&user->limits))
+        groups_let_go_user(budgets, user);
     return r;
 }
 
@@ -190,7 +179,7 @@ static int set_cgroup(struct manager *manager, struct setting *setting, const ch
     if (!setting->apply)
         return r;
     budgets->version++;
-    if (!anything_set(&cgroup->limits))
+    if (!limits_are_set(&cgroup->limits))
         groups_free_cgroup(budgets, cgroup);
     return r;
 }

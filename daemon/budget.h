@@ -95,6 +95,12 @@ struct budgets {
 
 void budgets_init(struct manager *manager);
 void budgets_deinit(struct manager *manager);
+/*
+ * In budget-sections.c: sections of one user or cgroup take effect in two steps. The first makes room for those of a config (-ENOMEM: and nothing has
+ * changed), the second, under the manager's lock, is for a config that there is room for.
+ */
+int budgets_hold_sections(struct manager *manager, const struct config *config);
+void budgets_take_sections(struct manager *manager, const struct config *config);
 /* The config has changed: looks anew. Under the manager's lock. */
 void budgets_reload(struct manager *manager);
 

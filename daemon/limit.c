@@ -23,7 +23,7 @@ static const struct {
 int limits_check(const struct limits *limits, const uint64_t *configured, const struct limit_values *values,
                  bool administrator) {
     for (int i = 0; i < LIMIT_KINDS; i++) {
-        uint64_t value = values->of[i], ceiling = limits->of[i].given ? limits->of[i].given : configured[i];
+        uint64_t value = values->of[i], ceiling = limit_ceiling(&limits->of[i], configured[i]);
 
         if (!(values->mask & LIMIT_BIT(i)) || value == 0)
             continue;
@@ -56,6 +56,14 @@ uint64_t limit_over(const struct limit_standing *standing, uint64_t budget) {
     if (standing->resident <= budget)
         return 0;
     return standing->resident - budget + (margin < budget ? margin : budget);
+}
+
+bool limits_are_set(const struct limits *limits) {
+    bool any = false;
+
+    for (int i = 0; i < LIMIT_KINDS; i++)
+        any |= limit_is_set(&limits->of[i]);
+    return any;
 }
 
 uint64_t limit_excess(const struct limit_standing *standing, uint64_t budget, uint64_t fill_rate, uint64_t now,

@@ -3,8 +3,8 @@
 #define DROPPABLE_DAEMON_LIMIT_H
 
 /*
- * What a region, a client, a user or a cgroup may have: pure, and all zeros at the start. Each limit has three sources: the config; an
- * administrator, who takes the config's place in both directions; and the owner, who may go below these and never above.
+ * What a region, a client, a user or a cgroup may have: pure, and all zeros at the start. Each limit has four sources: the config, for all of a kind, and
+ * for this one; an administrator, who takes the config's place in both directions; and the owner, who may go below these and never above.
  */
 
 #include <stdbool.h>
@@ -24,8 +24,9 @@ enum limit_kind {
 
 /* 0: not set. */
 struct limit {
-    uint64_t given; /* by an administrator */
-    uint64_t own;   /* by the owner */
+    uint64_t given;      /* by an administrator */
+    uint64_t of_section; /* by the config, for this one alone */
+    uint64_t own;        /* by the owner */
 };
 
 /* How a group stood when its budget was last looked at. */
@@ -49,16 +50,22 @@ struct limit_values {
     uint64_t of[LIMIT_KINDS];
 };
 
-/* What holds where the config (or the default) says so much. */
+/* What an owner may have at most, where the config (or the default) says so much of all. */
+static inline uint64_t limit_ceiling(const struct limit *limit, uint64_t configured) {
+    return limit->given ? limit->given : limit->of_section ? limit->of_section : configured;
+}
+/* What holds. */
 static inline uint64_t limit_value(const struct limit *limit, uint64_t configured) {
-    uint64_t value = limit->given ? limit->given : configured;
+    uint64_t value = limit_ceiling(limit, configured);
 
     return limit->own && limit->own < value ? limit->own : value;
 }
 static inline bool limit_is_set(const struct limit *limit) {
-    return limit->given || limit->own;
+    return limit->given || limit->of_section || limit->own;
 }
 
+/* Any of them. */
+bool limits_are_set(const struct limits *limits);
 /* May these be set? -ERANGE: a value is out of range; -EPERM: above what an owner may have. */
 int limits_check(const struct limits *limits, const uint64_t *configured, const struct limit_values *values,
                  bool administrator);

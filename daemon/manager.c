@@ -78,6 +78,10 @@ int manager_init(struct manager *manager, struct config *config) {
     TAILQ_INIT(&manager->completions);
     manager_init_lock(&manager->lock);
     manager_init_lock(&manager->completions_lock);
+    r = budgets_hold_sections(manager, config);
+    if (r < 0)
+        return r;
+    budgets_take_sections(manager, config);
     manager->max_regions = regions_that_fit();
     manager->native = native_available();
     r = kernel_init(&manager->kernel);

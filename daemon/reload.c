@@ -76,10 +76,17 @@ static void reload_now(uv_signal_t *signal, int number) {
     struct manager *manager = reload->manager;
     struct config fresh, *old = manager->config;
     char *error = NULL;
+    int r;
 
     (void)number;
     notify_reloading();
-    if (config_load(&fresh, reload->source, &error) < 0) {
+    r = config_load(&fresh, reload->source, &error);
+    if (r >= 0) {
+        r = budgets_hold_sections(manager, &fresh);
+        if (r < 0)
+            config_deinit(&fresh);
+    }
+    if (r < 0) {
         log_about(LOG_LEVEL_ERROR, &(struct log_about){.id = LOG_ID_NOT_RELOADED}, "%s: the settings stay as they were",
                   error ? error : "no memory to read the settings");
         free(error);
@@ -99,6 +106,7 @@ static void reload_now(uv_signal_t *signal, int number) {
     CRASH_POINT("reload-swapped");
     manager->domains.machine_reserve = fresh.machine_reserve;
     manager->domains.cgroup_reserve = fresh.cgroup_reserve;
+    budgets_take_sections(manager, old);
     budgets_reload(manager);
     pthread_mutex_unlock(&manager->lock);
     pressure_kick(&manager->pressure); /* a greater reserve may be missing already */

@@ -221,14 +221,16 @@ START_TEST(test_user) {
     struct drp_region *region, *second_region;
     struct drp *d, *second;
     struct child child;
+    char settings[64];
     uint64_t deadline;
 
+    snprintf(settings, sizeof(settings), _i ? "[User %u]\nBudget=6M\n" : "[Budgets]\nUser=6M\n", geteuid());
     fixture_start(NULL);
     child_start(&child, fill_and_wait, &of_nobody);
     child_expect(&child, 'f');
     client(&d, &region, 5 * MIB);
     client(&second, &second_region, 5 * MIB);
-    service_reload(&service, "[Budgets]\nUser=6M\n", READ_AGAIN);
+    service_reload(&service, settings, READ_AGAIN);
     for (deadline = now_ms() + WAIT_MS; resident(d) + resident(second) > 6 * MIB; nap_ms(1))
         ck_assert_uint_lt(now_ms(), deadline);
     if (geteuid() == 0)
@@ -339,7 +341,7 @@ int main(void) {
     tcase_add_test(tcase, test_client);
     tcase_add_test(tcase, test_process);
     tcase_add_test(tcase, test_region);
-    tcase_add_test(tcase, test_user);
+    tcase_add_loop_test(tcase, test_user, 0, 2);
     tcase_add_test(tcase, test_cgroup);
     tcase_add_test(tcase, test_smaller_than_pins);
     tcase_add_test(tcase, test_counting_pins);

@@ -38,6 +38,50 @@ START_TEST(test_owner_lowers_and_cannot_raise) {
 }
 END_TEST
 
+static struct config_group sections[] = {
+    {.uid = ALICE, .budget = 60 * MIB}, {.path = "/jobs", .quota = 512 * MIB}, {.uid = 4711, .quota = 64 * MIB}};
+
+static void load_sections(size_t n) {
+    struct config with = config;
+
+    with.groups = sections;
+    with.n_groups = n;
+    ck_assert_int_eq(budgets_hold_sections(&manager, &with), 0);
+    budgets_take_sections(&manager, &with);
+}
+
+/* Of one user or cgroup, in the place of what the config says of all; what an administrator gives goes before it, an owner goes below. */
+START_TEST(test_sections) {
+    config.user_budget = 100 * MIB;
+    load_sections(3);
+    ck_assert_uint_eq(manager.budgets.n_kept, 3);
+    ck_assert_uint_eq(get(BUDGET_USER, ALICE, LIMIT_BUDGET), 60 * MIB);
+    ck_assert_uint_eq(get(BUDGET_USER, ALICE, LIMIT_QUOTA), config.max_bytes_per_uid);
+    ck_assert_uint_eq(get(BUDGET_USER, BOB, LIMIT_BUDGET), 100 * MIB);
+    ck_assert_uint_eq(get(BUDGET_USER, 4711, LIMIT_QUOTA), 64 * MIB); /* who is not there yet */
+    ck_assert_uint_eq(get(BUDGET_CGROUP, 0, LIMIT_QUOTA), 512 * MIB);
+
+    ck_assert_int_eq(set(ALICE, BUDGET_USER, ALICE, LIMIT_BUDGET, 61 * MIB), -EPERM);
+    ck_assert_int_eq(set(ALICE, BUDGET_USER, ALICE, LIMIT_BUDGET, 50 * MIB), 0);
+    ck_assert_uint_eq(get(BUDGET_USER, ALICE, LIMIT_BUDGET), 50 * MIB);
+    ck_assert_int_eq(set(ROOT, BUDGET_USER, ALICE, LIMIT_BUDGET, 200 * MIB), 0);
+    ck_assert_uint_eq(get(BUDGET_USER, ALICE, LIMIT_BUDGET), 200 * MIB);
+    ck_assert_int_eq(set(ROOT, BUDGET_USER, ALICE, LIMIT_BUDGET, 0), 0);
+    ck_assert_uint_eq(get(BUDGET_USER, ALICE, LIMIT_BUDGET), 60 * MIB);
+
+    fill(0, 40 * MIB);
+    fill(1, 40 * MIB);
+    ck_assert_uint_eq(look().scope, BUDGET_USER);
+
+    /* What was set at run time outlives the section. */
+    ck_assert_int_eq(set(ROOT, BUDGET_CGROUP, 0, LIMIT_QUOTA, 256 * MIB), 0);
+    load_sections(0);
+    ck_assert_uint_eq(manager.budgets.n_kept, 1);
+    ck_assert_uint_eq(get(BUDGET_USER, ALICE, LIMIT_BUDGET), 100 * MIB);
+    ck_assert_uint_eq(get(BUDGET_CGROUP, 0, LIMIT_QUOTA), 256 * MIB);
+}
+END_TEST
+
 START_TEST(test_what_can_be_set) {
     const struct budget_object client = {.scope = BUDGET_CLIENT, .id = 100};
     struct limit_values values = {.mask = LIMIT_BIT(LIMIT_BUDGET) | LIMIT_BIT(LIMIT_SHARE)}, effective;
@@ -338,6 +382,7 @@ int main(void) {
 
     tcase_add_checked_fixture(tcase, world_setup, world_teardown);
     tcase_add_test(tcase, test_owner_lowers_and_cannot_raise);
+    tcase_add_test(tcase, test_sections);
     tcase_add_test(tcase, test_what_can_be_set);
     tcase_add_test(tcase, test_kept);
     tcase_add_test(tcase, test_nobody_has_one);
