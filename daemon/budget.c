@@ -291,54 +291,47 @@ bool budget_covers(const struct budget_excess *excess, const struct region *regi
 
 /* ---- in need ---- */
 
-typedef void (*group_fn)(struct limits *limits, uint64_t *data);
+/* So many bytes of a group's are named. Returns what it is over by still, or most, if that is more. */
+static uint64_t take(struct limits *limits, uint64_t bytes, uint64_t most) {
+    limits->standing.over -= least(limits->standing.over, bytes);
+    return limits->standing.over > most ? limits->standing.over : most;
+}
 
-static void each_group_of_session(struct session *session, group_fn each, uint64_t *data) {
-    each(&session->budget, data);
-    each(&session->client->limits, data);
+static uint64_t take_of_session(struct session *session, uint64_t bytes, uint64_t most) {
+    most = take(&session->budget, bytes, most);
+    most = take(&session->client->limits, bytes, most);
     for (struct domain *domain = session->domain; domain; domain = domain->parent)
-        each(&domain->budget, data);
+        most = take(&domain->budget, bytes, most);
     for (struct domain *domain = session->former; domain && !domain_is_within(session->domain, domain);
          domain = domain->parent)
-        each(&domain->budget, data);
+        most = take(&domain->budget, bytes, most);
+    return most;
 }
 
-/* Calls it for each group that the region counts for; of a shared one for some maybe more than once. */
-static void each_group(struct region *region, group_fn each, uint64_t *data) {
+/* The same of each group that the region counts for; of a shared one of some maybe more than once. */
+static uint64_t take_of_region(struct region *region, uint64_t bytes) {
     const struct home *home = region->home;
+    uint64_t most = take(&region->budget, bytes, 0);
     const struct share *share;
 
-    each(&region->budget, data);
     if (home->session) {
-        each(&home->session->user->limits, data);
-        each_group_of_session(home->session, each, data);
-        return;
+        most = take(&home->session->user->limits, bytes, most);
+        return take_of_session(home->session, bytes, most);
     }
-    each(&shared_of(home)->user->limits, data);
+    most = take(&shared_of(home)->user->limits, bytes, most);
     LIST_FOREACH (share, &shared_of(home)->shares, of_shared)
         if (share->session->client)
-            each_group_of_session(share->session, each, data);
-}
-
-static void find_most(struct limits *limits, uint64_t *most) {
-    if (limits->standing.over > *most)
-        *most = limits->standing.over;
-}
-
-static void take(struct limits *limits, uint64_t *bytes) {
-    limits->standing.over -= least(limits->standing.over, *bytes);
+            most = take_of_session(share->session, bytes, most);
+    return most;
 }
 
 uint64_t budget_over(struct region *region) {
-    uint64_t most = 0;
-
-    each_group(region, find_most, &most);
-    return most;
+    return take_of_region(region, 0);
 }
 
 void budget_note_planned(struct region *region, uint64_t bytes) {
     if (region->home->manager->budgets.over)
-        each_group(region, take, &bytes);
+        (void)take_of_region(region, bytes);
 }
 
 /* A group's, once. */

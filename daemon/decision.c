@@ -9,7 +9,8 @@
 
 #include <string.h>
 
-#define DECISIONS_OPEN 16
+/* Several domains may be in need at once, and groups over their budgets: theirs are among the newest few. */
+#define DECISIONS_OPEN (16 + DECISIONS_OF_BUDGETS + 1)
 
 void histogram_add(struct histogram *histogram, uint64_t value) {
     unsigned bucket = value == 0 ? 0 : 64 - (unsigned)__builtin_clzll(value);
@@ -49,21 +50,43 @@ static void begin_marks(struct decision_marks *marks, uint32_t tick) {
     atomic_store_explicit(&marks->first_tick, tick, memory_order_release);
 }
 
-struct decision *decisions_begin(struct decisions *decisions, enum demand_source source, uint64_t domain, bool anew,
-                                 uint64_t now, uint32_t tick) {
+/* What is under way of this source, domain and group; *ret_budgets: how many budgets have one. */
+static struct decision *find_open(struct decisions *decisions, enum demand_source source, uint64_t domain,
+                                  const struct decision_budget *budget, uint64_t now, unsigned *ret_budgets) {
+    uint64_t newest = atomic_load_explicit(&decisions->newest, memory_order_relaxed);
+
+    *ret_budgets = 0;
+    for (uint64_t number = newest; number > 0 && number + DECISIONS_OPEN > newest; number--) {
+        struct decision *decision = &decisions->ring[number % DECISIONS_MAX];
+
+        if (now > decision->ended && now - decision->ended >= DECISION_QUIET_NS)
+            continue;
+        if (decision->source == source && decision->domain == domain && decision->budget.scope == budget->scope &&
+            decision->budget.id == budget->id)
+            return decision;
+        *ret_budgets += decision->budget.scope != 0;
+    }
+    return NULL;
+}
+
+struct decision *decisions_begin(struct decisions *decisions, enum demand_source source, uint64_t domain,
+                                 const struct decision_budget *budget, bool anew, uint64_t now, uint32_t tick) {
+    static const struct decision_budget none;
     uint64_t newest = atomic_load_explicit(&decisions->newest, memory_order_relaxed);
     struct decision *decision;
+    unsigned budgets = 0;
 
-    /* Several domains may be in need at once: theirs are among the newest few. */
-    for (uint64_t number = newest; !anew && number > 0 && number + DECISIONS_OPEN > newest; number--) {
-        decision = &decisions->ring[number % DECISIONS_MAX];
-        if (decision->source == source && decision->domain == domain && now - decision->ended < DECISION_QUIET_NS) {
-            decisions_go_on(decisions, decision, now, tick);
-            return decision;
-        }
+    budget = budget ? budget : &none;
+    decision = anew ? NULL : find_open(decisions, source, domain, budget, now, &budgets);
+    if (!decision && budget->scope != 0 && budgets >= DECISIONS_OF_BUDGETS)
+        return decisions_begin(decisions, source, domain, NULL, false, now, tick);
+    if (decision) {
+        decisions_go_on(decisions, decision, now, tick);
+        return decision;
     }
     decision = &decisions->ring[(newest + 1) % DECISIONS_MAX];
-    *decision = (struct decision){.number = newest + 1, .began = now, .ended = now, .source = source, .domain = domain};
+    *decision = (struct decision){
+        .number = newest + 1, .began = now, .ended = now, .source = source, .domain = domain, .budget = *budget};
     begin_marks(&decisions->marks[(newest + 1) % DECISIONS_MAX], tick);
     atomic_store_explicit(&decisions->newest, newest + 1, memory_order_release);
     return decision;

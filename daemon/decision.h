@@ -37,6 +37,13 @@ struct decision_marks {
     _Atomic uint64_t refaults; /* since: faults in spans that it dropped from, within the window of protection */
 };
 
+/* Whose budget it was for; scope (enum budget_scope) 0: for none, or for those of more groups at once than have an episode each. */
+struct decision_budget {
+    uint32_t scope;
+    uint64_t id;               /* of the region, session or domain; the pid or the uid */
+    uint64_t budget, resident; /* when it began */
+};
+
 struct decision {
     uint64_t number; /* 1, 2, ...; 0: empty */
     uint64_t began;  /* ns, CLOCK_MONOTONIC */
@@ -46,7 +53,8 @@ struct decision {
     uint64_t domain;
     char path[144];                    /* of the domain's cgroup, its end if it is longer; "" for the machine */
     uint64_t limit, headroom, reserve; /* of the domain when it began */
-    uint64_t demand;                   /* bytes: the largest that was asked for at once */
+    struct decision_budget budget;
+    uint64_t demand; /* bytes: the largest that was asked for at once */
     uint64_t planned, freed, pinned, failed;
     uint64_t reaction_ns; /* from the first look that found it to the end of the first slice; 0: none ended yet */
     uint32_t slices;
@@ -73,9 +81,13 @@ struct decisions {
     _Atomic uint64_t refaulted_spans; /* of them, touched again within the window of protection */
 };
 
-/* Begins a decision; unless it shall be a new one, takes up the newest of this source and domain if that was not long ago. Never NULL. */
-struct decision *decisions_begin(struct decisions *decisions, enum demand_source source, uint64_t domain, bool anew,
-                                 uint64_t now, uint32_t tick);
+/*
+ * Begins a decision; unless it shall be a new one, takes up the newest of this source, domain and budget (NULL: none) if that was not long ago. Of budgets so many
+ * are under way at once, the others share one: a client can have thousands, and would have all the memory that there is for decisions. Never NULL.
+ */
+struct decision *decisions_begin(struct decisions *decisions, enum demand_source source, uint64_t domain,
+                                 const struct decision_budget *budget, bool anew, uint64_t now, uint32_t tick);
+#define DECISIONS_OF_BUDGETS 8
 /* There is another slice of it. */
 void decisions_go_on(struct decisions *decisions, struct decision *decision, uint64_t now, uint32_t tick);
 /* Adds bytes that are to go to a victim, or makes one of it while there is room. */

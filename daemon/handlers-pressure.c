@@ -158,7 +158,7 @@ void handle_free(struct connection *connection, struct channel_packet *packet) {
 void handle_why(struct connection *connection, struct channel_packet *packet) {
     struct drp_wire_why_reply reply = {0};
 
-    report_why(connection->server->manager, packet->message.why.cursor, &reply);
+    report_why(connection->server->manager, packet->message.list.cursor, &reply);
     connection_reply(connection, packet->message.header.type, packet->message.header.serial, &reply,
                      offsetof(struct drp_wire_why_reply, entries) + reply.count * sizeof(reply.entries[0]), NULL, 0);
 }

@@ -289,10 +289,14 @@ static void describe_decision(struct decision *decision, const struct plan_deman
 /* One for each hand; a domain's, while it is in need. */
 static struct decision *open_decision(struct decisions *decisions, const struct plan_demand *demand, uint32_t tick) {
     struct decision *decision = demand->hand ? decisions_edit(decisions, demand->hand->decision) : NULL;
+    const struct budget_excess *excess = demand->excess;
+    struct decision_budget budget = {0};
 
+    if (excess)
+        budget = (struct decision_budget){excess->scope, excess->id, excess->budget, excess->resident};
     if (!decision)
-        decision =
-            decisions_begin(decisions, demand->source, demand->domain->id, demand->hand != NULL, demand->seen, tick);
+        decision = decisions_begin(decisions, demand->source, demand->domain->id, &budget, demand->hand != NULL,
+                                   demand->seen, tick);
     else
         decisions_go_on(decisions, decision, demand->seen, tick);
     if (demand->hand)
@@ -361,7 +365,8 @@ struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *
     victims = policy_plan(plans->regions, n, demand->bytes, tick, plans->victims, PLAN_VICTIMS, &planned);
     if (plans->manager->budgets.over)
         victims = keep_to_budgets(plans, victims, demand->over, &planned);
-    record_demand(demand->domain->id, demand->source, demand->bytes);
+    if (!demand->excess)
+        record_demand(demand->domain->id, demand->source, demand->bytes);
     if (victims == 0) {
         sweep(plans, n);
         return NULL;
@@ -378,6 +383,7 @@ struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *
     slice->hand = demand->hand;
     slice->needed = slice->request.needed = !demand->hand && demand->source != DEMAND_BUDGET;
     slice->over = demand->over;
+    slice->scope = demand->excess ? demand->excess->scope : 0;
     slice->seen = demand->seen;
     if (demand->shared_out)
         controller_note_given(&demand->domain->controller, planned);
@@ -446,7 +452,10 @@ static void report_slice(struct plans *plans, struct plan_slice *slice) {
 
     if (freed > 0)
         histogram_add(&plans->manager->decisions.reaction_us, (ended - slice->seen) / 1000);
-    record_freed(slice->domain->id, freed);
+    if (slice->scope)
+        record_budget(slice->scope, freed);
+    else
+        record_freed(slice->domain->id, freed);
     if (decision) { /* not yet overwritten */
         decision->freed += freed;
         decision->pinned += pinned;

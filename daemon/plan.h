@@ -55,6 +55,7 @@ struct plan_slice {
     struct pressure_hand *hand;
     bool needed;       /* by the domain: neither for a hand nor for a budget alone */
     bool over;         /* only who is over a budget was asked */
+    uint32_t scope;    /* of the budget that it is for; 0: it is for none */
     uint64_t decision; /* its number */
     uint64_t seen;
     uint64_t handed_out; /* ns */

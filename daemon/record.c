@@ -121,13 +121,13 @@ static void write_region(const uint64_t *v) {
 
 static void write_event(const struct event *event) {
     static const char letters[] = {
-        [RECORD_DOMAIN] = 'D',  [RECORD_REGION] = 'R', [RECORD_END] = 'E',  [RECORD_FAULT] = 'f',
-        [RECORD_REFAULT] = 'r', [RECORD_PINS] = 'p',   [RECORD_DROP] = 'x', [RECORD_OWNER_DROP] = 'o',
-        [RECORD_DEMAND] = 'd',  [RECORD_FREED] = 'g',
+        [RECORD_DOMAIN] = 'D',  [RECORD_REGION] = 'R', [RECORD_END] = 'E',    [RECORD_FAULT] = 'f',
+        [RECORD_REFAULT] = 'r', [RECORD_PINS] = 'p',   [RECORD_DROP] = 'x',   [RECORD_OWNER_DROP] = 'o',
+        [RECORD_DEMAND] = 'd',  [RECORD_FREED] = 'g',  [RECORD_BUDGET] = 'b',
     };
     static const unsigned numbers[] = {
         [RECORD_DOMAIN] = 2, [RECORD_END] = 1,        [RECORD_FAULT] = 2,  [RECORD_REFAULT] = 2, [RECORD_PINS] = 3,
-        [RECORD_DROP] = 3,   [RECORD_OWNER_DROP] = 3, [RECORD_DEMAND] = 3, [RECORD_FREED] = 2,
+        [RECORD_DROP] = 3,   [RECORD_OWNER_DROP] = 3, [RECORD_DEMAND] = 3, [RECORD_FREED] = 2,   [RECORD_BUDGET] = 2,
     };
 
     write_time(event->ns);

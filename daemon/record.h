@@ -32,6 +32,7 @@ enum record_kind {
     RECORD_OWNER_DROP, /* region, first chunk, chunks */
     RECORD_DEMAND,     /* domain, source, bytes */
     RECORD_FREED,      /* domain, bytes */
+    RECORD_BUDGET,     /* scope, bytes */
 };
 
 /*
@@ -65,6 +66,10 @@ static inline void record_demand(uint64_t domain, uint64_t source, uint64_t byte
 static inline void record_freed(uint64_t domain, uint64_t bytes) {
     if (record_active())
         record_event(RECORD_FREED, domain, bytes, 0, 0, 0);
+}
+static inline void record_budget(uint64_t scope, uint64_t bytes) {
+    if (record_active())
+        record_event(RECORD_BUDGET, scope, bytes, 0, 0, 0);
 }
 static inline void record_end(uint64_t region) {
     if (record_active())

@@ -387,6 +387,7 @@ static_assert(DRP_SOURCE_SAMPLER == (int)DEMAND_SAMPLER && DRP_SOURCE_HAND == (i
               "sources and urgencies have the numbers of the wire");
 static_assert(DEMAND_SOURCE_MAX < sizeof(((struct drp_wire_status_reply *)0)->edges) / sizeof(uint64_t),
               "there is room for each source's edges");
+static_assert(DRP_BUDGET_SESSION == (int)BUDGET_SESSION, "so have the scopes of budgets");
 static_assert(DRP_WIRE_VICTIMS_MAX == DECISION_VICTIMS, "as many victims are sent as are kept");
 static_assert(DRP_WIRE_BUCKETS == HISTOGRAM_BUCKETS, "histograms are sent as they are");
 
@@ -409,6 +410,10 @@ static void tell_decision(const struct decisions *decisions, const struct decisi
         .source = decision->source,
         .urgency = decision->urgency,
         .domain = decision->domain,
+        .budget_scope = decision->budget.scope,
+        .budget_id = decision->budget.id,
+        .budget = decision->budget.budget,
+        .budget_resident = decision->budget.resident,
         .limit = decision->limit,
         .headroom = decision->headroom,
         .reserve = decision->reserve,

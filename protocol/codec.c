@@ -376,6 +376,8 @@ static bool decision_ok(const struct drp_wire_decision *decision) {
     return decision->number > 0 && decision->n_victims <= DRP_WIRE_VICTIMS_MAX &&
            decision->source >= DRP_SOURCE_SAMPLER && decision->source <= DRP_SOURCE_LAST &&
            decision->urgency >= DRP_URGENCY_TRIM && decision->urgency <= DRP_URGENCY_LIFE &&
+           decision->budget_scope <= DRP_BUDGET_SESSION && decision->reserved == 0 &&
+           (decision->budget_scope == 0 || decision->source == DRP_SOURCE_BUDGET) &&
            terminated(decision->path, sizeof(decision->path));
 }
 
@@ -439,7 +441,7 @@ static const struct rule rules[DRP_WIRE_TYPE_MAX + 1] = {
                         {SIZE(drp_wire_limit_reply), .gap = GAP(drp_wire_limit_reply, reserved), .check = check_limit_reply}},
     [DRP_WIRE_FREE] = {"free", {SIZE(drp_wire_free), .check = check_free}, {SIZE(drp_wire_drop_reply)}},
     [DRP_WIRE_WHY] = {"why",
-                      {SIZE(drp_wire_why)},
+                      {SIZE(drp_wire_list)},
                       {.size_min = offsetof(struct drp_wire_why_reply, entries),
                        .size_max = sizeof(struct drp_wire_why_reply),
                        .gap = GAP(drp_wire_why_reply, reserved),

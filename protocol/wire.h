@@ -370,7 +370,7 @@ struct drp_wire_options {
 };
 static_assert(sizeof(struct drp_wire_options) == 32, "options");
 
-/* LIST: sessions, regions and domains, in pages. Request: cursor 0, then what the reply's next says until that is 0. */
+/* LIST: sessions, regions and domains, in pages. Request: cursor 0, then what the reply's next says until that is 0. WHY: the same. */
 struct drp_wire_list {
     struct drp_wire_header header;
     uint64_t cursor;
@@ -479,12 +479,7 @@ struct drp_wire_free {
 };
 static_assert(sizeof(struct drp_wire_free) == 24 + DRP_WIRE_PATH_MAX, "free");
 
-/* WHY: what was dropped for pressure, and for whom; newest first. */
-struct drp_wire_why {
-    struct drp_wire_header header;
-    uint64_t cursor; /* 0: the newest; else what the reply's next said */
-};
-static_assert(sizeof(struct drp_wire_why) == 24, "why");
+/* WHY: what was dropped for pressure, and for whom; newest first, in pages. Request: drp_wire_list. */
 
 /* Who states that memory is wanted. PROTOCOL.md tells what each means. */
 enum drp_wire_source {
@@ -513,14 +508,20 @@ struct drp_wire_victim {
 static_assert(sizeof(struct drp_wire_victim) == 64, "victim");
 
 #define DRP_WIRE_VICTIMS_MAX 6
+#define DRP_BUDGET_SESSION 5 /* what the program of a session has said of itself */
 struct drp_wire_decision {
     uint64_t number;
-    uint64_t began_ms; /* ago */
-    uint64_t ended_ms; /* ago, of its last slice so far */
-    uint32_t source;   /* enum drp_wire_source */
-    uint32_t urgency;  /* enum drp_wire_urgency */
-    uint64_t domain;   /* as in LIST */
-    uint64_t limit;    /* of the domain when it began, and so the next two; UINT64_MAX: none */
+    uint64_t began_ms;     /* ago */
+    uint64_t ended_ms;     /* ago, of its last slice so far */
+    uint32_t source;       /* enum drp_wire_source */
+    uint32_t urgency;      /* enum drp_wire_urgency */
+    uint64_t domain;       /* as in LIST */
+    uint32_t budget_scope; /* 0: no budget, or those of several; enum drp_wire_limit_scope, or DRP_BUDGET_SESSION */
+    uint32_t reserved;
+    uint64_t budget_id; /* of the region, session or domain; the pid or the uid */
+    uint64_t budget;    /* bytes, when it began; and so the next four */
+    uint64_t budget_resident;
+    uint64_t limit; /* of the domain; UINT64_MAX: none */
     uint64_t headroom, reserve;
     uint64_t demand; /* bytes, the largest that was asked for at once */
     uint64_t planned;
@@ -536,9 +537,9 @@ struct drp_wire_decision {
     char path[144];  /* of the domain's cgroup, its end if it is longer; "": the machine */
     uint64_t unseen; /* bytes freed of which nobody can see when they are wanted again */
 };
-static_assert(sizeof(struct drp_wire_decision) == 136 + 6 * 64 + 144 + 8, "decision");
+static_assert(sizeof(struct drp_wire_decision) == 168 + 6 * 64 + 144 + 8, "decision");
 
-#define DRP_WIRE_WHY_MAX 6
+#define DRP_WIRE_WHY_MAX 5
 struct drp_wire_why_reply {
     struct drp_wire_header header;
     uint64_t next;   /* 0: no more */
@@ -547,7 +548,7 @@ struct drp_wire_why_reply {
     uint32_t reserved;
     struct drp_wire_decision entries[DRP_WIRE_WHY_MAX]; /* only count of them are sent */
 };
-static_assert(sizeof(struct drp_wire_why_reply) == 40 + 6 * 672, "why reply");
+static_assert(sizeof(struct drp_wire_why_reply) == 40 + 5 * 704, "why reply");
 static_assert(sizeof(struct drp_wire_why_reply) <= DRP_WIRE_MAX_SIZE, "why reply fits");
 
 /* Reply of HISTOGRAMS (request: header alone). Bucket 0 counts zeros, bucket i values from 2^(i-1) up to 2^i - 1. */
@@ -591,7 +592,6 @@ union drp_wire_message {
     struct drp_wire_limit limit;
     struct drp_wire_limit_reply limit_reply;
     struct drp_wire_free free;
-    struct drp_wire_why why;
     struct drp_wire_why_reply why_reply;
     struct drp_wire_histograms_reply histograms_reply;
     char bytes[DRP_WIRE_MAX_SIZE];

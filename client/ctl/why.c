@@ -31,7 +31,7 @@ static const char *source_text(uint32_t source) {
         [DRP_SOURCE_MAX_MET] = "memory.max was met",
         [DRP_SOURCE_THRESHOLD] = "a threshold of usage was crossed",
         [DRP_SOURCE_LEVEL] = "the kernel reported pressure (memory.pressure_level)",
-        [DRP_SOURCE_BUDGET] = "somebody was over the budget",
+        [DRP_SOURCE_BUDGET] = "somebody was over the budget", /* unless it is known who */
         [DRP_SOURCE_HAND] = "somebody asked for it (droppablectl free)",
     };
 
@@ -47,6 +47,18 @@ static const char *urgency_text(uint32_t urgency) {
            : urgency == DRP_URGENCY_STALL ? "programs were slowed down"
                                           : "nobody waited for it";
 }
+
+/* Of a budget: a key, and what is before its number. */
+static const struct {
+    const char *name, *text;
+} scopes[] = {
+    {NULL, NULL},
+    [DRP_LIMIT_REGION] = {"region", "region"},
+    [DRP_LIMIT_CLIENT] = {"process", "process"},
+    [DRP_LIMIT_USER] = {"user", "user"},
+    [DRP_LIMIT_CGROUP] = {"cgroup", "the cgroup of domain"},
+    [DRP_BUDGET_SESSION] = {"session", "session"},
+};
 
 /* ---- for people ---- */
 
@@ -91,13 +103,23 @@ static void print_regrets(const struct drp_wire_decision *d) {
     printf("\n");
 }
 
+static void print_because(const struct drp_wire_decision *d) {
+    if (d->budget_scope == 0)
+        printf("    because     %s; %s\n", source_text(d->source), urgency_text(d->urgency));
+    else
+        printf("    because     %s %" PRIu64 " was over %s budget of %s MiB, with %s MiB; %s\n",
+               scopes[d->budget_scope].text, d->budget_id,
+               d->budget_scope == DRP_BUDGET_SESSION ? "its program's own" : "the", ctl_mib(d->budget),
+               ctl_mib(d->budget_resident), urgency_text(d->urgency));
+}
+
 static void print_decision(const struct told *told) {
     const struct drp_wire_decision *d = &told->decision;
 
     print_when(told);
-    printf("    because     %s; %s\n", source_text(d->source), urgency_text(d->urgency));
+    print_because(d);
     printf("    wanted      %s MiB", ctl_mib(d->demand));
-    if (d->headroom != UINT64_MAX) /* where there is a limit */
+    if (d->headroom != UINT64_MAX && d->source != DRP_SOURCE_BUDGET) /* where there is a limit that it was about */
         printf("; %s MiB of %s MiB were free, %s MiB are to be", ctl_mib(d->headroom), ctl_mib(d->limit),
                ctl_mib(d->reserve));
     printf("\n");
@@ -132,6 +154,19 @@ static struct json_object *json_victims(const struct drp_wire_decision *d) {
     return array;
 }
 
+/* Whose it was; null: nobody's, or not known. */
+static struct json_object *json_budget(const struct drp_wire_decision *d) {
+    struct json_object *object = d->budget_scope ? json_object_new_object() : NULL;
+
+    if (!object)
+        return NULL;
+    ctl_add_text(object, "scope", scopes[d->budget_scope].name);
+    ctl_add(object, "id", d->budget_id);
+    ctl_add(object, "bytes", d->budget);
+    ctl_add(object, "resident_bytes", d->budget_resident);
+    return object;
+}
+
 static struct json_object *json_decision(const struct told *told) {
     const struct drp_wire_decision *d = &told->decision;
     struct json_object *object = json_object_new_object();
@@ -141,6 +176,7 @@ static struct json_object *json_decision(const struct told *told) {
     ctl_add(object, "ended_ms", told->ended_ms);
     ctl_add_text(object, "source", ctl_source_name(d->source));
     ctl_add_text(object, "source_text", source_text(d->source));
+    json_object_object_add(object, "budget", json_budget(d));
     ctl_add_text(object, "urgency", urgency_name(d->urgency));
     ctl_add(object, "domain", d->domain);
     ctl_add_text(object, "path", d->path);
@@ -166,7 +202,7 @@ static struct json_object *json_decision(const struct told *told) {
 /* The newest, at most so many; newest first. *ret is malloc'd in any case, or NULL. */
 static int fetch(struct drp *d, uint64_t max, struct told **ret, size_t *ret_n) {
     const struct drp_wire_why_reply *reply = &d->link.packet->message.why_reply;
-    struct drp_wire_why request = {.header.type = DRP_WIRE_WHY};
+    struct drp_wire_list request = {.header.type = DRP_WIRE_WHY};
     int r;
 
     do {

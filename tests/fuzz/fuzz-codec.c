@@ -57,6 +57,8 @@ static void require_why_reply(const struct drp_wire_why_reply *m, const char *en
         REQUIRE(memchr(m->entries[i].path, 0, sizeof(m->entries[i].path)));
         REQUIRE(m->entries[i].n_victims <= DRP_WIRE_VICTIMS_MAX);
         REQUIRE(m->entries[i].number > 0 && m->entries[i].source - 1 < 10 && m->entries[i].urgency - 1 < 3);
+        REQUIRE(m->entries[i].budget_scope < 6 && m->entries[i].reserved == 0);
+        REQUIRE(m->entries[i].budget_scope == 0 || m->entries[i].source == 9);
         for (size_t k = 0; k < DRP_WIRE_VICTIMS_MAX; k++)
             REQUIRE(memchr(m->entries[i].victims[k].name, 0, sizeof(m->entries[i].victims[k].name)));
     }

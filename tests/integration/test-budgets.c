@@ -164,6 +164,20 @@ static uint64_t limit_of_process(const char *budget) {
     return strtoull(at + strlen("\"budget\":"), NULL, 10);
 }
 
+/* `why` names whose budget it was. */
+static void expect_told(void) {
+    char out[16384], wanted[160];
+
+    snprintf(wanted, sizeof(wanted),
+             "\"budget\":{\n        \"scope\":\"process\",\n        \"id\":%d,\n        \"bytes\":6291456,\n",
+             (int)getpid());
+    ck_assert_int_eq(service_ctl(&service, out, sizeof(out), (const char *const[]){"--json", "why", NULL}), 0);
+    ck_assert_msg(strstr(out, wanted) != NULL, "no %s in\n%s", wanted, out);
+    snprintf(wanted, sizeof(wanted), "because     process %d was over the budget of 6.0 MiB, with ", (int)getpid());
+    ck_assert_int_eq(service_ctl(&service, out, sizeof(out), (const char *const[]){"why", NULL}), 0);
+    ck_assert_msg(strstr(out, wanted) != NULL, "no '%s' in\n%s", wanted, out);
+}
+
 /* What is set for a process is for all its connections together, and for those that it makes later. */
 START_TEST(test_process) {
     struct drp_region *regions[3];
@@ -176,6 +190,7 @@ START_TEST(test_process) {
     ck_assert_uint_eq(limit_of_process("6M"), 6 * MIB);
     for (deadline = now_ms() + WAIT_MS; resident(d[0]) + resident(d[1]) + resident(d[2]) > 6 * MIB; nap_ms(1))
         ck_assert_uint_lt(now_ms(), deadline);
+    expect_told();
     for (int i = 0; i < 3; i++) {
         regions[i] = drp_region_free(regions[i]);
         d[i] = drp_free(d[i]);

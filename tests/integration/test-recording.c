@@ -112,6 +112,33 @@ START_TEST(everything_is_in_it) {
 }
 END_TEST
 
+/* A budget is no demand of the machine, which a replay would have everybody meet. */
+START_TEST(budgets_are_told_apart) {
+    struct service recorded;
+    struct drp_region *region;
+    unsigned demands = 0;
+    struct drp *d;
+
+    snprintf(path, sizeof(path), "/tmp/test-recording-%d", (int)getpid());
+    service_record(path);
+    service_start(&recorded, NULL);
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(drp_region_new(&region, d, SIZE, NULL), 0);
+    memset(drp_region_address(region), 1, SIZE);
+    ck_assert_int_eq(drp_region_set_budget(region, SIZE / 2), 0);
+    wait_for_line('b', 1, " ");
+    region = drp_region_free(region);
+    d = drp_free(d);
+    service_stop(&recorded);
+    for (const char *line = tree_text(path); line && *line; line = strchr(line, '\n'), line += line != NULL) {
+        demands += line[0] == 'd';
+        ck_assert_msg(line[0] != 'g' || demands > 0, "freed for nobody's demand: %s", line);
+        ck_assert_msg(line[0] != 'd' || strncmp(strchr(line + 2, ' '), " 9 ", 3) != 0, "%s", line);
+    }
+    unlink(path);
+}
+END_TEST
+
 static int run_daemon(const char *record, char *out, size_t size) {
     char command[512];
     FILE *pipe;
@@ -142,6 +169,7 @@ int main(void) {
 
     tcase_set_timeout(tcase, 60);
     tcase_add_test(tcase, everything_is_in_it);
+    tcase_add_test(tcase, budgets_are_told_apart);
     tcase_add_test(tcase, files_that_cannot_be_had);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);

@@ -42,7 +42,7 @@ START_TEST(test_reads) {
     struct trace trace;
     size_t line;
 
-    ck_assert_int_eq(read_text(HEAD "# a comment\nt 20\nf 7 1\nr 7 2\nx 7 1 1\nd 2 1 99\ng 2 77\np 7 4 3 0\n"
+    ck_assert_int_eq(read_text(HEAD "# a comment\nt 20\nf 7 1\nr 7 2\nx 7 1 1\nd 2 1 99\ng 2 77\nb 2 88\np 7 4 3 0\n"
                                     "a 7 9 2\no 7 9 2\nM 1 5\nL 8\nE 7\nf 9 9\nf 7 64\n",
                                &trace, &line),
                      0);

@@ -141,7 +141,7 @@ static int read_line(struct trace *trace, char letter, const uint64_t *v, int n,
         char letter;
         int numbers;
     } known[] = {{'t', 1}, {'D', 2}, {'R', 7}, {'E', 1}, {'f', 2}, {'r', 2}, {'a', 3}, {'p', 4},
-                 {'x', 3}, {'o', 3}, {'d', 3}, {'g', 2}, {'M', 2}, {'L', 1}, {'B', 1}};
+                 {'x', 3}, {'o', 3}, {'d', 3}, {'g', 2}, {'b', 2}, {'M', 2}, {'L', 1}, {'B', 1}};
     int numbers = -1;
 
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
@@ -182,7 +182,7 @@ static int read_line(struct trace *trace, char letter, const uint64_t *v, int n,
     case 'L':
         trace->lost += v[0];
         return 0;
-    default: /* x and d, and B, tell what the daemon did and why, which is not ours to repeat */
+    default: /* x, d and b, and B, tell what the daemon did and why, which is not ours to repeat */
         return 0;
     }
 }

@@ -272,12 +272,12 @@ static const struct fault {
     REQUEST(FREE, OK, AT(drp_wire_free, path[0], '/')),
     REQUEST(FREE, VALUE, AT(drp_wire_free, path[0], '/'), AT(drp_wire_free, path[1], '/')),
     /* WHY */
-    REQUEST(WHY, OK, AT(drp_wire_why, cursor, UINT64_MAX)),
+    REQUEST(WHY, OK, AT(drp_wire_list, cursor, UINT64_MAX)),
     REPLY(WHY, RESERVED, AT(drp_wire_why_reply, reserved, 1)),
     REPLY(WHY, LONG, AT(drp_wire_why_reply, count, 1)),
     REPLY(WHY, SHORT, AT(drp_wire_why_reply, count, 3)),
-    REPLY(WHY, SHORT, AT(drp_wire_why_reply, count, 6)),
-    REPLY(WHY, VALUE, AT(drp_wire_why_reply, count, 7)),
+    REPLY(WHY, SHORT, AT(drp_wire_why_reply, count, 5)),
+    REPLY(WHY, VALUE, AT(drp_wire_why_reply, count, 6)),
     REPLY(WHY, VALUE, AT(drp_wire_why_reply, count, UINT32_MAX)),
     REPLY(WHY, VALUE, AT(drp_wire_why_reply, entries[1].number, 0)),
     REPLY(WHY, OK, AT(drp_wire_why_reply, entries[1].n_victims, 6)),
@@ -289,6 +289,11 @@ static const struct fault {
     REPLY(WHY, OK, AT(drp_wire_why_reply, entries[0].urgency, 3)),
     REPLY(WHY, VALUE, AT(drp_wire_why_reply, entries[0].urgency, 4)),
     REPLY(WHY, OK, AT(drp_wire_why_reply, entries[2].source, 77)), /* not sent */
+    REPLY(WHY, VALUE, AT(drp_wire_why_reply, entries[1].budget_scope, 1)), /* of a source that is no budget */
+    REPLY(WHY, OK, AT(drp_wire_why_reply, entries[1].budget_scope, 5), AT(drp_wire_why_reply, entries[1].source, 9)),
+    REPLY(WHY, OK, AT(drp_wire_why_reply, entries[1].budget_scope, 0), AT(drp_wire_why_reply, entries[1].source, 9)),
+    REPLY(WHY, VALUE, AT(drp_wire_why_reply, entries[1].budget_scope, 6), AT(drp_wire_why_reply, entries[1].source, 9)),
+    REPLY(WHY, VALUE, AT(drp_wire_why_reply, entries[1].reserved, 1)),
     /* LIST */
     REQUEST(LIST, OK, AT(drp_wire_list, cursor, UINT64_MAX)),
     REPLY(LIST, RESERVED, AT(drp_wire_list_reply, reserved, 1)),

@@ -313,7 +313,7 @@ END_TEST
 START_TEST(why_sizes) {
     struct sample sample;
 
-    for (uint32_t count = 0; count <= 6; count++) {
+    for (uint32_t count = 0; count <= DRP_WIRE_WHY_MAX; count++) {
         sample_reply(&sample, DRP_WIRE_WHY);
         for (uint32_t i = 0; i < count; i++)
             sample.message.why_reply.entries[i] = sample.message.why_reply.entries[0];

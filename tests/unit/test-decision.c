@@ -17,7 +17,7 @@
 static struct decisions decisions;
 
 static struct decision *slice(enum demand_source source, uint64_t domain, uint64_t seconds) {
-    return decisions_begin(&decisions, source, domain, false, seconds * SECOND, (uint32_t)seconds * 10);
+    return decisions_begin(&decisions, source, domain, NULL, false, seconds * SECOND, (uint32_t)seconds * 10);
 }
 
 static void clear(void) {
@@ -38,8 +38,38 @@ START_TEST(test_episodes) {
     ck_assert_ptr_eq(decisions_get(&decisions, 2), other);
     ck_assert_ptr_null(decisions_get(&decisions, 0));
     ck_assert_ptr_null(decisions_get(&decisions, 5));
-    ck_assert_uint_eq(decisions_begin(&decisions, DEMAND_HAND, 1, true, 103 * SECOND, 1)->number, 5);
-    ck_assert_uint_eq(decisions_begin(&decisions, DEMAND_HAND, 1, true, 103 * SECOND, 1)->number, 6);
+    ck_assert_uint_eq(decisions_begin(&decisions, DEMAND_HAND, 1, NULL, true, 103 * SECOND, 1)->number, 5);
+    ck_assert_uint_eq(decisions_begin(&decisions, DEMAND_HAND, 1, NULL, true, 103 * SECOND, 1)->number, 6);
+}
+END_TEST
+
+static struct decision *for_budget(uint32_t scope, uint64_t id, uint64_t seconds) {
+    const struct decision_budget budget = {.scope = scope, .id = id, .budget = 100 * id, .resident = seconds};
+
+    return decisions_begin(&decisions, DEMAND_BUDGET, 1, &budget, false, seconds * SECOND, (uint32_t)seconds * 10);
+}
+
+/* Each group that is over has an episode of its own, and knows how much it was; but of thousands at once only some. */
+START_TEST(test_budgets) {
+    struct decision *first = for_budget(2, 7, 100), *rest;
+
+    ck_assert_ptr_eq(for_budget(2, 7, 100), first);
+    ck_assert_uint_eq(for_budget(3, 7, 100)->number, 2);
+    ck_assert_uint_eq(for_budget(2, 8, 100)->number, 3);
+    ck_assert_ptr_eq(for_budget(2, 7, 100), first);
+    ck_assert_uint_eq(first->budget.budget, 700);
+    ck_assert_uint_eq(first->budget.resident, 100);
+    ck_assert_uint_eq(slice(DEMAND_BUDGET, 1, 100)->number, 4); /* of none */
+    for (uint64_t i = 3; i < DECISIONS_OF_BUDGETS; i++)
+        ck_assert_uint_eq(for_budget(1, i, 100)->budget.id, i);
+    rest = for_budget(1, 1000, 100);
+    ck_assert_uint_eq(rest->number, 4);
+    ck_assert_uint_eq(rest->budget.scope, 0);
+    for (uint64_t i = 1001; i < 3000; i++)
+        ck_assert_ptr_eq(for_budget(1, i, 100), rest);
+    ck_assert_ptr_eq(for_budget(2, 7, 100), first);
+    ck_assert_uint_eq(slice(DEMAND_SAMPLER, 1, 100)->number, DECISIONS_OF_BUDGETS + 2);
+    ck_assert_uint_eq(for_budget(1, 1000, 101)->budget.id, 1000); /* the others have been quiet for a second */
 }
 END_TEST
 
@@ -123,7 +153,7 @@ START_TEST(test_written_over) {
 
     ck_assert_int_eq(pthread_create(&thread, NULL, note_refaults, &stop), 0);
     for (uint32_t i = 1; i <= 20 * DECISIONS_MAX; i++)
-        decisions_begin(&decisions, DEMAND_HAND, 1, true, i * SECOND, i % 2000);
+        decisions_begin(&decisions, DEMAND_HAND, 1, NULL, true, i * SECOND, i % 2000);
     atomic_store(&stop, true);
     pthread_join(thread, NULL);
     for (uint64_t number = decisions.newest; number > decisions.newest - DECISIONS_MAX; number--)
@@ -133,7 +163,8 @@ START_TEST(test_written_over) {
 END_TEST
 
 int main(void) {
-    const TTest *tests[] = {test_episodes, test_ring, test_victims, test_refaults, test_histogram, test_written_over};
+    const TTest *tests[] = {test_episodes, test_budgets,   test_ring,        test_victims,
+                            test_refaults, test_histogram, test_written_over};
     Suite *suite = suite_create("decision");
     TCase *tcase = tcase_create("decision");
     SRunner *runner;

@@ -106,6 +106,7 @@ START_TEST(test_lines) {
     record_drop(false, 5, 0, bits, 8);
     record_demand(2, 1, 65536);
     record_freed(2, 4096);
+    record_budget(3, 8192);
     record_end(5);
     ck_assert_int_eq(record_stop(), 0);
     record_end(6);
@@ -114,7 +115,7 @@ START_TEST(test_lines) {
     text = strchr(text + 18, '\n') + 1; /* behind B */
     ck_assert_str_eq(without_times(text),
                      "D 2 1\nR 5 4 2 2097152 16 3 250\nf 5 7\nr 5 8\np 5 3 2 0\nx 5 513 2\nx 5 575 2\no 5 1 2\n"
-                     "d 2 1 65536\ng 2 4096\nE 5\n");
+                     "d 2 1 65536\ng 2 4096\nb 3 8192\nE 5\n");
 }
 END_TEST
 

@@ -27,7 +27,7 @@ static void teardown(void) {
 static void decide(unsigned n) {
     for (unsigned i = 1; i <= n; i++) {
         struct decision *decision =
-            decisions_begin(&manager->decisions, DEMAND_SAMPLER, i, false, kernel_now() - UINT64_C(5000000), 1);
+            decisions_begin(&manager->decisions, DEMAND_SAMPLER, i, NULL, false, kernel_now() - UINT64_C(5000000), 1);
 
         decision->urgency = URGENCY_LIFE;
         decision->freed = i;
@@ -107,6 +107,22 @@ START_TEST(test_entry) {
 }
 END_TEST
 
+/* Whose budget it was. */
+START_TEST(test_budget) {
+    const struct decision_budget budget = {.scope = BUDGET_CLIENT, .id = 4711, .budget = 7, .resident = 9};
+    struct drp_wire_why_reply reply = {0};
+
+    decisions_begin(&manager->decisions, DEMAND_BUDGET, 1, &budget, false, kernel_now(), 1)->urgency = URGENCY_TRIM;
+    report_why(manager, 0, &reply);
+    ck_assert_uint_eq(reply.count, 1);
+    ck_assert_uint_eq(reply.entries[0].source, DRP_SOURCE_BUDGET);
+    ck_assert_uint_eq(reply.entries[0].budget_scope, DRP_LIMIT_CLIENT);
+    ck_assert_uint_eq(reply.entries[0].budget_id, 4711);
+    ck_assert_uint_eq(reply.entries[0].budget, 7);
+    ck_assert_uint_eq(reply.entries[0].budget_resident, 9);
+}
+END_TEST
+
 START_TEST(test_histograms) {
     struct drp_wire_histograms_reply reply = {0};
 
@@ -135,6 +151,7 @@ int main(void) {
     tcase_add_test(tcase, test_full_pages);
     tcase_add_test(tcase, test_overwritten);
     tcase_add_test(tcase, test_entry);
+    tcase_add_test(tcase, test_budget);
     tcase_add_test(tcase, test_histograms);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
