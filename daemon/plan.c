@@ -145,6 +145,8 @@ static void describe_pins(const struct region *region, struct policy_region *ret
 
 static void describe_region(const struct plans *plans, struct region *region, struct policy_region *ret,
                             struct plan_looks *looks) {
+    uint64_t resident;
+
     *ret = (struct policy_region){
         .priority = budget_priority(region),
         .share = budget_share(region),
@@ -161,8 +163,9 @@ static void describe_region(const struct plans *plans, struct region *region, st
         return;
     }
     sweep_sample(region, plans->sample_round, looks->tick, &looks->sweep);
-    policy_describe_opaque(ret, &region->sample, region_resident_bytes(region), region->hand.round_before,
-                           region->hand.floor, looks->tick);
+    resident = region_resident_bytes(region);
+    policy_describe_opaque(ret, &region->sample, resident, sweep_stuck(region, resident, looks->tick),
+                           region->hand.round_before, region->hand.floor, looks->tick);
 }
 
 static bool may_give(const struct region *region) {

@@ -44,10 +44,10 @@ static void add_part(struct policy_region *region, struct policy_part part, uint
 }
 
 void policy_describe_opaque(struct policy_region *region, const struct policy_sample *sample, uint64_t resident,
-                            uint32_t unseen, uint32_t floor, uint32_t now) {
+                            uint64_t stuck, uint32_t unseen, uint32_t floor, uint32_t now) {
     uint64_t each = sample->n > 0 ? (region->chunk_count << (region->chunk_shift - 12)) / sample->n : 0;
     uint64_t left = resident >> 12 < UINT32_MAX ? resident >> 12 : UINT32_MAX;
-    uint32_t pinned = take(&left, sample->pinned * each);
+    uint32_t pinned = take(&left, sample->pinned * each > stuck >> 12 ? sample->pinned * each : stuck >> 12);
     struct policy_part entries[ENTRIES_MAX];
     unsigned n = 0;
 

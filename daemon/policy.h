@@ -109,11 +109,11 @@ struct policy_victim {
 };
 
 /*
- * Of an opaque region: how old so many resident bytes are. unseen: a tick before which nothing that is there and was never pinned came; floor:
+ * Of an opaque region: how old so many resident bytes are. stuck: of these, so many cannot be dropped, as pinned ones; unseen: a tick before which nothing that is there and was never pinned came; floor:
  * nothing else that is there was used last before this one, whatever its pins say.
  */
 void policy_describe_opaque(struct policy_region *region, const struct policy_sample *sample, uint64_t resident,
-                            uint32_t unseen, uint32_t floor, uint32_t now);
+                            uint64_t stuck, uint32_t unseen, uint32_t floor, uint32_t now);
 
 /* Ages in ticks to 64 buckets, two per power of two: 0, 1, 2, 3, 4-5, 6-7, 8-11, 12-15, ... Time that lies ahead counts as age 0. */
 unsigned policy_age_bucket(uint32_t now, uint32_t last);

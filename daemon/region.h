@@ -108,11 +108,14 @@ struct region {
     bool holding;  /* for good */
     bool adopting; /* of the loop: the generations are not there yet */
 
-    _Atomic bool sweep; /* the tables missed something: sweep over the object in the next plans, until all of it was swept */
+    _Atomic bool sweep; /* the tables missed something: sweep over the object in the next plan. Written by the pressure thread */
     struct {
         uint64_t at;                  /* chunk at which the next sweep begins */
         uint32_t round, round_before; /* ticks: when this round over the region began, and the one before */
         uint32_t floor;               /* tick: nothing that is there and was ever pinned was used last before it */
+        bool stayed;                  /* a sweep that passed over nothing was everywhere, and did not find enough */
+        uint32_t stayed_at;           /* its tick */
+        uint64_t stuck;               /* bytes that were there after it; UINT64_MAX: not read yet */
     } hand;
     struct policy_sample sample; /* of the pins, of a region that is swept */
     uint32_t sample_offset;      /* where the next one is taken */

@@ -6,7 +6,10 @@
  * before the round before. (What was never pinned is dropped wherever it is met: were it left for its youth, it would be taken for younger still from then
  * on.) So giving a slice does not make the rest young. A sweep that was everywhere and did not find enough leaves a floor: nothing is older than
  * what it passed over. Else a client whose pins say that they are old, of chunks that are long gone, had each plan look here first and find nothing.
- * It is floor and hand by time, never ahead of the clock, so no tick that a client writes makes anything young for longer than that tick itself.
+ * Floor and hand are never ahead of the clock, so a tick that is makes nothing young for longer than it is written there.
+ *
+ * What stays where a sweep passes over nothing is pinned, or is no data: for a second it comes after all else. Else a region of low priority that holds
+ * nothing but that, and looks otherwise by its sample, would be named first each time.
  */
 
 #include "sweep.h"
@@ -15,13 +18,15 @@
 #include "home.h"
 #include "mapping.h"
 
-/* Chunks, under the lock, 10 us. */
+/* Cells, under the lock, 10 us. */
 #define SKIP_AT_ONCE 4096
+#define STUCK_TICKS (1000 / DRP_TICK_MS)
 /* Samples lie evenly, by the golden ratio, whatever the pattern of use. */
 #define SAMPLE_STRIDE UINT32_C(0x9e3779b9)
 
 void sweep_init(struct region *region, uint32_t now) {
-    region->hand.round = region->hand.round_before = region->hand.floor = now;
+    region->hand.round = region->hand.round_before = now;
+    region->hand.floor = region->adopted ? 0 : now;
 }
 
 /* ---- the hand ---- */
@@ -31,6 +36,7 @@ void sweep_begin(struct drop_job *job, uint32_t before, uint32_t now) {
     job->end = job->region->chunk_count;
     job->before = before;
     job->tick = job->passed = now;
+    atomic_store(&job->region->sweep, false);
 }
 
 bool sweep_go_round(struct drop_job *job) {
@@ -86,7 +92,8 @@ void sweep_skip(struct drop_job *job) {
 
     do {
         home_lock(home);
-        for (until = job->next + SKIP_AT_ONCE; job->next < until && job->next < job->end; job->next++)
+        for (until = job->next + 1 + SKIP_AT_ONCE / (job->region->n_mappings + 1);
+             job->next < until && job->next < job->end; job->next++)
             if (!passes_over(job, job->next, true))
                 break;
         home_unlock(home);
@@ -104,7 +111,6 @@ void sweep_stop_at(struct drop_op *op, uint64_t chunk) {
 
 void sweep_end(struct drop_job *job) {
     struct region *region = job->region;
-    bool lap = job->round || job->next >= region->chunk_count;
 
     if (!job->request) /* given up: where it came to is not known */
         return;
@@ -113,6 +119,11 @@ void sweep_end(struct drop_job *job) {
             counter_add(&job->request->noted, 1);
         region->hand.floor = job->passed > region->hand.floor ? job->passed : region->hand.floor;
         region->hand.round = region->hand.round_before = job->tick;
+        if (job->before == UINT32_MAX) {
+            region->hand.stayed = true;
+            region->hand.stayed_at = job->tick;
+            region->hand.stuck = UINT64_MAX;
+        }
     } else if (job->next != job->began || job->round) {
         if (job->round || job->began == 0) {
             region->hand.round_before = region->hand.round;
@@ -120,8 +131,13 @@ void sweep_end(struct drop_job *job) {
         }
         region->hand.at = job->next < region->chunk_count ? job->next : 0;
     }
-    if (lap || job->everywhere) /* all that the tables did not know of */
-        atomic_store(&region->sweep, false);
+}
+
+uint64_t sweep_stuck(struct region *region, uint64_t resident, uint32_t now) {
+    if (!region->hand.stayed || now > region->hand.stayed_at + STUCK_TICKS)
+        return 0;
+    region->hand.stuck = resident < region->hand.stuck ? resident : region->hand.stuck;
+    return region->hand.stuck;
 }
 
 /* ---- what is known of chunks ---- */

@@ -5,7 +5,7 @@
 /*
  * Sweeps: drops from a region whose faults nobody sees, or which its tables are wrong about. What is there is found by going over the object, with a clock
  * hand: each sweep begins where the one before ended, and passes over what was used lately, until it has what was wanted or was
- * everywhere once. All under the lock of the region's home.
+ * everywhere once. All under the lock of the region's home, but for what takes it itself.
  */
 
 #include <stdbool.h>
@@ -30,9 +30,7 @@ void sweep_init(struct region *region, uint32_t now);
 void sweep_begin(struct drop_job *job, uint32_t before, uint32_t now);
 /* It has come to the end of the region: false: it was everywhere, or need not go on. Takes the lock itself. */
 bool sweep_go_round(struct drop_job *job);
-/* Under no lock: goes on behind chunks that were used lately, as far as their pins may be read without a look at what is there. */
-void sweep_skip(struct drop_job *job);
-/* Under no lock: goes on behind chunks that were used lately, as far as their pins may be read without a look at what is there. */
+/* Takes the lock itself: goes on behind chunks that were used lately, as far as their pins may be read without a look at what is there. */
 void sweep_skip(struct drop_job *job);
 /* Is a chunk to stay, since it was used lately? */
 bool sweep_passes_over(struct drop_job *job, uint64_t chunk);
@@ -40,6 +38,8 @@ bool sweep_passes_over(struct drop_job *job, uint64_t chunk);
 void sweep_stop_at(struct drop_op *op, uint64_t chunk);
 /* The job is over: moves the hand. */
 void sweep_end(struct drop_job *job);
+/* Of so many resident bytes: those that could not be dropped a moment ago, whatever was tried. */
+uint64_t sweep_stuck(struct region *region, uint64_t resident, uint32_t now);
 
 /*
  * Looks at some chunks of a region, others each time, unless that was done in this tick, or is done already in this round: there is a new one

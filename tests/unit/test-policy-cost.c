@@ -199,7 +199,7 @@ START_TEST(test_cost_opaque) {
         regions[i].chunk_count = 1024;
         regions[i].touched_count = 0;
         regions[i].opaque = true;
-        policy_describe_opaque(&regions[i], &sample, MIB * random_below(64), 0, 0, NOW);
+        policy_describe_opaque(&regions[i], &sample, MIB * random_below(64), 0, 0, 0, NOW);
     }
     measure("no pins, and 1000 opaque regions, 1 GiB wanted", regions, 1001, 1024 * MIB, COST_VICTIMS, COST_MS_MAX);
     fixture_deinit(&f);

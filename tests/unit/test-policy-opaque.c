@@ -24,7 +24,7 @@ static void describe(struct policy_region *region, unsigned pinned, unsigned use
         sample.used[i] = last;
     region->opaque = true;
     region->touched_count = 0;
-    policy_describe_opaque(region, &sample, resident, NOW - 50000, 0, NOW);
+    policy_describe_opaque(region, &sample, resident, 0, NOW - 50000, 0, NOW);
 }
 
 /* What is known of is how old it is at most; what is older goes first. */
@@ -36,7 +36,7 @@ START_TEST(test_unseen) {
     fixture_init(&f, 16, 32, 1, 2);
     regions[0] = regions[1] = f.region;
     regions[0].opaque = true;
-    policy_describe_opaque(&regions[0], &(struct policy_sample){0}, MIB, NOW - 50, 0, NOW);
+    policy_describe_opaque(&regions[0], &(struct policy_sample){0}, MIB, 0, NOW - 50, 0, NOW);
     f.spans[0].last_fault = NOW - 500;
 
     ck_assert_uint_eq(plan(regions, 2, 2 * MIB, 16, &bytes), 1); /* the seen one is older */
@@ -49,10 +49,10 @@ START_TEST(test_unseen) {
     ck_assert_uint_eq(victims[0].limit, MIB);
     ck_assert_uint_eq(bytes, 3 * MIB);
 
-    policy_describe_opaque(&regions[0], &(struct policy_sample){0}, MIB, NOW - 5000, 0, NOW);
+    policy_describe_opaque(&regions[0], &(struct policy_sample){0}, MIB, 0, NOW - 5000, 0, NOW);
     ck_assert_uint_eq(plan(regions, 2, MIB, 16, &bytes), 1);
     ck_assert_uint_eq(victims[0].region, 0);
-    policy_describe_opaque(&regions[0], &(struct policy_sample){0}, 0, NOW - 5000, 0, NOW);
+    policy_describe_opaque(&regions[0], &(struct policy_sample){0}, 0, 0, NOW - 5000, 0, NOW);
     ck_assert_uint_eq(plan(regions, 2, MIB, 16, &bytes), 1);
     ck_assert_uint_eq(victims[0].region, 1);
     fixture_deinit(&f);
@@ -99,14 +99,14 @@ START_TEST(test_youngest_are_there) {
     fixture_init(&f, 16, 64, 1, 2);
     region = f.region;
     region.opaque = true;
-    policy_describe_opaque(&region, &sample, 2 * MIB + 4096, 0, 0, NOW);
+    policy_describe_opaque(&region, &sample, 2 * MIB + 4096, 0, 0, 0, NOW);
     ck_assert_uint_eq(region.n_parts, 3);
     ck_assert_uint_eq(region.parts[0].last, NOW - 5000);
     ck_assert_uint_eq(region.parts[0].pages, 1);
     ck_assert_uint_eq(region.parts[1].last, NOW - 300);
     ck_assert_uint_eq(region.parts[2].last, NOW - 2);
     ck_assert_uint_eq(region.parts[2].pages, MIB / 4096);
-    policy_describe_opaque(&region, &sample, 4 * MIB, 0, NOW - 400, NOW); /* nothing older was found */
+    policy_describe_opaque(&region, &sample, 4 * MIB, 0, 0, NOW - 400, NOW); /* nothing older was found */
     ck_assert_uint_eq(region.n_parts, 3);
     ck_assert_uint_eq(region.parts[0].pages, 2 * MIB / 4096);
     ck_assert_uint_eq(region.parts[0].last, NOW - 400);
@@ -132,8 +132,15 @@ START_TEST(test_pinned_is_last) {
     ck_assert_uint_eq(victims[0].region, 0);
     ck_assert_uint_eq(victims[0].limit, MIB);
     ck_assert_uint_eq(victims[0].before, UINT32_MAX);
-    policy_describe_opaque(&regions[0], &(struct policy_sample){.n = 1, .pinned = 1}, 4 * MIB, 0, NOW, NOW);
+    policy_describe_opaque(&regions[0], &(struct policy_sample){.n = 1, .pinned = 1}, 4 * MIB, 0, 0, NOW, NOW);
     ck_assert_uint_eq(plan(regions, 2, 3 * MIB, 16, &bytes), 1);
+    /* Not by what is known of its pins, but since it was tried. */
+    policy_describe_opaque(&regions[0], &(struct policy_sample){.n = 1}, 4 * MIB, 3 * MIB, 0, NOW - 1, NOW);
+    ck_assert_uint_eq(plan(regions, 2, 3 * MIB, 16, &bytes), 2);
+    ck_assert_uint_eq(victims[0].limit, MIB);
+    policy_describe_opaque(&regions[0], &(struct policy_sample){.n = 1}, 4 * MIB, 3 * MIB, 0, NOW, NOW);
+    ck_assert_uint_eq(plan(regions, 2, MIB, 16, &bytes), 1);
+    ck_assert_uint_eq(victims[0].region, 0);
     for (unsigned i = 0; i < 2; i++)
         fixture_deinit(&f[i]);
 }

@@ -310,7 +310,8 @@ static void fixture_randomize(struct fixture *f) {
         for (sample.n_used = 0; sample.n_used < random_below(POLICY_SAMPLES - 8); sample.n_used++)
             sample.used[sample.n_used] = random_below(16) ? random_tick() : UINT32_MAX;
         f->region.opaque = true;
-        policy_describe_opaque(&f->region, &sample, random_below(3) * MIB / 2, random_tick(), random_tick() / 2, NOW);
+        policy_describe_opaque(&f->region, &sample, random_below(3) * MIB / 2, random_below(3) * MIB / 4, random_tick(),
+                               random_tick() / 2, NOW);
     }
 }
 

@@ -216,6 +216,22 @@ START_TEST(test_passes_over) {
 }
 END_TEST
 
+/* What stays although nothing is passed over cannot be dropped, for a while. */
+START_TEST(test_stuck) {
+    cells[2].count = cells[9].count = 1;
+    sweep(SIZE / 2, UINT32_MAX);
+    ck_assert_uint_eq(sweep_stuck(region, SIZE / 2, NOW), 0);
+    sweep(SIZE, NOW);
+    ck_assert_uint_eq(sweep_stuck(region, 2 * CHUNK, NOW), 0);
+    memset(memory, 1, SIZE);
+    sweep(SIZE, UINT32_MAX);
+    ck_assert_uint_eq(sweep_stuck(region, 2 * CHUNK, NOW), 2 * CHUNK);
+    ck_assert_uint_eq(sweep_stuck(region, SIZE, NOW + 5), 2 * CHUNK); /* what comes may go */
+    ck_assert_uint_eq(sweep_stuck(region, CHUNK, NOW + 5), CHUNK);
+    ck_assert_uint_eq(sweep_stuck(region, CHUNK, NOW + 11), 0);
+}
+END_TEST
+
 /* Of what it passes over it does not even ask whether it is there, where pins are known to have been written. */
 START_TEST(test_skip) {
     struct drop_job job = {.region = region, .sweep = true, .end = CHUNKS, .before = NOW - 100, .passed = NOW};
@@ -318,6 +334,7 @@ int main(void) {
     tcase_add_test(tcase, test_hand);
     tcase_add_test(tcase, test_rounds);
     tcase_add_test(tcase, test_passes_over);
+    tcase_add_test(tcase, test_stuck);
     tcase_add_test(tcase, test_skip);
     tcase_add_test(tcase, test_sample);
     tcase_add_test(tcase, test_samples_differ);
