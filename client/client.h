@@ -156,6 +156,7 @@ struct drp {
     /* As the next two under regions_lock: ms of wait_now_ms() when regions that were held up are offered again; 0: none is */
     _Atomic int64_t offer_at;
     int offer_pause; /* ms between two offers */
+    bool begins_due; /* watch_due of a watcher that begins; of who makes it */
     bool watch_due;  /* the daemon could not be asked to tell of drops, for want of something: again with the offers */
     _Atomic uint64_t reconnects;
     _Atomic uint64_t budget;       /* of this process, as asked for; 0: as configured. request_lock to write */

@@ -459,8 +459,8 @@ static void *run(void *context) {
 
     last_begin();
     pthread_mutex_lock(&d->regions_lock);
-    d->watch_due = lost_is_due(d, &d->link); /* who connects has asked, if there was a descriptor for it */
-    plan_offer(d, OFFER_MIN_MS);             /* of what the one before us has left */
+    d->watch_due = d->begins_due;
+    plan_offer(d, OFFER_MIN_MS); /* of what the one before us has left */
     pthread_mutex_unlock(&d->regions_lock);
     while (wait_lost(d)) {
         set_lost(d);
@@ -550,6 +550,7 @@ int watcher_start(struct drp *d) {
     error = make_wake(d);
     if (error < 0)
         return error_detail(error, "no descriptors for the helper thread: %s", strerror(-error));
+    d->begins_due = lost_is_due(d, &d->link); /* who connects has asked, if there was a descriptor for it */
     /* The program's signals are the program's. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);

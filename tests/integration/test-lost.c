@@ -12,6 +12,7 @@
 #include "suite.h"
 
 #include <check.h>
+#include <dlfcn.h>
 #include <droppable/droppable.h>
 #include <errno.h>
 #include <pthread.h>
@@ -323,12 +324,49 @@ ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
     return syscall(SYS_sendmsg, fd, message, flags);
 }
 
+/* The helper thread of a connection begins when the service is about to be asked to tell of drops. */
+static _Atomic(struct drp *) begins_there;
+static _Atomic bool begins_late;
+
+struct beginning {
+    void *(*run)(void *data);
+    void *data;
+};
+
+static void *begin_late(void *data) {
+    struct beginning beginning = *(struct beginning *)data;
+
+    free(data);
+    for (uint64_t deadline = deadline_in(WAIT_MS); atomic_load(&begins_late) && now_ms() < deadline;)
+        nap_ms(1);
+    return beginning.run(beginning.data);
+}
+
+int pthread_create(pthread_t *ret, const pthread_attr_t *attributes, void *(*run)(void *data), void *data) {
+    int (*c_library)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+    struct beginning *beginning = malloc(sizeof(*beginning));
+
+    c_library =
+        (int (*)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *))dlsym(RTLD_NEXT, "pthread_create");
+    *beginning = (struct beginning){run, data};
+    return c_library(ret, attributes, begin_late, beginning);
+}
+
+/* Until it has seen what there is to be done. */
+static void let_begin(struct drp *d) {
+    atomic_store(&begins_late, false);
+    for (uint64_t deadline = now_ms() + 100; atomic_load(&d->offer_at) == 0 && now_ms() < deadline;)
+        nap_ms(1);
+}
+
 /* All else. */
 ssize_t send(int fd, const void *message, size_t size, int flags) {
     const struct drp_wire_header *header = message;
     bool asks = size >= sizeof(*header) && header->type == DRP_WIRE_WATCH;
     struct ucred peer = {.pid = 0};
 
+    if (asks && atomic_load(&begins_there))
+        let_begin(atomic_exchange(&begins_there, NULL));
     if (asks && atomic_load(&stops_there)) {
         /* Not service.pid: whoever starts it may not yet have heard its number. */
         if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &(socklen_t){sizeof(peer)}) == 0 && peer.pid > 0)
@@ -403,6 +441,22 @@ START_TEST(test_stops_after_hand_over) {
     connection = drp_free(connection);
     ck_assert_uint_lt(now_ms() - begin, 5000);
     ck_assert_int_eq(kill(service.pid, SIGCONT), 0);
+}
+END_TEST
+
+/* A helper thread that begins while somebody asks has nothing to ask, and tells of no drop that there was not. */
+START_TEST(test_begins_late) {
+    struct drp *late;
+    int fd;
+
+    atomic_store(&begins_late, true);
+    ck_assert_int_eq(drp_new(&late, NULL), 0);
+    atomic_store(&begins_there, late);
+    fd = drp_get_lost_fd(late);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_ptr_null(atomic_load(&begins_there));
+    ck_assert(!event_comes(fd, 300)); /* what is due is done after 100 ms */
+    drp_free(late);
 }
 END_TEST
 
@@ -527,6 +581,7 @@ int main(void) {
     tcase_add_test(tcase, test_asked_beside_hand_over);
     tcase_add_test(tcase, test_short_of_descriptors);
     tcase_add_test(tcase, test_stops_after_hand_over);
+    tcase_add_test(tcase, test_begins_late);
     tcase_add_test(tcase, test_child_asks_early);
     tcase_add_test(tcase, test_end_at_once);
     tcase_add_loop_test(tcase, test_asked_beside_close, 0, 3);

@@ -47,12 +47,14 @@ START_TEST(test_last) {
 END_TEST
 
 int main(int argc, char **argv) {
-    Suite *suite = suite_create("preload-ends");
-    TCase *tcase = tcase_create("preload-ends");
     SRunner *runner;
+    TCase *tcase;
+    Suite *suite;
     int failed;
 
     program_main(argc, argv);
+    suite = suite_create("preload-ends");
+    tcase = tcase_create("preload-ends");
     tcase_add_checked_fixture(tcase, fixture_setup, fixture_teardown);
     tcase_set_timeout(tcase, 60);
     tcase_add_test(tcase, test_unhandled);
