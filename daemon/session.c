@@ -271,16 +271,21 @@ void session_note_refault(struct session *session, struct region *region, uint64
     uint32_t dropped = atomic_load_explicit(&region->ticks[span].last_drop, memory_order_relaxed);
     bool mistake = policy_note_refault(region->ticks, region->span_count, span, &region->chunk_flags[chunk],
                                        home_tick(&session->home), &age);
-    bool needed = region->spans[span].needed;
+    bool needed = region->spans[span].needed, regretted = false;
 
     region->spans[span].needed = false;
     counter_add(&session->home.counters.refaults, 1);
     counter_add(&region->refaults, 1);
     if (dropped == 0)
         return;
-    decisions_note_refault(&session->manager->decisions, dropped, age, mistake);
-    for (struct domain *d = session->domain; d && mistake && needed; d = d->parent)
-        counter_add(&d->refaults, 1);
+    decisions_note_refault(&session->manager->decisions, age, mistake);
+    for (struct domain *d = session->domain; d && mistake; d = d->parent) {
+        /* What was not needed was a budget's, or somebody's hand's, which are the machine's. */
+        regretted =
+            regretted || ((needed || !d->parent) && decisions_regret(&session->manager->decisions, d->id, dropped));
+        if (needed)
+            counter_add(&d->refaults, 1);
+    }
 }
 
 void session_note_gate_wait(struct session *session, uint64_t ns) {

@@ -108,14 +108,19 @@ END_TEST
 
 START_TEST(test_refaults) {
     struct decision *first = slice(DEMAND_SAMPLER, 1, 100), *second = slice(DEMAND_SAMPLER, 1, 200);
+    struct decision *at_once = slice(DEMAND_SAMPLER, 2, 200);
 
-    decisions_note_refault(&decisions, 1000, 5, true); /* ticks: 100 s */
-    decisions_note_refault(&decisions, 2000, 5, true);
-    decisions_note_refault(&decisions, 2001, 5, true); /* the dropper is later than the plan */
-    decisions_note_refault(&decisions, 2000, 5, false);
-    decisions_note_refault(&decisions, 1500, 5, true); /* of one that is forgotten, say */
+    for (unsigned i = 0; i < 5; i++)
+        decisions_note_refault(&decisions, 5, i < 4);
+    ck_assert(decisions_regret(&decisions, 1, 1000)); /* ticks: 100 s */
+    ck_assert(decisions_regret(&decisions, 1, 2000));
+    ck_assert(decisions_regret(&decisions, 1, 2001)); /* the dropper is later than the plan */
+    ck_assert(decisions_regret(&decisions, 2, 2000)); /* another was short in the same moment */
+    ck_assert(!decisions_regret(&decisions, 2, 1000));
+    ck_assert(!decisions_regret(&decisions, 1, 1500)); /* of one that is forgotten, say */
     ck_assert_uint_eq(decisions_refaults(&decisions, first), 1);
     ck_assert_uint_eq(decisions_refaults(&decisions, second), 2);
+    ck_assert_uint_eq(decisions_refaults(&decisions, at_once), 1);
     ck_assert_uint_eq(decisions.refaulted_spans, 4);
     ck_assert_uint_eq(decisions.refault_ms.counts[9], 5); /* 500 ms */
 }
@@ -141,7 +146,7 @@ static void *note_refaults(void *data) {
 
     while (!atomic_load(stop))
         for (uint32_t tick = 1; tick <= 2000; tick++)
-            decisions_note_refault(&decisions, tick, 1, true);
+            decisions_regret(&decisions, 1, tick);
     return NULL;
 }
 
