@@ -145,7 +145,7 @@ check_layers() {
         pager.h dropper.h pressure.h session.h manager.h server.h handlers.h
     check_direction 'pager dropper' '[ch]' pressure.h manager.h server.h handlers.h
     check_direction 'pager dropper pressure' h session.h manager.h
-    check_direction 'budget move pressure session manager source' '[ch]' server.h handlers.h
+    check_direction 'budget budget-groups budget-set move need pressure session manager source watchdog' '[ch]' server.h handlers.h
     check_direction 'session' h manager.h pressure.h
 }
 
