@@ -351,11 +351,12 @@ static void format_number(const void *at, const struct config_key *key, char *re
 static bool group_value(const struct config *config, size_t i, const char **ret_section, const char **ret_name,
                         char *ret, size_t size) {
     const struct config_key *key = &config_group_keys[i % CONFIG_GROUP_KEYS];
-    const struct config_group *group = &config->groups[i / CONFIG_GROUP_KEYS];
+    const struct config_group *group;
     const uint64_t *at;
 
     if (i / CONFIG_GROUP_KEYS >= config->n_groups)
         return false;
+    group = &config->groups[i / CONFIG_GROUP_KEYS];
     *ret_section = group->section;
     *ret_name = key->name;
     at = (const uint64_t *)((const char *)group + key->offset);

@@ -82,6 +82,7 @@ static size_t request_descriptors(uint16_t type) {
         return 2;
     case DRP_WIRE_UFFD:
     case DRP_WIRE_OPEN:
+    case DRP_WIRE_NATIVE:
         return 1;
     default:
         return 0;
