@@ -32,10 +32,12 @@ static void forget_sections(struct budgets *budgets) {
     struct budget_cgroup *cgroup;
     struct budget_user *user;
 
-    LIST_FOREACH (user, &budgets->users, link)
+    LIST_FOREACH (user, &budgets->users, link) {
         say(&user->limits, 0, 0);
-    LIST_FOREACH (cgroup, &budgets->cgroups, link)
+    }
+    LIST_FOREACH (cgroup, &budgets->cgroups, link) {
         say(&cgroup->limits, 0, 0);
+    }
 }
 
 /* Of whom nothing is said any more. */

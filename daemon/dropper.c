@@ -213,7 +213,12 @@ int dropper_submit_sweep(struct home *home, struct region *region, uint64_t limi
 
     if (!job)
         return -ENOMEM;
-    *job = (struct drop_job){.region = region, .sweep = true, .limit = limit, .request = request, .pooled = true};
+    *job = (struct drop_job){.region = region,
+                             .sweep = true,
+                             .limit = limit,
+                             .request = request,
+                             .pooled = true,
+                             .needed = request && request->needed};
     home_lock(home);
     sweep_begin(job, before, now);
     home_unlock(home);

@@ -92,8 +92,9 @@ START_TEST(test_pressure) {
         ;
     ck_assert(!dropper_hurry(&home, URGENCY_LIFE));
     ck_assert_int_eq(home.dropper.urgency_wanted, URGENCY_NONE);
-    for (unsigned i = 0; i < DROPPER_POOL; i++)
+    for (unsigned i = 0; i < DROPPER_POOL - 1; i++)
         ck_assert_int_eq(submit(&regions[0], &plan, true), 0);
+    ck_assert_int_eq(dropper_submit_sweep(&home, &regions[0], 4096, UINT32_MAX, 1, URGENCY_LIFE, &plan), 0);
     ck_assert_int_eq(submit(&regions[0], &plan, true), -ENOMEM);
     ck_assert_int_eq(home.dropper.urgency_wanted, URGENCY_LIFE);
     ck_assert(dropper_hurry(&home, URGENCY_LIFE));
