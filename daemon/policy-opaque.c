@@ -62,7 +62,7 @@ void policy_describe_opaque(struct policy_region *region, const struct policy_sa
     region->n_parts = 0;
     while (n > 0)
         add_part(region, entries[--n], now);
-    /* A plan a tick is enough to find that nothing but what is pinned is there. */
-    if (pinned > 0 && floor < now)
+    /* Also where that was found a moment ago: some of it may be unpinned since, and nobody else has anything left by then. */
+    if (pinned > 0)
         region->parts[region->n_parts++] = (struct policy_part){POLICY_PINNED, pinned};
 }

@@ -141,6 +141,7 @@ START_TEST(test_whose_mistake) {
 
     session.manager = session.home.manager = &manager;
     session.domain = &domain;
+    region->mappings[0]->intercepted = true; /* and armed: else nobody sees it */
     manager.decisions = (struct decisions){0};
     atomic_store(&clock_page.tick, 1000);
     for (unsigned round = 1; round <= 2; round++) {
