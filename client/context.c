@@ -64,6 +64,7 @@ int context_new(struct drp **ret, const struct drp_config *config) {
         r = fork_init();
     if (r < 0)
         return r;
+    fork_catch_up(); /* before there is something new among what the parent left */
     packets = calloc(2, sizeof(*packets));
     d = packets ? calloc(1, sizeof(*d)) : NULL;
     if (!d) {

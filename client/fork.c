@@ -236,6 +236,10 @@ static void child_region(struct drp_region *r, struct closing *closing) {
         complete = local_fork_child(r);
     } else if (r->phase != REGION_INHERITED) {
         complete = !closing->missed && map_data(r);
+        if (!complete && !(atomic_load(&r->options) & DRP_REGION_FORK_SHARED)) {
+            locate_remove(r); /* a hole, in which there may be something else by the time that it is freed */
+            r->address = NULL;
+        }
         r->state = NULL;
         r->pin = NULL;
         atomic_store(&r->pins.size, 0);

@@ -11,12 +11,13 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 /* As it was in the first release. */
-#define LIMITS_SIZE_MIN sizeof(struct drp_region_limits)
+#define LIMITS_SIZE_MIN (offsetof(struct drp_region_limits, priority) + sizeof(enum drp_priority))
 
 /* In the program's words UINT64_MAX takes back what was set; on the wire that is 0. */
 static uint64_t to_wire(uint64_t budget) {

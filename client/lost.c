@@ -209,6 +209,7 @@ int drp_get_lost_fd(struct drp *d) {
 
     if (d->backend == DRP_BACKEND_NATIVE)
         return local_refuse();
+    fork_catch_up();
     error = make_eventfd(&d->lost_fd, &d->lost_object);
     if (error == 0)
         error = ensure_watched(d);
@@ -221,6 +222,7 @@ int drp_region_get_lost_fd(struct drp_region *r) {
 
     if (r->pins.native)
         return local_refuse();
+    fork_catch_up();
     error = make_eventfd(&r->lost_fd, &r->lost_object);
     if (error == 0)
         error = ensure_watched(r->context);

@@ -164,8 +164,10 @@ static int announce(struct drp_region *r, struct link *link) {
 /* ---- making ---- */
 
 struct drp_region *region_alloc(struct drp *d, region_next_piece *next_piece) {
-    struct drp_region *r = calloc(1, sizeof(*r));
+    struct drp_region *r;
 
+    fork_catch_up(); /* before there is something new among what the parent left, and its locks */
+    r = calloc(1, sizeof(*r));
     if (!r)
         return NULL;
     r->context = d;

@@ -256,12 +256,20 @@ static long make_by_hand(long number, long a, long b, long c, long d, long e, lo
 int __register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *object);
 int __wrap___register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *object);
 
+typedef int atfork_function(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *object);
+
+static atfork_function *_Atomic c_library_atfork;
+
+/* Once: dlsym(3) takes a lock that dlopen(3) holds while constructors run, which may wait for whoever calls us. */
+static void __attribute__((constructor)) find_atfork(void) {
+    if (!c_library_atfork)
+        c_library_atfork = (atfork_function *)dlsym(RTLD_NEXT, "__register_atfork");
+}
+
 /* Ours: as the C library has it. */
 int __wrap___register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *object) {
-    int (*c_library)(void (*)(void), void (*)(void), void (*)(void), void *);
-
-    c_library = (int (*)(void (*)(void), void (*)(void), void (*)(void), void *))dlsym(RTLD_NEXT, "__register_atfork");
-    return c_library ? c_library(prepare, parent, child, object) : ENOMEM;
+    find_atfork();
+    return c_library_atfork ? c_library_atfork(prepare, parent, child, object) : ENOMEM;
 }
 
 /*

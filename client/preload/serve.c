@@ -34,6 +34,7 @@
 
 /* What every process of these machines has; more only where it is asked for. */
 #define LOW_END ((uintptr_t)1 << 47)
+#define TRIAL_MAX ((size_t)1 << 30)
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static int once_error;
@@ -91,8 +92,11 @@ static int end_piece(const struct piece *piece, bool mapped) {
         piece_end(arena->region, (void *)piece->start, length);
         if (!freed && mapped)
             raw_madvise((void *)piece->start, length, MADV_REMOVE);
-        if (mapped && raw_mmap((void *)piece->start, length, PROT_NONE,
-                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+        /* With as many mappings as there may be a whole one can go still, and only a hole inside of one cannot. */
+        if (mapped &&
+            raw_mmap((void *)piece->start, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
+                     -1, 0) == MAP_FAILED &&
+            raw_munmap((void *)piece->start, length) < 0)
             r = put_back(piece);
         if (r == 0 && freed)
             freed = arena_discard(piece) == 0;
@@ -137,16 +141,38 @@ void serve_taken(const void *address, size_t length) {
     errno = saved;
 }
 
-/* Where there is no room for all of it beside what is there, as with RLIMIT_AS, one page: which is a huge one for the kernel where that has to be. */
-static void *try_elsewhere(size_t *length, int protection, int flags, int fd, long offset) {
+static size_t bytes_of_ours(uintptr_t start, uintptr_t end) {
+    struct piece piece;
+    size_t bytes = 0;
+
+    for (; table_find(start, end, &piece); start = piece.end) {
+        uintptr_t from = piece.start > start ? piece.start : start, to = piece.end < end ? piece.end : end;
+
+        bytes += to - from;
+        arena_release(piece.arena);
+    }
+    return bytes;
+}
+
+/*
+ * Where there is no room for all of it beside what is there, as with RLIMIT_AS, as much more as it will take. Huge pages are no less: none is to be had then,
+ * and the kernel says so.
+ */
+static void *try_elsewhere(size_t *length, size_t ours, int protection, int flags, int fd, long offset) {
     void *p;
 
     flags &= ~(MAP_FIXED | MAP_POPULATE | MAP_LOCKED);
     p = raw_mmap(NULL, *length, protection, flags, fd, offset);
-    if (p != MAP_FAILED || errno != ENOMEM)
+    if (p != MAP_FAILED || errno != ENOMEM || flags & MAP_HUGETLB)
         return p;
-    *length = ARENA_PAGE;
+    *length = ours < *length ? *length - ours : ARENA_PAGE;
     return raw_mmap(NULL, *length, protection, flags, fd, offset);
+}
+
+/* What a file of huge pages rounds up only goes as a whole. */
+static void end_trial(void *p, size_t length) {
+    while (raw_munmap(p, length) < 0 && length < TRIAL_MAX)
+        length *= 2;
 }
 
 /*
@@ -162,11 +188,11 @@ static int make_room(void *address, size_t length, int protection, int flags, in
         return 0;
     if (serve_may_end(start, end) < 0)
         return -EPERM;
-    p = try_elsewhere(&length, protection, flags, fd, offset);
+    p = try_elsewhere(&length, bytes_of_ours(start, end), protection, flags, fd, offset);
     if (p == MAP_FAILED)
         return -errno;
     r = displace(start, end, true);
-    raw_munmap(p, length);
+    end_trial(p, length);
     return r;
 }
 

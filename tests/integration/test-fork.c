@@ -525,18 +525,55 @@ static void ask_past_library(void) {
     drp_free(connection);
 }
 
+/* A region of a connection of its own, which is the first that it asks for; and what it has then at the addresses of its parent's stays its own. */
+static void begin_past_library(void) {
+    struct drp_region *own;
+    struct drp *d;
+    char *there;
+
+    child_check(drp_new(&d, NULL) == 0);
+    child_check(drp_region_new(&own, d, MIB, NULL) == 0);
+    memset(drp_region_address(own), 1, MIB);
+    child_check(drp_pin(own, 0, MIB / 2, NULL) == 0);
+    child_check(drp_drop(own, 0, MIB, NULL, NULL) == 0);
+    child_check(is_filled(drp_region_address(own), 1, MIB / 2));
+    child_check(is_zero((char *)drp_region_address(own) + MIB / 2, MIB / 2));
+    there = mmap(memory, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    child_check(there == (char *)memory);
+    drp_region_free(region);
+    *there = 1;
+    drp_free(d);
+    drp_free(connection);
+}
+
+/* The parent's connection, which it has not used before. */
+static void make_past_library(void) {
+    struct drp_region *own;
+
+    child_check(drp_region_new(&own, connection, MIB, NULL) == 0);
+    memset(drp_region_address(own), 1, MIB);
+    child_check(drp_pin(own, 0, MIB / 2, NULL) == 0);
+    child_check(drp_drop(own, 0, MIB, NULL, NULL) == 0);
+    child_check(is_filled(drp_region_address(own), 1, MIB / 2));
+    child_check(drp_get_lost_fd(connection) >= 0);
+    drp_free(connection);
+}
+
 START_TEST(test_past_library) {
+    static void (*const runs[])(void) = {ask_past_library, begin_past_library, make_past_library};
     int status;
     pid_t pid;
 
     make(0);
-    pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
-    if (pid == 0) {
-        alarm(60);
-        ask_past_library();
-        _exit(0);
+    for (size_t i = 0; i < sizeof(runs) / sizeof(runs[0]); i++) {
+        pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+        if (pid == 0) {
+            alarm(60);
+            runs[i]();
+            _exit(0);
+        }
+        ck_assert(waitpid(pid, &status, 0) == pid && status == 0);
     }
-    ck_assert(waitpid(pid, &status, 0) == pid && status == 0);
     ck_assert(is_filled(memory, PATTERN, SIZE));
     ck_assert_uint_eq(listing_count("regions"), 1);
     ck_assert_int_eq(drp_drop(region, 0, SIZE, NULL, NULL), 0);
