@@ -31,8 +31,11 @@ static int parse_user(const char *text, uid_t *ret) {
     return 0;
 }
 
+/* As the kernel writes it: another one would be nobody's. */
 static bool path_is_good(const char *path) {
-    return path[0] == '/' && strlen(path) <= PATH_MOST;
+    size_t length = strlen(path);
+
+    return path[0] == '/' && length <= PATH_MOST && (length == 1 || path[length - 1] != '/') && !strstr(path, "//");
 }
 
 static struct config_group *find_group(const struct config *config, const char *path, uid_t uid) {
@@ -78,7 +81,7 @@ int config_group_need(struct config *config, const char *name, size_t size, size
         path = section + 7;
         r = path_is_good(path) ? 0 : -EINVAL;
     }
-    *ret_expected = of_user ? "a user of this system" : "the path of a cgroup, which begins with '/'";
+    *ret_expected = of_user ? "a user of this system" : "the path of a cgroup as in /proc/PID/cgroup";
     known = r == 0 ? find_group(config, path, uid) : NULL;
     if (known)
         *ret = (size_t)(known - config->groups);

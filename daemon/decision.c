@@ -43,10 +43,11 @@ uint64_t decisions_refaults(const struct decisions *decisions, const struct deci
 }
 
 /* What a pager counts meanwhile may go to the one that is forgotten, or to the new one: one more or less. */
-static void begin_marks(struct decision_marks *marks, uint64_t domain, uint32_t tick) {
+static void begin_marks(struct decision_marks *marks, uint64_t domain, bool needed, uint32_t tick) {
     atomic_store_explicit(&marks->first_tick, UINT32_MAX, memory_order_relaxed);
     atomic_store_explicit(&marks->last_tick, tick, memory_order_relaxed);
     atomic_store_explicit(&marks->domain, domain, memory_order_relaxed);
+    atomic_store_explicit(&marks->needed, needed, memory_order_relaxed);
     atomic_store_explicit(&marks->refaults, 0, memory_order_relaxed);
     atomic_store_explicit(&marks->first_tick, tick, memory_order_release);
 }
@@ -88,7 +89,8 @@ struct decision *decisions_begin(struct decisions *decisions, enum demand_source
     decision = &decisions->ring[(newest + 1) % DECISIONS_MAX];
     *decision = (struct decision){
         .number = newest + 1, .began = now, .ended = now, .source = source, .domain = domain, .budget = *budget};
-    begin_marks(&decisions->marks[(newest + 1) % DECISIONS_MAX], domain, tick);
+    begin_marks(&decisions->marks[(newest + 1) % DECISIONS_MAX], domain,
+                source != DEMAND_BUDGET && source != DEMAND_HAND, tick);
     atomic_store_explicit(&decisions->newest, newest + 1, memory_order_release);
     return decision;
 }
@@ -124,7 +126,7 @@ void decisions_note_refault(struct decisions *decisions, uint32_t age, bool mist
         atomic_fetch_add_explicit(&decisions->refaulted_spans, 1, memory_order_relaxed);
 }
 
-bool decisions_regret(struct decisions *decisions, uint64_t domain, uint32_t dropped) {
+bool decisions_regret(struct decisions *decisions, uint64_t domain, bool needed, uint32_t dropped) {
     uint64_t newest = atomic_load_explicit(&decisions->newest, memory_order_acquire);
 
     for (uint64_t number = newest; number > 0 && number + DECISIONS_MAX > newest; number--) {
@@ -132,7 +134,8 @@ bool decisions_regret(struct decisions *decisions, uint64_t domain, uint32_t dro
 
         if (atomic_load_explicit(&marks->first_tick, memory_order_acquire) <= dropped &&
             atomic_load_explicit(&marks->last_tick, memory_order_relaxed) + 1 >= dropped &&
-            atomic_load_explicit(&marks->domain, memory_order_relaxed) == domain) {
+            atomic_load_explicit(&marks->domain, memory_order_relaxed) == domain &&
+            atomic_load_explicit(&marks->needed, memory_order_relaxed) == needed) {
             atomic_fetch_add_explicit(&marks->refaults, 1, memory_order_relaxed);
             return true;
         }

@@ -34,7 +34,8 @@ struct decision_victim {
 /* Of a decision, and outlives it in its place of the ring: a pager may be at it when the next takes the place. */
 struct decision_marks {
     _Atomic uint32_t first_tick, last_tick; /* of its drops */
-    _Atomic uint64_t domain;                /* id: of whose need */
+    _Atomic uint64_t domain;                /* id: of whose need, */
+    _Atomic bool needed;                    /* or of somebody's hand, or who was over a budget there */
     _Atomic uint64_t refaults; /* since: faults in spans that it dropped from, within the window of protection */
 };
 
@@ -97,7 +98,7 @@ void decision_add_victim(struct decision *decision, uint64_t session, pid_t pid,
 /* From any thread: something is touched again, so many ticks after its drop. */
 void decisions_note_refault(struct decisions *decisions, uint32_t age, bool mistake);
 /* From any thread: that was a mistake, of what was dropped at this tick. false: no episode of that domain was at it then. */
-bool decisions_regret(struct decisions *decisions, uint64_t domain, uint32_t dropped);
+bool decisions_regret(struct decisions *decisions, uint64_t domain, bool needed, uint32_t dropped);
 /* The decision with this number; NULL if it was overwritten or is yet to come. */
 const struct decision *decisions_get(const struct decisions *decisions, uint64_t number);
 /* Mistakes of a decision that is in the ring, so far. */

@@ -272,13 +272,14 @@ static void domain_look_machine(struct domains *domains, struct domain *domain) 
 
     if (meminfo_read(&domains->meminfo, &look) < 0)
         return;
-    domain->look =
-        (struct cgroup_look){.limit = look.total,
-                             .high = CGROUP_NO_LIMIT,
-                             .limit_swap = CGROUP_NO_LIMIT,
-                             .usage = look.total - look.available,
-                             .headroom = look.committable < look.available ? look.committable : look.available,
-                             .headroom_high = CGROUP_NO_LIMIT};
+    domain->commit_limited = look.committable != UINT64_MAX;
+    domain->committable = look.committable;
+    domain->look = (struct cgroup_look){.limit = look.total,
+                                        .high = CGROUP_NO_LIMIT,
+                                        .limit_swap = CGROUP_NO_LIMIT,
+                                        .usage = look.total - look.available,
+                                        .headroom = look.available,
+                                        .headroom_high = CGROUP_NO_LIMIT};
 }
 
 /*
@@ -307,13 +308,18 @@ static void domain_look_cgroup(struct domain *domain) {
                                         .headroom_high = CGROUP_NO_LIMIT};
 }
 
+uint64_t domain_until_commit(const struct domain *domain, uint64_t headroom) {
+    return domain->commit_limited && domain->committable < headroom ? domain->committable : headroom;
+}
+
 uint64_t domain_headroom(const struct domain *domain) {
     const struct cgroup_look *look = &domain->look;
     uint64_t relief = domain->controller.limits.reserve - domain->controller.limits.reserve / 4;
+    uint64_t headroom = look->headroom_high < CGROUP_NO_LIMIT - relief && look->headroom_high + relief < look->headroom
+                            ? look->headroom_high + relief
+                            : look->headroom;
 
-    return look->headroom_high < CGROUP_NO_LIMIT - relief && look->headroom_high + relief < look->headroom
-               ? look->headroom_high + relief
-               : look->headroom;
+    return domain_until_commit(domain, headroom);
 }
 
 uint64_t domain_threshold(const struct domain *domain) {

@@ -42,6 +42,8 @@ struct domain {
 
     struct cgroup_look look; /* the newest; of the machine: no high */
     int64_t credit_seen;     /* with it */
+    bool commit_limited;     /* the machine, where the kernel does not overcommit: */
+    uint64_t committable;    /* bytes until CommitLimit, to which native regions do not count */
     struct controller controller;
     bool waiters;         /* a pager waits for credit of it, as of the turn's begin */
     bool fruitless;       /* a plan of its own need has ended since the last turn, and got nothing done */
@@ -102,6 +104,8 @@ bool domain_is_within(const struct domain *domain, const struct domain *ancestor
 void domain_take_look(struct domains *domains, struct domain *domain);
 /* The reserve that fits the domain, whatever is configured. */
 uint64_t domain_auto_reserve(const struct domains *domains, const struct domain *domain);
+/* No more than what is left until CommitLimit, where that is a limit. */
+uint64_t domain_until_commit(const struct domain *domain, uint64_t headroom);
 /*
  * The headroom that is compared with the reserve. The reserve is what the fastest allocation takes until a drop has freed something. Who
  * comes too late for memory.max ends a process, who comes too late for memory.high slows one down for a moment; so a quarter

@@ -17,6 +17,9 @@
 #include <unistd.h>
 
 #define FOLLOW_MS 1000
+/* All of them within so long, if that takes no more than FOLLOW_AT_ONCE a second, which cost a millisecond or two. */
+#define FOLLOW_SECONDS 10
+#define FOLLOW_LEAST 8
 
 static bool is_to_follow(struct session *session) {
     if (session->n_regions == 0)
@@ -32,15 +35,16 @@ static void ask_pager(struct session *session) {
 /* The next ones after those of the last time; sessions are linked the newest first. */
 static void choose(struct follow *follow) {
     struct session *session;
-    size_t n = 0;
+    size_t n = 0, most = follow->manager->n_sessions / FOLLOW_SECONDS;
 
+    most = most < FOLLOW_LEAST ? FOLLOW_LEAST : most > FOLLOW_AT_ONCE ? FOLLOW_AT_ONCE : most;
     follow->n = 0;
     LIST_FOREACH (session, &follow->manager->sessions, link) {
         struct followed *look = &follow->looks[follow->n];
 
         if (session->id >= follow->last || !is_to_follow(session))
             continue;
-        if (n++ == FOLLOW_AT_ONCE)
+        if (n++ == most)
             return;
         follow->last = session->id;
         if (session->intercepted) {

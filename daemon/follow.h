@@ -12,7 +12,7 @@
 
 struct manager;
 
-#define FOLLOW_AT_ONCE 8
+#define FOLLOW_AT_ONCE 64
 
 struct follow {
     uv_loop_t *loop;

@@ -190,7 +190,10 @@ static void describe_home(struct plans *plans, struct home *home, const struct p
             if (!may_give(region) || *n == plans->regions_max || !is_meant(demand, region))
                 continue;
             plans->region_of[*n] = region;
-            describe_region(plans, region, &plans->regions[(*n)++], looks);
+            describe_region(plans, region, &plans->regions[*n], looks);
+            if (demand->over) /* what others have comes before that */
+                policy_leave_pinned(&plans->regions[*n]);
+            (*n)++;
         }
     home_unlock(home);
 }
@@ -371,7 +374,8 @@ struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *
     if (!demand->excess)
         record_demand(demand->domain->id, demand->source, demand->bytes);
     if (victims == 0) {
-        sweep(plans, n);
+        if (!demand->over && !demand->excess) /* else the next plan is for others, too */
+            sweep(plans, n);
         return NULL;
     }
     atomic_fetch_add(&plans->made, 1);
@@ -436,16 +440,28 @@ bool plan_progressed(const struct plan_slice *slice) {
 static void note_outcome(const struct plan_slice *slice) {
     struct domain *domain = slice->domain;
 
+    if (!found_something(slice) && slice->over) /* what those over a budget cannot give others may */
+        return;
     if (found_something(slice))
         domain->noted = 0;
     else if (plan_progressed(slice) && domain->noted < PLAN_NOTED_MAX)
         domain->noted++;
     else {
-        domain->fruitless |= !slice->over; /* what those over a budget cannot give others may */
+        domain->fruitless = true;
         return;
     }
     domain->barren = 0;
     domain->fruitless = false;
+}
+
+/* The same of a hand's. */
+static void note_hand(const struct plan_slice *slice) {
+    struct pressure_hand *hand = slice->hand;
+
+    if (found_something(slice))
+        hand->barren = hand->noted = 0;
+    else if (!plan_progressed(slice) || hand->noted++ >= PLAN_NOTED_MAX)
+        hand->barren++;
 }
 
 static void report_slice(struct plans *plans, struct plan_slice *slice) {
@@ -476,7 +492,7 @@ static void report_slice(struct plans *plans, struct plan_slice *slice) {
         slice->hand->pinned += pinned;
         slice->hand->failed += failed;
         slice->hand->pending--;
-        slice->hand->barren = found_something(slice) ? 0 : slice->hand->barren + 1;
+        note_hand(slice);
     }
 }
 

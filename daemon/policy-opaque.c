@@ -43,6 +43,11 @@ static void add_part(struct policy_region *region, struct policy_part part, uint
         region->parts[region->n_parts++] = part;
 }
 
+void policy_leave_pinned(struct policy_region *region) {
+    if (region->n_parts > 0 && region->parts[region->n_parts - 1].last == POLICY_PINNED)
+        region->n_parts--;
+}
+
 void policy_describe_opaque(struct policy_region *region, const struct policy_sample *sample, uint64_t resident,
                             uint64_t stuck, uint32_t unseen, uint32_t floor, uint32_t now) {
     uint64_t each = sample->n > 0 ? (region->chunk_count << (region->chunk_shift - 12)) / sample->n : 0;

@@ -115,6 +115,9 @@ struct policy_victim {
 void policy_describe_opaque(struct policy_region *region, const struct policy_sample *sample, uint64_t resident,
                             uint64_t stuck, uint32_t unseen, uint32_t floor, uint32_t now);
 
+/* Of what is pinned nothing is offered. */
+void policy_leave_pinned(struct policy_region *region);
+
 /* Ages in ticks to 64 buckets, two per power of two: 0, 1, 2, 3, 4-5, 6-7, 8-11, 12-15, ... Time that lies ahead counts as age 0. */
 unsigned policy_age_bucket(uint32_t now, uint32_t last);
 

@@ -106,7 +106,8 @@ static struct controller_answer look_at(struct pressure *pressure, struct domain
     view.edges = atomic_exchange(&domain->edges, 0);
     domain_take_look(&pressure->manager->domains, domain);
     atomic_fetch_add(&pressure->looks, 1);
-    view.headroom = without_native(domain, domain->look.headroom, domain->look.limit, native);
+    view.headroom =
+        domain_until_commit(domain, without_native(domain, domain->look.headroom, domain->look.limit, native));
     view.headroom_high = without_native(domain, domain->look.headroom_high, domain->look.high, native);
     view.commitment = atomic_load(&domain->commitment);
     view.credit = atomic_load(&domain->credit);

@@ -55,6 +55,7 @@ struct pressure_hand {
     uint64_t freed, pinned, failed;
     unsigned pending;  /* slices under way */
     unsigned barren;   /* slices in a row that got nothing done */
+    unsigned noted;    /* that freed nothing, and found out something */
     uint64_t decision; /* its number; 0: none yet */
     void (*done)(struct pressure_hand
                      *hand); /* in the pressure thread, under the manager's lock; all is freed, or nothing is left */

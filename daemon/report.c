@@ -208,7 +208,7 @@ static void write_notes(const struct manager *manager, char *notes, size_t size)
          "may be swapped",
          0);
     note_sources(manager, notes, size);
-    note(notes, size, manager->domains.commit_limited,
+    note(notes, size, manager->domains.machine->commit_limited,
          "vm.overcommit_memory is 2: droppable memory counts, and is dropped before CommitLimit is met", 0);
     note(notes, size, manager->domains.full,
          "clients were in more cgroups than can be watched: some count to one above them", 0);
@@ -244,7 +244,7 @@ void report_status(struct manager *manager, struct drp_wire_status_reply *ret) {
     ret->features = features_of(manager);
     pthread_mutex_lock(&manager->lock);
     domain_take_look(&manager->domains, machine);
-    ret->machine_headroom = machine->look.headroom;
+    ret->machine_headroom = domain_headroom(machine);
     ret->machine_reserve = machine->controller.limits.reserve;
     ret->machine_commitment = (uint64_t)atomic_load(&machine->commitment);
     ret->machine_auto_reserve = domain_auto_reserve(&manager->domains, machine);

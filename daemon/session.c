@@ -280,9 +280,7 @@ void session_note_refault(struct session *session, struct region *region, uint64
         return;
     decisions_note_refault(&session->manager->decisions, age, mistake);
     for (struct domain *d = session->domain; d && mistake; d = d->parent) {
-        /* What was not needed was a budget's, or somebody's hand's, which are the machine's. */
-        regretted =
-            regretted || ((needed || !d->parent) && decisions_regret(&session->manager->decisions, d->id, dropped));
+        regretted = regretted || decisions_regret(&session->manager->decisions, d->id, needed, dropped);
         if (needed)
             counter_add(&d->refaults, 1);
     }

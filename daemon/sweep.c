@@ -89,6 +89,7 @@ bool sweep_passes_over(struct drop_job *job, uint64_t chunk) {
 void sweep_skip(struct drop_job *job) {
     struct home *home = job->region->home;
     uint64_t until;
+    bool wanted;
 
     do {
         home_lock(home);
@@ -96,8 +97,10 @@ void sweep_skip(struct drop_job *job) {
              job->next < until && job->next < job->end; job->next++)
             if (!passes_over(job, job->next, true))
                 break;
+        wanted = job->request && !drop_request_is_met(job->request);
         home_unlock(home);
-    } while (job->next == until);
+        worker_let_others(&home->dropper.worker); /* a client may have any number of them */
+    } while (wanted && job->next == until && !worker_stopping(&home->dropper.worker));
 }
 
 void sweep_stop_at(struct drop_op *op, uint64_t chunk) {

@@ -112,12 +112,13 @@ START_TEST(test_refaults) {
 
     for (unsigned i = 0; i < 5; i++)
         decisions_note_refault(&decisions, 5, i < 4);
-    ck_assert(decisions_regret(&decisions, 1, 1000)); /* ticks: 100 s */
-    ck_assert(decisions_regret(&decisions, 1, 2000));
-    ck_assert(decisions_regret(&decisions, 1, 2001)); /* the dropper is later than the plan */
-    ck_assert(decisions_regret(&decisions, 2, 2000)); /* another was short in the same moment */
-    ck_assert(!decisions_regret(&decisions, 2, 1000));
-    ck_assert(!decisions_regret(&decisions, 1, 1500)); /* of one that is forgotten, say */
+    ck_assert(decisions_regret(&decisions, 1, true, 1000)); /* ticks: 100 s */
+    ck_assert(decisions_regret(&decisions, 1, true, 2000));
+    ck_assert(decisions_regret(&decisions, 1, true, 2001)); /* the dropper is later than the plan */
+    ck_assert(decisions_regret(&decisions, 2, true, 2000)); /* another was short in the same moment */
+    ck_assert(!decisions_regret(&decisions, 2, true, 1000));
+    ck_assert(!decisions_regret(&decisions, 2, false, 2000)); /* nobody's hand */
+    ck_assert(!decisions_regret(&decisions, 1, true, 1500));  /* of one that is forgotten, say */
     ck_assert_uint_eq(decisions_refaults(&decisions, first), 1);
     ck_assert_uint_eq(decisions_refaults(&decisions, second), 2);
     ck_assert_uint_eq(decisions_refaults(&decisions, at_once), 1);
@@ -146,7 +147,7 @@ static void *note_refaults(void *data) {
 
     while (!atomic_load(stop))
         for (uint32_t tick = 1; tick <= 2000; tick++)
-            decisions_regret(&decisions, 1, tick);
+            decisions_regret(&decisions, 1, true, tick);
     return NULL;
 }
 

@@ -92,6 +92,21 @@ START_TEST(test_life) {
 }
 END_TEST
 
+/* What he has is pinned, as was found: what others have that is not comes before that. */
+START_TEST(test_over_by_pins) {
+    have(0, 100 * MIB, 1);
+    have(1, 30 * MIB, 9000);
+    regions[1].hand.stayed = true;
+    regions[1].hand.stayed_at = 10000;
+    regions[1].hand.stuck = UINT64_MAX;
+    ck_assert_int_eq(set(ROOT, BUDGET_CLIENT, 101, LIMIT_BUDGET, BUDGET), 0);
+    look();
+    ck_assert_uint_eq(need(&slice, URGENCY_STALL, 64 * MIB), 1);
+    ck_assert_uint_eq(gives(0), 64 * MIB);
+    ck_assert_uint_eq(gives(1), 0);
+}
+END_TEST
+
 /* What he is over by is enough; or there is room for one slice. */
 START_TEST(test_one_slice) {
     struct plan_demand demand = {.domain = &machine, .urgency = URGENCY_LIFE, .bytes = 64 * MIB, .total = 64 * MIB};
@@ -195,6 +210,7 @@ int main(void) {
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, test_over_first);
     tcase_add_test(tcase, test_life);
+    tcase_add_test(tcase, test_over_by_pins);
     tcase_add_loop_test(tcase, test_one_slice, 0, 2);
     tcase_add_test(tcase, test_over_elsewhere);
     tcase_add_test(tcase, test_no_more_than_over);
