@@ -26,7 +26,6 @@
 
 #define DEPTH_MAX 32
 #define DESCRIPTORS_EACH 9
-#define RESERVE_MOST_OF 2
 /* A limit that is known is no older than that, and one look. */
 #define DOMAIN_LIMITS_NS UINT64_C(10000000)
 
@@ -349,11 +348,11 @@ uint64_t domain_auto_reserve(const struct domains *domains, const struct domain 
                           : controller_machine_reserve(domains->fill_rate, bound);
 }
 
-/* One that is larger than all of it could never be kept: whatever is there would be dropped again and again. */
+/* One that is all of it could never be kept: whatever is there would be dropped again and again. */
 static uint64_t bounded_reserve(const struct domain *domain, uint64_t configured) {
-    uint64_t most = bound_of(domain) / RESERVE_MOST_OF;
+    uint64_t bound = bound_of(domain);
 
-    return configured < most ? configured : most;
+    return configured < bound ? configured : bound / 2;
 }
 
 void domain_take_look(struct domains *domains, struct domain *domain) {

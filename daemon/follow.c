@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Nobody sees what a client without interception touches, or where the kernel fills by itself, so nobody sees either when it goes on in another cgroup. It is
- * looked at in turns: a few a second, so that a thousand cost no more than a few, which are then found a second after they have moved. Reading
+ * looked at in turns: a few at a time, so that a thousand cost no more than some do, which are then found three seconds after they have moved. Reading
  * /proc/PID/cgroup takes the kernel's cgroup lock, which others may hold: in one of libuv's threads, or in the pager if there is one.
  */
 
@@ -16,10 +16,11 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#define FOLLOW_MS 1000
-/* All of them within so long, if that takes no more than FOLLOW_AT_ONCE a second, which cost a millisecond or two. */
-#define FOLLOW_SECONDS 10
-#define FOLLOW_LEAST 8
+/* Each wakes an idle service once more. */
+#define FOLLOW_MS 3000
+/* All of them in so many rounds, if that takes no more than FOLLOW_AT_ONCE at a time, which cost a millisecond or two. */
+#define FOLLOW_ROUNDS 4
+#define FOLLOW_LEAST 16
 
 static bool is_to_follow(struct session *session) {
     if (session->n_regions == 0)
@@ -35,7 +36,7 @@ static void ask_pager(struct session *session) {
 /* The next ones after those of the last time; sessions are linked the newest first. */
 static void choose(struct follow *follow) {
     struct session *session;
-    size_t n = 0, most = follow->manager->n_sessions / FOLLOW_SECONDS;
+    size_t n = 0, most = follow->manager->n_sessions / FOLLOW_ROUNDS;
 
     most = most < FOLLOW_LEAST ? FOLLOW_LEAST : most > FOLLOW_AT_ONCE ? FOLLOW_AT_ONCE : most;
     follow->n = 0;

@@ -539,7 +539,7 @@ static void begin_past_library(void) {
     child_check(is_filled(drp_region_address(own), 1, MIB / 2));
     child_check(is_zero((char *)drp_region_address(own) + MIB / 2, MIB / 2));
     there = mmap(memory, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-    child_check(there == (char *)memory);
+    child_check(there == memory);
     drp_region_free(region);
     *there = 1;
     drp_free(d);
@@ -552,10 +552,8 @@ static void make_past_library(void) {
 
     child_check(drp_region_new(&own, connection, MIB, NULL) == 0);
     memset(drp_region_address(own), 1, MIB);
-    child_check(drp_pin(own, 0, MIB / 2, NULL) == 0);
-    child_check(drp_drop(own, 0, MIB, NULL, NULL) == 0);
-    child_check(is_filled(drp_region_address(own), 1, MIB / 2));
-    child_check(drp_get_lost_fd(connection) >= 0);
+    child_check(drp_pin(own, 0, MIB / 2, NULL) == 0 && drp_drop(own, 0, MIB, NULL, NULL) == 0);
+    child_check(is_filled(drp_region_address(own), 1, MIB / 2) && drp_get_lost_fd(connection) >= 0);
     drp_free(connection);
 }
 

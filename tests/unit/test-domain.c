@@ -128,17 +128,17 @@ START_TEST(test_overcommit_never) {
 }
 END_TEST
 
-/* Half of the limit at most: one that is larger than all of it could never be kept. */
+/* One that is all of the limit could never be kept: then it is half of it. */
 START_TEST(test_reserve_in_small_cgroup) {
     struct domain *domain;
 
-    write_cgroup("/a/b", 10 * MIB, -1, 2 * MIB);
+    write_cgroup("/a/b", 6 * MIB, -1, 2 * MIB);
     domain = find();
-    ck_assert_uint_eq(domain->controller.limits.reserve, 5 * MIB);
-    write_cgroup("/a/b", -1, 10 * MIB, 2 * MIB);
+    ck_assert_uint_eq(domain->controller.limits.reserve, 3 * MIB);
+    write_cgroup("/a/b", -1, RESERVE, 2 * MIB);
     domain_take_look(&domains, domain);
-    ck_assert_uint_eq(domain->controller.limits.reserve, 5 * MIB);
-    write_cgroup("/a/b", 2 * RESERVE, -1, 2 * MIB);
+    ck_assert_uint_eq(domain->controller.limits.reserve, RESERVE / 2);
+    write_cgroup("/a/b", RESERVE + MIB, -1, 2 * MIB);
     domain_take_look(&domains, domain);
     ck_assert_uint_eq(domain->controller.limits.reserve, RESERVE);
     domain_unref(domain);
