@@ -115,6 +115,7 @@ static _Atomic size_t losses;
 /* Each round: mine is what I left there, or I am told that it was lost. */
 static void *work(void *data) {
     size_t chunk = (size_t)data;
+    uint64_t generation;
 
     for (unsigned i = 0; i < ROUNDS; i++) {
         if (i % 16 == 0) /* of a chunk that all work on */
@@ -124,10 +125,9 @@ static void *work(void *data) {
             memset(at(chunk), (int)chunk + 1, CHUNK);
         }
         ck_assert_uint_eq(at(chunk)[i * 31 % CHUNK], chunk + 1);
+        generation = drp_generation(region, chunk * CHUNK, CHUNK);
         let_go(chunk, 1);
-        if (i % 64 == 0) { /* until it is gone */
-            uint64_t generation = drp_generation(region, chunk * CHUNK, CHUNK);
-
+        if (i % 64 == 0) { /* until it is gone, which it may be at once */
             while (drp_generation(region, chunk * CHUNK, CHUNK) == generation)
                 sched_yield();
         }
