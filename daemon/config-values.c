@@ -369,10 +369,11 @@ static bool group_value(const struct config *config, size_t i, const char **ret_
 
 bool config_value(const struct config *config, size_t i, const char **ret_section, const char **ret_name, char *ret,
                   size_t size) {
-    const struct config_key *key = &config_keys[i];
+    const struct config_key *key;
 
     if (i >= config_n_keys)
         return group_value(config, i - config_n_keys, ret_section, ret_name, ret, size);
+    key = &config_keys[i];
     *ret_section = key->section;
     *ret_name = key->name;
     format_number((const char *)config + key->offset, key, ret, size);
