@@ -70,7 +70,7 @@ struct budget_user *groups_find_user(struct budgets *budgets, uid_t uid) {
     return NULL;
 }
 
-struct budget_user *groups_make_user(struct budgets *budgets, uid_t uid) {
+static struct budget_user *make_user(struct budgets *budgets, uid_t uid) {
     struct budget_user *user = groups_find_user(budgets, uid);
 
     if (user)
@@ -83,8 +83,18 @@ struct budget_user *groups_make_user(struct budgets *budgets, uid_t uid) {
     return user;
 }
 
+struct budget_user *groups_keep_user(struct budgets *budgets, uid_t uid) {
+    struct budget_user *user = make_user(budgets, uid);
+
+    if (!user || user->kept)
+        return user;
+    user->kept = true;
+    budgets->n_kept++;
+    return user;
+}
+
 int budget_hold_user(struct manager *manager, uid_t uid, struct budget_user **ret) {
-    struct budget_user *user = groups_make_user(&manager->budgets, uid);
+    struct budget_user *user = make_user(&manager->budgets, uid);
 
     if (!user)
         return -ENOMEM;

@@ -11,8 +11,8 @@ bool groups_have_place(struct budgets *budgets, bool administrator);
 
 /* NULL: there is none. */
 struct budget_user *groups_find_user(struct budgets *budgets, uid_t uid);
-/* NULL: no memory. */
-struct budget_user *groups_make_user(struct budgets *budgets, uid_t uid);
+/* Made if need be, and there until it is let go. NULL: no memory. */
+struct budget_user *groups_keep_user(struct budgets *budgets, uid_t uid);
 /* Unless somebody is there, or something is kept. */
 void groups_free_unused_user(struct budget_user *user);
 /* Nothing of one that was kept is any more. */

@@ -10,16 +10,9 @@
 
 /* False: no memory. */
 static bool hold(struct budgets *budgets, const struct config_group *group) {
-    struct budget_user *user;
-
     if (group->path)
         return groups_find_cgroup(budgets, group->path) || groups_make_cgroup(budgets, group->path);
-    user = groups_make_user(budgets, group->uid);
-    if (user && !user->kept) {
-        user->kept = true;
-        budgets->n_kept++;
-    }
-    return user;
+    return groups_keep_user(budgets, group->uid);
 }
 
 static void say(struct limits *limits, uint64_t budget, uint64_t quota) {

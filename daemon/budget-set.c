@@ -150,11 +150,9 @@ static int set_user(struct manager *manager, struct setting *setting, uint64_t u
     if (keeps && !groups_have_place(budgets, setting->administrator))
         return -ENOSPC;
     if (setting->apply && keeps) {
-        user = groups_make_user(budgets, (uid_t)uid);
+        user = groups_keep_user(budgets, (uid_t)uid);
         if (!user)
             return -ENOMEM;
-        user->kept = true;
-        budgets->n_kept++;
     }
     r = set_one(setting, user ? &user->limits : &none, (uid_t)uid);
     if (setting->apply && !limits_are_set(&user->limits))

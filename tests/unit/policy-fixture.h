@@ -6,6 +6,7 @@
 
 #include "policy.h"
 
+#include <check.h>
 #include <stdlib.h>
 
 #define MIB (UINT64_C(1) << 20)
@@ -49,6 +50,17 @@ static inline void fixture_deinit(struct fixture *f) {
     free((void *)f->touched);
     free(f->spans);
     free((void *)f->flags);
+}
+
+/* What a plan says of its victim number i. */
+static inline void expect(size_t i, uint32_t region, uint64_t first_chunk, uint64_t chunk_count) {
+    ck_assert_uint_eq(victims[i].region, region);
+    ck_assert_uint_eq(victims[i].first_chunk, first_chunk);
+    ck_assert_uint_eq(victims[i].chunk_count, chunk_count);
+}
+
+static inline size_t plan(struct policy_region *regions, size_t n, uint64_t demand, size_t max, uint64_t *ret_bytes) {
+    return policy_plan(regions, n, demand, NOW, victims, max, ret_bytes);
 }
 
 static uint64_t random_state = 88172645463325252;

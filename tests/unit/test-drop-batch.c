@@ -8,7 +8,7 @@
 
 #include "home.h"
 #include "manager.h"
-#include "mapping.h"
+#include "mapped-pins.h"
 #include "session.h"
 #include "suite.h"
 
@@ -30,24 +30,9 @@ static struct drp_clock_page clock_page;
 static struct manager manager;
 static struct session session; /* whose mapping it is; the home is nobody's */
 static struct home home;
-static struct kernel facts;
 static struct region *region;
 static struct drp_pin_cell *cells; /* as the client has them */
 static char *memory;
-
-static void map_pins(void) {
-    struct mapping *mapping;
-    void *pins;
-    int fd;
-
-    ck_assert_int_eq(region_reserve_mapping(region, &home.lock), 0);
-    ck_assert_int_eq(mapping_new(&mapping, &facts, region, &session, -1, &fd), 0);
-    pins = mmap(NULL, drp_pin_bytes(CHUNKS), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    ck_assert_ptr_ne(pins, MAP_FAILED);
-    close(fd);
-    cells = drp_pin_cells(pins);
-    region_add_mapping(region, mapping);
-}
 
 static void setup(void) {
     const struct region_shape shape = {.id = 1, .size = SPAN_SIZE, .chunk_shift = 16, .chunk_total = CHUNKS};
@@ -62,7 +47,7 @@ static void setup(void) {
     region->dropper_fd = region->data_fd; /* the same table */
     region->home = &home;
     LIST_INSERT_HEAD(&home.regions, region, link);
-    map_pins();
+    cells = map_pins(region, &session, CHUNKS);
     memory = mmap(NULL, SPAN_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, region->data_fd, 0);
     ck_assert_ptr_ne(memory, MAP_FAILED);
     memset(memory, 1, SPAN_SIZE);

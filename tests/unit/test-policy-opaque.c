@@ -6,16 +6,6 @@
 
 #include <check.h>
 
-static void expect(size_t i, uint32_t region, uint64_t first_chunk, uint64_t chunk_count) {
-    ck_assert_uint_eq(victims[i].region, region);
-    ck_assert_uint_eq(victims[i].first_chunk, first_chunk);
-    ck_assert_uint_eq(victims[i].chunk_count, chunk_count);
-}
-
-static size_t plan(struct policy_region *regions, size_t n, uint64_t demand, size_t max, uint64_t *ret_bytes) {
-    return policy_plan(regions, n, demand, NOW, victims, max, ret_bytes);
-}
-
 /* Of 32 chunks looked at so many are pinned, and so many were used last at a tick; the others were never. */
 static void describe(struct policy_region *region, unsigned pinned, unsigned used, uint32_t last, uint64_t resident) {
     struct policy_sample sample = {.n = POLICY_SAMPLES, .pinned = pinned, .n_used = used};

@@ -61,16 +61,6 @@ static bool chunk_droppable(const struct policy_region *region, uint64_t chunk) 
     return touched && !(region->chunk_flags[chunk] & POLICY_CHUNK_GONE);
 }
 
-static void expect(size_t i, uint32_t region, uint64_t first_chunk, uint64_t chunk_count) {
-    ck_assert_uint_eq(victims[i].region, region);
-    ck_assert_uint_eq(victims[i].first_chunk, first_chunk);
-    ck_assert_uint_eq(victims[i].chunk_count, chunk_count);
-}
-
-static size_t plan(struct policy_region *regions, size_t n, uint64_t demand, size_t max, uint64_t *ret_bytes) {
-    return policy_plan(regions, n, demand, NOW, victims, max, ret_bytes);
-}
-
 /* ---- order ---- */
 
 START_TEST(test_priority_before_age) {
