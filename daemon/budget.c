@@ -37,12 +37,15 @@ struct look {
 };
 
 static bool comes_before(const struct budget_excess *a, const struct budget_excess *b) {
+    if (*a->turn_of_user != *b->turn_of_user)
+        return *a->turn_of_user < *b->turn_of_user;
     return *a->turn != *b->turn ? *a->turn < *b->turn : a->bytes > b->bytes;
 }
 
 /*
- * Whoever had his turn the longest time ago comes first, not who is most over: who fills as fast as he is dropped from would be that for ever. The regions
- * of one session have one turn together, or a client with many would take the others'.
+ * Whoever had his turn the longest time ago comes first, not who is most over: who fills as fast as he is dropped from would be that for ever. Users before
+ * what is of a user, or one with many sessions, each over a budget of its own, would take the others' turns. The regions of one session have one turn
+ * together.
  */
 static void choose(struct look *look, const struct budget_excess *excess) {
     struct budget_excess *chosen = look->chosen;
@@ -64,7 +67,7 @@ static void choose(struct look *look, const struct budget_excess *excess) {
     look->n += look->n < BUDGET_AT_ONCE;
 }
 
-/* whose: scope, id and what else says whom it covers; turn: NULL, its own. */
+/* whose: scope, id and what else says whom it covers; turn: NULL, its own; turn_of_user: NULL, as if it were a user. */
 static void consider(struct look *look, struct limits *limits, uint64_t configured_budget, struct budget_excess whose) {
     uint64_t budget = limit_value(&limits->of[LIMIT_BUDGET], configured_budget), wait;
 
@@ -86,6 +89,8 @@ static void consider(struct look *look, struct limits *limits, uint64_t configur
     whose.standing = &limits->standing;
     if (!whose.turn)
         whose.turn = &limits->standing.asked;
+    if (!whose.turn_of_user)
+        whose.turn_of_user = whose.turn;
     choose(look, &whose);
 }
 
@@ -116,8 +121,12 @@ static void look_at_session(struct look *look, struct session *session) {
         stand(&region->budget, region_resident_bytes(region), atomic_load(&region->dropped_bytes));
         add(&session->budget, &region->budget.standing);
         consider(look, &region->budget, look->manager->config->region_budget,
-                 (struct budget_excess){.scope = BUDGET_REGION, .id = region->id, .turn = &session->regions_asked});
+                 (struct budget_excess){.scope = BUDGET_REGION,
+                                        .id = region->id,
+                                        .turn = &session->regions_asked,
+                                        .turn_of_user = &session->user->asked});
     }
+    session->client->turn_of_user = &session->user->asked;
     add(&session->client->limits, &session->budget.standing);
     add(&session->user->limits, &session->budget.standing);
     for (struct domain *domain = session->domain; domain; domain = domain->parent)
@@ -129,7 +138,8 @@ static void look_at_session(struct look *look, struct session *session) {
     LIST_FOREACH (share, &session->shares, of_session) {
         add(&session->budget, &share->shared->region->budget.standing);
     }
-    consider(look, &session->budget, LIMIT_INFINITE, (struct budget_excess){.scope = BUDGET_SESSION, .id = session->id});
+    consider(look, &session->budget, LIMIT_INFINITE,
+             (struct budget_excess){.scope = BUDGET_SESSION, .id = session->id, .turn_of_user = &session->user->asked});
 }
 
 /* Once for each process that has it, by whatever number of sessions. */
@@ -154,7 +164,10 @@ static void look_at_shared(struct look *look, struct shared *shared) {
 
     stand(&region->budget, region_resident_bytes(region), atomic_load(&region->dropped_bytes));
     consider(look, &region->budget, look->manager->config->region_budget,
-             (struct budget_excess){.scope = BUDGET_REGION, .id = region->id, .turn = &shared->user->regions_asked});
+             (struct budget_excess){.scope = BUDGET_REGION,
+                                    .id = region->id,
+                                    .turn = &shared->user->regions_asked,
+                                    .turn_of_user = &shared->user->asked});
     add(&shared->user->limits, &region->budget.standing);
     add_to_clients(&look->manager->budgets, shared);
     LIST_FOREACH (domain, &look->manager->domains.list, link)
@@ -171,11 +184,14 @@ static void look_at_groups(struct look *look) {
 
     TAILQ_FOREACH (client, &budgets->clients, link) {
         consider(look, &client->limits, config->client_budget,
-                 (struct budget_excess){.scope = BUDGET_CLIENT, .id = (uint64_t)client->pid, .client = client});
+                 (struct budget_excess){.scope = BUDGET_CLIENT,
+                                        .id = (uint64_t)client->pid,
+                                        .client = client,
+                                        .turn_of_user = client->turn_of_user});
     }
     LIST_FOREACH (user, &budgets->users, link) {
         consider(look, &user->limits, config->user_budget,
-                 (struct budget_excess){.scope = BUDGET_USER, .id = user->uid});
+                 (struct budget_excess){.scope = BUDGET_USER, .id = user->uid, .turn_of_user = &user->asked});
     }
     LIST_FOREACH (domain, &look->manager->domains.list, link) {
         uint64_t configured = domain->holds_clients && domain->parent ? config->cgroup_budget : LIMIT_INFINITE;
@@ -200,6 +216,7 @@ static void look_at_all(struct look *look) {
 
     TAILQ_FOREACH (client, &budgets->clients, link) {
         stand(&client->limits, 0, 0);
+        client->turn_of_user = NULL;
     }
     LIST_FOREACH (user, &budgets->users, link) {
         stand(&user->limits, 0, 0);
@@ -246,7 +263,7 @@ uint64_t budget_look(struct manager *manager, uint64_t now, struct budget_excess
 }
 
 void budget_note_asked(const struct budget_excess *excess, uint64_t now, bool busy) {
-    *excess->turn = excess->standing->asked = now;
+    *excess->turn_of_user = *excess->turn = excess->standing->asked = now;
     if (!busy)
         limit_asked(excess->standing, now);
 }

