@@ -51,6 +51,7 @@ struct drop_job {
     uint64_t began;     /* its first chunk */
     uint32_t before;    /* what was used at this tick or later stays; UINT32_MAX: nothing */
     uint32_t tick;      /* when it was asked for */
+    uint64_t skipped;   /* cells that it has read on its way */
     uint32_t passed;    /* the earliest tick of what it passed over; tick: nothing earlier */
     bool round;         /* it has come to the end, and gone on at the start */
     bool everywhere;    /* and to where it began */

@@ -20,6 +20,8 @@
 
 /* Cells, under the lock, 10 us. */
 #define SKIP_AT_ONCE 4096
+/* So many of one job, 3 ms, are read before everybody else has a CPU. A client may have any number of them. */
+#define SKIP_IN_HASTE (1u << 20)
 #define STUCK_TICKS (1000 / DRP_TICK_MS)
 /* Samples lie evenly, by the golden ratio, whatever the pattern of use. */
 #define SAMPLE_STRIDE UINT32_C(0x9e3779b9)
@@ -88,10 +90,16 @@ bool sweep_passes_over(struct drop_job *job, uint64_t chunk) {
 
 void sweep_skip(struct drop_job *job) {
     struct home *home = job->region->home;
+    bool wanted, calm = false;
     uint64_t until;
-    bool wanted;
 
     do {
+        uint64_t from = job->next;
+
+        if (!calm && job->skipped >= SKIP_IN_HASTE) {
+            dropper_set_reading(home, true);
+            calm = true;
+        }
         home_lock(home);
         for (until = job->next + 1 + SKIP_AT_ONCE / (job->region->n_mappings + 1);
              job->next < until && job->next < job->end; job->next++)
@@ -99,8 +107,11 @@ void sweep_skip(struct drop_job *job) {
                 break;
         wanted = job->request && !drop_request_is_met(job->request);
         home_unlock(home);
-        worker_let_others(&home->dropper.worker); /* a client may have any number of them */
+        job->skipped += (job->next - from) * (job->region->n_mappings + 1);
+        worker_let_others(&home->dropper.worker);
     } while (wanted && job->next == until && !worker_stopping(&home->dropper.worker));
+    if (calm)
+        dropper_set_reading(home, false);
 }
 
 void sweep_stop_at(struct drop_op *op, uint64_t chunk) {
