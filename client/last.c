@@ -5,12 +5,13 @@
  * other is left.
  *
  * Nobody is told that a thread has ended; but the first one's end the library learns of by thread-specific data. From then on each watcher looks from time
- * to time how many threads the kernel counts: the watchers, and the first one, which counts as long as any other does. The last of the watchers that
- * end then ends the program, as any thread would.
+ * to time how many threads the kernel counts: the watchers, and the first one, which counts as long as any other does. Whoever of these ends last ends the
+ * program, as any thread would: one that is started for it, since handlers of exit(3) may need more stack than a watcher has, and the program's signals.
  */
 
 #include "client.h"
 
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -21,9 +22,11 @@ static pthread_key_t key;
 static bool has_key;
 static _Atomic bool first_ended;
 static _Atomic unsigned watchers;
+static sigset_t blocked; /* by the first thread, at its end */
 
 static void on_end(void *unused) {
     (void)unused;
+    pthread_sigmask(SIG_BLOCK, NULL, &blocked);
     atomic_store(&first_ended, true);
     fork_each(watcher_wake);
 }
@@ -73,4 +76,17 @@ static unsigned long count_threads(void) {
 
 bool last_is_alone(void) {
     return atomic_load(&first_ended) && count_threads() == atomic_load(&watchers) + 1UL;
+}
+
+static void *run(void *context) {
+    pthread_sigmask(SIG_SETMASK, &blocked, NULL);
+    watcher_stop(context);
+    return NULL;
+}
+
+void last_succeed(struct drp *d) {
+    pthread_t thread;
+
+    if (last_is_alone() && pthread_create(&thread, NULL, run, d) == 0)
+        pthread_detach(thread);
 }

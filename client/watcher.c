@@ -472,6 +472,7 @@ static void *run(void *context) {
     }
     if (!atomic_load(&d->stopping))
         withdraw(d);
+    last_succeed(d);
     last_end();
     return NULL;
 }

@@ -12,10 +12,12 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
 #define PAGE ((size_t)4096)
+#define MIB ((size_t)1 << 20)
 #define SIZE (16 * PAGE)
 
 static void expect_success(pid_t pid) {
@@ -32,9 +34,11 @@ static pid_t fork_past(void) {
 #ifdef __x86_64__
     long r = SYS_fork;
 
+    child_let_threads_sleep();
     __asm__ volatile("syscall" : "+a"(r) : : "rcx", "r11", "memory");
     return (pid_t)r;
 #else
+    child_let_threads_sleep();
     return (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
 #endif
 }
@@ -132,8 +136,25 @@ void program_run_last(int socket) {
     pthread_exit(NULL);
 }
 
+/* What a handler of exit(3) may count on: the stack of an ordinary thread, signals that nobody has blocked. */
+static void at_exit(void) {
+    char room[MIB];
+    sigset_t blocked;
+
+    memset(room, 1, sizeof(room));
+    __asm__ volatile("" : : "r"(room) : "memory");
+    child_check(pthread_sigmask(SIG_BLOCK, NULL, &blocked) == 0 && sigismember(&blocked, SIGUSR1) == 1);
+    child_check(!sigismember(&blocked, SIGTERM));
+}
+
 void program_run_last_alone(int socket) {
+    sigset_t own;
+
     (void)socket;
+    child_check(atexit(at_exit) == 0);
+    sigemptyset(&own);
+    sigaddset(&own, SIGUSR1);
+    child_check(pthread_sigmask(SIG_BLOCK, &own, NULL) == 0);
     memset(program_map(SIZE), 1, SIZE);
     pthread_exit(NULL);
 }
