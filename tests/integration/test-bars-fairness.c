@@ -29,7 +29,7 @@
 #define AGE_US 1200000 /* so much older is another age */
 #define STALL_CGROUP (32 * MIB)
 #define STALL_FILE (40 * MIB)
-#define STALL_MS 16000
+#define STALL_MS 9000 /* less than the calm after which another stall is given its share */
 #define TRIES 3
 
 /* ---- clients ---- */

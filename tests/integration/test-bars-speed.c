@@ -390,10 +390,12 @@ static double idle_wakeups(const struct service *service, uint64_t *ret_rss, uin
 START_TEST(idle_service) {
     struct service service;
     uint64_t rss, pss;
-    double per_second;
+    double per_second = 0;
 
     service_start(&service, NULL);
-    per_second = idle_wakeups(&service, &rss, &pss);
+    /* Somebody else's threads push those aside that wake, too: one that wakes too often does so each time. */
+    for (unsigned i = 0; i < 3 && (i == 0 || per_second > IDLE_WAKEUPS_PER_S); i++)
+        per_second = idle_wakeups(&service, &rss, &pss);
     printf("idle service: %.1f wake-ups a second, Rss %" PRIu64 " KiB, Pss %" PRIu64 " KiB\n", per_second, rss, pss);
     service_stop(&service);
     ck_assert_uint_gt(rss, 0);

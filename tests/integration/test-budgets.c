@@ -188,7 +188,7 @@ START_TEST(test_process) {
     for (int i = 0; i < 3; i++)
         client(&d[i], &regions[i], 4 * MIB);
     ck_assert_uint_eq(limit_of_process("6M"), 6 * MIB);
-    for (deadline = now_ms() + WAIT_MS; resident(d[0]) + resident(d[1]) + resident(d[2]) > 6 * MIB; nap_ms(1))
+    for (deadline = now_ms() + 3 * WAIT_MS; resident(d[0]) + resident(d[1]) + resident(d[2]) > 6 * MIB; nap_ms(1))
         ck_assert_uint_lt(now_ms(), deadline);
     expect_told();
     for (int i = 0; i < 3; i++) {
@@ -198,10 +198,10 @@ START_TEST(test_process) {
     ck_assert(status_becomes("sessions", 1, 10000)); /* the one that asks */
     client(&d[0], &regions[0], SIZE);
     ck_assert_uint_eq(limit_of_process(NULL), 6 * MIB);
-    for (deadline = now_ms() + WAIT_MS; resident(d[0]) > 6 * MIB; nap_ms(1))
+    for (deadline = now_ms() + 3 * WAIT_MS; resident(d[0]) > 6 * MIB; nap_ms(1))
         ck_assert_uint_lt(now_ms(), deadline);
     limit_of_process("default"); /* what is kept has a descriptor */
-    for (deadline = now_ms() + WAIT_MS; resident(d[0]) < SIZE; nap_ms(1)) {
+    for (deadline = now_ms() + 3 * WAIT_MS; resident(d[0]) < SIZE; nap_ms(1)) {
         memset(drp_region_address(regions[0]), 7, SIZE);
         ck_assert_uint_lt(now_ms(), deadline);
     }

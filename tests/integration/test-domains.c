@@ -451,7 +451,7 @@ static void limit_cgroup(const struct memcg *where, const char *budget, uint64_t
 
 /* What it had before it moved counts for the budget of the cgroup that it came from, and for no other's. */
 START_TEST(test_budget_of_former) {
-    uint64_t from, there, deadline = now_ms() + WAIT_MS;
+    uint64_t from, there, deadline;
     const char *reason = "";
     struct child client;
 
@@ -469,6 +469,7 @@ START_TEST(test_budget_of_former) {
     limit_cgroup(&memcg, "16M", &there); /* with this none is dropped before it is read */
     ck_assert_uint_ge(there, SIZE / 2 - MIB);
     limit_cgroup(&memcg, "2M", &there);
+    deadline = now_ms() + WAIT_MS;
     while (listing_number("sessions", "pid", (uint64_t)client.pid, "resident_bytes") > 3 * MIB)
         ck_assert(now_ms() < deadline);
     ck_assert(child_say(client.socket, 'e'));
@@ -496,9 +497,9 @@ static void be_raw(int socket, void *data) {
     close(service_socket);
 }
 
-/* Not before a second is over, unless it asks for something that concerns memory. */
+/* Not before three seconds are over, unless it asks for something that concerns memory. */
 static void await_domain(const struct child *client, const struct memcg *where) {
-    uint64_t before = domain_of(client), deadline = now_ms() + WAIT_MS;
+    uint64_t before = domain_of(client), deadline = now_ms() + 3 * WAIT_MS;
 
     memcg_take(where, client->pid);
     for (; domain_of(client) == before; usleep(10000))

@@ -564,6 +564,7 @@ START_TEST(test_past_library) {
 
     make(0);
     for (size_t i = 0; i < sizeof(runs) / sizeof(runs[0]); i++) {
+        child_let_threads_sleep();
         pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
         if (pid == 0) {
             alarm(60);

@@ -57,7 +57,9 @@ static bool other_threads_run(void) {
  * A sanitizer's allocator has locks that fork(2) does not know: the library's thread, starting, left one locked in the child, which then
  * waited for ever. A thread that holds one runs, or is ready to.
  */
-static void let_threads_sleep(void) {
+void child_let_threads_sleep(void) {
+    if (!under_sanitizer())
+        return;
     for (uint64_t deadline = now_ms() + QUIET_WAIT_MS; other_threads_run() && now_ms() < deadline;)
         sched_yield();
 }
@@ -82,8 +84,7 @@ void child_start(struct child *child, void (*run)(int socket, void *data), void 
 
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
     fflush(NULL);
-    if (under_sanitizer())
-        let_threads_sleep();
+    child_let_threads_sleep();
     child->pid = fork();
     ck_assert_int_ge(child->pid, 0);
     if (child->pid == 0) {

@@ -35,6 +35,8 @@ void child_leave_check(void);
         }                                                                                                       \
     while (0)
 
+/* Before any fork, under a sanitizer: until this process's other threads sleep. */
+void child_let_threads_sleep(void);
 /* Forks; run() gets its end of the pair and data, and the child ends with status 0 when it returns. */
 void child_start(struct child *child, void (*run)(int socket, void *data), void *data);
 /* Becomes an ordinary user for good (nobody); a process that is none of root stays what it is. In the child. */

@@ -214,7 +214,10 @@ START_TEST(test_hanging) {
     vet_tidy(&vets, &pool);
     ck_assert_int_eq(read(pair[1], &(char){0}, 1), 0);
     close(pair[1]);
-    ck_assert_uint_eq(vets_count_stuck(&vets, UID + 1, UINT_MAX, &all), 0);
+    for (; vets_count_stuck(&vets, UID + 1, UINT_MAX, &all) > 0; nap_ms(1)) {
+        vet_tidy(&vets, &pool);
+        ck_assert_uint_lt(now_ms(), deadline);
+    }
 
     fuse_end(&fuse);
     close(soiled);
