@@ -14,7 +14,7 @@
 #define WAKEUP_NS UINT64_C(2000000)
 #define PUNCH_NS UINT64_C(4000000)
 #define SLICE (UINT64_C(16) << 20)
-#define SLICE_MOST (UINT64_C(64) << 20)
+#define SLICE_MOST (UINT64_C(1024) << 20)
 #define MARGIN (UINT64_C(2) << 20)
 #define CALM_NS UINT64_C(100000000)
 #define SHORTEST_NS UINT64_C(1000000)
@@ -57,7 +57,7 @@ static uint64_t scale(uint64_t a, uint64_t b, uint64_t c) {
 }
 
 uint64_t controller_slice(const struct controller_limits *limits, uint64_t missing) {
-    return missing / 4 < limits->slice ? limits->slice : minimum(missing / 4, SLICE_MOST);
+    return missing < limits->slice ? limits->slice : minimum(missing, SLICE_MOST);
 }
 
 uint64_t controller_auto_reserve(uint64_t fill_rate, uint64_t limit) {
@@ -91,7 +91,8 @@ static void note_deficit(struct controller *controller, bool deficit, uint64_t n
 static uint64_t demand_for(const struct controller_limits *limits, uint64_t reserve, uint64_t headroom) {
     if (headroom >= reserve)
         return 0;
-    return minimum(add_saturating(reserve - headroom, limits->margin), controller_slice(limits, reserve - headroom));
+    return minimum(add_saturating(reserve - headroom, limits->margin),
+                   reserve - headroom < limits->slice ? limits->slice : SLICE_MOST);
 }
 
 /* A fill that waits at the gate needs room, and some more so that the next need not wait. */
@@ -204,17 +205,21 @@ struct controller_answer controller_look(struct controller *controller, const st
 
     note_deficit(controller, view->headroom < limits->reserve || view->headroom_high < reserve_high, view->now);
     waiters = demand_of_waiters(controller, view);
+    answer.missing = larger(deficit(limits->reserve, view->headroom), deficit(reserve_high, view->headroom_high));
+    answer.enough = larger(deficit(add_saturating(limits->reserve, limits->margin), view->headroom),
+                           deficit(add_saturating(reserve_high, limits->margin), view->headroom_high));
+    answer.enough = larger(answer.enough, waiters);
     answer.demand = demand_for(limits, limits->reserve, view->headroom);
     high = demand_for(limits, reserve_high, view->headroom_high);
     answer.demand = larger(answer.demand, high);
-    answer.total = larger(answer.demand,
-                          larger(deficit(limits->reserve, view->headroom), deficit(reserve_high, view->headroom_high)));
+    answer.total = larger(answer.demand, answer.missing);
     answer.source = source_of(view->edges);
     if (waiters <= answer.demand)
         controller->took_back = false;
     else if (!relies_on_taking_back(controller, view->commitment, waiters)) {
         answer.demand = waiters;
         answer.total = larger(waiters, answer.total);
+        answer.missing = larger(waiters, answer.missing);
         answer.source = DEMAND_GATE;
     }
     /* More than half of the headroom is promised: some of it back, before anybody has to wait for it. */

@@ -51,6 +51,8 @@ struct controller_view {
 struct controller_answer {
     uint64_t demand;    /* bytes to free; 0: none */
     uint64_t total;     /* what misses in all, of which demand is a slice */
+    uint64_t missing;   /* the same, without the margin */
+    uint64_t enough;    /* with it, also where nothing is missing without: of slices under way no more is needed */
     unsigned share;     /* of 1024 parts of what is droppable to free, at most a slice; only if demand is 0 */
     uint64_t take_back; /* bytes of commitments to take back */
     uint64_t next;      /* ns until the next look */
@@ -74,8 +76,8 @@ uint64_t controller_due(struct controller *controller, unsigned share, uint64_t 
 void controller_note_given(struct controller *controller, uint64_t bytes);
 
 /*
- * What is dropped before looking again, at most: where much is missing a quarter of that, up to 64 MiB. From slice to slice three threads wake each
- * other: on some virtual machines a fifth of the time in which 16 MiB are punched.
+ * What one plan is for: what is missing, between 16 MiB and 1 GiB. What it turns out not to need is left when a look sees that. One plan drops whole
+ * spans where several would take the older chunks of each first, and then what lies between; and from one to the next three threads wake each other.
  */
 uint64_t controller_slice(const struct controller_limits *limits, uint64_t missing);
 

@@ -17,9 +17,9 @@ struct home;
 
 /* What several jobs of possibly several homes add up to. The one who asks owns it until done(). */
 struct drop_request {
-    uint64_t wanted; /* bytes: what was not begun when so much is freed is left; UINT64_MAX: all goes */
-    bool limited;    /* who asks may do so as often as he likes, and has it not mapped himself */
-    bool needed;     /* something was short: neither for a budget nor by hand */
+    _Atomic uint64_t wanted; /* bytes: what was not begun when so much is freed is left; UINT64_MAX: all goes */
+    bool limited;            /* who asks may do so as often as he likes, and has it not mapped himself */
+    bool needed;             /* something was short: neither for a budget nor by hand */
     _Atomic uint64_t freed;
     _Atomic uint64_t pinned;
     _Atomic uint64_t failed;
@@ -34,7 +34,8 @@ struct drop_request {
 void drop_request_init(struct drop_request *request, void (*done)(struct drop_request *request), void *data);
 /* Under the home's lock: is enough freed? More was there than was planned for. */
 static inline bool drop_request_is_met(const struct drop_request *request) {
-    return request && atomic_load_explicit(&request->freed, memory_order_relaxed) >= request->wanted;
+    return request && atomic_load_explicit(&request->freed, memory_order_relaxed) >=
+                          atomic_load_explicit(&request->wanted, memory_order_relaxed);
 }
 /* The asker has submitted all. done() may run inside. */
 void drop_request_seal(struct drop_request *request);

@@ -404,6 +404,30 @@ struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *
 
 /* ---- the account ---- */
 
+void plan_trim(struct plans *plans, const struct domain *domain, uint64_t enough) {
+    struct plan_slice *slice;
+
+    LIST_FOREACH (slice, &plans->slices, link) {
+        uint64_t freed = atomic_load(&slice->request.freed);
+
+        if (!slice->needed || slice->domain != domain || slice->planned <= domain->controller.limits.slice ||
+            plan_finished(slice) || freed >= slice->planned || slice->planned - freed <= enough)
+            continue;
+        slice->planned = freed + enough;
+        atomic_store(&slice->request.wanted, slice->planned);
+    }
+}
+
+/* Who frees as fast as somebody could fill is in time. */
+static bool is_late(const struct plan_slice *slice, uint64_t freed, uint64_t now, uint64_t within) {
+    uint64_t fill_rate = slice->domain->controller.limits.fill_rate;
+    unsigned __int128 time = (unsigned __int128)freed * 1000000000;
+
+    if (fill_rate > 0)
+        within += (uint64_t)(time / fill_rate);
+    return now >= slice->handed_out + within;
+}
+
 uint64_t plan_under_way(const struct plans *plans, const struct domain *domain, bool all, uint64_t now, uint64_t within) {
     const struct plan_slice *slice;
     uint64_t bytes = 0;
@@ -411,7 +435,7 @@ uint64_t plan_under_way(const struct plans *plans, const struct domain *domain, 
     LIST_FOREACH (slice, &plans->slices, link) {
         uint64_t freed = atomic_load(&slice->request.freed);
 
-        if (slice->needed && !plan_finished(slice) && now < slice->handed_out + within && freed < slice->planned &&
+        if (slice->needed && !plan_finished(slice) && !is_late(slice, freed, now, within) && freed < slice->planned &&
             (slice->domain == domain || (all && domain_is_within(slice->domain, domain))))
             bytes += slice->planned - freed;
     }
@@ -440,7 +464,8 @@ bool plan_progressed(const struct plan_slice *slice) {
 static void note_outcome(const struct plan_slice *slice) {
     struct domain *domain = slice->domain;
 
-    if (!found_something(slice) && slice->over) /* what those over a budget cannot give others may */
+    /* What those over a budget cannot give others may; and what is not needed any more says nothing. */
+    if (!found_something(slice) && (slice->over || slice->planned == 0))
         return;
     if (found_something(slice))
         domain->noted = 0;

@@ -96,9 +96,11 @@ uint64_t plan_native(struct plans *plans, const struct domain *domain);
 struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *demand, uint32_t tick);
 /* Enters what finished slices have freed where it belongs (and with a domain in need, whether they got anything done), and makes them free again. Returns how many are still under way. */
 unsigned plan_settle(struct plans *plans);
+/* Of a great slice that was handed out for the need of the domain no more than so many bytes are needed any more. */
+void plan_trim(struct plans *plans, const struct domain *domain, uint64_t enough);
 /*
- * Bytes that slices handed out for the need of the domain (all: or of one in it) not longer ago than so many ns are still to free. Of those for
- * hands and budgets nobody knows when they come.
+ * Bytes that slices handed out for the need of the domain (all: or of one in it) are still to free: not of those that are late, by so many ns for the first of
+ * it, and for the rest the time in which somebody could fill as much. Of those for hands and budgets nobody knows when they come.
  */
 uint64_t plan_under_way(const struct plans *plans, const struct domain *domain, bool all, uint64_t now, uint64_t within);
 bool plan_finished(const struct plan_slice *slice);

@@ -244,6 +244,7 @@ static uint64_t turn_domain(struct turn *turn, struct domain *domain) {
     if (domain_can_wait(turn, domain))
         return domain->due - pressure->now;
     answer = look_at(pressure, domain);
+    plan_trim(&pressure->plans, domain, answer.enough);
     domain->interval = answer.demand > 0 ? 0 : answer.next;
     domain->due = pressure->now + domain->interval;
     if (answer.demand == 0) {
@@ -252,7 +253,7 @@ static uint64_t turn_domain(struct turn *turn, struct domain *domain) {
         return answer.next;
     }
     coming = is_coming(pressure, domain, answer.urgency);
-    if (answer.total <= coming)
+    if (answer.total <= coming || (coming > 0 && answer.missing <= coming))
         return answer.next;
     demand.bytes = answer.demand < answer.total - coming ? answer.demand : answer.total - coming;
     if (demand.bytes > domain->controller.limits.slice && !is_alone(turn, domain))

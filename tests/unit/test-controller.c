@@ -41,7 +41,7 @@ START_TEST(test_demand) {
     view.headroom = 64 * MIB - 1;
     ck_assert_uint_eq(look().demand, 1 + 4 * MIB); /* the margin has doubled once */
     view.headroom = 0;
-    ck_assert_uint_eq(look().demand, 16 * MIB); /* a slice */
+    ck_assert_uint_eq(look().demand, 64 * MIB + 8 * MIB);
     ck_assert_uint_eq(look().source, DEMAND_SAMPLER);
     ck_assert_int_eq(look().urgency, URGENCY_LIFE);
     view.headroom = 32 * MIB;
@@ -51,19 +51,29 @@ START_TEST(test_demand) {
 }
 END_TEST
 
-/* A quarter of what misses, between two bounds: then a gibibyte is not freed in 64 steps, nor much more than what misses at the end. */
+/* What misses, between two bounds; and how much of what is under way is needed. */
 START_TEST(test_slice) {
-    static const uint64_t missing[][2] = {{1, 16}, {64, 16}, {80, 20}, {256, 64}, {8192, 64}};
+    static const uint64_t missing[][2] = {{1, 16}, {64, 64}, {80, 80}, {1024, 1024}, {8192, 1024}};
+    struct controller_answer answer;
 
     for (size_t i = 0; i < sizeof(missing) / sizeof(missing[0]); i++)
         ck_assert_uint_eq(controller_slice(&controller.limits, missing[i][0] * MIB), missing[i][1] * MIB);
     controller.limits.reserve = 1024 * MIB;
     view.headroom = 1024 * MIB - 128 * MIB;
-    ck_assert_uint_eq(look().demand, 32 * MIB);
-    ck_assert_uint_eq(look().total, 128 * MIB);
+    answer = look();
+    ck_assert_uint_eq(answer.missing, 128 * MIB);
+    ck_assert_uint_eq(answer.demand, 132 * MIB);
+    ck_assert_uint_eq(answer.total, 132 * MIB);
+    ck_assert_uint_eq(answer.enough, 132 * MIB);
     view.headroom = UINT64_MAX;
     view.headroom_high = 0;
-    ck_assert_uint_eq(look().total, 256 * MIB);
+    ck_assert_uint_eq(look().missing, 256 * MIB);
+    view.headroom_high = 257 * MIB;
+    answer = look();
+    ck_assert_uint_eq(answer.demand, 0);
+    ck_assert_uint_eq(answer.enough, 7 * MIB);
+    view.headroom_high = 300 * MIB;
+    ck_assert_uint_eq(look().enough, 0);
 }
 END_TEST
 
