@@ -374,7 +374,7 @@ struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *
     if (!demand->excess)
         record_demand(demand->domain->id, demand->source, demand->bytes);
     if (victims == 0) {
-        if (!demand->over && !demand->excess) /* else the next plan is for others, too */
+        if (!demand->over) /* else the next plan is for others, too */
             sweep(plans, n);
         return NULL;
     }

@@ -13,6 +13,7 @@
 #include <check.h>
 #include <droppable/droppable.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #define MIB (UINT64_C(1) << 20)
@@ -348,6 +349,31 @@ START_TEST(test_counting_pins) {
 }
 END_TEST
 
+/* What was written through the object, as by a virtual machine whose memory it is, the service has not seen: it looks for it. */
+START_TEST(test_unseen) {
+    struct drp_region *region;
+    uint64_t offset;
+    struct drp *d;
+    int object;
+    char *p;
+
+    fixture_setup();
+    ck_assert_int_eq(drp_new(&d, NULL), 0);
+    ck_assert_int_eq(drp_region_new(&region, d, SIZE, NULL), 0);
+    object = drp_region_get_object(region, &offset);
+    p = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, object, (off_t)offset);
+    ck_assert_ptr_ne(p, MAP_FAILED);
+    memset(p, 7, SIZE);
+    ck_assert_int_eq(drp_set_budget(d, SIZE / 2), 0);
+    check_comes_under(d, SIZE / 2, SIZE);
+    munmap(p, SIZE);
+    close(object);
+    drp_region_free(region);
+    drp_free(d);
+    fixture_teardown();
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("budgets");
     TCase *tcase = tcase_create("budgets");
@@ -358,6 +384,7 @@ int main(void) {
     tcase_add_test(tcase, test_region);
     tcase_add_loop_test(tcase, test_user, 0, 2);
     tcase_add_test(tcase, test_cgroup);
+    tcase_add_test(tcase, test_unseen);
     tcase_add_test(tcase, test_smaller_than_pins);
     tcase_add_test(tcase, test_counting_pins);
     suite_add_tcase(suite, tcase);
