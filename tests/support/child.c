@@ -46,7 +46,8 @@ static bool other_threads_run(void) {
     DIR *tasks = opendir("/proc/self/task");
     bool run = false;
 
-    ck_assert_ptr_nonnull(tasks);
+    if (!tasks)
+        return false;
     for (struct dirent *task; !run && (task = readdir(tasks));)
         run = task->d_name[0] != '.' && atol(task->d_name) != syscall(SYS_gettid) && thread_runs(task->d_name);
     closedir(tasks);
