@@ -414,7 +414,7 @@ int last_pause(void);
 /* Are there none but watchers? Then they have to end. */
 bool last_is_alone(void);
 /* By a watcher that ends: if it is for that, another thread awaits its end, so as to be the last. */
-void last_succeed(struct drp *d);
+void last_succeed(void);
 /* In the fork handler. */
 void last_fork_child(void);
 

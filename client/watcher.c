@@ -472,7 +472,8 @@ static void *run(void *context) {
     }
     if (!atomic_load(&d->stopping))
         withdraw(d);
-    last_succeed(d);
+    if (!atomic_load(&d->stopping))
+        last_succeed();
     last_end();
     return NULL;
 }

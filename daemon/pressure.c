@@ -253,7 +253,7 @@ static uint64_t turn_domain(struct turn *turn, struct domain *domain) {
         return answer.next;
     }
     coming = is_coming(pressure, domain, answer.urgency);
-    if (answer.total <= coming || (coming > 0 && answer.missing <= coming))
+    if (answer.total <= coming || (answer.missing > 0 && answer.missing <= coming))
         return answer.next;
     demand.bytes = answer.demand < answer.total - coming ? answer.demand : answer.total - coming;
     if (demand.bytes > domain->controller.limits.slice && !is_alone(turn, domain))

@@ -90,13 +90,13 @@ bool sweep_passes_over(struct drop_job *job, uint64_t chunk) {
 
 void sweep_skip(struct drop_job *job) {
     struct home *home = job->region->home;
-    bool wanted, calm = false;
+    bool wanted, calm = false, again = false;
     uint64_t until;
 
     do {
         uint64_t from = job->next;
 
-        if (!calm && job->skipped >= SKIP_IN_HASTE) {
+        if (!calm && again && job->skipped >= SKIP_IN_HASTE) {
             dropper_set_reading(home, true);
             calm = true;
         }
@@ -107,6 +107,7 @@ void sweep_skip(struct drop_job *job) {
                 break;
         wanted = job->request && !drop_request_is_met(job->request);
         home_unlock(home);
+        again = true;
         job->skipped += (job->next - from) * (job->region->n_mappings + 1);
         worker_let_others(&home->dropper.worker);
     } while (wanted && job->next == until && !worker_stopping(&home->dropper.worker));
