@@ -470,10 +470,10 @@ static void *run(void *context) {
         if (!wait_reconnected(d))
             break;
     }
-    if (!atomic_load(&d->stopping))
+    if (!atomic_load(&d->stopping)) {
         withdraw(d);
-    if (!atomic_load(&d->stopping))
         last_succeed();
+    }
     last_end();
     return NULL;
 }

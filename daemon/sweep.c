@@ -90,27 +90,26 @@ bool sweep_passes_over(struct drop_job *job, uint64_t chunk) {
 
 void sweep_skip(struct drop_job *job) {
     struct home *home = job->region->home;
-    bool wanted, calm = false, again = false;
+    bool goes_on, calm = false;
     uint64_t until;
 
     do {
         uint64_t from = job->next;
 
-        if (!calm && again && job->skipped >= SKIP_IN_HASTE) {
-            dropper_set_reading(home, true);
-            calm = true;
-        }
         home_lock(home);
         for (until = job->next + 1 + SKIP_AT_ONCE / (job->region->n_mappings + 1);
              job->next < until && job->next < job->end; job->next++)
             if (!passes_over(job, job->next, true))
                 break;
-        wanted = job->request && !drop_request_is_met(job->request);
+        goes_on = job->request && !drop_request_is_met(job->request) && job->next == until;
         home_unlock(home);
-        again = true;
         job->skipped += (job->next - from) * (job->region->n_mappings + 1);
+        if (goes_on && !calm && job->skipped >= SKIP_IN_HASTE) {
+            dropper_set_reading(home, true);
+            calm = true;
+        }
         worker_let_others(&home->dropper.worker);
-    } while (wanted && job->next == until && !worker_stopping(&home->dropper.worker));
+    } while (goes_on && !worker_stopping(&home->dropper.worker));
     if (calm)
         dropper_set_reading(home, false);
 }

@@ -29,35 +29,6 @@ static void teardown(void) {
     plans_deinit(&plans);
 }
 
-/* One that the domain needed. */
-static void finish(uint64_t freed, uint64_t cleared, uint64_t noted) {
-    struct plan_slice *slice = calloc(1, sizeof(*slice));
-
-    ck_assert_ptr_nonnull(slice);
-    slice->domain = &domain;
-    domain.refs++;
-    slice->needed = true;
-    slice->planned = 4096;
-    slice->request.freed = freed;
-    slice->request.cleared = cleared;
-    slice->request.noted = noted;
-    slice->state = PLAN_FINISHED;
-    LIST_INSERT_HEAD(&plans.slices, slice, link);
-    ck_assert_uint_eq(plan_settle(&plans), 0);
-}
-
-START_TEST(test_fruitless) {
-    finish(4096, 0, 0);
-    ck_assert(!domain.fruitless && domain.barren == 0);
-    finish(0, 0, 0);
-    ck_assert(domain.fruitless);
-    finish(0, 1, 0);
-    ck_assert(!domain.fruitless);
-}
-END_TEST
-
-/* ---- while they are under way ---- */
-
 static struct plan_slice *begin(struct domain *of, bool needed, uint64_t planned) {
     struct plan_slice *slice = calloc(1, sizeof(*slice));
 
@@ -76,6 +47,28 @@ static void end(struct plan_slice *slice) {
     slice->state = PLAN_FINISHED;
     ck_assert_uint_eq(plan_settle(&plans), 0);
 }
+
+/* One that the domain needed. */
+static void finish(uint64_t freed, uint64_t cleared, uint64_t noted) {
+    struct plan_slice *slice = begin(&domain, true, 4096);
+
+    slice->request.freed = freed;
+    slice->request.cleared = cleared;
+    slice->request.noted = noted;
+    end(slice);
+}
+
+START_TEST(test_fruitless) {
+    finish(4096, 0, 0);
+    ck_assert(!domain.fruitless && domain.barren == 0);
+    finish(0, 0, 0);
+    ck_assert(domain.fruitless);
+    finish(0, 1, 0);
+    ck_assert(!domain.fruitless);
+}
+END_TEST
+
+/* ---- while they are under way ---- */
 
 /* What a great slice turns out not to need is left; of small ones, of hands and of other domains nothing is. */
 START_TEST(test_trim) {
