@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MIB (UINT64_C(1) << 20)
@@ -149,6 +150,24 @@ static void *touch_for_ever(void *data) {
     return NULL;
 }
 
+struct busy {
+    struct raw_region *region;
+    uint64_t us; /* of each second of a CPU that the process may use */
+};
+
+static void *touch_for_so_long(void *data) {
+    struct busy *busy = data;
+    uint64_t start = now_ns();
+
+    for (size_t i = 0;; i = (i + PAGE) % busy->region->size) {
+        (void)madvise(busy->region->address + i, PAGE, MADV_POPULATE_WRITE);
+        if (i % (16 * PAGE) == 0)
+            while ((uint64_t)clock() > (now_ns() - start) / 1000 * busy->us / 1000000)
+                usleep(100);
+    }
+    return NULL;
+}
+
 static void run_truncate(void) {
     struct raw_region region;
     pthread_t thread;
@@ -162,6 +181,24 @@ static void run_truncate(void) {
                          (off_t)(i % 2 ? region.object_offset + region.size : attack_random(region.size)));
         if (i % 4 == 0)
             raw_drop(socket, &region, 0, region.size, NULL);
+    }
+}
+
+/* The same to an object that is nobody else's. */
+static void run_neutral_truncate(const struct attack_pace *pace) {
+    struct raw_region region = {.size = 16 * MIB, .data_fd = memfd_create("truncates", MFD_CLOEXEC)};
+    struct busy busy = {.region = &region, .us = pace->steps * pace->step_us};
+    uint64_t next = 0;
+    pthread_t thread;
+
+    child_check(ftruncate(region.data_fd, (off_t)region.size) == 0);
+    region.address = mmap(NULL, region.size, PROT_READ | PROT_WRITE, MAP_SHARED, region.data_fd, 0);
+    child_check(region.address != MAP_FAILED);
+    child_check(pthread_create(&thread, NULL, touch_for_so_long, &busy) == 0);
+    attack_begun();
+    for (uint64_t i = 0;; i++) {
+        (void)!ftruncate(region.data_fd, (off_t)(i % 2 ? region.size : attack_random(region.size)));
+        attack_await(&next, pace);
     }
 }
 
@@ -280,7 +317,7 @@ const struct attack attacks_by_memory[] = {
     {"holes, not telling", 2, 1, run_holes, NULL},
     {"as many pieces as there can be", 2, 1, run_max_map_count, NULL},
     {"as many pieces of huge pages", 2, 1, run_huge_pieces, NULL},
-    {"truncates its object", 4, 2, run_truncate, NULL},
+    {"truncates its object", 4, 2, run_truncate, run_neutral_truncate},
     {"grows its object", 2, 1, run_grow, NULL},
     {"punches its object", 4, 2, run_punch, NULL},
     {"holds its object's lock", 1, 1, run_inode_lock, NULL},

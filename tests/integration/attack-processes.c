@@ -19,6 +19,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MIB (UINT64_C(1) << 20)
@@ -59,9 +60,15 @@ static void wait_below(unsigned *n) {
         --*n;
 }
 
-static void nap_until(uint64_t ns) {
-    while (now_ns() < ns)
-        nap_ms(1);
+/* Uses so much CPU time for shared memory. */
+static void use_memory(uint64_t size, uint64_t us) {
+    char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    child_check(memory != MAP_FAILED);
+    do {
+        memset(memory, 1, size);
+        (void)madvise(memory, size, MADV_REMOVE);
+    } while ((uint64_t)clock() < us); /* CLOCKS_PER_SEC is a million, says POSIX */
 }
 
 /* As many processes at a time as a bomb that is held by a limit, each of which is a client, and has the region of its parent. */
@@ -79,22 +86,19 @@ static void run_fork_bomb(void) {
 }
 
 /* As many processes, that are clients of nobody. */
-static void run_neutral_bomb(uint64_t steps) {
-    uint64_t next = now_ns();
+static void run_neutral_bomb(const struct attack_pace *pace) {
+    uint64_t next = 0;
 
     attack_begun();
     for (unsigned n = 0;; n++) {
         wait_below(&n);
         if (fork_bound() == 0) {
-            char *memory = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
             if (fork_bound() == 0)
                 _exit(0);
-            memset(memory, 1, MIB);
+            use_memory(MIB, pace->step_us);
             _exit(0);
         }
-        next += 1000000000 / (steps + 1);
-        nap_until(next);
+        attack_await(&next, pace);
     }
 }
 
@@ -165,24 +169,19 @@ static void run_killed(void) {
     }
 }
 
-static void run_neutral_killed(uint64_t steps) {
+static void run_neutral_killed(const struct attack_pace *pace) {
+    uint64_t next = 0;
+
     attack_begun();
     for (;;) {
-        uint64_t next = now_ns() + 1000000000 / (steps + 1);
         pid_t pid = fork_bound();
 
         if (pid == 0) {
-            char *memory = mmap(NULL, 4 * MIB, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-            for (;;) {
-                memset(memory, 1, 4 * MIB);
-                (void)madvise(memory, 4 * MIB, MADV_REMOVE);
-            }
+            use_memory(4 * MIB, pace->step_us);
+            kill(getpid(), SIGKILL);
         }
-        usleep((useconds_t)attack_random(8000)); /* that others do not answer its faults takes their time, too */
-        kill(pid, SIGKILL);
         waitpid(pid, NULL, 0);
-        nap_until(next);
+        attack_await(&next, pace);
     }
 }
 
@@ -202,10 +201,11 @@ static void run_leaver(void) {
     }
 }
 
-static void run_neutral_leaver(uint64_t steps) {
+static void run_neutral_leaver(const struct attack_pace *pace) {
+    uint64_t next = 0;
+
     attack_begun();
     for (;;) {
-        uint64_t next = now_ns() + 1000000000 / (steps + 1);
         pid_t pid = fork_bound();
 
         if (pid == 0) {
@@ -213,7 +213,7 @@ static void run_neutral_leaver(uint64_t steps) {
             _exit(0);
         }
         waitpid(pid, NULL, 0);
-        nap_until(next);
+        attack_await(&next, pace);
     }
 }
 

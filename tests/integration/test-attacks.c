@@ -95,6 +95,15 @@ void attack_begun(void) {
     begun_fd = -1;
 }
 
+void attack_await(uint64_t *next, const struct attack_pace *pace) {
+    uint64_t now = now_ns();
+
+    *next = (*next > 0 ? *next : now) + 1000000000 / pace->steps;
+    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME,
+                    &(struct timespec){.tv_sec = (time_t)(*next / 1000000000), .tv_nsec = (long)(*next % 1000000000)},
+                    NULL);
+}
+
 uint64_t attack_random(uint64_t n) {
     random_state = random_state * 6364136223846793005u + 1442695040888963407u;
     return (random_state >> 16) % n;
@@ -113,7 +122,28 @@ static unsigned attack_width(const struct attack *attack) {
     return attack->tasks * attack->threads;
 }
 
-static pid_t start_task(const struct gang *gang, unsigned i, unsigned n, pid_t *group, int told) {
+/* Of its own; a bomb makes its own. */
+static unsigned attack_processes(const struct attack *attack) {
+    return attack->tasks > TASKS_MAX ? 1 : attack->tasks;
+}
+
+/* Of those that do what the service's threads do. */
+static unsigned attack_workers(const struct attack *attack) {
+    return attack->tasks > TASKS_MAX ? TASKS_MAX : attack->tasks;
+}
+
+/* What an attack's processes did, done by as many, or by one instead of a bomb's. */
+static void run_neutral(const struct gang *gang) {
+    uint64_t each = gang->steps / attack_processes(gang->attack) + 1;
+
+    gang->attack->run_neutral(&(struct attack_pace){
+        .steps = each,
+        .step_us =
+            gang->use.thousandths * UINT64_C(1000) * attack_width(gang->attack) / attack_processes(gang->attack) / each,
+    });
+}
+
+static pid_t start_task(const struct gang *gang, unsigned i, unsigned own, unsigned workers, pid_t *group, int told) {
     pid_t pid = fork();
 
     child_check(pid >= 0);
@@ -128,12 +158,10 @@ static pid_t start_task(const struct gang *gang, unsigned i, unsigned n, pid_t *
     random_state = i + 1;
     if (!gang->neutral)
         gang->attack->run();
-    if (gang->attack->run_neutral)
-        gang->attack->run_neutral(gang->steps / n);
+    if (i < own && gang->attack->run_neutral)
+        run_neutral(gang);
     attack_begun();
-    burn(i < attack_width(gang->attack)                         ? &gang->use
-         : i < attack_width(gang->attack) + gang->attack->tasks ? &gang->workers
-                                                                : &gang->others);
+    burn(i < own ? &gang->use : i < own + workers ? &gang->workers : &gang->others);
 }
 
 /* Who has ended by himself has not attacked. */
@@ -146,9 +174,9 @@ static void check_goes_on(pid_t pid) {
 /* Starts the processes, and at a word kills all that they have become; says when they are gone. What they used is then this process's children's. */
 static void run_gang(int socket, void *data) {
     const struct gang *gang = data;
-    unsigned n = gang->attack->tasks > TASKS_MAX               ? 1 /* a bomb makes its own */
-                 : gang->neutral && !gang->attack->run_neutral ? attack_width(gang->attack) + gang->attack->tasks + 1
-                                                               : gang->attack->tasks;
+    bool burns = gang->neutral && !gang->attack->run_neutral;
+    unsigned own = burns ? attack_width(gang->attack) : attack_processes(gang->attack);
+    unsigned workers = gang->neutral ? attack_workers(gang->attack) : 0, n = own + workers + gang->neutral;
     int told[2];
     pid_t group = 0, *tasks = calloc(n, sizeof(*tasks));
     char word;
@@ -157,7 +185,7 @@ static void run_gang(int socket, void *data) {
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     child_check(pipe(told) == 0);
     for (unsigned i = 0; i < n; i++)
-        tasks[i] = start_task(gang, i, n, &group, told[1]);
+        tasks[i] = start_task(gang, i, own, workers, &group, told[1]);
     for (unsigned i = 0; i < n; i++) {
         struct pollfd begun = {.fd = told[0], .events = POLLIN};
 
@@ -246,7 +274,7 @@ static void note_service_use(struct outcome *outcome, const struct service_use *
     service_use_scale(&own, us, quiet_us);
     service_use_subtract(&use, &own);
     outcome->service = (unsigned)((use.workers.us + use.others.us) * 1000 / us);
-    burners->workers = cpu_use_of(&use.workers, us, burners->attack->tasks);
+    burners->workers = cpu_use_of(&use.workers, us, attack_workers(burners->attack));
     burners->others = cpu_use_of(&use.others, us, 1);
 }
 
