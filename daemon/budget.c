@@ -75,7 +75,7 @@ static void consider(struct look *look, struct limits *limits, uint64_t configur
     if (budget == LIMIT_INFINITE)
         return;
     look->anybody = true;
-    if (look->now >= limits->standing.not_before) /* else it was found to have nothing to give */
+    if (!limit_rests(&limits->standing, budget, look->now))
         limits->standing.over = limit_over(&limits->standing, budget);
     look->over |= limits->standing.over > 0;
     whose.bytes = limit_excess(&limits->standing, budget, look->manager->kernel.fill_rate, look->now, &wait);

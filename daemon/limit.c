@@ -50,12 +50,20 @@ static uint64_t clamp(uint64_t value, uint64_t least, uint64_t most) {
     return value < least ? least : value > most ? most : value;
 }
 
+static uint64_t margin_of(uint64_t budget) {
+    return budget / 64 > MARGIN_LEAST ? budget / 64 : MARGIN_LEAST;
+}
+
 uint64_t limit_over(const struct limit_standing *standing, uint64_t budget) {
-    uint64_t margin = budget / 64 > MARGIN_LEAST ? budget / 64 : MARGIN_LEAST;
+    uint64_t margin = margin_of(budget);
 
     if (standing->resident <= budget)
         return 0;
     return standing->resident - budget + (margin < budget ? margin : budget);
+}
+
+bool limit_rests(const struct limit_standing *standing, uint64_t budget, uint64_t now) {
+    return now < standing->not_before && standing->resident <= standing->resident_asked + margin_of(budget);
 }
 
 bool limits_are_set(const struct limits *limits) {
@@ -66,6 +74,13 @@ bool limits_are_set(const struct limits *limits) {
     return any;
 }
 
+/* How long it takes at least to fill so much, within what is worth waking for. */
+static uint64_t wait_for(uint64_t bytes, uint64_t fill_rate) {
+    double seconds = (double)bytes / (double)(fill_rate ? fill_rate : 1);
+
+    return seconds < 1 ? clamp((uint64_t)(seconds * 1e9), WAIT_LEAST, WAIT_MOST) : WAIT_MOST;
+}
+
 uint64_t limit_excess(const struct limit_standing *standing, uint64_t budget, uint64_t fill_rate, uint64_t now,
                       uint64_t *ret_wait) {
     uint64_t resident = standing->resident;
@@ -74,14 +89,15 @@ uint64_t limit_excess(const struct limit_standing *standing, uint64_t budget, ui
         *ret_wait = UINT64_MAX;
         return 0;
     }
-    if (resident <= budget) { /* until it could be used up */
-        double seconds = (double)(budget - resident) / (double)(fill_rate ? fill_rate : 1);
-
-        *ret_wait = seconds < 1 ? clamp((uint64_t)(seconds * 1e9), WAIT_LEAST, WAIT_MOST) : WAIT_MOST;
+    if (resident <= budget) {
+        *ret_wait = wait_for(budget - resident, fill_rate);
         return 0;
     }
-    if (now < standing->not_before) {
+    if (limit_rests(standing, budget, now)) {
+        uint64_t growth = wait_for(standing->resident_asked + margin_of(budget) - resident, fill_rate);
+
         *ret_wait = standing->not_before - now;
+        *ret_wait = *ret_wait < growth ? *ret_wait : growth;
         return 0;
     }
     *ret_wait = 0;
@@ -94,6 +110,7 @@ void limit_asked(struct limit_standing *standing, uint64_t now) {
     else if (standing->barren < BARREN_MOST)
         standing->barren++;
     standing->dropped_before = standing->dropped;
+    standing->resident_asked = standing->resident;
     /* The first time is free: nothing can have been dropped for it yet. */
     standing->not_before =
         standing->barren > 1 ? now + clamp((WAIT_LEAST / 2) << standing->barren, WAIT_LEAST, WAIT_MOST) : 0;

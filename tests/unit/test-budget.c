@@ -263,6 +263,34 @@ START_TEST(test_pinned_whole) {
 }
 END_TEST
 
+/* What comes while it is not asked is no pin of before: it is asked for, and stands first in need. */
+START_TEST(test_grows_above_its_pins) {
+    struct budget_excess list[BUDGET_AT_ONCE];
+    size_t n;
+
+    fill(0, 8 * MIB);
+    ck_assert_int_eq(set(ROOT, BUDGET_REGION, 20, LIMIT_BUDGET, 4 * MIB), 0);
+    for (unsigned i = 0; i < 8; i++) {
+        now += 1000 * MS;
+        ck_assert_uint_eq(look().id, 20);
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        fill(0, 8 * MIB + i * 65536); /* within the margin */
+        ck_assert_uint_le(budget_look(&manager, now += 20 * MS, list, &n), 20 * MS);
+        ck_assert_uint_eq(n, 0);
+        ck_assert_uint_eq(regions[0].budget.standing.over, 0);
+    }
+    fill(0, 12 * MIB);
+    budget_look(&manager, now += 20 * MS, list, &n);
+    ck_assert_uint_eq(n, 1);
+    ck_assert_uint_gt(list[0].bytes, 8 * MIB);
+    ck_assert_uint_gt(regions[0].budget.standing.over, 8 * MIB);
+    budget_note_asked(&list[0], now, false);
+    budget_look(&manager, now += 20 * MS, list, &n);
+    ck_assert_uint_eq(n, 0);
+}
+END_TEST
+
 /* Who is over when: not the largest, but who had his turn the longest time ago. */
 START_TEST(test_turns) {
     struct budget_excess list[BUDGET_AT_ONCE], first[BUDGET_AT_ONCE];
@@ -396,6 +424,7 @@ int main(void) {
     tcase_add_test(tcase, test_scopes);
     tcase_add_test(tcase, test_config_of_cgroups);
     tcase_add_test(tcase, test_pinned_whole);
+    tcase_add_test(tcase, test_grows_above_its_pins);
     tcase_add_test(tcase, test_turns);
     tcase_add_test(tcase, test_turns_of_regions);
     tcase_add_test(tcase, test_when_to_look);
