@@ -257,6 +257,10 @@ void context_look_again(struct drp *d);
 
 /* Tells the daemon at link of the budget that this process asked for, if it did. One that refuses allows less anyway. */
 int limits_hand_over(struct drp *d, struct link *link);
+/* What holds of a region that the daemon at link has. request_lock held. */
+int limits_ask(const struct drp_region *r, struct link *link, struct drp_region_limits *ret);
+/* What holds of any region. */
+int limits_get(struct drp_region *r, struct drp_region_limits *ret);
 /* Why a region was refused for a quota, as far as the daemon says. Under request_lock. */
 int limits_explain(struct drp *d, int error, size_t size);
 

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define REASON_SIZE 192
 #define LIMITS_BUDGET 4096
@@ -32,7 +33,8 @@ struct drp_features {
 #define NOT_KEPT "the kernel keeps nothing for a pin; mlock(2) has no effect on MAP_DROPPABLE"
 #define NEVER_DROPS "nothing is dropped but by drp_drop()"
 #define NOT_SEEN "the kernel answers all accesses itself"
-#define NO_OBJECT "it is private memory of one process"
+#define PRIVATE "it is private memory of one process"
+#define SHARED_IN_SWAP "its object is a memfd, which none of those who have it can truncate, and which may be swapped"
 
 static const char *ask_available(const struct drp_features *f, enum drp_backend backend) {
     return f->no_backend[backend][0] ? f->no_backend[backend] : NULL;
@@ -47,9 +49,17 @@ static const char *ask_signal(const struct drp_features *f, enum drp_backend bac
     return f->no_signal[0] ? f->no_signal : NULL;
 }
 
+/* The service says that it has none, not why: it found neither of two ways when it started. */
+static const char *why_no_huge(void) {
+    return access("/sys/kernel/mm/transparent_hugepage/shmem_enabled", F_OK) < 0
+               ? "the kernel has no huge pages for shared memory (Linux 4.8, CONFIG_TRANSPARENT_HUGEPAGE)"
+               : "the service has no tmpfs of its own (Linux 5.2, CAP_SYS_ADMIN), and without one there are none where "
+                 "/sys/kernel/mm/transparent_hugepage/shmem_enabled is 'never' when it starts";
+}
+
 static const char *ask_huge(const struct drp_features *f, enum drp_backend backend) {
     if (backend == DRP_BACKEND_DAEMON)
-        return f->found.daemon_regions & DRP_REGION_HUGE ? NULL : "the service has none";
+        return f->found.daemon_regions & DRP_REGION_HUGE ? NULL : why_no_huge();
     return local_has_huge() ? NULL : "the system gives no transparent huge pages";
 }
 
@@ -101,7 +111,8 @@ static const struct row {
     {"signal", WHY_NOT(NULL, NULL, NULL), DRP_REGION_SIGNAL, ask_signal},
     {"shared", WHY_NOT(NULL, NULL, NULL), DRP_REGION_SHARED, ask_shared},
     {"shared-signal", WHY_NOT(NULL, NULL, NULL), DRP_REGION_SHARED, ask_shared_signal},
-    {"object", WHY_NOT(NULL, NO_OBJECT, NO_OBJECT), 0, NULL},
+    {"shared-no-swap", WHY_NOT(SHARED_IN_SWAP, PRIVATE, PRIVATE), 0, NULL},
+    {"object", WHY_NOT(NULL, PRIVATE, PRIVATE), 0, NULL},
     {"fork-zeros", WHY_NOT(NULL, NULL, NULL), 0, NULL},
     {"fork-shared", WHY_NOT(NULL, NULL, NULL), DRP_REGION_FORK_SHARED, NULL},
     {"fork-absent", WHY_NOT(NULL, NULL, NULL), DRP_REGION_FORK_ABSENT, NULL},
@@ -110,10 +121,10 @@ static const struct row {
     {"no-swap", WHY_NOT(NULL, NULL, NULL), DRP_REGION_NO_SWAP, ask_no_swap},
     {"huge", WHY_NOT(NULL, NULL, NULL), DRP_REGION_HUGE, ask_huge},
     {"mergeable", WHY_NOT(NULL, NULL, NULL), DRP_REGION_MERGEABLE, ask_mergeable},
-    {"chunk-size", WHY_NOT(NULL, "the kernel drops single pages", NULL), 0, NULL},
-    {"priority", WHY_NOT(NULL, NULL, NEVER_DROPS), 0, ask_limits},
-    {"share", WHY_NOT(NULL, NULL, NEVER_DROPS), 0, ask_limits},
-    {"budget", WHY_NOT(NULL, NULL, NEVER_DROPS), 0, ask_limits},
+    {"chunk-size", WHY_NOT(NULL, NULL, NULL), DRP_REGION_CHUNK_SIZE, NULL},
+    {"priority", WHY_NOT(NULL, NULL, NULL), DRP_REGION_PRIORITY, ask_limits},
+    {"share", WHY_NOT(NULL, NULL, NULL), DRP_REGION_SHARE, ask_limits},
+    {"budget", WHY_NOT(NULL, NULL, NULL), DRP_REGION_BUDGET, ask_limits},
 };
 
 #define N_ROWS (sizeof(rows) / sizeof(rows[0]))

@@ -63,14 +63,19 @@ int limits_hand_over(struct drp *d, struct link *link) {
     return values.budget ? call(link, DRP_LIMIT_CLIENT, 0, DRP_LIMIT_BUDGET, &values) : 0;
 }
 
+/* Is there, or should there be, a daemon that keeps a region's limits? */
+static bool is_served(const struct drp_region *r) {
+    return r->backend == DRP_BACKEND_DAEMON || (r->backend == DRP_BACKEND_NATIVE && atomic_load(&r->connected));
+}
+
 /* Sets one limit of a region with the daemon and, if that took it, here. */
 static int set_in_region(struct drp_region *r, uint32_t mask, const struct drp_wire_limits *values, const char *what) {
     NOT_CANCELLED;
     struct drp *d = r->context;
     int error;
 
-    if (r->backend == DRP_BACKEND_NONE || (r->backend == DRP_BACKEND_NATIVE && !atomic_load(&r->connected)))
-        return local_set_limit(r, mask);
+    if (!is_served(r))
+        return local_refuse_limit(r);
     error = context_lock(d);
     if (error < 0)
         return error;
@@ -110,16 +115,11 @@ int drp_region_set_priority(struct drp_region *r, enum drp_priority priority) {
     return set_in_region(r, DRP_LIMIT_PRIORITY, &values, "the priority of the region");
 }
 
-/* Under request_lock. */
-static int ask(struct drp_region *r, struct drp_region_limits *ret) {
+int limits_ask(const struct drp_region *r, struct link *link, struct drp_region_limits *ret) {
     static const struct drp_wire_limits none;
-    struct link *link = &r->context->link;
     const struct drp_wire_limit_reply *reply = &link->packet->message.limit_reply;
-    int error;
+    int error = call(link, DRP_LIMIT_REGION, atomic_load(&r->id), 0, &none);
 
-    if (!atomic_load(&r->connected))
-        return error_detail(-ENOTCONN, "the service does not hold this region: it is plain memory");
-    error = call(link, DRP_LIMIT_REGION, atomic_load(&r->id), 0, &none);
     if (error == 0)
         *ret = (struct drp_region_limits){
             .budget = reply->effective.budget,
@@ -127,6 +127,25 @@ static int ask(struct drp_region *r, struct drp_region_limits *ret) {
             .share = reply->effective.share,
             .priority = (enum drp_priority)reply->effective.priority,
         };
+    return error;
+}
+
+int limits_get(struct drp_region *r, struct drp_region_limits *ret) {
+    struct drp *d = r->context;
+    int error;
+
+    if (!is_served(r)) {
+        local_get_limits(r, ret);
+        return 0;
+    }
+    error = context_lock(d);
+    if (error < 0)
+        return error;
+    if (atomic_load(&r->connected))
+        error = limits_ask(r, &d->link, ret);
+    else
+        error = error_detail(-ENOTCONN, "the service does not hold this region: it is plain memory");
+    context_unlock(d);
     return error;
 }
 
@@ -139,13 +158,7 @@ int drp_region_get_limits(struct drp_region *r, struct drp_region_limits *ret) {
     if (size < LIMITS_SIZE_MIN)
         return error_detail(-EINVAL, "drp_region_limits.struct_size is %zu: set it to sizeof(struct drp_region_limits)",
                             size);
-    if (r->backend == DRP_BACKEND_NONE)
-        return local_set_limit(r, DRP_LIMIT_BUDGET);
-    error = context_lock(r->context);
-    if (error < 0)
-        return error;
-    error = ask(r, &limits);
-    context_unlock(r->context);
+    error = limits_get(r, &limits);
     if (error < 0)
         return error;
     limits.struct_size = size;

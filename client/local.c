@@ -55,12 +55,10 @@ int local_refuse(void) {
         "backend 'daemon' does");
 }
 
-int local_set_limit(const struct drp_region *r, uint32_t mask) {
-    if (r->backend == DRP_BACKEND_NONE && mask != DRP_LIMIT_BUDGET)
-        return 0;
+int local_refuse_limit(const struct drp_region *r) {
     return error_detail(-EOPNOTSUPP,
                         r->backend == DRP_BACKEND_NONE
-                            ? "the region's backend is 'none', which never drops: it keeps no budget"
+                            ? "the region's backend is 'none', which never drops: it has no budget, share and priority"
                             : "no service has this native region: the kernel alone decides what it drops of it");
 }
 
@@ -84,11 +82,13 @@ bool local_has_merging(void) {
 
 /* What of the wishes can be had on this system. */
 static int find_given(struct drp_region *r, const struct drp_region_options *o, uint64_t *ret) {
-    uint64_t given = o->required | o->preferred;
+    uint64_t required = o->required & ~OPTIONS_VALUES, given = required | (o->preferred & ~OPTIONS_VALUES);
+    /* A part of a huge page is not dropped by itself, but by the kernel. */
+    bool small = r->backend == DRP_BACKEND_NONE && o->chunk_size && o->chunk_size < (size_t)1 << SHIFT_HUGE;
     char text[OPTIONS_TEXT_SIZE];
     int error;
 
-    if ((given & DRP_REGION_HUGE) && !local_has_huge())
+    if ((given & DRP_REGION_HUGE) && (small || !local_has_huge()))
         given &= ~DRP_REGION_HUGE;
     if ((given & DRP_REGION_MERGEABLE) && !local_has_merging())
         given &= ~DRP_REGION_MERGEABLE;
@@ -97,20 +97,26 @@ static int find_given(struct drp_region *r, const struct drp_region_options *o, 
         return error;
     if (given & DRP_REGION_SIGNAL)
         given &= ~DRP_REGION_HUGE;
-    if (o->required & ~given)
+    if (required & ~given)
         return error_detail(
             -EOPNOTSUPP, "the kernel here does not give %s (see 'droppablectl probe'): make it preferred to go without",
-            options_text(o->required & ~given, text));
+            options_text(required & ~given, text));
     *ret = given;
     return 0;
 }
 
-static unsigned choose_shift(const struct drp_region *r, const struct drp_region_options *o, uint64_t given) {
-    if (given & DRP_REGION_HUGE)
+/* The kernel drops page by page, whatever was asked for, and decides which of them are huge, too. */
+static unsigned choose_shift(const struct drp_region *r, const struct drp_region_options *o) {
+    if (r->backend == DRP_BACKEND_NATIVE)
+        return SHIFT_PAGE;
+    if (r->granted & DRP_REGION_HUGE)
         return SHIFT_HUGE;
-    if (o->chunk_size)
-        return (unsigned)__builtin_ctzll(o->chunk_size);
-    return r->backend == DRP_BACKEND_NATIVE ? SHIFT_PAGE : SHIFT_DEFAULT;
+    return o->chunk_size ? (unsigned)__builtin_ctzll(o->chunk_size) : SHIFT_DEFAULT;
+}
+
+/* Of which nothing is said of whether it is required: somebody has to keep it. */
+static bool is_plain_budget(const struct drp_region_options *o) {
+    return o->budget && !((o->required | o->preferred) & DRP_REGION_BUDGET);
 }
 
 /* Fork lock held. */
@@ -157,22 +163,22 @@ static int make_pages(struct drp_region *r) {
 }
 
 static int make(struct drp_region *r, size_t size, const struct drp_region_options *o) {
-    size_t chunk;
+    size_t unit;
     int error = find_given(r, o, &r->granted);
 
     if (error < 0)
         return error;
-    if (o->budget && r->backend == DRP_BACKEND_NONE)
-        return local_set_limit(r, DRP_LIMIT_BUDGET);
+    if (r->backend == DRP_BACKEND_NONE && is_plain_budget(o))
+        return local_refuse_limit(r);
     r->budget = o->budget;
     r->share = o->share;
     r->priority = (uint8_t)o->priority;
     if (r->backend == DRP_BACKEND_NATIVE)
         r->granted |= DRP_REGION_NO_PINS | DRP_REGION_NO_SWAP;
-    r->pins.chunk_shift = choose_shift(r, o, r->granted);
+    r->pins.chunk_shift = choose_shift(r, o);
     r->pins.native = r->backend == DRP_BACKEND_NATIVE;
-    chunk = (size_t)1 << r->pins.chunk_shift;
-    r->size = (size + chunk - 1) & ~(chunk - 1);
+    unit = (size_t)1 << (r->granted & DRP_REGION_HUGE ? SHIFT_HUGE : r->pins.chunk_shift);
+    r->size = (size + unit - 1) & ~(unit - 1);
     r->chunk_total = r->size >> r->pins.chunk_shift;
     atomic_store(&r->options, r->granted);
     fork_lock();
@@ -185,19 +191,25 @@ static int make(struct drp_region *r, size_t size, const struct drp_region_optio
     return error;
 }
 
-/* If there is a service, it is told of the region, later where that cannot be now; but a budget holds from now on, or not at all. */
-static int tell(struct drp_region *r) {
+/*
+ * If there is a service, it is told of the region, later where that cannot be now; but a limit that must be kept is from now on, or not at all. What it
+ * allows is in *ret, which is left as it is where nobody says.
+ */
+static int tell(struct drp_region *r, const struct drp_region_options *o, struct drp_region_limits *ret) {
     int error = native_tell(r);
 
-    if (error < 0 && atomic_load(&r->budget))
+    if (error < 0 && (is_plain_budget(o) || (o->required & OPTIONS_LIMITS)))
         return -EOPNOTSUPP;
     if (error_is_shortage(error))
         watcher_offer(r);
+    if (error == 0 && ((o->required | o->preferred) & OPTIONS_LIMITS))
+        (void)limits_get(r, ret);
     return 0;
 }
 
 int local_new(struct drp_region **ret, struct drp *d, size_t size, const struct drp_region_options *options,
               enum drp_backend backend) {
+    struct drp_region_limits limits = {.budget = UINT64_MAX}; /* nobody's */
     struct drp_region *r = region_alloc(d, NULL);
     int error;
 
@@ -212,8 +224,10 @@ int local_new(struct drp_region **ret, struct drp *d, size_t size, const struct 
         r->phase = REGION_LIVE;
         pthread_mutex_unlock(&d->regions_lock);
         if (backend == DRP_BACKEND_NATIVE)
-            error = tell(r);
+            error = tell(r, options, &limits);
     }
+    if (error == 0)
+        error = options_judge(r, options, &limits);
     if (error < 0) {
         region_end(r, true);
         return error;
@@ -270,8 +284,8 @@ static size_t count_pages(const char *at, size_t n) {
     return there;
 }
 
-static size_t count_there(const struct dropping *d, size_t start, size_t length) {
-    const char *at = (const char *)d->r->address + start;
+static size_t count_there(const struct drp_region *r, size_t start, size_t length) {
+    const char *at = (const char *)r->address + start;
     size_t there = 0;
 
     for (size_t done = 0; done < length; done += BLOCK * PAGE)
@@ -301,7 +315,7 @@ static void settle(struct pins *p, size_t chunk, uint32_t generation) {
 static int drop_chunk(struct dropping *d, size_t chunk) {
     struct pins *p = &d->r->pins;
     size_t start = chunk << p->chunk_shift, length = (size_t)1 << p->chunk_shift;
-    size_t there = count_there(d, start, length);
+    size_t there = count_there(d->r, start, length);
     uint32_t was;
     int error = 0;
 
@@ -338,7 +352,7 @@ static int drop_plain(struct dropping *d, size_t start, size_t end) {
 
 /* MADV_PAGEOUT would leave pages that were only read. */
 static int drop_native(struct dropping *d, size_t start, size_t end) {
-    d->freed = count_there(d, start, end - start) * PAGE;
+    d->freed = count_there(d->r, start, end - start) * PAGE;
     return madvise((char *)d->r->address + start, end - start, MADV_DONTNEED) < 0
                ? error_detail(-errno, "the kernel does not free the memory of the region: %s", strerror(errno))
                : 0;
@@ -357,4 +371,10 @@ int local_drop(struct drp_region *r, size_t start, size_t end, uint64_t *ret_fre
     if (ret_pinned)
         *ret_pinned = d.pinned;
     return 0;
+}
+
+/* ---- limits ---- */
+
+void local_get_limits(const struct drp_region *r, struct drp_region_limits *ret) {
+    *ret = (struct drp_region_limits){.budget = UINT64_MAX, .resident = count_there(r, 0, r->size) * PAGE};
 }

@@ -14,8 +14,10 @@ int local_new(struct drp_region **ret, struct drp *d, size_t size, const struct 
               enum drp_backend backend);
 /* drp_drop() of whole chunks; an empty range is nothing. */
 int local_drop(struct drp_region *r, size_t start, size_t end, uint64_t *ret_freed, uint64_t *ret_pinned);
-/* A budget, share or priority (DRP_LIMIT_*) is set. 0: it means nothing here. */
-int local_set_limit(const struct drp_region *r, uint32_t mask);
+/* The error of what sets a budget, share or priority of a region that no service has. */
+int local_refuse_limit(const struct drp_region *r);
+/* drp_region_get_limits() of such a region. */
+void local_get_limits(const struct drp_region *r, struct drp_region_limits *ret);
 /* In native.c: tells the service at link of a native region. request_lock held, or the watcher's own link. */
 struct link;
 int native_register(struct drp_region *r, struct link *link);

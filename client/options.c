@@ -25,6 +25,8 @@
 #define OPTIONS_SIZE_MIN offsetof(struct drp_region_options, budget)
 
 #define PRIVATE "it is private memory of one process"
+#define NEVER_DROPS "nothing is dropped but by drp_drop()"
+#define AT_CREATION "it says how a field of drp_region_options is meant"
 
 static const struct option {
     uint64_t bit;
@@ -67,6 +69,14 @@ static const struct option {
      {[DRP_BACKEND_NONE] = "plain memory is swapped like any other"},
      "the region's memory was made with or without"},
     {DRP_REGION_NO_PINS, "DRP_REGION_NO_PINS", "no-pins", {NULL}, "it is decided when the region is made"},
+    {DRP_REGION_BUDGET, "DRP_REGION_BUDGET", "budget", {[DRP_BACKEND_NONE] = NEVER_DROPS}, AT_CREATION},
+    {DRP_REGION_SHARE, "DRP_REGION_SHARE", "share", {[DRP_BACKEND_NONE] = NEVER_DROPS}, AT_CREATION},
+    {DRP_REGION_PRIORITY, "DRP_REGION_PRIORITY", "priority", {[DRP_BACKEND_NONE] = NEVER_DROPS}, AT_CREATION},
+    {DRP_REGION_CHUNK_SIZE,
+     "DRP_REGION_CHUNK_SIZE",
+     "chunk-size",
+     {[DRP_BACKEND_NATIVE] = "the kernel drops single pages"},
+     AT_CREATION},
 };
 
 #define N_OPTIONS (sizeof(options) / sizeof(options[0]))
@@ -126,6 +136,23 @@ static int check(uint64_t required, uint64_t preferred) {
     return error < 0 ? error : check_forks(required | preferred);
 }
 
+/* Of OPTIONS_VALUES those whose fields differ. */
+static uint64_t differing(const struct drp_region_options *a, const struct drp_region_options *b) {
+    return (a->budget != b->budget ? DRP_REGION_BUDGET : 0) | (a->share != b->share ? DRP_REGION_SHARE : 0) |
+           (a->priority != b->priority ? DRP_REGION_PRIORITY : 0) |
+           (a->chunk_size != b->chunk_size ? DRP_REGION_CHUNK_SIZE : 0);
+}
+
+static int check_fields(const struct drp_region_options *o) {
+    static const struct drp_region_options none;
+    uint64_t empty = (o->required | o->preferred) & OPTIONS_VALUES & ~differing(o, &none);
+    char text[OPTIONS_TEXT_SIZE];
+
+    return empty ? error_detail(-EINVAL, "%s: it is about a field of drp_region_options, which is 0",
+                                options_text(empty, text))
+                 : 0;
+}
+
 int options_read(struct drp_region_options *to, const struct drp_region_options *from) {
     int r;
 
@@ -136,6 +163,8 @@ int options_read(struct drp_region_options *to, const struct drp_region_options 
     if (r < 0)
         return r;
     r = check(to->required, to->preferred);
+    if (r == 0)
+        r = check_fields(to);
     if (r < 0)
         return r;
     if (to->chunk_size &&
@@ -187,6 +216,26 @@ int options_check_given(uint64_t required, uint64_t given) {
                               "without",
                               options_text(required & ~given, text))
                : 0;
+}
+
+int options_judge(struct drp_region *r, const struct drp_region_options *asked, const struct drp_region_limits *limits) {
+    const struct drp_region_options holding = {.budget = limits->budget,
+                                               .share = limits->share,
+                                               .priority = limits->priority,
+                                               .chunk_size = (size_t)1 << r->pins.chunk_shift};
+    uint64_t given = (asked->required | asked->preferred) & OPTIONS_VALUES & ~differing(asked, &holding);
+    uint64_t missing = asked->required & OPTIONS_VALUES & ~given;
+    char text[OPTIONS_TEXT_SIZE];
+    int error = options_check_backend(r->backend, missing);
+
+    if (error == 0 && missing)
+        error = error_detail(
+            -EOPNOTSUPP,
+            "the service does not allow what was asked for: %s. Make it preferred to have what it does, see 'droppablectl limit'",
+            options_text(missing, text));
+    if (error == 0)
+        atomic_fetch_or(&r->options, given);
+    return error;
 }
 
 /* ---- doing ---- */

@@ -11,7 +11,11 @@
 /* How a region's mapping is in this process and its children: given by the library and the kernel, whatever the service knows. */
 #define OPTIONS_LOCAL (DRP_REGION_FORK_SHARED | DRP_REGION_FORK_ABSENT | DRP_REGION_DUMP)
 
-#define OPTIONS_TEXT_SIZE 256
+/* About fields of drp_region_options: whether they have to be met. Given by whoever keeps them, and judged by what he says holds. */
+#define OPTIONS_LIMITS (DRP_REGION_BUDGET | DRP_REGION_SHARE | DRP_REGION_PRIORITY)
+#define OPTIONS_VALUES (OPTIONS_LIMITS | DRP_REGION_CHUNK_SIZE)
+
+#define OPTIONS_TEXT_SIZE 512
 
 /* The option's name for people, as in `droppablectl list`; the next bit of *bits, which is taken out. NULL: none left that has a name. */
 const char *options_next_name(uint64_t *bits);
@@ -31,6 +35,12 @@ int options_check_given(uint64_t required, uint64_t given);
 
 struct drp_region;
 struct link;
+
+/*
+ * Of OPTIONS_VALUES those that hold as they were asked for are the region's from now on. limits: what holds, of which the budget, the share and the
+ * priority count; the chunk is the region's. -EOPNOTSUPP: a required one does not hold.
+ */
+int options_judge(struct drp_region *r, const struct drp_region_options *asked, const struct drp_region_limits *limits);
 
 /*
  * Tells the service of those of OPTIONS_LOCAL that hold, unless it knows: for who looks, and so that it does not free what children have. That it is

@@ -240,6 +240,16 @@ int region_take(struct drp_region *r, uint64_t required, uint64_t preferred) {
     return error < 0 ? error : announce(r, &d->link);
 }
 
+/* The reply to CREATE does not tell what became of the limits. request_lock held. */
+static int judge(struct drp_region *r, const struct drp_region_options *options) {
+    struct drp_region_limits limits = {0};
+    int error = 0;
+
+    if ((options->required | options->preferred) & OPTIONS_LIMITS)
+        error = limits_ask(r, &r->context->link, &limits);
+    return error < 0 ? error : options_judge(r, options, &limits);
+}
+
 static int create(struct drp_region *r, const void *data) {
     struct drp *d = r->context;
     const struct region_wish *wish = data;
@@ -265,7 +275,7 @@ static int create(struct drp_region *r, const void *data) {
     if (r->next_piece && !(d->link.hello.features & DRP_FEATURE_PIECES))
         return error_detail(-EOPNOTSUPP, "the service is older than this library: it knows of no regions in pieces");
     if (error == 0)
-        error = options_check_given(options->required, told | OPTIONS_LOCAL);
+        error = options_check_given(options->required, told | OPTIONS_LOCAL | OPTIONS_VALUES);
     if (error == 0)
         error = create_error(d, link_call(&d->link, &request, size, NULL, 0, REQUEST_TIMEOUT_MS), wish->size,
                              request.create.required);
@@ -280,7 +290,8 @@ static int create(struct drp_region *r, const void *data) {
         (request.create.chunk_shift && reply->chunk_shift != request.create.chunk_shift) ||
         (request.create.required & ~reply->granted))
         return error_detail(-EPROTO, "the service made a region that is not as asked for");
-    return region_take(r, options->required, options->preferred);
+    error = region_take(r, options->required, options->preferred);
+    return error < 0 ? error : judge(r, options);
 }
 
 /* From here on the watcher sees to the region; unless the daemon was lost meanwhile, which nobody told the region. */
@@ -343,9 +354,9 @@ static int read_wish(struct region_wish *wish, struct drp_region_options *o, con
         return error_detail(-EINVAL, "a region of %zu bytes cannot be made", wish->size);
     wish->options = o;
     *ret = choice_of_region(d->backend, o);
-    error = options_check_backend(*ret, o->required);
-    o->required &= ~DRP_REGION_NO_PINS; /* a permission */
-    o->preferred = options_can(*ret, o->preferred) & ~DRP_REGION_NO_PINS;
+    error = options_check_backend(*ret, o->required & ~OPTIONS_VALUES); /* of these what they come to is judged */
+    o->required &= ~DRP_REGION_NO_PINS;                                 /* a permission */
+    o->preferred &= (options_can(*ret, o->preferred) | OPTIONS_VALUES) & ~DRP_REGION_NO_PINS;
     return error;
 }
 
@@ -359,8 +370,12 @@ int region_new_unmapped(struct drp_region **ret, struct drp *d, size_t size, con
     if (error < 0)
         return error;
     if (backend != DRP_BACKEND_DAEMON) {
-        error = local_new(ret, d, size, &o, backend);
-        /* The service here keeps no budgets of native memory, but those of its own. */
+        struct drp_region_options local = o;
+
+        if (d->backend == DRP_BACKEND_AUTO) /* what native memory has not the service's may have */
+            local.required |= local.preferred & OPTIONS_VALUES;
+        error = local_new(ret, d, size, &local, backend);
+        /* The service here keeps no limits of native memory, but those of its own. */
         if (error != -EOPNOTSUPP || d->backend != DRP_BACKEND_AUTO)
             return error;
     }

@@ -366,8 +366,8 @@ struct plan_slice *plan_hand_out(struct plans *plans, const struct plan_demand *
     struct plan_slice *slice = LIST_FIRST(&plans->spare);
     uint64_t planned = 0;
 
-    if (!slice) {
-        plans->busy = true;
+    if (!slice) { /* there are none either where there never was a region */
+        plans->busy |= n > 0;
         return NULL;
     }
     victims = policy_plan(plans->regions, n, demand->bytes, tick, plans->victims, PLAN_VICTIMS, &planned);

@@ -19,7 +19,7 @@ shift 2
 # 6.12 MAP_DROPPABLE. 4.18 and 4.19 are as 4.14, and what comes after 6.12 is nothing of ours. Then what may be missing by configuration.
 PROFILES=(4.14 5.4 5.10 5.15 6.1 6.6 6.12 4.19-userfaultfd 5.15-io_uring-psi 6.1-mounts 6.12-userfaultfd-io_uring 6.1-docker)
 # How memory is had, lost, dropped and seen: on each.
-MEANS=(region mapping pieces fork fork-options backends native native-claims probe lost volatile shared shared-lost signal shared-signal noswap secrets refill)
+MEANS=(region mapping pieces fork fork-options backends asked native native-claims probe lost volatile shared shared-lost signal shared-signal noswap secrets refill)
 # What the service allows, counts and says, which is the same whatever its means: on those that have least of them, each in its way. Preload is one of
 # them because it takes the longest.
 RULES=(preload domains control state-page lending permissions container quotas reload)

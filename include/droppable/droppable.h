@@ -54,9 +54,13 @@ struct drp_region;
 struct drp_features;
 
 /** Options of a region, for drp_region_options.required and .preferred. Unknown bits are an error (EOPNOTSUPP). */
-#define DRP_REGION_HUGE (UINT64_C(1) << 0) /**< 2 MiB pages and 2 MiB chunks */
-#define DRP_REGION_SHARED \
-    (UINT64_C(1) << 2) /**< other processes may open it, see drp_region_open(). Without DRP_REGION_HUGE */
+/**
+ * 2 MiB pages and 2 MiB chunks; but the kernel's own memory (DRP_BACKEND_NATIVE) goes page by page also then. Where it is preferred it gives way to a
+ * smaller chunk_size.
+ */
+#define DRP_REGION_HUGE (UINT64_C(1) << 0)
+/** Other processes may open it, see drp_region_open(). Without DRP_REGION_HUGE and DRP_REGION_NO_SWAP. */
+#define DRP_REGION_SHARED (UINT64_C(1) << 2)
 /**
  * An access to memory that was dropped, or was never populated, raises SIGBUS, and a system call that is given such memory fails with EFAULT. It
  * never reads zeros, also while the service is away. drp_populate() makes a range accessible; drp_locate() tells a signal handler what
@@ -100,6 +104,20 @@ struct drp_features;
 #define DRP_REGION_NO_PINS (UINT64_C(1) << 8)
 
 /**
+ * How drp_region_options.budget, .share, .priority and .chunk_size are meant, each of which has to be set then (else EINVAL). Required: creation fails
+ * (EOPNOTSUPP) unless exactly that holds of the new region, by whoever allows how much. Preferred: what holds is as near as can be, and
+ * drp_region_info.granted has the bit if it is what was asked for. A field that is set without its bit is as a preferred one, and
+ * granted tells nothing of it; only a budget then has to be kept, if it may be less: creation fails where nobody keeps budgets. With
+ * DRP_BACKEND_AUTO and DRP_REGION_NO_PINS a bit, required or preferred, keeps the region from being native where native memory does not have the field
+ * as it was asked for. What changes later, by whoever, does not change these bits: drp_region_get_limits() tells what holds. They are the maker's: who
+ * opens a shared region has none of them.
+ */
+#define DRP_REGION_BUDGET (UINT64_C(1) << 9)
+#define DRP_REGION_SHARE (UINT64_C(1) << 10)
+#define DRP_REGION_PRIORITY (UINT64_C(1) << 11)
+#define DRP_REGION_CHUNK_SIZE (UINT64_C(1) << 12)
+
+/**
  * Who has the memory. It is decided when a region is made, and never changes: drp_region_get_backend() tells. $DROPPABLE_BACKEND (`auto`,
  * `daemon`, `native`, `none`) decides where the program leaves it open. `droppablectl probe` tells what each of them gives here, and why not.
  */
@@ -111,14 +129,16 @@ enum drp_backend {
     /**
      * The kernel's own (MAP_DROPPABLE, Linux 6.11), which it drops page by page whenever it likes. It keeps nothing for a pin and tells nothing
      * of what it drops, so drp_pin(), drp_lost() and their kin fail with -EOPNOTSUPP, and drp_generation() never says the same twice. The
-     * least unit is a page. Nothing of it is ever in swap or in a core dump. If there is a service when drp_new() is called, and it can, it
-     * counts the region and drops from it besides: by priority and share, and down to budgets. Without one, budgets are refused (-EOPNOTSUPP).
-     * A service that comes later is found when the next region is made.
+     * least unit is a page, whatever chunk_size was asked for. Nothing of it is ever in swap or in a core dump. If there is a service when drp_new() is
+     * called, and it can, it counts the region and drops from it besides: by priority and share, and down to budgets. Without one, budgets are
+     * refused (-EOPNOTSUPP) unless they are preferred, and so are drp_region_set_priority() and its like; the priority and share that
+     * a region is made with wait. A service that comes later is found when the next region is made, and hears of all three.
      */
     DRP_BACKEND_NATIVE = 2,
     /**
      * Plain memory of this process, which nobody ever drops but drp_drop(): for programs that want one code path where nothing is available.
-     * All calls work, pins succeed, nothing is lost. A budget is refused, priority and share mean nothing.
+     * Pins succeed, nothing is lost. Nobody goes by a budget, priority or share: each is refused (-EOPNOTSUPP) but where it is preferred, and a
+     * priority or share that a region is made with, which mean nothing.
      */
     DRP_BACKEND_NONE = 3,
 };
@@ -149,13 +169,13 @@ struct drp_region_options {
     size_t struct_size; /**< sizeof(struct drp_region_options) */
     uint64_t required;  /**< DRP_REGION_* that must be given, else creation fails */
     uint64_t preferred; /**< DRP_REGION_* that are welcome; drp_region_info() tells what was given */
-    size_t chunk_size; /**< bytes, a power of two from 4 KiB to 2 MiB; 0: 64 KiB, or 2 MiB with huge pages: with DRP_REGION_HUGE, or, of a region
+    size_t chunk_size; /**< bytes, a power of two from 4 KiB to 2 MiB, see DRP_REGION_CHUNK_SIZE as for the next three; 0: 64 KiB, or 2 MiB with huge pages: with DRP_REGION_HUGE, or, of a region
                             of 2 MiB or more for which no option is asked, where the system gives huge pages to everybody
                             (transparent_hugepage/enabled is `always`) */
     enum drp_priority priority; /**< 0: normal */
     uint64_t budget; /**< bytes that may be resident, see drp_region_set_budget(); at least 4096. 0: as configured */
     uint32_t share; /**< 1 to 10000, see drp_region_set_share(). 0: 100. More of any of these three than the service allows counts as what it
-                         allows: drp_region_get_limits() tells */
+                         allows, unless it is required: drp_region_get_limits() tells */
     mode_t mode; /**< of a shared region with a name, who may open it by that: 0600 for this user, 0060 for this process's group, 0006 for all, in
                          any sum; 0: 0600. Whoever opens it may read and write */
     const char *name; /**< of a shared region: 1 to 63 printable ASCII characters, neither space nor '/'. NULL: it can be opened by its handle alone */
@@ -165,19 +185,22 @@ struct drp_region_options {
 struct drp_region_info {
     uint64_t id;       /**< the service's name for it, as in `droppablectl list` */
     void *address;     /**< where it is mapped */
-    size_t size;       /**< bytes, as granted: the asked size rounded up to a chunk */
-    size_t chunk_size; /**< bytes */
-    uint64_t granted;  /**< DRP_REGION_* that hold, see drp_region_set_options() */
+    size_t size;       /**< bytes, as granted: the asked size rounded up to a chunk, or to 2 MiB with DRP_REGION_HUGE */
+    size_t chunk_size; /**< bytes; of a native region those of a page */
+    uint64_t granted; /**< DRP_REGION_* that hold, see drp_region_set_options(); budget, share and priority: drp_region_get_limits() */
     enum drp_interception interception;
     bool connected; /**< the service holds it now; otherwise it is plain memory until the service is back. A native region: the service knows
                         of it; one with DRP_BACKEND_NONE: never */
 };
 
-/** What holds of a region's limits, whoever has set them: the program, the service's configuration, an administrator. */
+/**
+ * What holds of a region's limits, whoever has set them: the program, the service's configuration, an administrator. Of a region that no service
+ * has (DRP_BACKEND_NONE, and DRP_BACKEND_NATIVE without one) nobody keeps any: there is no budget, and share and priority are 0.
+ */
 struct drp_region_limits {
     size_t struct_size;         /**< sizeof(struct drp_region_limits), set by the caller */
     uint64_t budget;            /**< bytes that may be resident, see drp_region_set_budget(); UINT64_MAX: none */
-    uint64_t resident;          /**< bytes that are */
+    uint64_t resident;          /**< bytes that are; with DRP_BACKEND_NONE in memory or in swap */
     uint32_t share;             /**< see drp_region_set_share() */
     enum drp_priority priority; /**< see drp_region_set_priority(); of all regions of a process an administrator can set it */
 };
@@ -262,7 +285,7 @@ int drp_features_get(const struct drp_features *f, unsigned i, enum drp_backend 
 /**
  * Creates a region, all zeros, nothing resident.
  * @param size bytes, at least 1, rounded up to a chunk
- * @return 0; -EDQUOT: over a quota; -EOPNOTSUPP: a required option cannot be had; -EINVAL: malformed options;
+ * @return 0; -EDQUOT: over a quota; -EOPNOTSUPP: a required option cannot be had, or a budget be kept; -EINVAL: malformed options;
  *         -ENOTCONN: the service is away; -ENOMEM, -EMFILE, -ENFILE: also where DRP_REGION_SIGNAL is only preferred, and short for the moment;
  *         -ETIMEDOUT.
  */
@@ -328,7 +351,8 @@ int drp_region_set_budget(struct drp_region *r, uint64_t bytes);
  * service hears of it.
  * @param share 1 to 10000; a region has 100 unless told otherwise. Who is no administrator of the service may only lower it below that, or
  *        below what an administrator has set.
- * @return 0; -EPERM; -EINVAL: out of range; -ENOTCONN: the service is away, or does not hold this region; -ETIMEDOUT
+ * @return 0; -EPERM; -EINVAL: out of range; -ENOTCONN: the service is away, or does not hold this region; -ETIMEDOUT; -EOPNOTSUPP: its backend
+ *         has none
  */
 int drp_region_set_share(struct drp_region *r, unsigned share);
 
@@ -336,9 +360,9 @@ int drp_region_set_share(struct drp_region *r, unsigned share);
 int drp_region_set_priority(struct drp_region *r, enum drp_priority priority);
 
 /**
- * Asks the service what limits hold of a region now.
+ * Tells what limits hold of a region now: asks the service that has it.
  * @param ret its struct_size is set by the caller
- * @return 0; -EINVAL: struct_size is not; -EOPNOTSUPP: its backend keeps none; -ENOTCONN: the service is away, or does not hold this region; -ETIMEDOUT
+ * @return 0; -EINVAL: struct_size is not; -ENOTCONN: the service is away, or does not hold this region; -ETIMEDOUT
  */
 int drp_region_get_limits(struct drp_region *r, struct drp_region_limits *ret);
 

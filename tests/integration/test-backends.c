@@ -314,7 +314,7 @@ START_TEST(test_none_pins) {
     ck_assert_uint_eq(freed, CHUNK);
     ck_assert_int_eq(drp_pin(region, 0, 1, &second), 0);
     ck_assert_uint_ne(second, first);
-    ck_assert_int_eq(drp_region_set_priority(region, DRP_PRIORITY_HIGH), 0);
+    ck_assert_int_eq(drp_region_set_priority(region, DRP_PRIORITY_HIGH), -EOPNOTSUPP);
     ck_assert_int_eq(drp_region_set_budget(region, MIB), -EOPNOTSUPP);
 }
 END_TEST

@@ -318,6 +318,7 @@ START_TEST(test_free) {
 
     ck_assert_int_eq(service_ctl(&service, out, sizeof(out), CTL("why")), 0);
     ck_assert_str_eq(out, "Nothing was dropped for want of memory.\n");
+    ck_assert_uint_eq(ctl_number(CTL("--json", "free", "2M"), "freed_bytes"), 0); /* nobody ever had a region */
     ck_assert_int_eq(drp_new(&d, NULL), 0);
     low = make(d, 8 * MIB, DRP_PRIORITY_LOW);
     normal = make(d, 8 * MIB, DRP_PRIORITY_NORMAL);

@@ -22,7 +22,7 @@ GUESTS=(
     "test-crash test-comeback test-handover test-supervised test-control test-reload test-lost"
     "test-shared test-shared-lost test-permissions test-container test-lending test-noswap test-quotas test-probe test-pins"
     "test-mapping test-pieces test-volatile test-refill test-descriptors test-one-page test-state-page test-fork-options test-shared-signal"
-    "test-backends test-native test-domains test-commitments test-hostile"
+    "test-backends test-asked test-native test-domains test-commitments test-hostile"
 )
 GUEST_TIMEOUT=1400
 if (($# > 0)); then
