@@ -195,6 +195,9 @@ static int create_error(struct drp *d, int error, size_t size, uint64_t required
     case -EDQUOT:
         return limits_explain(d, error, size);
     case -EOPNOTSUPP:
+        if ((required & ~(OPTIONS_LOCAL | DRP_REGION_SIGNAL)) == (DRP_REGION_SHARED | DRP_REGION_NO_SWAP))
+            return error_detail(error, "DRP_REGION_NO_SWAP of a shared region takes a service with a tmpfs without swap "
+                                       "(Linux 6.4, root)");
         return error_detail(error,
                             "the service refuses a required option: %s (see 'droppablectl probe'); make it preferred "
                             "to go without",

@@ -159,6 +159,11 @@ static uint32_t found(struct connection *connection, const struct passport *pass
     return *ret ? DRP_WIRE_OK : DRP_WIRE_ERROR_MEMORY;
 }
 
+/* A file of the private tmpfs can be truncated for all who have it, so nobody gets one who did not ask for that. */
+static uint64_t choose_options(const struct kernel *kernel, uint64_t asked) {
+    return DRP_REGION_SHARED | (asked & DRP_REGION_SIGNAL) | (kernel->noswap ? asked & DRP_REGION_NO_SWAP : 0);
+}
+
 /* 0: *ret is made, and the caller has a share of it. Else an error. */
 static uint32_t make_shared(struct connection *connection, const struct drp_wire_create_shared *message,
                             struct shared **ret) {
@@ -168,8 +173,7 @@ static uint32_t make_shared(struct connection *connection, const struct drp_wire
     uint64_t mask = (UINT64_C(1) << shift) - 1;
     struct region_shape shape = {.id = manager->next_id,
                                  .size = (create->size + mask) & ~mask,
-                                 .options =
-                                     DRP_REGION_SHARED | ((create->required | create->preferred) & DRP_REGION_SIGNAL),
+                                 .options = choose_options(&manager->kernel, create->required | create->preferred),
                                  .chunk_shift = shift,
                                  .priority = create->priority ? create->priority : DRP_PRIORITY_NORMAL};
     struct passport passport = {.uid = connection->uid, .gid = connection->gid, .mode = message->mode};
@@ -178,6 +182,7 @@ static uint32_t make_shared(struct connection *connection, const struct drp_wire
 
     shape.chunk_total = shape.size >> shift;
     passport.options = shape.options;
+    passport.size = shape.size;
     strcpy(passport.name, message->name);
     if (create->required & ~shape.options)
         return DRP_WIRE_ERROR_UNSUPPORTED;
@@ -186,7 +191,7 @@ static uint32_t make_shared(struct connection *connection, const struct drp_wire
         return error;
     if (message->name[0] && shared_find(manager, connection->uid, message->name))
         return DRP_WIRE_ERROR_EXISTS;
-    if (shared_make_object(&passport, shape.size, &data_fd) < 0)
+    if (shared_make_object(&manager->kernel, &passport, &data_fd) < 0)
         return DRP_WIRE_ERROR_MEMORY;
     return found(connection, &passport, &shape, data_fd, create->budget, create->share, ret);
 }
@@ -259,11 +264,10 @@ static bool has_shape(const struct region *region, const struct drp_wire_adopt *
 
 static uint32_t check_adopt(const struct drp_wire_adopt *adopt, const struct channel_packet *packet,
                             struct passport *ret) {
-    if ((adopt->granted & ~DRP_REGION_SIGNAL) != DRP_REGION_SHARED || !region_is_whole(adopt))
+    if ((adopt->granted & ~(DRP_REGION_SIGNAL | DRP_REGION_NO_SWAP)) != DRP_REGION_SHARED || !region_is_whole(adopt))
         return DRP_WIRE_ERROR_INVALID;
-    if (shared_read_passport(packet->fds[0], ret) < 0 || kernel_check_data_object(packet->fds[0], adopt->size) < 0 ||
-        kernel_check_page_object(packet->fds[0], adopt->size) < 0 ||
-        kernel_check_page_object(packet->fds[1], drp_state_bytes(adopt->chunk_total)) < 0)
+    if (shared_read_passport(packet->fds[0], ret) < 0 || !shared_is_object(packet->fds[0], ret) ||
+        ret->size != adopt->size || kernel_check_page_object(packet->fds[1], drp_state_bytes(adopt->chunk_total)) < 0)
         return DRP_WIRE_ERROR_DESCRIPTOR;
     return adopt->granted == ret->options ? DRP_WIRE_OK : DRP_WIRE_ERROR_INVALID;
 }

@@ -7,7 +7,8 @@
  * namespace, their root is known by our descriptor only, and they go with it. They are limited by nobody but us
  * (size=0, nr_inodes=0): a full tmpfs would be SIGBUS for clients that did nothing wrong.
  *
- * Objects: an O_TMPFILE|O_EXCL file on a private mount never gets a name. Files on tmpfs cannot be sealed, so the
+ * Objects: an O_TMPFILE|O_EXCL file on a private mount never gets a name, and one that is made with a name loses it at once, but in /proc/PID/fd; a file
+ * without a link can be given none (linkat(2): ENOENT), so that is nobody's to change. Files on tmpfs cannot be sealed, so the
  * client that maps one can resize its own. A memfd gets all its seals before anybody else sees it, F_SEAL_SEAL among
  * them: a client that could add F_SEAL_FUTURE_WRITE would end PUNCH_HOLE on it for ever. Pin pages, which nobody shall punch, get just that one from the client. Modes matter although memfds
  * have no name: whoever has a read-only descriptor opens it again by /proc/self/fd with all that the mode gives, hence
@@ -392,6 +393,18 @@ static int make_memfd(const char *name, uint64_t size, mode_t mode, unsigned sea
     return 0;
 }
 
+/* Size of a file of a private mount that nobody else knows yet. Negative: it is closed. */
+static int finish_file(int fd, uint64_t size, int *ret_fd) {
+    if (ftruncate(fd, (off_t)size) < 0) {
+        int r = -errno;
+
+        close(fd);
+        return r;
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
 int kernel_data_object(const struct kernel *kernel, uint64_t size, bool huge, int *ret_fd) {
     int root = huge ? kernel->mount_huge : kernel->mount_small;
     int fd;
@@ -401,16 +414,30 @@ int kernel_data_object(const struct kernel *kernel, uint64_t size, bool huge, in
     if (size > INT64_MAX)
         return -EFBIG;
     fd = open_tmpfile(root);
+    return fd < 0 ? fd : finish_file(fd, size, ret_fd);
+}
+
+/* If we die between the two calls the file goes with the mount. */
+int kernel_named_object(const struct kernel *kernel, const char *name, uint64_t size, int *ret_fd) {
+    int root = kernel->mount_small, flags = O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC;
+    int fd;
+
+    if (!kernel->noswap)
+        return -EOPNOTSUPP;
+    if (size > INT64_MAX)
+        return -EFBIG;
+    fd = openat(root, name, flags, 0600);
+    if (fd < 0 && errno == EEXIST && unlinkat(root, name, 0) == 0) /* that failed the last time */
+        fd = openat(root, name, flags, 0600);
     if (fd < 0)
-        return fd;
-    if (ftruncate(fd, (off_t)size) < 0) {
+        return -errno;
+    if (unlinkat(root, name, 0) < 0) {
         int r = -errno;
 
         close(fd);
         return r;
     }
-    *ret_fd = fd;
-    return 0;
+    return finish_file(fd, size, ret_fd);
 }
 
 bool kernel_keeps_from_swap(const struct kernel *kernel, bool huge) {

@@ -50,6 +50,11 @@ void kernel_deinit(struct kernel *kernel);
 
 /* Data object of size bytes: an O_TMPFILE file on the private tmpfs, else a sealed memfd (SHRINK|GROW|SEAL). Read-write CLOEXEC. */
 int kernel_data_object(const struct kernel *kernel, uint64_t size, bool huge, int *ret_fd);
+/*
+ * The same, never swapped, without huge pages, and with a name that /proc/PID/fd shows for good ("/NAME (deleted)"): nobody can give it another. Names are of
+ * files in a folder; one thread makes these at a time. -EOPNOTSUPP: no noswap.
+ */
+int kernel_named_object(const struct kernel *kernel, const char *name, uint64_t size, int *ret_fd);
 /* Can objects be had that are never swapped? */
 bool kernel_keeps_from_swap(const struct kernel *kernel, bool huge);
 /* Checks an object that a client hands back: a regular tmpfs file, of at least size bytes, open read-write. 0 or negative errno. */

@@ -358,10 +358,15 @@ static uint64_t native_resident_bytes(struct native *native) {
 
 uint64_t region_resident_bytes(const struct region *region) {
     struct stat st;
+    uint64_t bytes;
 
     if (region->native.address)
         return native_resident_bytes((struct native *)&region->native);
-    return fstat(region->data_fd, &st) < 0 ? 0 : (uint64_t)st.st_blocks * 512;
+    if (fstat(region->data_fd, &st) < 0)
+        return 0;
+    bytes = (uint64_t)st.st_blocks * 512;
+    /* Who has a shared one may make its object longer: what he keeps there is neither to be dropped nor its user's. */
+    return region->options & DRP_REGION_SHARED && bytes > region->size ? region->size : bytes;
 }
 
 void region_add_mapping(struct region *region, struct mapping *mapping) {

@@ -198,7 +198,7 @@ int region_resident(const struct region *region, uint32_t span, struct page_set 
 int region_look(const struct region *region, int fd, uint32_t span, unsigned first, unsigned n, struct page_set *ret);
 /* Are the last pages of a span resident? Says no eight times as fast as region_resident(). */
 bool region_has_tail(const struct region *region, uint32_t span);
-/* Resident bytes of the whole region (st_blocks). From a thread of the main table. */
+/* Resident bytes of the whole region (st_blocks), of a shared one no more than it has. From a thread of the main table. */
 uint64_t region_resident_bytes(const struct region *region);
 /*
  * Links a mapping in / out, under the home's lock. With a pager only the pager's thread does this.

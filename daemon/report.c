@@ -207,6 +207,7 @@ static void write_notes(const struct manager *manager, char *notes, size_t size)
          "no tmpfs with noswap: memory is in locked segments, without huge pages unless shmem_enabled is 'advise'; a region that asks for them "
          "may be swapped",
          0);
+    note(notes, size, kernel->locked, "no tmpfs with noswap: shared regions may be swapped", 0);
     note_sources(manager, notes, size);
     note(notes, size, manager->domains.machine->commit_limited,
          "vm.overcommit_memory is 2: droppable memory counts, and is dropped before CommitLimit is met", 0);

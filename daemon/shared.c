@@ -5,8 +5,9 @@
  * Always: the region has one home, which is nobody's session; the state page is one for all; each mapping brings a pin page, and a drop reads
  * them all. A region lives as long as a session has a share of it.
  *
- * The object is a memfd, which its mappers cannot truncate. Its name, which cannot be changed, says whose it is, what it is called and whether
- * accesses signal, and its owner that a daemon of this user made it: so a new daemon need not believe what a client says.
+ * The object is a memfd, which its mappers cannot truncate; or, so that it is never swapped, a file without a link on a daemon's private tmpfs, which they can.
+ * Its name, which cannot be changed, says whose it is, what it is called and what it is, and its owner that a daemon of this user made it: so a new
+ * daemon need not believe what a client says. How large a region is that has a file says its name, too: never the file.
  *
  * Whose pins are still to come the tickets say (ticket.c). Until all have come it is held: nothing of it is dropped.
  */
@@ -17,6 +18,7 @@
 #include "codec.h"
 #include "container.h"
 #include "crash-point.h"
+#include "kernel.h"
 #include "manager.h"
 #include "mapping.h"
 #include "session.h"
@@ -25,6 +27,7 @@
 #include <droppable/droppable.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,17 +40,23 @@
 
 /* ---- objects ---- */
 
-#define MEMFD "/memfd:" /* the kernel's own */
+/* What /proc/PID/fd shows of objects before uid:gid:mode:name; of files before the size. The kernel puts MEMFD before a memfd's name, and "/" before a file's. */
+#define MEMFD "/memfd:"
 #define PREFIX "droppable:"
 #define SIGNAL_PREFIX "droppable-signal:"
 
+#define IS_FILE DRP_REGION_NO_SWAP
+
+static const struct kind {
+    const char *prefix;
+    uint64_t options;
+} kinds[] = {{MEMFD PREFIX, DRP_REGION_SHARED},
+             {MEMFD SIGNAL_PREFIX, DRP_REGION_SHARED | DRP_REGION_SIGNAL},
+             {"/" PREFIX, DRP_REGION_SHARED | IS_FILE},
+             {"/" SIGNAL_PREFIX, DRP_REGION_SHARED | DRP_REGION_SIGNAL | IS_FILE}};
+
 /* Behind its prefix; NULL: it has none of ours. */
 static const char *skip_prefix(const char *text, uint64_t *ret_options) {
-    static const struct {
-        const char *prefix;
-        uint64_t options;
-    } kinds[] = {{MEMFD PREFIX, DRP_REGION_SHARED}, {MEMFD SIGNAL_PREFIX, DRP_REGION_SHARED | DRP_REGION_SIGNAL}};
-
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
         size_t length = strlen(kinds[i].prefix);
 
@@ -59,36 +68,68 @@ static const char *skip_prefix(const char *text, uint64_t *ret_options) {
     return NULL;
 }
 
-int shared_make_object(const struct passport *passport, uint64_t size, int *ret_fd) {
-    char text[128];
+int shared_make_object(const struct kernel *kernel, const struct passport *passport, int *ret_fd) {
+    const char *prefix = passport->options & DRP_REGION_SIGNAL ? SIGNAL_PREFIX : PREFIX;
+    char text[160], size[32] = "";
+    bool file = passport->options & IS_FILE;
 
-    snprintf(text, sizeof(text), "%s%u:%u:%o:%s", passport->options & DRP_REGION_SIGNAL ? SIGNAL_PREFIX : PREFIX,
-             passport->uid, passport->gid, passport->mode, passport->name);
-    return kernel_page_object(text, size, 0600, ret_fd);
+    if (file)
+        snprintf(size, sizeof(size), "%" PRIu64 ":", passport->size);
+    snprintf(text, sizeof(text), "%s%s%u:%u:%o:%s", prefix, size, passport->uid, passport->gid, passport->mode,
+             passport->name);
+    return file ? kernel_named_object(kernel, text, passport->size, ret_fd)
+                : kernel_page_object(text, passport->size, 0600, ret_fd);
+}
+
+/* What is behind the prefix. */
+static bool parse_passport(const char *text, struct passport *ret) {
+    int behind = 0;
+
+    if (ret->options & IS_FILE && (sscanf(text, "%" SCNu64 ":%n", &ret->size, &behind) != 1 || behind == 0))
+        return false;
+    text += behind;
+    behind = 0;
+    if (sscanf(text, "%u:%u:%o:%n", &ret->uid, &ret->gid, &ret->mode, &behind) != 3 || behind == 0 ||
+        !codec_is_shared_name(text + behind))
+        return false;
+    strcpy(ret->name, text + behind);
+    return true;
 }
 
 int shared_read_passport(int fd, struct passport *ret) {
     static const char deleted[] = " (deleted)";
-    char path[64], text[160];
+    char path[64], text[192];
     const char *rest;
-    int name = 0;
     struct stat st;
     ssize_t n;
 
     snprintf(path, sizeof(path), "/proc/thread-self/fd/%d", fd);
     n = readlink(path, text, sizeof(text) - 1);
-    if (n < (ssize_t)sizeof(deleted) || fstat(fd, &st) < 0 || st.st_uid != geteuid())
+    if (n < (ssize_t)sizeof(deleted) || fstat(fd, &st) < 0 || st.st_uid != geteuid() || st.st_nlink != 0)
         return -EBADF;
     n -= (ssize_t)sizeof(deleted) - 1;
     if (strncmp(text + n, deleted, sizeof(deleted) - 1) != 0)
         return -EBADF;
     text[n] = '\0';
     rest = skip_prefix(text, &ret->options);
-    if (!rest || sscanf(rest, "%u:%u:%o:%n", &ret->uid, &ret->gid, &ret->mode, &name) != 3 || name == 0 ||
-        !codec_is_shared_name(rest + name))
-        return -EBADF;
-    strcpy(ret->name, rest + name);
-    return 0;
+    ret->size = (uint64_t)st.st_size; /* of a memfd that is sealed */
+    return rest && parse_passport(rest, ret) ? 0 : -EBADF;
+}
+
+/*
+ * Who is not of the daemon's user could have given a file of that user's such a name, where he may rename it, but not have opened it: it is for its owner alone.
+ * Its size says nothing: who has it can make it longer and shorter, and the others have it dropped all the same.
+ */
+static bool is_file_of_ours(int fd) {
+    struct stat st;
+
+    return kernel_check_data_object(fd, 0) >= 0 && fstat(fd, &st) == 0 && st.st_mode == (S_IFREG | 0600);
+}
+
+bool shared_is_object(int fd, const struct passport *passport) {
+    if (passport->options & IS_FILE)
+        return is_file_of_ours(fd);
+    return kernel_check_data_object(fd, passport->size) >= 0 && kernel_check_page_object(fd, passport->size) >= 0;
 }
 
 /* ---- tickets ---- */

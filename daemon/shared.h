@@ -12,6 +12,7 @@
 #include <sys/types.h>
 
 struct budget_user;
+struct kernel;
 struct session;
 struct shared;
 
@@ -51,13 +52,16 @@ struct passport {
     gid_t gid;
     mode_t mode;
     uint64_t options; /* DRP_REGION_* */
+    uint64_t size;
     char name[DRP_WIRE_SHARED_NAME];
 };
 
-/* Makes a data object with a passport that nobody can forge. -errno */
-int shared_make_object(const struct passport *passport, uint64_t size, int *ret_fd);
+/* Makes a data object with a passport that nobody can forge. In the loop. -errno */
+int shared_make_object(const struct kernel *kernel, const struct passport *passport, int *ret_fd);
 /* -EBADF: no object of ours. */
 int shared_read_passport(int fd, struct passport *ret);
+/* Is the object of that passport what its kind is? */
+bool shared_is_object(int fd, const struct passport *passport);
 
 /*
  * A home for the region, which it takes, with its state page's descriptor, if it succeeds. It has no name yet. Its tickets are of a new era. In the loop,

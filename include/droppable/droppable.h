@@ -93,6 +93,10 @@ struct drp_features;
  * Nothing of the region is ever written to swap, not even while the service is away. Given without being asked for wherever the system can; ask
  * for it to be sure, and where huge pages cannot have it (before Linux 6.4), to have it instead of these. A system that
  * hibernates writes all of its memory to disk all the same.
+ *
+ * With DRP_REGION_SHARED it is given to who asks for it, where the service has a tmpfs without swap (Linux 6.4), and has a price: such an object cannot be sealed,
+ * so each process that has the region can make it shorter by a handle of it (ftruncate(2)), and then the others get SIGBUS beyond its end, in pinned
+ * memory, too. A shared region that is made without cannot be cut short by anybody, and may be swapped. drp_region_info.granted tells who opens one which of the two it is.
  */
 #define DRP_REGION_NO_SWAP (UINT64_C(1) << 7)
 /**
@@ -296,8 +300,8 @@ int drp_region_new(struct drp_region **ret, struct drp *d, size_t size, const st
  * the same generations. What one has pinned stays for all; its pins end with its process. It lives as long as somebody has it. In a child
  * after fork(2) it is as any region. Its budget, share and priority are its maker's; it counts to the user who made it, and to every cgroup
  * in which somebody has it; after a restart of the service it hears of them from whichever process of that user set them. What was lost, and what is
- * volatile, each process knows for itself: who opens it is told of all that was ever dropped, also of what another has made again since. The accesses are not intercepted; they signal, if it was made with DRP_REGION_SIGNAL. Whoever has it could drop it by hand, or write over it: share it with
- * programs that are trusted with its contents.
+ * volatile, each process knows for itself: who opens it is told of all that was ever dropped, also of what another has made again since. The accesses are not intercepted; they signal, if it was made with DRP_REGION_SIGNAL. Whoever has it could drop it by hand, or write over it, or cut it short if it
+ * was made with DRP_REGION_NO_SWAP: share it with programs that are trusted with its contents.
  * @param uid whose region it is; names of different users are different
  * @return 0; -ENOENT: no region of that name now; -EACCES: its mode does not allow it; -EINVAL: no name; -EDQUOT: over a quota; -EOPNOTSUPP: the
  *         service is too old, or the region has DRP_REGION_SIGNAL and the kernel gives this process no userfaultfd for it; -ENOTCONN, -ENOMEM,

@@ -4,7 +4,7 @@
  *
  * Native: a word is as it was or zero, and the service takes no memory that is not droppable, however it is asked.
  * Signal: a word that was there is as it was, or there was a signal: never zero without.
- * Never swapped: where that is a lock, the lock is there from the region's beginning to its end.
+ * Never swapped: where that is a lock, the lock is there from the region's beginning to its end. Shared ones are another kind of object, if there are any.
  */
 
 #include "crash-kinds.h"
@@ -33,7 +33,7 @@
 
 static struct {
     struct drp *d; /* its regions are native */
-    struct drp_region *native, *signal, *unswapped;
+    struct drp_region *native, *signal, *unswapped, *shared;
     uint64_t words[NATIVE_SIZE / PAGE]; /* of the native one */
     uint64_t signalled[SIGNAL_PAGES];   /* of the one that signals */
 } kinds;
@@ -194,12 +194,37 @@ static void prepare_unswapped(struct drp *d) {
     memset(drp_region_address(kinds.unswapped), 0xc0, CHUNK);
 }
 
+/* ---- never swapped, and shared ---- */
+
+#define SHARED_UNSWAPPED (DRP_REGION_SHARED | DRP_REGION_NO_SWAP)
+
+static void use_shared(struct drp *d, uint64_t round) {
+    char *p = drp_region_address(kinds.shared);
+    struct drp_region *region = NULL;
+
+    child_check(is_filled(p, 0xd0, CHUNK));
+    memset(p + CHUNK, (int)round, CHUNK);
+    MAY_BE_AWAY(drp_drop(kinds.shared, 0, 2 * CHUNK, NULL, NULL));
+    child_check(is_filled(p, 0xd0, CHUNK));
+    if (make(&region, d, CHUNK, SHARED_UNSWAPPED))
+        memset(drp_region_address(region), (int)round, CHUNK);
+    drp_region_free(region);
+}
+
+static void prepare_shared(struct drp *d) {
+    if (!make(&kinds.shared, d, 2 * CHUNK, SHARED_UNSWAPPED))
+        return;
+    child_check(drp_pin(kinds.shared, 0, CHUNK, NULL) == 0);
+    memset(drp_region_address(kinds.shared), 0xd0, CHUNK);
+}
+
 /* ---- all ---- */
 
 void crash_kinds_prepare(struct drp *d) {
     prepare_native();
     prepare_signal(d);
     prepare_unswapped(d);
+    prepare_shared(d);
 }
 
 void crash_kinds_use(struct drp *d, uint64_t round) {
@@ -209,16 +234,19 @@ void crash_kinds_use(struct drp *d, uint64_t round) {
         use_signal(round);
     if (kinds.unswapped && round % 3 == 2)
         use_unswapped(d, round);
+    if (kinds.shared && round % 3 == 2)
+        use_shared(d, round);
 }
 
 bool crash_kinds_are_connected(void) {
     return (!kinds.native || is_connected(kinds.native)) && (!kinds.signal || is_connected(kinds.signal)) &&
-           (!kinds.unswapped || is_connected(kinds.unswapped));
+           (!kinds.unswapped || is_connected(kinds.unswapped)) && (!kinds.shared || is_connected(kinds.shared));
 }
 
 void crash_kinds_finish(void) {
     drp_region_free(kinds.native);
     drp_region_free(kinds.signal);
     drp_region_free(kinds.unswapped);
+    drp_region_free(kinds.shared);
     drp_free(kinds.d);
 }

@@ -67,6 +67,7 @@ const struct inject_kind inject_kinds[] = {
     CALL(statx, ENOMEM),
     CALL(fstatfs, EIO),
     CALL(memfd_create, EMFILE, ENOMEM),
+    CALL(unlinkat, ENOMEM),
     CALL(ftruncate, ENOSPC, EINTR),
     CALL(fchmod, EIO),
     CALL(fcntl, EMFILE, EINVAL),

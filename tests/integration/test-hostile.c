@@ -407,8 +407,8 @@ END_TEST
 START_TEST(test_bad_options) {
     static const uint64_t bad[] = {DRP_REGION_SHARED, DRP_REGION_SIGNAL | DRP_REGION_HUGE, DRP_REGION_FORK_SHARED,
                                    DRP_REGION_MERGEABLE, UINT64_C(1) << 63};
-    static const uint64_t bad_shared[] = {DRP_REGION_HUGE, DRP_REGION_SIGNAL | DRP_REGION_HUGE, DRP_REGION_NO_SWAP,
-                                          UINT64_C(1) << 63};
+    static const uint64_t bad_shared[] = {DRP_REGION_HUGE, DRP_REGION_SIGNAL | DRP_REGION_HUGE,
+                                          DRP_REGION_NO_SWAP | DRP_REGION_HUGE, UINT64_C(1) << 63};
     struct drp_wire_create_shared request = {.create = {.size = MIB}};
     int socket = raw_hello("options");
 
@@ -440,6 +440,7 @@ START_TEST(test_bad_adoption) {
         {UINT64_C(1) << 63, 16, DRP_WIRE_ERROR_INVALID},
         {DRP_REGION_SHARED, 16, DRP_WIRE_ERROR_DESCRIPTOR}, /* it is no shared one's object */
         {DRP_REGION_SIGNAL | DRP_REGION_SHARED, 16, DRP_WIRE_ERROR_DESCRIPTOR},
+        {DRP_REGION_NO_SWAP | DRP_REGION_SHARED, 16, DRP_WIRE_ERROR_DESCRIPTOR},
         {DRP_REGION_SIGNAL, 16, DRP_WIRE_OK},
     };
     int socket = raw_session("adopter");

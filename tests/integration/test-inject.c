@@ -207,12 +207,11 @@ static void use_native(struct life *life) {
     }
 }
 
-/* A region that signals, a shared one. */
+/* A region that signals, shared ones, in both kinds of objects. */
 static void use_others(struct life *life) {
     struct drp_wire_create create = {.header.type = DRP_WIRE_CREATE, .size = MIB, .required = DRP_REGION_SIGNAL};
     struct drp_wire_create_shared shared = {
         .create = {.header.type = DRP_WIRE_CREATE_SHARED, .size = MIB, .required = DRP_REGION_SHARED}};
-    struct drp_wire_map map = {.header.type = DRP_WIRE_MAP};
     struct channel_packet packet;
 
     if (note(raw_call(life->socket, &create, sizeof(create), NULL, 0, &packet))) {
@@ -221,7 +220,12 @@ static void use_others(struct life *life) {
         channel_packet_close(&packet);
         note(raw_id(life->socket, DRP_WIRE_DESTROY, id));
     }
-    if (note(raw_call(life->socket, &shared, sizeof(shared), NULL, 0, &packet))) {
+    for (int i = 0; i < 2; i++) {
+        struct drp_wire_map map = {.header.type = DRP_WIRE_MAP};
+
+        shared.create.preferred = i ? DRP_REGION_NO_SWAP : 0;
+        if (!note(raw_call(life->socket, &shared, sizeof(shared), NULL, 0, &packet)))
+            continue;
         map.region = packet.message.create_reply.region;
         channel_packet_close(&packet);
         note(raw_call(life->socket, &map, sizeof(map), NULL, 0, NULL));

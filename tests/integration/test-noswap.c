@@ -118,6 +118,49 @@ static void check_refusal(struct drp *d) {
     drp_region_free(region);
 }
 
+/* Is the object of the process's own regions a locked segment, or is none kept out of swap? */
+static bool has_tmpfs(struct drp *d) {
+    struct drp_region *region;
+    struct shmid_ds state;
+    bool has;
+
+    if (drp_region_new(&region, d, SIZE, &needed) < 0)
+        return false;
+    has = shmctl(segment_of(region), IPC_STAT, &state) < 0 || !(state.shm_perm.mode & SHM_LOCKED);
+    drp_region_free(region);
+    return has;
+}
+
+static bool is_sealed(const struct drp_region *region) {
+    int handle = drp_region_get_handle(region), seals = fcntl(handle, F_GET_SEALS);
+
+    ck_assert_int_eq(close(handle), 0);
+    return seals & F_SEAL_SHRINK;
+}
+
+/* Whoever has it could truncate it for the others, so it is given to who asks; and a locked segment has no name that tells whose it is. */
+static void check_shared(struct drp *d) {
+    struct drp_region_options options = {.struct_size = sizeof(options), .required = DRP_REGION_SHARED};
+    bool given = has_tmpfs(d);
+    struct drp_region *region;
+
+    ck_assert_int_eq(drp_region_new(&region, d, SIZE, &options), 0);
+    ck_assert_uint_eq(granted(region), DRP_REGION_SHARED);
+    ck_assert(is_sealed(region));
+    drp_region_free(region);
+    options.preferred = DRP_REGION_NO_SWAP;
+    ck_assert_int_eq(drp_region_new(&region, d, SIZE, &options), 0);
+    ck_assert_uint_eq(granted(region), DRP_REGION_SHARED | (given ? DRP_REGION_NO_SWAP : 0));
+    ck_assert(is_sealed(region) != given);
+    drp_region_free(region);
+    options.required = DRP_REGION_SHARED | DRP_REGION_NO_SWAP;
+    ck_assert_int_eq(drp_region_new(&region, d, SIZE, &options), given ? 0 : -EOPNOTSUPP);
+    if (given)
+        drp_region_free(region);
+    else
+        ck_assert_ptr_nonnull(strstr(drp_detail(), "DRP_REGION_NO_SWAP"));
+}
+
 START_TEST(test_given_or_refused) {
     struct drp_region *region;
     struct drp *d;
@@ -133,6 +176,7 @@ START_TEST(test_given_or_refused) {
         drp_region_free(region);
     } else
         check_refusal(d);
+    check_shared(d);
     drp_free(d);
 }
 END_TEST

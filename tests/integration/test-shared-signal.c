@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Shared regions that signal: in every process that has one, what was dropped or never populated raises SIGBUS, always; what one of them populated
- * the others read.
+ * the others read. And so with regions that are never swapped, whose object is another one where that can be had.
  */
 
 #include "channel.h"
@@ -34,6 +34,7 @@
 
 static struct drp *connection;
 static struct drp_region *region;
+static uint64_t extra; /* DRP_REGION_* that are preferred, of that one */
 
 /* ---- the handler ---- */
 
@@ -87,7 +88,12 @@ static void setup(void) {
     fixture_setup();
     ck_assert_int_eq(sigaction(SIGBUS, &action, NULL), 0);
     ck_assert_int_eq(drp_new(&connection, NULL), 0);
-    ck_assert_msg(make(&region, NAME, DRP_REGION_SHARED | DRP_REGION_SIGNAL, 0) == 0, "%s", drp_detail());
+    ck_assert_msg(make(&region, NAME, DRP_REGION_SHARED | DRP_REGION_SIGNAL, extra) == 0, "%s", drp_detail());
+}
+
+static void setup_unswapped(void) {
+    extra = DRP_REGION_NO_SWAP;
+    setup();
 }
 
 static void teardown(void) {
@@ -476,7 +482,7 @@ END_TEST
 
 int main(void) {
     Suite *suite = suite_create("shared-signal");
-    TCase *tcase = tcase_create("shared-signal");
+    TCase *tcase = tcase_create("shared-signal"), *unswapped = tcase_create("unswapped");
 
     if (!may_signal()) {
         puts("skipped: no userfaultfd that raises signals");
@@ -492,5 +498,11 @@ int main(void) {
     tcase_add_test(tcase, test_hostile);
     tcase_add_test(tcase, test_fork);
     suite_add_tcase(suite, tcase);
+    tcase_add_checked_fixture(unswapped, setup_unswapped, teardown);
+    tcase_set_timeout(unswapped, 60);
+    tcase_add_test(unswapped, test_one_populates_all_read);
+    tcase_add_test(unswapped, test_always);
+    tcase_add_test(unswapped, test_service_dies);
+    suite_add_tcase(suite, unswapped);
     return suite_run(suite);
 }

@@ -2,6 +2,8 @@
 /*
  * Shared regions: by name and by handle, who may open them, whose pins keep what, and what a death leaves: of one that pins, of the owner, of the
  * service. What is pinned by anybody is never dropped, in a storm of pins, drops and kills, too.
+ *
+ * All of it once more with regions that are never swapped, whose object is another one where that can be had.
  */
 
 #include "channel.h"
@@ -29,10 +31,14 @@
 
 static struct drp *connection;
 static struct drp_region *region;
+static uint64_t preferred; /* DRP_REGION_*, of all that are made */
 
 static int make(struct drp_region **ret, const char *name, mode_t mode) {
-    const struct drp_region_options options = {
-        .struct_size = sizeof(options), .required = DRP_REGION_SHARED, .name = name, .mode = mode};
+    const struct drp_region_options options = {.struct_size = sizeof(options),
+                                               .required = DRP_REGION_SHARED,
+                                               .preferred = preferred,
+                                               .name = name,
+                                               .mode = mode};
 
     return drp_region_new(ret, connection, SIZE, &options);
 }
@@ -41,6 +47,11 @@ static void setup(void) {
     fixture_setup();
     ck_assert_int_eq(drp_new(&connection, NULL), 0);
     ck_assert_int_eq(make(&region, "cache", 0), 0);
+}
+
+static void setup_unswapped(void) {
+    preferred = DRP_REGION_NO_SWAP;
+    setup();
 }
 
 static void teardown(void) {
@@ -234,7 +245,9 @@ END_TEST
 /* And the next one has our mapping, while others are late. */
 static void replace_service(void) {
     struct drp_region_info info;
+    char options[64], after[64];
 
+    listing_text("regions", "size", SIZE, "options", options, sizeof(options));
     ck_assert(service_kill(&service, WAIT_MS));
     service_restart(&service);
     for (uint64_t deadline = now_ms() + WAIT_MS;; nap_ms(5)) {
@@ -243,6 +256,8 @@ static void replace_service(void) {
             break;
         ck_assert_uint_lt(now_ms(), deadline);
     }
+    listing_text("regions", "size", SIZE, "options", after, sizeof(after));
+    ck_assert_str_eq(after, options);
 }
 
 /* A mapper that is late keeps all of it, and what it has pinned stays. */
@@ -330,6 +345,8 @@ START_TEST(test_hostile) {
     ck_assert_int_eq(raw_open(socket, "a\tb", 0, -1), DRP_WIRE_ERROR_INVALID);
     ck_assert_int_eq(raw_open(other, "cache", 0, fd), DRP_WIRE_ERROR_MALFORMED);
     close(other);
+    ck_assert_int_eq(raw_call(socket, &adopt, sizeof(adopt), fds, 2, NULL), DRP_WIRE_ERROR_DESCRIPTOR);
+    adopt.granted |= DRP_REGION_NO_SWAP;
     ck_assert_int_eq(raw_call(socket, &adopt, sizeof(adopt), fds, 2, NULL), DRP_WIRE_ERROR_DESCRIPTOR);
     /* A shared region as one's own. */
     fds[0] = handle;
@@ -448,11 +465,10 @@ START_TEST(test_storm) {
 }
 END_TEST
 
-int main(void) {
-    Suite *suite = suite_create("shared");
-    TCase *tcase = tcase_create("shared");
+static void add(Suite *suite, const char *name, void (*begin)(void)) {
+    TCase *tcase = tcase_create(name);
 
-    tcase_add_checked_fixture(tcase, setup, teardown);
+    tcase_add_checked_fixture(tcase, begin, teardown);
     tcase_set_timeout(tcase, 120);
     tcase_add_test(tcase, test_pins_of_two);
     tcase_add_test(tcase, test_killed_pinner);
@@ -463,5 +479,12 @@ int main(void) {
     tcase_add_test(tcase, test_hostile);
     tcase_add_test(tcase, test_storm);
     suite_add_tcase(suite, tcase);
+}
+
+int main(void) {
+    Suite *suite = suite_create("shared");
+
+    add(suite, "shared", setup);
+    add(suite, "unswapped", setup_unswapped);
     return suite_run(suite);
 }

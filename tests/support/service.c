@@ -547,8 +547,8 @@ static size_t connections(const struct service *service) {
 }
 
 size_t service_left_of_clients(const struct service *service) {
-    static const char *const descriptors[] = {"/memfd:", "/#", "/SYSV", "anon_inode:[userfaultfd]",
-                                              "anon_inode:[pidfd]"};
+    static const char *const descriptors[] = {
+        "/memfd:", "/#", "/droppable", "/SYSV", "anon_inode:[userfaultfd]", "anon_inode:[pidfd]"};
     static const char *const threads[] = {"drp-pager", "drp-dropper", "drp-vet"};
     const size_t own = 1; /* the clock page */
 

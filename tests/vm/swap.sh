@@ -57,7 +57,7 @@ share_install "$build" "$out"
 check() { # CHECK KERNEL LOG
     local status=0
     guest "$2" "swap-$1" "$out" --init systemd --mem 512M -- sh check.sh "$1" >"$3" 2>&1 || status=1
-    said=$(grep -oE ' (region|huge|preload) [0-9]+' "$3" | awk '{ sum += $2 } END { print sum + 0 }' || true)
+    said=$(grep -oE ' (region|huge|joint|preload) [0-9]+' "$3" | awk '{ sum += $2 } END { print sum + 0 }' || true)
     said+=" pages of regions in the swap file"
     return $status
 }

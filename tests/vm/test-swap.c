@@ -47,8 +47,8 @@ static const char *program;
 
 /* ---- holders, programs of their own: say a byte when their memory is full, and wait for one: 'c' is to crash ---- */
 
-enum kind { PRIVATE, SHARED, REGION, HUGE, PRELOAD, KINDS };
-static const char *const names[KINDS] = {"private", "shared", "region", "huge", "preload"};
+enum kind { PRIVATE, SHARED, REGION, HUGE, JOINT, PRELOAD, KINDS };
+static const char *const names[KINDS] = {"private", "shared", "region", "huge", "joint", "preload"};
 
 static uint64_t pattern(enum kind kind) {
     return UINT64_C(0x9d3f5a17c0de4b00) * (uint64_t)(kind + 1) ^ UINT64_C(0x5bd1e995a7c93f11);
@@ -70,10 +70,12 @@ static void *make_region(uint64_t required) {
 
 static void *make_memory(enum kind kind) {
     static const int flags[KINDS] = {[PRIVATE] = MAP_PRIVATE, [SHARED] = MAP_SHARED, [PRELOAD] = MAP_DROPPABLE};
+    static const uint64_t required[KINDS] = {
+        [REGION] = DRP_REGION_NO_SWAP, [HUGE] = DRP_REGION_NO_SWAP | DRP_REGION_HUGE, [JOINT] = DRP_REGION_NO_SWAP | DRP_REGION_SHARED};
     void *p;
 
-    if (kind == REGION || kind == HUGE)
-        return make_region(DRP_REGION_NO_SWAP | (kind == HUGE ? DRP_REGION_HUGE : 0));
+    if (required[kind])
+        return make_region(required[kind]);
     p = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, flags[kind] | MAP_ANONYMOUS, -1, 0);
     return p == MAP_FAILED ? NULL : p;
 }
@@ -214,10 +216,10 @@ static void push_out(const char *when, const bool has[KINDS]) {
     fflush(stdout);
     ck_assert_uint_gt(found[PRIVATE], 1000);
     ck_assert_uint_gt(found[SHARED], 1000);
-    ck_assert_uint_eq(found[REGION] + found[HUGE] + found[PRELOAD], 0);
+    ck_assert_uint_eq(found[REGION] + found[HUGE] + found[JOINT] + found[PRELOAD], 0);
 }
 
-/* Of both regions and the arena: what stayed, and could have been swapped. */
+/* Of the regions and the arena: what stayed, and could have been swapped. */
 static void check_resident(const char *when, size_t pinned) {
     uint64_t bytes = service_status(&service, "resident_bytes");
 
@@ -237,7 +239,9 @@ static size_t start_holders(void) {
     ck_assert(has[PRIVATE] && has[SHARED] && has[REGION] && has[PRELOAD]);
     if (!has[HUGE])
         printf("swap: huge pages cannot be kept out of swap here, and are refused\n");
-    return has[HUGE] ? 2 * SIZE : SIZE;
+    if (!has[JOINT])
+        printf("swap: shared regions cannot be kept out of swap here, and are refused\n");
+    return (1 + has[HUGE] + has[JOINT]) * SIZE;
 }
 
 static void end_holders(void) {
@@ -247,7 +251,7 @@ static void end_holders(void) {
 }
 
 static void expect_regions(void) {
-    ck_assert(status_becomes("regions", has[HUGE] ? 3 : 2, 60000));
+    ck_assert(status_becomes("regions", 2 + has[HUGE] + has[JOINT], 60000));
 }
 
 START_TEST(test_swap) {
