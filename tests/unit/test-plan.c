@@ -36,7 +36,8 @@ static struct plan_slice *begin(struct domain *of, bool needed, uint64_t planned
     slice->domain = of;
     of->refs++;
     slice->needed = needed;
-    slice->planned = slice->request.wanted = planned;
+    slice->planned = planned;
+    slice->request.wanted = planned;
     slice->handed_out = 1000 * MS;
     slice->state = PLAN_UNDER_WAY;
     LIST_INSERT_HEAD(&plans.slices, slice, link);

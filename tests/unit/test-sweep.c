@@ -90,7 +90,7 @@ static void request_done(struct drop_request *request) {
 }
 
 /* As a plan asks for it: so much of it, or until so much of all is free. */
-static struct drop_request sweep_until(uint64_t limit, uint64_t wanted, uint32_t before) {
+static struct drop_request sweep_until(uint64_t limit, uint64_t limit, uint32_t before) {
     struct drop_request request;
 
     drop_request_init(&request, request_done, NULL);
@@ -103,6 +103,18 @@ static struct drop_request sweep_until(uint64_t limit, uint64_t wanted, uint32_t
 
 static struct drop_request sweep(uint64_t limit, uint32_t before) {
     return sweep_until(limit, UINT64_MAX, before);
+}
+
+static uint64_t freed_by_sweep(uint64_t limit, uint32_t before) {
+    struct drop_request request = sweep(limit, before);
+
+    return request.freed;
+}
+
+static uint64_t noted_by_sweep(uint64_t limit, uint32_t before) {
+    struct drop_request request = sweep(limit, before);
+
+    return request.noted;
 }
 
 /* As their owner drops them. */
@@ -131,7 +143,7 @@ static void expect_gone(uint64_t first, uint64_t count) {
 
 /* Each begins where the one before ended, whatever else is dropped, and takes no more than what is wanted. */
 START_TEST(test_hand) {
-    ck_assert_uint_eq(sweep(3 * CHUNK, UINT32_MAX).freed, 3 * CHUNK);
+    ck_assert_uint_eq(freed_by_sweep(3 * CHUNK, UINT32_MAX), 3 * CHUNK);
     expect_gone(0, 3);
     drop(100, 1);
     expect_gone(100, 1);
@@ -146,7 +158,7 @@ START_TEST(test_hand) {
     ck_assert_uint_le(region->hand.at, 64);
     memset(memory, 1, SIZE);
     region->hand.at = CHUNKS - 1;
-    ck_assert_uint_eq(sweep(4 * CHUNK, UINT32_MAX).freed, 4 * CHUNK);
+    ck_assert_uint_eq(freed_by_sweep(4 * CHUNK, UINT32_MAX), 4 * CHUNK);
     ck_assert_int_eq(memory[SIZE - CHUNK], 0);
     memset(memory + SIZE - CHUNK, 1, CHUNK);
     expect_gone(0, 3);
@@ -193,7 +205,7 @@ START_TEST(test_passes_over) {
         ck_assert_int_eq(memory[chunk * CHUNK], chunk == 0 || chunk == 2 || (chunk % 2 && chunk != 1));
     ck_assert_uint_eq(region->hand.floor, NOW - 10); /* nothing older is left */
     ck_assert_uint_eq(request.noted, 1);
-    ck_assert_uint_eq(sweep(SIZE, NOW - 100).noted, 0); /* in the same tick that is nothing new */
+    ck_assert_uint_eq(noted_by_sweep(SIZE, NOW - 100), 0); /* in the same tick that is nothing new */
     sweep(SIZE, UINT32_MAX);
     ck_assert_int_eq(memory[0], 0);
     ck_assert_int_eq(memory[2 * CHUNK], 1);
@@ -234,7 +246,7 @@ START_TEST(test_skip) {
     job.next++;
     sweep_skip(&job);
     ck_assert_uint_eq(job.next, CHUNKS);
-    ck_assert_uint_eq(sweep(SIZE, NOW - 100).freed, CHUNK);
+    ck_assert_uint_eq(freed_by_sweep(SIZE, NOW - 100), CHUNK);
     expect_gone(50, 1);
 }
 END_TEST
