@@ -26,6 +26,7 @@ struct drp_features {
     char no_interception[REASON_SIZE];
     char no_signal[REASON_SIZE];
     char no_shared_signal[REASON_SIZE];
+    char no_shared_no_swap[REASON_SIZE];
     char no_limits[REASON_SIZE]; /* of native regions */
 };
 
@@ -34,7 +35,6 @@ struct drp_features {
 #define NEVER_DROPS "nothing is dropped but by drp_drop()"
 #define NOT_SEEN "the kernel answers all accesses itself"
 #define PRIVATE "it is private memory of one process"
-#define SHARED_IN_SWAP "its object is a memfd, which none of those who have it can truncate, and which may be swapped"
 
 static const char *ask_available(const struct drp_features *f, enum drp_backend backend) {
     return f->no_backend[backend][0] ? f->no_backend[backend] : NULL;
@@ -84,6 +84,11 @@ static const char *ask_shared_signal(const struct drp_features *f, enum drp_back
     return f->no_shared_signal[0] ? f->no_shared_signal : NULL;
 }
 
+static const char *ask_shared_no_swap(const struct drp_features *f, enum drp_backend backend) {
+    (void)backend;
+    return f->no_shared_no_swap[0] ? f->no_shared_no_swap : NULL;
+}
+
 static const char *ask_limits(const struct drp_features *f, enum drp_backend backend) {
     return backend == DRP_BACKEND_NATIVE && f->no_limits[0] ? f->no_limits : NULL;
 }
@@ -111,7 +116,7 @@ static const struct row {
     {"signal", WHY_NOT(NULL, NULL, NULL), DRP_REGION_SIGNAL, ask_signal},
     {"shared", WHY_NOT(NULL, NULL, NULL), DRP_REGION_SHARED, ask_shared},
     {"shared-signal", WHY_NOT(NULL, NULL, NULL), DRP_REGION_SHARED, ask_shared_signal},
-    {"shared-no-swap", WHY_NOT(SHARED_IN_SWAP, PRIVATE, PRIVATE), 0, NULL},
+    {"shared-no-swap", WHY_NOT(NULL, NULL, NULL), DRP_REGION_SHARED, ask_shared_no_swap},
     {"object", WHY_NOT(NULL, PRIVATE, PRIVATE), 0, NULL},
     {"fork-zeros", WHY_NOT(NULL, NULL, NULL), 0, NULL},
     {"fork-shared", WHY_NOT(NULL, NULL, NULL), DRP_REGION_FORK_SHARED, NULL},
@@ -151,13 +156,17 @@ static void find_by_regions(struct drp_features *f, const struct drp_config *con
     const struct drp_region_options limited = {.struct_size = sizeof(limited), .budget = LIMITS_BUDGET};
     const struct drp_region_options signalling = {.struct_size = sizeof(signalling),
                                                   .required = DRP_REGION_SHARED | DRP_REGION_SIGNAL};
+    const struct drp_region_options unswapped = {.struct_size = sizeof(unswapped),
+                                                 .required = DRP_REGION_SHARED | DRP_REGION_NO_SWAP};
 
     if (!f->found.native || !f->found.daemon)
         snprintf(f->no_limits, REASON_SIZE, "there is no service, and the kernel alone decides what it drops");
     else
         try_region(config, DRP_BACKEND_NATIVE, &limited, f->no_limits);
-    if (f->found.daemon)
+    if (f->found.daemon) {
         try_region(config, DRP_BACKEND_DAEMON, &signalling, f->no_shared_signal);
+        try_region(config, DRP_BACKEND_DAEMON, &unswapped, f->no_shared_no_swap);
+    }
 }
 
 static void find(struct drp_features *f) {

@@ -90,7 +90,7 @@ static void request_done(struct drop_request *request) {
 }
 
 /* As a plan asks for it: so much of it, or until so much of all is free. */
-static struct drop_request sweep_until(uint64_t limit, uint64_t limit, uint32_t before) {
+static struct drop_request sweep_until(uint64_t limit, uint64_t wanted, uint32_t before) {
     struct drop_request request;
 
     drop_request_init(&request, request_done, NULL);
