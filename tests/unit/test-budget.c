@@ -263,6 +263,18 @@ START_TEST(test_pinned_whole) {
 }
 END_TEST
 
+/* So much later, by a look that cost nothing: somebody else may have had the CPU in the middle of one. */
+static uint64_t look_in(uint64_t ms, struct budget_excess *ret, size_t *ret_n) {
+    uint64_t wait = 0;
+
+    now += ms * MS;
+    for (unsigned i = 0; i == 0 || (manager.budgets.not_before != 0 && i < 100); i++) {
+        manager.budgets.due = 0;
+        wait = budget_look(&manager, now, ret, ret_n);
+    }
+    return wait;
+}
+
 /* What comes while it is not asked is no pin of before: it is asked for, and stands first in need. */
 START_TEST(test_grows_above_its_pins) {
     struct budget_excess list[BUDGET_AT_ONCE];
@@ -276,17 +288,17 @@ START_TEST(test_grows_above_its_pins) {
     }
     for (unsigned i = 0; i < 2; i++) {
         fill(0, 8 * MIB + i * 65536); /* within the margin */
-        ck_assert_uint_le(budget_look(&manager, now += 20 * MS, list, &n), 20 * MS);
+        ck_assert_uint_le(look_in(20, list, &n), 20 * MS);
         ck_assert_uint_eq(n, 0);
         ck_assert_uint_eq(regions[0].budget.standing.over, 0);
     }
     fill(0, 12 * MIB);
-    budget_look(&manager, now += 20 * MS, list, &n);
+    look_in(20, list, &n);
     ck_assert_uint_eq(n, 1);
     ck_assert_uint_gt(list[0].bytes, 8 * MIB);
     ck_assert_uint_gt(regions[0].budget.standing.over, 8 * MIB);
     budget_note_asked(&list[0], now, false);
-    budget_look(&manager, now += 20 * MS, list, &n);
+    look_in(20, list, &n);
     ck_assert_uint_eq(n, 0);
 }
 END_TEST
