@@ -301,6 +301,105 @@ START_TEST(test_hidden) {
 }
 END_TEST
 
+/* ---- budgets of more than a region ---- */
+
+#define BUDGET (8 * MIB)
+
+/* Says when it is full, and at each question whether it has all (a), some within the budget (u), or more (o). */
+static void answer(int socket, void *data) {
+    const struct memcg *memcg = data;
+    struct drp_region *region;
+    char word;
+
+    if (memcg)
+        memcg_enter(memcg);
+    region = memcg ? fill() : fill_as_nobody();
+    child_check(child_say(socket, 'f'));
+    while (child_hear(socket, &word) && word == '?') {
+        size_t n = native_region_resident(region);
+
+        child_check(child_say(socket, n == SIZE ? 'a' : n <= BUDGET ? 'u' : 'o'));
+    }
+    drp_region_free(region);
+    drp_free(native_context);
+}
+
+/* A child comes under the budget, and ours, which are none of its, keep all. */
+static void expect_child_under(struct child *child, struct drp_region *ours) {
+    uint64_t deadline = deadline_in(WAIT_MS);
+    char word = '\0';
+
+    while (word != 'u') {
+        ck_assert_uint_lt(now_ms(), deadline);
+        ck_assert(child_say(child->socket, '?') && child_hear(child->socket, &word));
+        nap_ms(5);
+    }
+    ck_assert_uint_eq(native_region_resident(ours), SIZE);
+    ck_assert(child_say(child->socket, 'e'));
+    child_end(child);
+    drp_region_free(ours);
+}
+
+static struct drp_region *make_full(void) {
+    struct drp_region *region = native_make(SIZE, 0, 0);
+
+    memset(drp_region_address(region), 1, SIZE);
+    return region;
+}
+
+/* Of the context, and of any client by the service's settings: both regions together, and no more goes than has to. */
+START_TEST(test_budget_of_client) {
+    struct drp_region *regions[] = {make_full(), make_full()};
+    uint64_t deadline = deadline_in(WAIT_MS);
+    size_t left;
+
+    if (_i)
+        service_reload(&service, "[Budgets]\nClient=8M\n", "settings read again, 1 changed");
+    else
+        ck_assert_int_eq(drp_set_budget(native_context, BUDGET), 0);
+    do {
+        ck_assert_uint_lt(now_ms(), deadline);
+        left = native_region_resident(regions[0]) + native_region_resident(regions[1]);
+    } while (left > BUDGET);
+    ck_assert_uint_ge(left, BUDGET / 2);
+    drp_region_free(regions[0]);
+    drp_region_free(regions[1]);
+}
+END_TEST
+
+START_TEST(test_budget_of_user) {
+    struct drp_region *ours = make_full();
+    struct child child;
+
+    child_start(&child, answer, NULL);
+    child_expect(&child, 'f');
+    ck_assert_int_eq(
+        service_ctl(&service, NULL, 0, (const char *const[]){"limit", "--user", "65534", "--budget", "8M", NULL}), 0);
+    expect_child_under(&child, ours);
+}
+END_TEST
+
+START_TEST(test_budget_of_cgroup) {
+    struct drp_region *ours;
+    const char *reason = "";
+    struct memcg memcg;
+    struct child child;
+
+    if (!memcg_make(&memcg, 256 * MIB, &reason)) {
+        suite_skip_part("budget of a cgroup's native memory", reason);
+        return;
+    }
+    ours = make_full();
+    child_start(&child, answer, &memcg);
+    child_expect(&child, 'f');
+    ck_assert_int_eq(service_ctl(&service, NULL, 0,
+                                 (const char *const[]){"limit", "--cgroup", memcg_name(&memcg), "--budget", "8M", NULL}),
+                     0);
+    expect_child_under(&child, ours);
+    memcg_remove(&memcg);
+}
+END_TEST
+
 /* ---- in need ---- */
 
 #define LIMIT (96 * MIB)
@@ -404,6 +503,9 @@ int main(void) {
     tcase_add_test(tcase, test_fork);
     tcase_add_test(tcase, test_nobody);
     tcase_add_test(tcase, test_hidden);
+    tcase_add_loop_test(tcase, test_budget_of_client, 0, 2);
+    tcase_add_test(tcase, test_budget_of_user);
+    tcase_add_test(tcase, test_budget_of_cgroup);
     tcase_add_test(tcase, test_pressure);
     tcase_add_test(tcase, test_auto_budget);
     tcase_add_test(tcase, test_late_service);
