@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Shared regions: by name and by handle, who may open them, whose pins keep what, and what a death leaves: of one that pins, of the owner, of the
- * service. What is pinned by anybody is never dropped, in a storm of pins, drops and kills, too.
+ * service. What is pinned by anybody is never dropped; test-shared-storm has many at once.
  *
  * All of it once more with regions that are never swapped, whose object is another one where that can be had.
  */
 
 #include "channel.h"
 #include "child.h"
+#include "connected.h"
 #include "fixture.h"
 #include "raw.h"
 #include "service.h"
@@ -16,9 +17,11 @@
 #include <check.h>
 #include <droppable/droppable.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -26,8 +29,7 @@
 #define CHUNKS ((size_t)32)
 #define SIZE (CHUNKS * CHUNK)
 #define WAIT_MS 10000
-#define PROCESSES 4
-#define REGIONS 2
+#define NOBODY 65534
 
 static struct drp *connection;
 static struct drp_region *region;
@@ -260,6 +262,68 @@ static void replace_service(void) {
     ck_assert_str_eq(after, options);
 }
 
+/* ---- a group's ---- */
+
+/* An ordinary user of groups of his own: by the name a member opens it, and nobody else. */
+struct member {
+    gid_t gid, further; /* further: the supplementary one */
+    int expected;
+};
+
+static void run_member(int socket, void *data) {
+    const struct member *member = data;
+    uid_t uid = geteuid();
+    struct drp_region *r;
+    struct drp *d;
+
+    child_check(setgroups(1, &member->further) == 0);
+    child_check(setresgid(member->gid, member->gid, member->gid) == 0);
+    child_check(setresuid(NOBODY, NOBODY, NOBODY) == 0);
+    child_check(prctl(PR_SET_DUMPABLE, 1) == 0); /* a change of uid takes it away */
+    child_check(drp_new(&d, NULL) == 0);
+    child_check(drp_region_open(&r, d, "of-group", uid) == member->expected);
+    if (member->expected == 0)
+        child_check(is_filled(drp_region_address(r), 9, CHUNK));
+    child_check(drp_region_open(&r, d, "cache", uid) == -EACCES); /* 0600: not the group's */
+    child_check(child_say(socket, 'o'));
+}
+
+static void check_members(void) {
+    struct member members[] = {
+        {.gid = getegid(), .further = NOBODY, .expected = 0},
+        {.gid = NOBODY, .further = getegid(), .expected = 0},
+        {.gid = NOBODY, .further = NOBODY, .expected = -EACCES},
+    };
+
+    for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
+        struct child child;
+
+        child_start(&child, run_member, &members[i]);
+        child_expect(&child, 'o');
+        child_end(&child);
+    }
+}
+
+START_TEST(test_group) {
+    struct drp_region *of_group;
+
+    if (geteuid() != 0) {
+        suite_skip_part("shared regions of a group", "needs root");
+        return;
+    }
+    ck_assert_int_eq(make(&of_group, "of-group", 0660), 0);
+    memset(drp_region_address(of_group), 9, CHUNK);
+    check_members();
+    replace_service(); /* the next one knows whose it is */
+    ck_assert(connected_becomes(of_group, true, WAIT_MS));
+    check_members();
+    drp_region_free(of_group);
+    region = drp_region_free(region);
+    connection = drp_free(connection);
+    fixture_measure();
+}
+END_TEST
+
 /* A mapper that is late keeps all of it, and what it has pinned stays. */
 START_TEST(test_service_dies) {
     struct guest guest = {.handle = -1};
@@ -367,104 +431,6 @@ START_TEST(test_hostile) {
 }
 END_TEST
 
-/* ---- the storm ---- */
-
-static const char *const storm_names[REGIONS] = {"cache", "storm"};
-
-/* All bytes of each page are the pattern, or all are zero. Returns whether it was the pattern everywhere. */
-static bool check_pages(const unsigned char *chunk, int pattern) {
-    bool all = true;
-
-    for (size_t page = 0; page < CHUNK; page += 4096) {
-        bool whole = is_filled(chunk + page, pattern, 4096);
-
-        child_check(whole || is_zero(chunk + page, 4096));
-        all &= whole;
-    }
-    return all;
-}
-
-/* Each process fills chunks of its own, so that the pattern says whose. */
-static void run_storm(int socket, void *data) {
-    unsigned number = *(unsigned *)data, seed = (unsigned)getpid();
-    struct drp_region *regions[REGIONS];
-    struct drp *d;
-
-    child_check(drp_new(&d, NULL) == 0);
-    for (size_t i = 0; i < REGIONS; i++)
-        child_check(drp_region_open(&regions[i], d, storm_names[i], geteuid()) == 0);
-    child_check(child_say(socket, 'o'));
-    for (unsigned round = 0;; round++) {
-        struct drp_region *r = regions[(unsigned)rand_r(&seed) % REGIONS];
-        size_t chunk = number + PROCESSES * ((unsigned)rand_r(&seed) % (CHUNKS / PROCESSES));
-        unsigned char *memory = (unsigned char *)drp_region_address(r) + chunk * CHUNK;
-        int pattern = 1 + (int)chunk, n = rand_r(&seed) % 30;
-
-        child_check(drp_pin(r, chunk * CHUNK, CHUNK, NULL) == 0);
-        if (n == 0)
-            memset(memory, 0, CHUNK); /* who was killed may have left a page in the making */
-        else if (memory[0] != 0)
-            check_pages(memory, pattern);
-        memset(memory, pattern, CHUNK);
-        for (int i = 0; i < n; i++)
-            child_check(check_pages(memory, pattern));
-        child_check(drp_unpin(r, chunk * CHUNK, CHUNK) == 0);
-        if (round % 64 == 0)
-            drp_drop(r, 0, SIZE, NULL, NULL);
-    }
-}
-
-START_TEST(test_storm) {
-    const char *const all[] = {"drop", "--all", NULL};
-    const char *seconds = getenv("DROPPABLE_STORM_SECONDS");
-    uint64_t end = now_ms() + 1000 * (uint64_t)(seconds ? atoi(seconds) : 5), freed = 0;
-    unsigned numbers[PROCESSES], kills = 0, drops = 0;
-    struct child children[PROCESSES];
-    struct drp_region *second;
-    unsigned seed = 1;
-    char out[4096];
-
-    ck_assert_int_eq(make(&second, storm_names[1], 0), 0);
-    for (unsigned i = 0; i < PROCESSES; i++) {
-        numbers[i] = i;
-        child_start(&children[i], run_storm, &numbers[i]);
-        child_expect(&children[i], 'o');
-    }
-    while (now_ms() < end) {
-        unsigned i = (unsigned)rand_r(&seed) % PROCESSES;
-        uint64_t bytes = 0;
-
-        ck_assert_int_eq(drp_drop(rand_r(&seed) % 2 ? second : region, 0, SIZE, &bytes, NULL), 0);
-        freed += bytes;
-        drops++;
-        if (drops % 100 == 50)
-            ck_assert_int_eq(service_ctl(&service, out, sizeof(out), all), 0);
-        for (unsigned k = 0; k < PROCESSES; k++)
-            ck_assert_int_eq(waitpid(children[k].pid, NULL, WNOHANG), 0); /* it found what it must not */
-        if (drops % 100 == 0) {
-            child_kill(&children[i]);
-            kills++;
-            /* A page that was being filled is not torn by a drop: made whole before anybody looks. */
-            for (size_t chunk = i; chunk < CHUNKS; chunk += PROCESSES) {
-                ck_assert_int_eq(drp_pin(region, chunk * CHUNK, CHUNK, NULL), 0);
-                ck_assert_int_eq(drp_pin(second, chunk * CHUNK, CHUNK, NULL), 0);
-                memset(at(chunk), 0, CHUNK);
-                memset((char *)drp_region_address(second) + chunk * CHUNK, 0, CHUNK);
-                ck_assert_int_eq(drp_unpin(region, chunk * CHUNK, CHUNK), 0);
-                ck_assert_int_eq(drp_unpin(second, chunk * CHUNK, CHUNK), 0);
-            }
-            child_start(&children[i], run_storm, &numbers[i]);
-            child_expect(&children[i], 'o');
-        }
-    }
-    for (unsigned i = 0; i < PROCESSES; i++)
-        child_kill(&children[i]);
-    printf("%u drops, %u kills, %llu MiB freed\n", drops, kills, (unsigned long long)(freed >> 20));
-    ck_assert_uint_gt(freed, 0);
-    drp_region_free(second);
-}
-END_TEST
-
 static void add(Suite *suite, const char *name, void (*begin)(void)) {
     TCase *tcase = tcase_create(name);
 
@@ -474,10 +440,10 @@ static void add(Suite *suite, const char *name, void (*begin)(void)) {
     tcase_add_test(tcase, test_killed_pinner);
     tcase_add_test(tcase, test_handle_and_owner_dies);
     tcase_add_test(tcase, test_names);
+    tcase_add_test(tcase, test_group);
     tcase_add_test(tcase, test_service_dies);
     tcase_add_test(tcase, test_killed_before_late_one);
     tcase_add_test(tcase, test_hostile);
-    tcase_add_test(tcase, test_storm);
     suite_add_tcase(suite, tcase);
 }
 

@@ -20,7 +20,7 @@ shift 2
 GUESTS=(
     "test-region test-fork test-signal test-secrets test-preload"
     "test-crash test-comeback test-handover test-supervised test-control test-reload test-lost"
-    "test-shared test-shared-lost test-permissions test-container test-lending test-noswap test-quotas test-probe test-pins"
+    "test-shared test-shared-storm test-shared-lost test-permissions test-container test-lending test-noswap test-quotas test-probe test-pins"
     "test-mapping test-pieces test-volatile test-refill test-descriptors test-one-page test-state-page test-fork-options test-shared-signal"
     "test-backends test-asked test-native test-domains test-commitments test-hostile"
 )
