@@ -22,13 +22,6 @@ static uint64_t tables_of_user(const struct config *config) {
     return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / TABLES_SHARE;
 }
 
-/* Half of what others leave, so that however many have taken theirs, something is left for the next. */
-static bool has_regions_left(const struct manager *manager, const struct tally *all, const struct tally *of_uid) {
-    unsigned of_others = all->regions - of_uid->regions;
-
-    return of_others < manager->max_regions && of_uid->regions < (manager->max_regions - of_others + 1) / 2;
-}
-
 /* What is in the way of one more region of that size, with tables of so many bytes at most: the name of a limit, or NULL. */
 static const char *limit_in_the_way(const struct connection *connection, uint64_t size, uint64_t tables) {
     struct manager *manager = connection->server->manager;
@@ -41,7 +34,7 @@ static const char *limit_in_the_way(const struct connection *connection, uint64_
         return "RegionBytes";
     if (own->n_regions >= config->max_regions)
         return "RegionsPerClient";
-    if (!has_regions_left(manager, &all, &of_uid))
+    if (of_uid.regions >= manager->max_regions / 2 || all.regions >= manager->max_regions)
         return "regions that LimitNOFILE= and vm.max_map_count leave room for";
     if (all.bytes + size > BYTES_MAX)
         return "address space";

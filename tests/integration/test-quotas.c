@@ -14,9 +14,7 @@
 #include <droppable/droppable.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #define MIB (UINT64_C(1) << 20)
 #define CHUNK ((size_t)65536)
@@ -122,46 +120,6 @@ START_TEST(test_tables_per_user) {
     region = drp_region_free(region);
     drp_free(more);
     drp_free(d);
-    fixture_teardown();
-}
-END_TEST
-
-/* A user of his own takes all the regions that he gets, and holds them; says whether there was one. */
-static void take_regions(int socket, void *data) {
-    const uid_t *uid = data;
-    struct drp_region *region;
-    struct drp *d;
-    unsigned n = 0;
-    char word;
-
-    child_check(setresuid(*uid, *uid, *uid) == 0);
-    child_check(drp_new(&d, NULL) == 0);
-    while (make_region(d, CHUNK, &region) == 0)
-        n++;
-    child_say(socket, n > 0 ? 'y' : 'n');
-    child_check(child_hear(socket, &word)); /* they go with the process */
-}
-
-/* However many users take all that they can, the next one has something. */
-START_TEST(test_regions_of_all) {
-    struct rlimit few = {.rlim_cur = 1024, .rlim_max = 1024}; /* 153 regions */
-    struct child children[4];
-
-    if (geteuid() != 0)
-        return; /* only root is several users */
-    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
-    fixture_start("");
-    for (uid_t i = 0; i < 4; i++) {
-        uid_t uid = 54000 + i;
-
-        child_start(&children[i], take_regions, &uid); /* has a copy */
-        child_expect(&children[i], 'y');
-    }
-    ck_assert(service_log_has(&service, "LimitNOFILE=", 0));
-    for (unsigned i = 0; i < 4; i++) {
-        child_say(children[i].socket, 'e');
-        child_end(&children[i]);
-    }
     fixture_teardown();
 }
 END_TEST
@@ -456,7 +414,6 @@ int main(void) {
     tcase_add_test(tcase, test_bytes_per_client);
     tcase_add_test(tcase, test_bytes_per_user);
     tcase_add_test(tcase, test_tables_per_user);
-    tcase_add_test(tcase, test_regions_of_all);
     tcase_add_test(tcase, test_bytes_per_cgroup);
     tcase_add_test(tcase, test_pins_of_client);
     tcase_add_test(tcase, test_pins_of_user);
