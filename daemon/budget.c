@@ -75,6 +75,8 @@ static void consider(struct look *look, struct limits *limits, uint64_t configur
     if (budget == LIMIT_INFINITE)
         return;
     look->anybody = true;
+    if (limits->standing.resident < limits->standing.resident_asked)
+        limits->standing.resident_asked = limits->standing.resident;
     if (!limit_rests(&limits->standing, budget, look->now))
         limits->standing.over = limit_over(&limits->standing, budget);
     look->over |= limits->standing.over > 0;

@@ -63,7 +63,8 @@ uint64_t limit_over(const struct limit_standing *standing, uint64_t budget) {
 }
 
 bool limit_rests(const struct limit_standing *standing, uint64_t budget, uint64_t now) {
-    return now < standing->not_before && standing->resident <= standing->resident_asked + margin_of(budget);
+    return now < standing->not_before && standing->dropped == standing->dropped_before &&
+           standing->resident <= standing->resident_asked + margin_of(budget);
 }
 
 bool limits_are_set(const struct limits *limits) {

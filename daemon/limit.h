@@ -35,7 +35,7 @@ struct limit_standing {
     uint64_t over;              /* bytes that it is to give, as of that look, less what plans have taken of it since */
     uint64_t dropped_before;    /* dropped, when it was last found to be over */
     uint64_t asked;             /* ns: when it last had its turn; 0: never */
-    uint64_t resident_asked;    /* bytes it had then */
+    uint64_t resident_asked;    /* bytes it had then, or the least since */
     uint64_t not_before;        /* ns: until then nothing is asked of it if it has no more than it had */
     unsigned barren; /* times in a row that it was found over, and nothing was dropped since the time before */
 };
@@ -75,7 +75,7 @@ void limits_apply(struct limits *limits, const struct limit_values *values, bool
 
 /* Bytes by which a group is over, its standing being summed up: down to the budget less a margin, so that one page more is no new excess. */
 uint64_t limit_over(const struct limit_standing *standing, uint64_t budget);
-/* Was it found to have nothing to give, and is it no larger now? What has come since may be what it can give. */
+/* Was it found to have nothing to give, and is that so still? What has come since may be what it can give. */
 bool limit_rests(const struct limit_standing *standing, uint64_t budget, uint64_t now);
 /* The same, to be asked for now. 0: nothing; *ret_wait is ns until a look makes sense. A group of which nothing could be dropped (all is pinned) is asked less and less often. */
 uint64_t limit_excess(const struct limit_standing *standing, uint64_t budget, uint64_t fill_rate, uint64_t now,

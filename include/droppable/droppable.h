@@ -59,7 +59,7 @@ struct drp_features;
  * smaller chunk_size.
  */
 #define DRP_REGION_HUGE (UINT64_C(1) << 0)
-/** Other processes may open it, see drp_region_open(). Without DRP_REGION_HUGE and DRP_REGION_NO_SWAP. */
+/** Other processes may open it, see drp_region_open(). Without DRP_REGION_HUGE. */
 #define DRP_REGION_SHARED (UINT64_C(1) << 2)
 /**
  * An access to memory that was dropped, or was never populated, raises SIGBUS, and a system call that is given such memory fails with EFAULT. It

@@ -300,6 +300,18 @@ START_TEST(test_grows_above_its_pins) {
     budget_note_asked(&list[0], now, false);
     look_in(20, list, &n);
     ck_assert_uint_eq(n, 0);
+
+    /* What goes of it, and what it gives up itself, is no pin of before either. */
+    fill(0, 8 * MIB);
+    look_in(20, list, &n);
+    ck_assert_uint_eq(n, 0);
+    fill(0, 12 * MIB);
+    look_in(20, list, &n);
+    ck_assert_uint_eq(n, 1);
+    budget_note_asked(&list[0], now, false);
+    atomic_fetch_add(&regions[0].dropped_bytes, 4 * MIB);
+    look_in(20, list, &n);
+    ck_assert_uint_eq(n, 1);
 }
 END_TEST
 
