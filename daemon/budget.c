@@ -75,17 +75,14 @@ static void consider(struct look *look, struct limits *limits, uint64_t configur
     if (budget == LIMIT_INFINITE)
         return;
     look->anybody = true;
-    if (limits->standing.resident < limits->standing.resident_asked)
-        limits->standing.resident_asked = limits->standing.resident;
-    if (!limit_rests(&limits->standing, budget, look->now))
-        limits->standing.over = limit_over(&limits->standing, budget);
-    look->over |= limits->standing.over > 0;
     whose.bytes = limit_excess(&limits->standing, budget, look->manager->kernel.fill_rate, look->now, &wait);
+    limits->standing.over = whose.bytes;
     if (whose.bytes == 0) {
         if (wait < look->next)
             look->next = wait;
         return;
     }
+    look->over = true;
     whose.budget = budget;
     whose.resident = limits->standing.resident;
     whose.standing = &limits->standing;

@@ -54,15 +54,8 @@ static uint64_t margin_of(uint64_t budget) {
     return budget / 64 > MARGIN_LEAST ? budget / 64 : MARGIN_LEAST;
 }
 
-uint64_t limit_over(const struct limit_standing *standing, uint64_t budget) {
-    uint64_t margin = margin_of(budget);
-
-    if (standing->resident <= budget)
-        return 0;
-    return standing->resident - budget + (margin < budget ? margin : budget);
-}
-
-bool limit_rests(const struct limit_standing *standing, uint64_t budget, uint64_t now) {
+/* Was it found to have nothing to give, and is that so still? What has come since may be what it can give. */
+static bool rests(const struct limit_standing *standing, uint64_t budget, uint64_t now) {
     return now < standing->not_before && standing->dropped == standing->dropped_before &&
            standing->resident <= standing->resident_asked + margin_of(budget);
 }
@@ -82,27 +75,29 @@ static uint64_t wait_for(uint64_t bytes, uint64_t fill_rate) {
     return seconds < 1 ? clamp((uint64_t)(seconds * 1e9), WAIT_LEAST, WAIT_MOST) : WAIT_MOST;
 }
 
-uint64_t limit_excess(const struct limit_standing *standing, uint64_t budget, uint64_t fill_rate, uint64_t now,
+uint64_t limit_excess(struct limit_standing *standing, uint64_t budget, uint64_t fill_rate, uint64_t now,
                       uint64_t *ret_wait) {
-    uint64_t resident = standing->resident;
+    uint64_t resident = standing->resident, margin = margin_of(budget);
 
     if (budget == LIMIT_INFINITE) {
         *ret_wait = UINT64_MAX;
         return 0;
     }
+    if (resident < standing->resident_asked)
+        standing->resident_asked = resident;
     if (resident <= budget) {
         *ret_wait = wait_for(budget - resident, fill_rate);
         return 0;
     }
-    if (limit_rests(standing, budget, now)) {
-        uint64_t growth = wait_for(standing->resident_asked + margin_of(budget) - resident, fill_rate);
+    if (rests(standing, budget, now)) {
+        uint64_t growth = wait_for(standing->resident_asked + margin - resident, fill_rate);
 
         *ret_wait = standing->not_before - now;
         *ret_wait = *ret_wait < growth ? *ret_wait : growth;
         return 0;
     }
     *ret_wait = 0;
-    return limit_over(standing, budget);
+    return resident - budget + (margin < budget ? margin : budget);
 }
 
 void limit_asked(struct limit_standing *standing, uint64_t now) {

@@ -73,12 +73,11 @@ int limits_check(const struct limits *limits, const uint64_t *configured, const 
 /* Sets them. An administrator's value ends the owner's, who may then lower it again. */
 void limits_apply(struct limits *limits, const struct limit_values *values, bool administrator);
 
-/* Bytes by which a group is over, its standing being summed up: down to the budget less a margin, so that one page more is no new excess. */
-uint64_t limit_over(const struct limit_standing *standing, uint64_t budget);
-/* Was it found to have nothing to give, and is that so still? What has come since may be what it can give. */
-bool limit_rests(const struct limit_standing *standing, uint64_t budget, uint64_t now);
-/* The same, to be asked for now. 0: nothing; *ret_wait is ns until a look makes sense. A group of which nothing could be dropped (all is pinned) is asked less and less often. */
-uint64_t limit_excess(const struct limit_standing *standing, uint64_t budget, uint64_t fill_rate, uint64_t now,
+/*
+ * Bytes by which a group is over, its standing being summed up: down to the budget less a margin, so that one page more is no new excess. 0: nothing is to be
+ * asked of it now; *ret_wait is ns until a look makes sense. A group of which nothing could be dropped (all is pinned) is asked less and less often.
+ */
+uint64_t limit_excess(struct limit_standing *standing, uint64_t budget, uint64_t fill_rate, uint64_t now,
                       uint64_t *ret_wait);
 /* This group's excess was handed out. */
 void limit_asked(struct limit_standing *standing, uint64_t now);
